@@ -1,0 +1,65 @@
+/*
+ * The kernel as the core sees it: nft transactions, policy routing, read-back.
+ * One interface, two implementations: the real one (kernel_nft.c over
+ * libnftables, kernel_route.c over libmnl) and kernel_fake.c, which keeps the
+ * state in memory and fails on request at a chosen call. Touches only what is
+ * ours: table inet gatewayd, rules and routes of our own protocol number.
+ */
+#ifndef GW_RULES_KERNEL_H
+#define GW_RULES_KERNEL_H
+
+#include <jansson.h>
+
+#include "rules/plan.h"
+
+struct kernel;
+
+enum kernel_call { KERNEL_NFT_CHECK, KERNEL_NFT_COMMIT, KERNEL_NFT_READ, KERNEL_NFT_LIST, KERNEL_ROUTE_SYNC, KERNEL_CLEANUP, KERNEL_CALLS };
+
+struct route_params {
+	uint32_t mark, mark_mask;
+	uint32_t table;    /* routing table of our own */
+	uint32_t priority; /* of the first of our three rules; the next two follow */
+};
+
+/* What of ours is in the kernel. */
+struct kernel_state {
+	bool present;        /* the nft table exists */
+	bool compatible;     /* skeleton and map layout are of this version, so a difference can be applied */
+	int64_t generation;  /* of the marker; 0 if there is none */
+	struct elements elements; /* listener is 0: the kernel does not know ids */
+	struct match_shape *shapes; /* maps present, also empty ones */
+	size_t n_shapes;
+};
+
+int kernel_open(struct kernel **ret);
+void kernel_free(struct kernel *kernel);
+
+/* Runs the text as one transaction, without effect (check) or for good (commit). ret_error, on failure, is the
+ * library's message (free it), else NULL. -EINVAL refused by nft, -EIO, -ENOMEM. */
+int kernel_nft_check(struct kernel *kernel, const char *text, char **ret_error);
+int kernel_nft_commit(struct kernel *kernel, const char *text, char **ret_error);
+/* Reads our table back through JSON. */
+int kernel_nft_read(struct kernel *kernel, struct kernel_state *ret);
+void kernel_state_clear(struct kernel_state *state);
+/* Our table as text, for people; a new string. "" if there is no table. */
+int kernel_nft_list(struct kernel *kernel, char **ret_text);
+/* Other tables' chains that interfere: one human sentence each, as a JSON array of {code, detail}: a nat
+ * postrouting masquerade/snat that would rewrite spoofed sources, an input chain with policy drop. */
+int kernel_nft_foreign(struct kernel *kernel, json_t **ret);
+
+/* Makes our rules and routes, both families, exactly what they must be: adds what is missing, removes what is ours
+ * and wrong, leaves the rest alone. Idempotent. ret_changed (may be NULL): how many were added or removed. */
+int kernel_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
+/* Removes everything of ours: table, rules, routes. Idempotent. */
+int kernel_cleanup(struct kernel *kernel);
+
+/* For tests: an in-memory kernel. fail_at(call, n, error): the n-th next call of that kind (1: the next) returns
+ * error (negative errno) and changes nothing. */
+int kernel_fake_new(struct kernel **ret);
+void kernel_fake_fail_at(struct kernel *kernel, enum kernel_call call, unsigned n, int error);
+/* How many calls of this kind were made, and the text of the last committed transaction (borrowed). */
+unsigned kernel_fake_calls(const struct kernel *kernel, enum kernel_call call);
+const char *kernel_fake_committed(const struct kernel *kernel);
+
+#endif

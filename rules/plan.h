@@ -1,0 +1,80 @@
+/*
+ * From two snapshots to what must change, in kernel and relay: pure, no
+ * system calls. A model holds the compiled form of the configuration in force
+ * (which match key belongs to which listener); a plan is the difference to
+ * another snapshot. The model takes the plan's state with plan_commit, or
+ * stays what it was with plan_abort.
+ *
+ * Compilation: a listener is the cross product of its destinations, sources
+ * and interfaces, each combination a cell; in a cell the ports of all
+ * listeners that share it are cut into disjoint pieces, each owned by the
+ * listener that wins there (exact before range before any, narrower range
+ * first, then the lower priority number). Between cells the order of shapes
+ * decides (base/match.h). Two listeners of equal width and priority that meet
+ * on a port in one cell are a tie and refused.
+ */
+#ifndef GW_RULES_PLAN_H
+#define GW_RULES_PLAN_H
+
+#include "gatewayd/base/match.h"
+#include "rules/snapshot.h"
+#include "schema/errs.h"
+
+/* Most cells one listener may expand to; a larger product is refused with "too_complex". */
+#define PLAN_CELLS_MAX 4096
+
+/* What nft does with a packet that matches an element; one action chain each, so their number is constant. */
+enum verdict {
+	VERDICT_RELAY,        /* tproxy; without a socket drop */
+	VERDICT_RELAY_DIRECT, /* tproxy; without a socket, or while the gate is open, forward */
+	VERDICT_REJECT,
+	VERDICT_DROP,
+	VERDICT_BYPASS,
+	VERDICTS
+};
+
+struct element {
+	struct match_key key;
+	enum verdict verdict;
+	uint32_t listener; /* row id */
+};
+
+struct elements {
+	struct element *items;
+	size_t n;
+};
+
+/* A row that the relay must hear of; old or new is NULL for added or deleted ones. Borrowed from the snapshots. */
+struct row_change {
+	const struct row *old_row, *new_row;
+};
+
+struct plan {
+	int64_t from_revision, to_revision;
+	struct snapshot *from, *to; /* references of the plan's own */
+	struct elements removed, added; /* sorted by key; an element whose verdict or listener changes is in both */
+	struct match_shape *shapes_before, *shapes_after; /* in order of precedence */
+	size_t n_shapes_before, n_shapes_after;
+	struct row_change *changes; /* upstreams and listeners that differ */
+	size_t n_changes;
+};
+
+struct model;
+
+int model_new(struct model **ret);
+void model_free(struct model *model);
+/* The compiled elements in force, sorted by key, in a new array (free items). -ENOMEM. */
+int model_elements(const struct model *model, struct elements *ret);
+/* The shapes in force in order of precedence, in a new array. -ENOMEM. */
+int model_shapes(const struct model *model, struct match_shape **ret, size_t *ret_n);
+
+/* What must change from the model's state (snapshot `from`, rows shared with `to`) to snapshot `to`.
+ * -EEXIST with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
+ * -EINVAL with faults ("too_complex"), -ENOMEM. On failure the model is unchanged. At most one plan at a time. */
+int plan_new(struct model *model, struct snapshot *from, struct snapshot *to, struct errs *errs, struct plan **ret);
+/* Makes the plan's target the model's state; cannot fail. Frees the plan. */
+void plan_commit(struct model *model, struct plan *plan);
+/* Leaves the model as it was. Frees the plan. */
+void plan_abort(struct model *model, struct plan *plan);
+
+#endif

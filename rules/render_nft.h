@@ -1,0 +1,28 @@
+/*
+ * Plans and models as text for libnftables: pure functions. Everything in the
+ * text is a number, an address printed from binary, a fixed word, or an
+ * interface name that has passed match_key_check and is quoted.
+ */
+#ifndef GW_RULES_RENDER_NFT_H
+#define GW_RULES_RENDER_NFT_H
+
+#include "rules/plan.h"
+
+#define NFT_TABLE "gatewayd"
+
+struct render_params {
+	uint32_t mark, mark_mask; /* the bit we set, and the bits that are ours */
+	uint16_t port_v4, port_v6; /* where tproxy sends to on 127.0.0.1 and ::1 */
+	bool gate_open; /* relay down: listeners with on_worker_down direct are forwarded */
+};
+
+/* The whole table from nothing: (delete and) add, with all elements of the model and the generation marker. */
+int render_nft_full(const struct model *model, const struct render_params *params, int64_t generation, char **ret);
+/* Only what the plan changes, and the generation marker. */
+int render_nft_plan(const struct plan *plan, const struct render_params *params, char **ret);
+/* Opens or closes the gate for `direct` listeners, nothing else. */
+int render_nft_gate(bool open, char **ret);
+/* Name of the map that holds the elements of a shape, e.g. "tcp4_d24_s0_exact"; at most 31 bytes and the NUL. */
+void render_nft_map_name(const struct match_shape *shape, char buffer[32]);
+
+#endif

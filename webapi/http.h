@@ -1,0 +1,34 @@
+/*
+ * The HTTP servers: libmicrohttpd without threads, one per socket (unix
+ * socket, loopback TCP), driven by the daemon's event loop through one
+ * descriptor each. The only file that includes microhttpd.h is http.c.
+ */
+#ifndef GW_WEBAPI_HTTP_H
+#define GW_WEBAPI_HTTP_H
+
+#include <stdint.h>
+
+#include "webapi/core.h"
+
+struct http_server;
+
+struct http_config {
+	int listen_fd;      /* bound and listening; taken over */
+	bool unix_socket;   /* authenticate by peer credentials (root, own uid, or group api_gid) instead of by token */
+	int64_t api_gid;    /* -1: none */
+	const char *token;  /* bearer token for TCP; copied (as a hash). NULL: every TCP request is refused */
+	const char *ui_dir; /* static files for "/", or NULL */
+	struct core *core;
+};
+
+/* 0, -ENOMEM, -EIO (the library refused). */
+int http_server_new(const struct http_config *config, struct http_server **ret);
+/* Resumes and ends every connection, then frees. */
+void http_server_free(struct http_server *server);
+/* Poll this for reading, and call http_server_run when it is ready or the timeout has passed. */
+int http_server_fd(const struct http_server *server);
+void http_server_run(struct http_server *server);
+/* Microseconds until http_server_run must be called again; UINT64_MAX: not needed. */
+uint64_t http_server_timeout(struct http_server *server);
+
+#endif
