@@ -57,6 +57,7 @@ struct plan {
 	size_t n_shapes_before, n_shapes_after;
 	struct row_change *changes; /* upstreams and listeners that differ */
 	size_t n_changes;
+	bool rewrite_chains; /* set by the core after a start: render_nft_plan rewrites every chain (the ports may differ) */
 };
 
 struct model;
