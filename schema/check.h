@@ -8,7 +8,12 @@
 #include "schema/errs.h"
 #include "schema/types.h"
 
-/* 0, or -EINVAL with faults in errs. Called by decode_row and after loading. */
+/* Every rule for a row that is already typed: each field's own (value.h), the children's, and those about several
+ * fields. For rows that did not come through decode_row. 0, or -EINVAL with faults in errs. */
 int check_row(const struct row *row, struct errs *errs);
+
+/* Only the rules about several fields of the row itself, for the row at JSON pointer `base` ("" for the document).
+ * A rule is skipped if errs holds a fault of a field it looks at. */
+void check_rules(const struct row *row, const char *base, struct errs *errs);
 
 #endif

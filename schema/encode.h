@@ -9,4 +9,7 @@
 /* A new object with every field of the row; NULL when memory is out. */
 json_t *encode_row(const struct row *row);
 
+/* A list as one line of JSON, e.g. ["443","8000-8100"]; a new string, NULL when memory is out. */
+char *encode_list(const struct strings *strings);
+
 #endif

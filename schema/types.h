@@ -99,9 +99,14 @@ CLEANUP_DEFINE(struct row *, row_unref)
 
 /* Appends; takes over the reference, also on failure. 0 or -ENOMEM. */
 int rows_append(struct rows *rows, struct row *row);
+/* Inserts before index `at` (at most n); takes over the reference, also on failure. 0 or -ENOMEM. */
+int rows_insert(struct rows *rows, size_t at, struct row *row);
+/* Fills an empty list with references to the same rows. 0 or -ENOMEM. */
+int rows_share(struct rows *rows, const struct rows *from);
 void rows_clear(struct rows *rows);
 /* Appends a copy of the text. 0 or -ENOMEM. */
 int strings_append(struct strings *strings, const char *text);
 void strings_clear(struct strings *strings);
+bool strings_equal(const struct strings *a, const struct strings *b);
 
 #endif

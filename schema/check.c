@@ -1,0 +1,145 @@
+/* Rules about several fields of one row; see check.h. */
+#include "schema/check.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "schema/value.h"
+
+/* A row under examination and where it stands in the document. */
+struct subject {
+	const char *base;
+	struct errs *errs;
+};
+
+/* Whether the field or something inside it has a fault already: then a rule about it would only mislead. */
+static bool is_faulty(const struct subject *subject, const char *member)
+{
+	char pointer[VALUE_POINTER_MAX];
+	int length = snprintf(pointer, sizeof(pointer), "%s/%s", subject->base, member);
+
+	for (size_t i = 0; i < subject->errs->n; i++) {
+		const char *at = subject->errs->items[i].pointer;
+
+		if (strncmp(at, pointer, (size_t)length) == 0 && (at[length] == '\0' || at[length] == '/'))
+			return true;
+	}
+	return false;
+}
+
+#define FAULT(subject, member, code, ...)                                                                              \
+	do {                                                                                                           \
+		char pointer_[VALUE_POINTER_MAX];                                                                      \
+		snprintf(pointer_, sizeof(pointer_), "%s/" member, (subject)->base);                                   \
+		errs_add((subject)->errs, pointer_, code, __VA_ARGS__);                                                \
+	} while (0)
+
+/* The family that all items of a list have, or AF_UNSPEC for an empty or a mixed list. */
+static int list_family(const struct strings *prefixes)
+{
+	int family = AF_UNSPEC;
+
+	for (size_t i = 0; i < prefixes->n; i++) {
+		int item = strchr(prefixes->items[i], ':') ? AF_INET6 : AF_INET;
+
+		if (family != AF_UNSPEC && family != item)
+			return AF_UNSPEC;
+		family = item;
+	}
+	return family;
+}
+
+static void check_families(const struct listener *listener, const struct subject *subject)
+{
+	int sources = list_family(&listener->sources), destinations = list_family(&listener->destinations);
+
+	if (is_faulty(subject, "sources") || is_faulty(subject, "destinations"))
+		return;
+	if (sources != AF_UNSPEC && destinations != AF_UNSPEC && sources != destinations)
+		FAULT(subject, "sources", "family_mismatch",
+		        "all sources are %s and all destinations %s: no packet can match",
+		        sources == AF_INET ? "IPv4" : "IPv6", destinations == AF_INET ? "IPv4" : "IPv6");
+}
+
+static void check_listener(const struct row *row, const struct subject *subject)
+{
+	const struct listener *listener = (const struct listener *)row;
+
+	check_families(listener, subject);
+	if (is_faulty(subject, "action"))
+		return;
+	if (listener->action == ACTION_RELAY && listener->protocol == PROTOCOL_UDP && !is_faulty(subject, "protocol"))
+		FAULT(subject, "protocol", "not_supported",
+		        "relaying UDP is not in this version; udp goes with reject, drop and bypass");
+	if (listener->action != ACTION_RELAY && listener->upstream && !is_faulty(subject, "upstream"))
+		FAULT(subject, "upstream", "not_applicable",
+		        "an upstream is used by action relay only; set it to null or change the action");
+}
+
+static void check_upstream(const struct row *row, const struct subject *subject)
+{
+	const struct upstream *upstream = (const struct upstream *)row;
+	const struct rows *targets = &upstream->targets;
+
+	if (is_faulty(subject, "targets"))
+		return;
+	for (size_t i = 1; i < targets->n; i++)
+		for (size_t j = 0; j < i; j++) {
+			const struct target *a = (const struct target *)targets->items[j];
+			const struct target *b = (const struct target *)targets->items[i];
+
+			if (a->port != b->port || strcmp(a->address, b->address) != 0)
+				continue;
+			FAULT(subject, "targets", "duplicate_item", "items %zu and %zu are the same address and port",
+			        j, i);
+			return;
+		}
+}
+
+static void check_target(const struct row *row, const struct subject *subject)
+{
+	(void)row;
+	(void)subject;
+}
+
+void check_rules(const struct row *row, const char *base, struct errs *errs)
+{
+	static void (*const rules[])(const struct row *, const struct subject *) = {
+		[RESOURCE_UPSTREAM] = check_upstream,
+		[RESOURCE_TARGET] = check_target,
+		[RESOURCE_LISTENER] = check_listener,
+	};
+	struct subject subject = { base, errs };
+
+	static_assert(ARRAY_SIZE(rules) == RESOURCES, "rules for each resource");
+	rules[row->resource](row, &subject);
+}
+
+static void check_at(const struct row *row, const char *base, struct errs *errs)
+{
+	const struct resource *resource = resource_get(row->resource);
+	char pointer[VALUE_POINTER_MAX], child[VALUE_POINTER_MAX];
+
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+
+		snprintf(pointer, sizeof(pointer), "%s/%s", base, field->member);
+		if (value_check(field, row, pointer, errs) < 0 || field->kind != FIELD_CHILDREN)
+			continue;
+		for (size_t j = 0; j < FIELD_AT_CONST(row, field, struct rows)->n; j++) {
+			snprintf(child, sizeof(child), "%s/%zu", pointer, j);
+			check_at(FIELD_AT_CONST(row, field, struct rows)->items[j], child, errs);
+		}
+	}
+	check_rules(row, base, errs);
+}
+
+int check_row(const struct row *row, struct errs *errs)
+{
+	size_t before = errs_count(errs);
+
+	check_at(row, "", errs);
+	return errs_count(errs) > before ? -EINVAL : 0;
+}

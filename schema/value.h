@@ -1,0 +1,39 @@
+/*
+ * The rules of single values: what a name, a text, an address and the item of
+ * a list must look like, and their canonical text. Called by decode (before a
+ * value is taken) and by check (for rows out of the store), so that both
+ * refuse the same. Knows no JSON and no SQL.
+ */
+#ifndef GW_SCHEMA_VALUE_H
+#define GW_SCHEMA_VALUE_H
+
+#include "schema/errs.h"
+#include "schema/field.h"
+
+/* Longest canonical text of an item or address with its terminator: two IPv6 addresses and a dash. */
+#define VALUE_TEXT_MAX 112
+/* Longest JSON pointer to a known field with its terminator, e.g. "/targets/1023/admin_state". */
+#define VALUE_POINTER_MAX 256
+
+/* Whether the text is a resource's name: 1 to 63 of a-z 0-9 and '-', a letter or digit first and last. */
+bool value_is_name(const char *text);
+
+/* The Unicode character that begins at `text` and its length in bytes, or 0 if that is not UTF-8. */
+size_t value_character(const char *text, uint32_t *ret);
+
+/* Each records its faults at `pointer` and returns 0 or -EINVAL. */
+int value_name(const char *text, const char *pointer, struct errs *errs);
+int value_text(const struct field *field, const char *text, const char *pointer, struct errs *errs);
+int value_int(const struct field *field, int64_t value, const char *pointer, struct errs *errs);
+/* A unicast address a target can have; writes the canonical text. */
+int value_address(const char *text, char buffer[VALUE_TEXT_MAX], const char *pointer, struct errs *errs);
+/* An item of a list; writes the canonical text. */
+int value_item(
+        enum item_kind kind, const char *text, char buffer[VALUE_TEXT_MAX], const char *pointer, struct errs *errs);
+/* Whether the last string of a list is the same as an earlier one (code "duplicate_item"). */
+int value_unique(const struct strings *strings, const char *pointer, struct errs *errs);
+
+/* Whether a member of a typed row keeps its field's rules and is in canonical form; of CHILDREN only the number. */
+int value_check(const struct field *field, const struct row *row, const char *pointer, struct errs *errs);
+
+#endif
