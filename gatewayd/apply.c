@@ -1,0 +1,544 @@
+/*
+ * One change as one transaction; see apply.h. The steps are a table of doing
+ * and undoing; the machine runs forward through it, and backward from the
+ * step that failed.
+ */
+#include "gatewayd/apply.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "gatewayd/base/log.h"
+
+struct apply {
+	struct apply_config config;
+	struct model *model;
+	struct snapshot *current;
+	int64_t nft_generation, route_generation;
+};
+
+struct transaction {
+	struct apply *apply;
+	const struct apply_change *changes;
+	size_t n_changes;
+	const char *actor, *summary;
+	struct errs *errs;
+	struct snapshot *to;
+	struct plan *plan;
+	char *text, *undo_text;
+	bool relay_prepared;
+};
+
+/* The plan that leads back. Shares everything with the plan but its list of changes. */
+static int plan_reverse(const struct plan *plan, struct plan *ret)
+{
+	*ret = *plan;
+	ret->from_revision = plan->to_revision;
+	ret->to_revision = plan->from_revision;
+	ret->from = plan->to;
+	ret->to = plan->from;
+	ret->removed = plan->added;
+	ret->added = plan->removed;
+	ret->shapes_before = plan->shapes_after;
+	ret->n_shapes_before = plan->n_shapes_after;
+	ret->shapes_after = plan->shapes_before;
+	ret->n_shapes_after = plan->n_shapes_before;
+	ret->changes = calloc(plan->n_changes + 1, sizeof(*ret->changes));
+	if (!ret->changes)
+		return -ENOMEM;
+	for (size_t i = 0; i < plan->n_changes; i++) {
+		ret->changes[i].old_row = plan->changes[i].new_row;
+		ret->changes[i].new_row = plan->changes[i].old_row;
+	}
+	return 0;
+}
+
+static int store_failed(struct transaction *t, int error)
+{
+	errs_add(t->errs, "", "store_failed", "The database does not take the change: %s.",
+		store_error(t->apply->config.store));
+	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
+}
+
+static int store_row(struct transaction *t, const struct apply_change *change, int64_t revision)
+{
+	struct store *store = t->apply->config.store;
+	int r;
+
+	if (!change->new_row) {
+		r = store_delete(store, change->old_row);
+		return r < 0 ? store_failed(t, r) :
+			       snapshot_remove(t->to, change->old_row->resource, row_name(change->old_row));
+	}
+	change->new_row->revision = revision;
+	r = store_put(store, change->new_row);
+	return r < 0 ? store_failed(t, r) : snapshot_put(t->to, change->new_row);
+}
+
+static int do_store(struct transaction *t)
+{
+	struct apply *apply = t->apply;
+	int r;
+
+	t->to = snapshot_edit(apply->current, apply->current->revision + 1);
+	if (!t->to)
+		return -ENOMEM;
+	r = store_begin(apply->config.store);
+	if (r < 0)
+		return store_failed(t, r);
+	for (size_t i = 0; i < t->n_changes; i++) {
+		r = store_row(t, &t->changes[i], t->to->revision);
+		if (r < 0) {
+			store_rollback(apply->config.store);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static void undo_store(struct transaction *t)
+{
+	store_rollback(t->apply->config.store);
+}
+
+static int do_plan(struct transaction *t)
+{
+	return plan_new(t->apply->model, t->apply->current, t->to, t->errs, &t->plan);
+}
+
+static void undo_plan(struct transaction *t)
+{
+	plan_abort(t->apply->model, TAKE_PTR(t->plan));
+}
+
+static int render_undo(struct transaction *t)
+{
+	struct plan reverse;
+	int r;
+
+	r = plan_reverse(t->plan, &reverse);
+	if (r < 0)
+		return r;
+	r = render_nft_plan(&reverse, &t->apply->config.render, &t->undo_text);
+	free(reverse.changes);
+	return r;
+}
+
+static int do_check(struct transaction *t)
+{
+	_cleanup_free_ char *error = NULL;
+	int r;
+
+	r = render_nft_plan(t->plan, &t->apply->config.render, &t->text);
+	if (r == 0)
+		r = render_undo(t);
+	if (r < 0)
+		return r;
+	r = kernel_nft_check(t->apply->config.kernel, t->text, &error);
+	if (r < 0)
+		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s", error ? error : strerror(-r));
+	return r;
+}
+
+static int do_prepare(struct transaction *t)
+{
+	const struct apply_relay *relay = &t->apply->config.relay;
+	const char *reason = "";
+	int r;
+
+	r = relay->prepare(relay->userdata, t->plan, &reason);
+	if (r < 0) {
+		errs_add(t->errs, "", "apply_failed", "Step prepare: %s.", reason);
+		return -EIO;
+	}
+	t->relay_prepared = r > 0;
+	return 0;
+}
+
+static void undo_prepare(struct transaction *t)
+{
+	const struct apply_relay *relay = &t->apply->config.relay;
+
+	if (t->relay_prepared)
+		relay->abort(relay->userdata, t->plan);
+}
+
+static int do_route(struct transaction *t)
+{
+	int r = kernel_route_sync(t->apply->config.kernel, &t->apply->config.route, NULL);
+
+	if (r < 0) {
+		errs_add(t->errs, "", "apply_failed", "Step route: %s.", strerror(-r));
+		return -EIO;
+	}
+	return 0;
+}
+
+static int do_nft(struct transaction *t)
+{
+	_cleanup_free_ char *error = NULL;
+	int r;
+
+	r = kernel_nft_commit(t->apply->config.kernel, t->text, &error);
+	if (r < 0) {
+		errs_add(t->errs, "", "apply_failed", "Step nft: %s", error ? error : strerror(-r));
+		return -EIO;
+	}
+	t->apply->nft_generation = t->to->revision;
+	return 0;
+}
+
+/* Renders the model in force as a whole table: the way out when a difference cannot be applied. The model must be
+ * without a plan's changes, which it is at any time but between plan_commit and the end. */
+static int replace_table(struct apply *apply, int64_t generation, char **ret_error)
+{
+	_cleanup_free_ char *text = NULL;
+	int r;
+
+	r = render_nft_full(apply->model, &apply->config.render, generation, &text);
+	if (r < 0)
+		return r;
+	r = kernel_nft_commit(apply->config.kernel, text, ret_error);
+	if (r == 0)
+		apply->nft_generation = generation;
+	return r;
+}
+
+static void undo_nft(struct transaction *t)
+{
+	_cleanup_free_ char *error = NULL, *again = NULL;
+	struct apply *apply = t->apply;
+
+	if (kernel_nft_commit(apply->config.kernel, t->undo_text, &error) == 0) {
+		apply->nft_generation = apply->current->revision;
+		return;
+	}
+	log_error("the way back in nft failed, replacing the table: %s", error ? error : "no words");
+	if (replace_table(apply, apply->current->revision, &again) < 0)
+		log_error("nft is not in the state of the configuration: %s", again ? again : "no words");
+}
+
+static int do_relay(struct transaction *t)
+{
+	const struct apply_relay *relay = &t->apply->config.relay;
+
+	if (t->relay_prepared)
+		relay->commit(relay->userdata, t->plan);
+	return 0;
+}
+
+static void undo_relay(struct transaction *t)
+{
+	const struct apply_relay *relay = &t->apply->config.relay;
+	const char *reason = "";
+	struct plan reverse;
+
+	/* The step before must not abort what has been committed. */
+	if (!t->relay_prepared || plan_reverse(t->plan, &reverse) < 0)
+		return;
+	t->relay_prepared = false;
+	if (relay->prepare(relay->userdata, &reverse, &reason) > 0)
+		relay->commit(relay->userdata, &reverse);
+	free(reverse.changes);
+}
+
+static int do_commit(struct transaction *t)
+{
+	int r = store_commit(t->apply->config.store, t->to->revision, t->actor, t->summary);
+
+	return r < 0 ? store_failed(t, r) : 0;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct transaction *);
+	void (*undo)(struct transaction *);
+} steps[] = {
+	[APPLY_STORE] = { "store", do_store, undo_store },
+	[APPLY_PLAN] = { "plan", do_plan, undo_plan },
+	[APPLY_CHECK] = { "check", do_check, NULL },
+	[APPLY_PREPARE] = { "prepare", do_prepare, undo_prepare },
+	[APPLY_ROUTE] = { "route", do_route, NULL },
+	[APPLY_NFT] = { "nft", do_nft, undo_nft },
+	[APPLY_RELAY] = { "relay", do_relay, undo_relay },
+	[APPLY_COMMIT] = { "commit", do_commit, NULL },
+};
+static_assert(ARRAY_SIZE(steps) == APPLY_STEPS, "every step has a way forward and a way back");
+
+static int run_steps(struct transaction *t)
+{
+	for (int step = 0; step < APPLY_STEPS; step++) {
+		int r = steps[step].run(t);
+
+		if (r == 0)
+			continue;
+		if (step > APPLY_CHECK)
+			log_error("change %lld failed at step %s: %s", (long long)t->to->revision, steps[step].name,
+				strerror(-r));
+		while (--step >= 0)
+			if (steps[step].undo)
+				steps[step].undo(t);
+		return r;
+	}
+	return 0;
+}
+
+int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor,
+	const char *summary, struct errs *errs, int64_t *ret_revision)
+{
+	struct transaction t = { .apply = apply,
+		.changes = changes,
+		.n_changes = n,
+		.actor = actor,
+		.summary = summary,
+		.errs = errs };
+	int r;
+
+	r = run_steps(&t);
+	if (r == 0) {
+		plan_commit(apply->model, t.plan);
+		snapshot_unref(apply->current);
+		apply->current = TAKE_PTR(t.to);
+		apply->route_generation = apply->current->revision;
+		*ret_revision = apply->current->revision;
+	}
+	free(t.text);
+	free(t.undo_text);
+	snapshot_unref(t.to);
+	return r;
+}
+
+/* Makes the snapshot the model's state. */
+static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+	struct plan *plan;
+	int r;
+
+	r = plan_new(apply->model, apply->current, snapshot, &errs, &plan);
+	if (r < 0) {
+		if (asprintf(ret_reason, "the stored configuration contradicts itself: %s",
+			    errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
+			*ret_reason = NULL;
+		return r;
+	}
+	plan_commit(apply->model, plan);
+	snapshot_unref(apply->current);
+	apply->current = snapshot_ref(snapshot);
+	return 0;
+}
+
+static int elements_append(struct elements *elements, const struct element *element)
+{
+	struct element *more = reallocarray(elements->items, elements->n + 1, sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	elements->items = more;
+	more[elements->n++] = *element;
+	return 0;
+}
+
+/* Merges two sorted lists into what is missing from and what is too much in the kernel. */
+static int compare_elements(const struct elements *wanted, const struct elements *found, struct plan *plan)
+{
+	size_t w = 0, f = 0;
+	int r = 0;
+
+	while (r == 0 && (w < wanted->n || f < found->n)) {
+		int order = w == wanted->n ? 1 :
+			    f == found->n  ? -1 :
+					     match_key_compare(&wanted->items[w].key, &found->items[f].key);
+
+		if (order == 0 && wanted->items[w].verdict == found->items[f].verdict) {
+			w++;
+			f++;
+			continue;
+		}
+		if (order >= 0)
+			r = elements_append(&plan->removed, &found->items[f++]);
+		if (r == 0 && order <= 0)
+			r = elements_append(&plan->added, &wanted->items[w++]);
+	}
+	return r;
+}
+
+/* The plan from what was found in the kernel to what must be there. */
+static int plan_from_kernel(struct apply *apply, struct kernel_state *state, struct plan *ret)
+{
+	struct elements wanted = { 0 };
+	int r;
+
+	*ret = (struct plan){ .from_revision = state->generation,
+		.to_revision = apply->current->revision,
+		.shapes_before = state->shapes,
+		.n_shapes_before = state->n_shapes,
+		.rewrite_chains = true };
+	r = model_elements(apply->model, &wanted);
+	if (r == 0)
+		r = model_shapes(apply->model, &ret->shapes_after, &ret->n_shapes_after);
+	if (r == 0)
+		r = compare_elements(&wanted, &state->elements, ret);
+	free(wanted.items);
+	return r;
+}
+
+static int render_adoption(struct apply *apply, struct kernel_state *state, char **ret_text)
+{
+	struct plan plan;
+	int r;
+
+	r = plan_from_kernel(apply, state, &plan);
+	if (r == 0) {
+		log_info("adopting the kernel's generation %lld: %zu elements to add, %zu to remove",
+			(long long)state->generation, plan.added.n, plan.removed.n);
+		r = render_nft_plan(&plan, &apply->config.render, ret_text);
+	}
+	free(plan.shapes_after);
+	free(plan.added.items);
+	free(plan.removed.items);
+	return r;
+}
+
+static int render_boot(struct apply *apply, char **ret_text)
+{
+	struct kernel_state state = { 0 };
+	int r;
+
+	r = kernel_nft_read(apply->config.kernel, &state);
+	if (r < 0) {
+		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
+		state = (struct kernel_state){ 0 };
+	}
+	if (state.present && state.compatible)
+		r = render_adoption(apply, &state, ret_text);
+	else
+		r = render_nft_full(apply->model, &apply->config.render, apply->current->revision, ret_text);
+	kernel_state_clear(&state);
+	return r;
+}
+
+static void explain_refusal(int error, const char *text, char **ret_reason)
+{
+	if (asprintf(ret_reason, "nft refuses the configuration: %s", text ? text : strerror(-error)) < 0)
+		*ret_reason = NULL;
+}
+
+int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
+{
+	_cleanup_free_ char *text = NULL, *error = NULL;
+	int r;
+
+	r = load_model(apply, snapshot, ret_reason);
+	if (r == 0)
+		r = render_boot(apply, &text);
+	if (r < 0)
+		return r;
+	r = kernel_nft_check(apply->config.kernel, text, &error);
+	if (r < 0)
+		explain_refusal(r, error, ret_reason);
+	return r;
+}
+
+int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
+{
+	_cleanup_free_ char *text = NULL, *error = NULL, *again = NULL;
+	int r;
+
+	r = load_model(apply, snapshot, ret_reason);
+	if (r == 0)
+		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
+	if (r == 0)
+		r = render_boot(apply, &text);
+	if (r < 0)
+		return r;
+	r = kernel_nft_commit(apply->config.kernel, text, &error);
+	if (r < 0) {
+		log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
+		r = replace_table(apply, snapshot->revision, &again);
+	}
+	if (r < 0) {
+		explain_refusal(r, again, ret_reason);
+		return r;
+	}
+	apply->nft_generation = apply->route_generation = snapshot->revision;
+	return 0;
+}
+
+int apply_set_gate(struct apply *apply, bool open)
+{
+	_cleanup_free_ char *text = NULL, *error = NULL;
+	int r;
+
+	if (apply->config.render.gate_open == open)
+		return 0;
+	r = render_nft_gate(open, &text);
+	if (r < 0)
+		return r;
+	r = kernel_nft_commit(apply->config.kernel, text, &error);
+	if (r < 0) {
+		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed", error ? error : "no words");
+		return r;
+	}
+	apply->config.render.gate_open = open;
+	return 0;
+}
+
+int apply_new(const struct apply_config *config, struct apply **ret)
+{
+	struct apply *apply = calloc(1, sizeof(*apply));
+	int r;
+
+	if (!apply)
+		return -ENOMEM;
+	apply->config = *config;
+	apply->current = snapshot_new();
+	r = apply->current ? model_new(&apply->model) : -ENOMEM;
+	if (r < 0) {
+		apply_free(apply);
+		return r;
+	}
+	*ret = apply;
+	return 0;
+}
+
+void apply_free(struct apply *apply)
+{
+	if (!apply)
+		return;
+	model_free(apply->model);
+	snapshot_unref(apply->current);
+	free(apply);
+}
+
+const struct snapshot *apply_snapshot(const struct apply *apply)
+{
+	return apply->current;
+}
+
+const struct model *apply_model(const struct apply *apply)
+{
+	return apply->model;
+}
+
+const struct render_params *apply_render_params(const struct apply *apply)
+{
+	return &apply->config.render;
+}
+
+int64_t apply_nft_generation(const struct apply *apply)
+{
+	return apply->nft_generation;
+}
+
+int64_t apply_route_generation(const struct apply *apply)
+{
+	return apply->route_generation;
+}
+
+const char *apply_step_name(enum apply_step step)
+{
+	return steps[step].name;
+}

@@ -1,0 +1,80 @@
+/*
+ * One change of the configuration as one transaction over every plane: store,
+ * plan, nft, routing, relay. Either all of them are in the new state
+ * afterwards, or all in the old one. Called by core.c (writes) and daemon.c
+ * (start); knows no HTTP.
+ */
+#ifndef GW_APPLY_H
+#define GW_APPLY_H
+
+#include "gatewayd/store.h"
+#include "rules/kernel.h"
+#include "rules/render_nft.h"
+#include "schema/errs.h"
+
+/* The steps in their order; each has a way back, taken in reverse order when a later one fails. */
+enum apply_step {
+	APPLY_STORE,   /* BEGIN IMMEDIATE, rows written. Back: ROLLBACK */
+	APPLY_PLAN,    /* what differs; ties are refused. Back: the model stays what it was */
+	APPLY_CHECK,   /* dry run of the nft text against the kernel. Back: nothing was done */
+	APPLY_PREPARE, /* the relay has the new configuration beside the old. Back: ABORT */
+	APPLY_ROUTE,   /* our rules and routes are what they must be. Back: nothing, they do not depend on the change */
+	APPLY_NFT,     /* one nft transaction. Back: the reverse one, or the whole old table anew */
+	APPLY_RELAY,   /* the relay serves the new configuration. Back: the reverse change */
+	APPLY_COMMIT,  /* COMMIT: the change is acknowledged only from here on */
+	APPLY_STEPS
+};
+
+/* The relay's part; the daemon gives the worker's functions, tests give their own. See worker.h for what they mean. */
+struct apply_relay {
+	void *userdata;
+	int (*prepare)(void *userdata, const struct plan *plan, const char **ret_reason);
+	void (*commit)(void *userdata, const struct plan *plan);
+	void (*abort)(void *userdata, const struct plan *plan);
+};
+
+struct apply_config {
+	struct store *store;
+	struct kernel *kernel;
+	struct apply_relay relay;
+	struct render_params render;
+	struct route_params route;
+};
+
+/* One row written (old_row NULL: new), or deleted (new_row NULL). Borrowed; new_row must not be shared yet: its id and
+ * revision are filled in. */
+struct apply_change {
+	const struct row *old_row;
+	struct row *new_row;
+};
+
+struct apply;
+
+/* Borrows store and kernel, which must outlive it. */
+int apply_new(const struct apply_config *config, struct apply **ret);
+void apply_free(struct apply *apply);
+
+/* Brings the kernel from whatever it is in to the stored configuration, with the fewest changes, and makes it the
+ * one in force. 0, or negative errno with words in ret_reason (free it). */
+int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason);
+/* Only what apply_boot would let the kernel check, without effect. */
+int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason);
+
+/* Runs the transaction. 0 and the new revision, or the errors of core_write with faults in errs. */
+int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor,
+	const char *summary, struct errs *errs, int64_t *ret_revision);
+
+/* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
+int apply_set_gate(struct apply *apply, bool open);
+
+/* The configuration in force and its compiled form, borrowed. */
+const struct snapshot *apply_snapshot(const struct apply *apply);
+const struct model *apply_model(const struct apply *apply);
+const struct render_params *apply_render_params(const struct apply *apply);
+/* Generation that nft has applied, and the one routing was last made right for. */
+int64_t apply_nft_generation(const struct apply *apply);
+int64_t apply_route_generation(const struct apply *apply);
+/* "store", "plan", ... */
+const char *apply_step_name(enum apply_step step);
+
+#endif

@@ -1,0 +1,96 @@
+/* The document of GET /status: what is configured, what each plane has applied, and what stands in the way. */
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+
+#include "gatewayd/core.h"
+
+/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
+static void set(json_t *object, const char *key, json_t *value, bool *failed)
+{
+	if (json_object_set_new(object, key, value) < 0)
+		*failed = true;
+}
+
+static json_t *applied(struct core *core, bool *failed)
+{
+	json_t *object = json_object();
+
+	set(object, "nft", json_integer(apply_nft_generation(core->apply)), failed);
+	set(object, "routing", json_integer(apply_route_generation(core->apply)), failed);
+	set(object, "relay", json_integer(worker_generation(core->worker)), failed);
+	return object;
+}
+
+static json_t *counters(const struct stats_memory *stats, bool *failed)
+{
+	json_t *object = json_object();
+
+	for (int i = 0; i < STATS_COUNTERS; i++)
+		set(object, stats_name((enum stats_counter)i),
+			json_integer((json_int_t)stats_sum(stats, (enum stats_counter)i)), failed);
+	return object;
+}
+
+static json_t *relay(struct core *core, bool *failed)
+{
+	const struct stats_memory *stats = worker_stats(core->worker);
+	json_t *object = json_object();
+
+	set(object, "state", json_string(worker_state_name(worker_state(core->worker))), failed);
+	set(object, "pid", worker_pid(core->worker) ? json_integer(worker_pid(core->worker)) : json_null(), failed);
+	set(object, "uptime_s", json_integer((json_int_t)worker_uptime_s(core->worker)), failed);
+	set(object, "restarts", json_integer((json_int_t)worker_restarts(core->worker)), failed);
+	set(object, "threads", json_integer(worker_threads(core->worker)), failed);
+	set(object, "mover", json_string(core->options->mover), failed);
+	set(object, "port", json_integer(worker_port(core->worker)), failed);
+	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
+	set(object, "flows",
+		json_integer((json_int_t)(stats_sum(stats, STATS_flows_opened) - stats_sum(stats, STATS_flows_closed))),
+		failed);
+	set(object, "counters", counters(stats, failed), failed);
+	return object;
+}
+
+static json_t *kernel_document(bool *failed)
+{
+	json_t *object = json_object();
+	struct utsname name = { 0 };
+
+	uname(&name);
+	set(object, "release", json_string(name.release), failed);
+	set(object, "machine", json_string(name.machine), failed);
+	return object;
+}
+
+static uint64_t uptime_s(const struct core *core)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 - core->started_us) / 1000000;
+}
+
+json_t *core_status(struct core *core)
+{
+	json_t *object = json_object(), *warnings = NULL;
+	bool failed = object == NULL;
+
+	set(object, "version", json_string(GW_VERSION), &failed);
+	set(object, "revision", json_integer(core_revision(core)), &failed);
+	set(object, "ready", json_boolean(core_ready(core)), &failed);
+	set(object, "uptime_s", json_integer((json_int_t)uptime_s(core)), &failed);
+	set(object, "applied", applied(core, &failed), &failed);
+	set(object, "relay", relay(core, &failed), &failed);
+	set(object, "kernel", kernel_document(&failed), &failed);
+	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */
+	if (kernel_nft_foreign(core->kernel, &warnings) < 0)
+		warnings = json_pack("[{s:s, s:s}]", "code", "nft_unreadable", "detail",
+			"The ruleset of others could not be read.");
+	set(object, "warnings", warnings, &failed);
+	if (failed) {
+		json_decref(object);
+		return NULL;
+	}
+	return object;
+}

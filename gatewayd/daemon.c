@@ -1,0 +1,478 @@
+/*
+ * The management daemon as a whole; see daemon.h. Order of the start: lock,
+ * store, relay found or its sockets made (the ports are part of the ruleset),
+ * kernel brought to the configuration, relay configured, API opened. An
+ * orderly stop leaves ruleset and relay as they are: traffic does not depend
+ * on the daemon.
+ */
+#include "gatewayd/daemon.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+#include <time.h>
+
+#include "gatewayd/base/log.h"
+#include "gatewayd/core.h"
+#include "gatewayd/files.h"
+#include "gatewayd/sockets.h"
+#include "webapi/http.h"
+
+/* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
+#define GATE_DELAY_MS 100
+/* How long --cleanup waits for a running daemon to stop, and gives flows to end. */
+#define CLEANUP_WAIT_MS 10000
+#define CLEANUP_FLOWS_MS 0
+/* Members of this group may use api.sock. */
+#define API_GROUP "gatewayd"
+
+/* One API socket and its place in the event loop. */
+struct api {
+	struct http_server *server;
+	sd_event_source *io, *timer;
+};
+
+struct daemon {
+	const struct options *options;
+	int lock;
+	sd_event *event;
+	struct store *store;
+	struct kernel *kernel;
+	struct worker *worker;
+	struct apply *apply;
+	struct core core;
+	sd_event_source *gate_timer;
+	struct api api[1 + OPTIONS_LISTEN_MAX];
+	unsigned n_api;
+};
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static const struct snapshot *owner_snapshot(void *userdata)
+{
+	return apply_snapshot(((struct daemon *)userdata)->apply);
+}
+
+static const struct model *owner_model(void *userdata)
+{
+	return apply_model(((struct daemon *)userdata)->apply);
+}
+
+static int on_gate_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	(void)source;
+	(void)usec;
+	daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
+	if (worker_state(daemon->worker) == WORKER_RUNNING)
+		return 0;
+	log_warning("no relay serves: connections of direct listeners go past it");
+	(void)apply_set_gate(daemon->apply, true);
+	return 0;
+}
+
+/* The relay has come or gone. */
+static void on_worker_state(void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	if (!daemon->apply)
+		return;
+	if (worker_state(daemon->worker) == WORKER_RUNNING) {
+		daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
+		(void)apply_set_gate(daemon->apply, false);
+	} else if (!daemon->gate_timer) {
+		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
+			GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
+	}
+}
+
+static int relay_prepare(void *userdata, const struct plan *plan, const char **ret_reason)
+{
+	return worker_prepare(userdata, plan, ret_reason);
+}
+
+static void relay_commit(void *userdata, const struct plan *plan)
+{
+	worker_commit(userdata, plan);
+}
+
+static void relay_abort(void *userdata, const struct plan *plan)
+{
+	worker_abort(userdata, plan);
+}
+
+static int make_apply(struct daemon *daemon)
+{
+	const struct options *options = daemon->options;
+	uint16_t port = worker_port(daemon->worker);
+	struct apply_config config = {
+		.store = daemon->store,
+		.kernel = daemon->kernel,
+		.relay = { daemon->worker, relay_prepare, relay_commit, relay_abort },
+		.render = { .mark = options->mark, .mark_mask = options->mark_mask, .port_v4 = port, .port_v6 = port },
+		.route = { .mark = options->mark,
+			.mark_mask = options->mark_mask,
+			.table = options->route_table,
+			.priority = options->rule_priority },
+	};
+
+	return apply_new(&config, &daemon->apply);
+}
+
+static int open_store(struct daemon *daemon, struct snapshot **ret)
+{
+	_cleanup_free_ char *reason = NULL;
+	char path[PATH_MAX];
+	int r;
+
+	snprintf(path, sizeof(path), "%s/gateway.db", daemon->options->state_dir);
+	r = store_open(path, &reason, &daemon->store);
+	if (r < 0) {
+		log_error("%s: %s", path, reason ? reason : strerror(-r));
+		return r;
+	}
+	r = store_load(daemon->store, ret);
+	if (r < 0)
+		log_error("%s: %s", path, store_error(daemon->store));
+	return r;
+}
+
+static int take_lock(struct daemon *daemon)
+{
+	int holder = 0;
+
+	daemon->lock = files_lock(daemon->options->runtime_dir, &holder);
+	if (daemon->lock == -EWOULDBLOCK)
+		log_error("gatewayd runs already on %s, process %d", daemon->options->runtime_dir, holder);
+	else if (daemon->lock < 0)
+		log_error("%s cannot be used: %s", daemon->options->runtime_dir, strerror(-daemon->lock));
+	return daemon->lock < 0 ? daemon->lock : 0;
+}
+
+static int make_directories(const struct options *options)
+{
+	int r = files_make_directory(options->state_dir, 0700);
+
+	if (r < 0)
+		log_error("%s cannot be made: %s", options->state_dir, strerror(-r));
+	if (r == 0) {
+		r = files_make_directory(options->runtime_dir, 0755);
+		if (r < 0)
+			log_error("%s cannot be made: %s", options->runtime_dir, strerror(-r));
+	}
+	return r;
+}
+
+static int on_http(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct api *api = userdata;
+
+	(void)source;
+	(void)fd;
+	(void)events;
+	http_server_run(api->server);
+	return 0;
+}
+
+static int on_http_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct api *api = userdata;
+
+	(void)source;
+	(void)usec;
+	http_server_run(api->server);
+	return 0;
+}
+
+/* Before each wait: the server says when it must be called next, whatever happened meanwhile. */
+static int before_wait(sd_event_source *source, void *userdata)
+{
+	struct api *api = userdata;
+	uint64_t timeout = http_server_timeout(api->server);
+
+	(void)source;
+	if (timeout == UINT64_MAX)
+		return sd_event_source_set_enabled(api->timer, SD_EVENT_OFF);
+	(void)sd_event_source_set_time_relative(api->timer, timeout);
+	return sd_event_source_set_enabled(api->timer, SD_EVENT_ONESHOT);
+}
+
+static int watch_api(struct daemon *daemon, const struct http_config *config)
+{
+	struct api *api = &daemon->api[daemon->n_api];
+	int r;
+
+	r = http_server_new(config, &api->server);
+	if (r < 0)
+		return r;
+	daemon->n_api++;
+	r = sd_event_add_io(daemon->event, &api->io, http_server_fd(api->server), EPOLLIN, on_http, api);
+	if (r >= 0)
+		r = sd_event_add_time_relative(daemon->event, &api->timer, CLOCK_MONOTONIC, 0, 1000, on_http_timer, api);
+	if (r >= 0)
+		r = sd_event_source_set_prepare(api->io, before_wait);
+	return r < 0 ? r : 0;
+}
+
+static int open_unix_api(struct daemon *daemon)
+{
+	struct http_config config = { .unix_socket = true, .ui_dir = daemon->options->ui_dir, .core = &daemon->core };
+	struct group *group = getgrnam(API_GROUP);
+	char path[PATH_MAX];
+
+	config.api_gid = group ? (int64_t)group->gr_gid : -1;
+	snprintf(path, sizeof(path), "%s/api.sock", daemon->options->runtime_dir);
+	config.listen_fd = sockets_make_api_unix(path, config.api_gid);
+	if (config.listen_fd < 0) {
+		log_error("%s: %s", path, strerror(-config.listen_fd));
+		return config.listen_fd;
+	}
+	return watch_api(daemon, &config);
+}
+
+static int open_tcp_api(struct daemon *daemon, const char *url, const char *token)
+{
+	struct http_config config = { .api_gid = -1,
+		.token = token,
+		.ui_dir = daemon->options->ui_dir,
+		.core = &daemon->core };
+	const char *reason = "";
+
+	config.listen_fd = sockets_make_api_tcp(url, &reason);
+	if (config.listen_fd < 0) {
+		log_error("--listen %s: %s (%s)", url, reason, strerror(-config.listen_fd));
+		return config.listen_fd;
+	}
+	return watch_api(daemon, &config);
+}
+
+static int open_api(struct daemon *daemon)
+{
+	char token[FILES_TOKEN_LENGTH + 1];
+	int r;
+
+	r = files_admin_token(daemon->options->state_dir, token);
+	if (r < 0) {
+		log_error("%s/admin.token cannot be used: %s", daemon->options->state_dir, strerror(-r));
+		return r;
+	}
+	r = open_unix_api(daemon);
+	for (unsigned i = 0; r == 0 && i < daemon->options->n_listen; i++)
+		r = open_tcp_api(daemon, daemon->options->listen[i], token);
+	explicit_bzero(token, sizeof(token));
+	return r;
+}
+
+static int make_event_loop(struct daemon *daemon)
+{
+	sigset_t signals;
+	int r;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = sd_event_new(&daemon->event);
+	if (r >= 0)
+		r = sd_event_add_signal(daemon->event, NULL, SIGTERM, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(daemon->event, NULL, SIGINT, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_set_watchdog(daemon->event, true);
+	return r < 0 ? r : 0;
+}
+
+static int make_worker(struct daemon *daemon)
+{
+	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state };
+
+	return worker_new(daemon->event, daemon->options, &owner, &daemon->worker);
+}
+
+static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
+{
+	_cleanup_free_ char *reason = NULL;
+	int r;
+
+	r = make_apply(daemon);
+	if (r == 0)
+		r = apply_boot(daemon->apply, snapshot, &reason);
+	if (r < 0)
+		log_error("the kernel could not be configured: %s", reason ? reason : strerror(-r));
+	return r;
+}
+
+static int start(struct daemon *daemon)
+{
+	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
+	int r;
+
+	r = make_directories(daemon->options);
+	if (r == 0)
+		r = take_lock(daemon);
+	if (r == 0)
+		r = make_event_loop(daemon);
+	if (r == 0)
+		r = open_store(daemon, &snapshot);
+	if (r == 0)
+		r = kernel_open(&daemon->kernel);
+	if (r == 0)
+		r = make_worker(daemon);
+	if (r < 0)
+		return r;
+	worker_find(daemon->worker);
+	r = worker_make_sockets(daemon->worker);
+	if (r < 0) {
+		log_error("the relay's sockets cannot be made: %s", strerror(-r));
+		return r;
+	}
+	r = boot_kernel(daemon, snapshot);
+	if (r < 0)
+		return r;
+	daemon->core = (struct core){ .apply = daemon->apply,
+		.worker = daemon->worker,
+		.kernel = daemon->kernel,
+		.options = daemon->options,
+		.started_us = now_us() };
+	on_worker_state(daemon);
+	worker_start(daemon->worker);
+	return open_api(daemon);
+}
+
+static void stop(struct daemon *daemon)
+{
+	for (unsigned i = 0; i < daemon->n_api; i++) {
+		sd_event_source_disable_unref(daemon->api[i].io);
+		sd_event_source_disable_unref(daemon->api[i].timer);
+		http_server_free(daemon->api[i].server);
+	}
+	sd_event_source_disable_unref(daemon->gate_timer);
+	worker_free(daemon->worker);
+	apply_free(daemon->apply);
+	kernel_free(daemon->kernel);
+	store_close(daemon->store);
+	sd_event_unref(daemon->event);
+	if (daemon->lock >= 0)
+		close(daemon->lock);
+}
+
+int daemon_run(const struct options *options)
+{
+	struct daemon daemon = { .options = options, .lock = -1 };
+	int r = start(&daemon);
+
+	if (r == 0) {
+		log_notice("gatewayd " GW_VERSION " serves revision %lld", (long long)core_revision(&daemon.core));
+		(void)sd_notify(0, "READY=1");
+		r = sd_event_loop(daemon.event);
+		(void)sd_notify(0, "STOPPING=1");
+		if (r < 0)
+			log_error("the event loop failed: %s", strerror(-r));
+	}
+	stop(&daemon);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int daemon_check(const struct options *options)
+{
+	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
+	_cleanup_free_ char *reason = NULL;
+	struct daemon daemon = { .options = options, .lock = -1 };
+	int r;
+
+	r = open_store(&daemon, &snapshot);
+	if (r == 0)
+		r = kernel_open(&daemon.kernel);
+	if (r == 0)
+		r = make_event_loop(&daemon);
+	if (r == 0)
+		r = make_worker(&daemon);
+	if (r == 0)
+		r = worker_make_sockets(daemon.worker);
+	if (r == 0)
+		r = make_apply(&daemon);
+	if (r == 0)
+		r = apply_dry_boot(daemon.apply, snapshot, &reason);
+	if (r < 0)
+		log_error("the check failed: %s", reason ? reason : strerror(-r));
+	else
+		log_notice("revision %lld is sound: %zu listeners, %zu upstreams", (long long)snapshot->revision,
+			snapshot->rows[RESOURCE_LISTENER].n, snapshot->rows[RESOURCE_UPSTREAM].n);
+	stop(&daemon);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* Asks the daemon that holds the lock to stop, and waits until it has. */
+static int stop_running(struct daemon *daemon)
+{
+	_cleanup_close_ int pidfd = -1;
+	struct pollfd end = { .events = POLLIN };
+	int holder = 0;
+
+	daemon->lock = files_lock(daemon->options->runtime_dir, &holder);
+	if (daemon->lock != -EWOULDBLOCK)
+		return daemon->lock == -ENOENT ? 0 : daemon->lock < 0 ? daemon->lock : 0;
+	pidfd = holder > 0 ? pidfd_open(holder, 0) : -1;
+	if (pidfd < 0 || pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0)
+		return -errno;
+	end.fd = pidfd;
+	if (poll(&end, 1, CLEANUP_WAIT_MS) != 1)
+		return -ETIMEDOUT;
+	daemon->lock = files_lock(daemon->options->runtime_dir, &holder);
+	return daemon->lock < 0 ? daemon->lock : 0;
+}
+
+static void end_relay(struct daemon *daemon)
+{
+	worker_find(daemon->worker);
+	if (worker_pid(daemon->worker) > 0)
+		worker_shutdown(daemon->worker, CLEANUP_FLOWS_MS);
+}
+
+int daemon_cleanup(const struct options *options)
+{
+	static const char *const files[] = { "api.sock", "relay.sock" };
+	struct daemon daemon = { .options = options, .lock = -1 };
+	char path[PATH_MAX];
+	int r;
+
+	r = stop_running(&daemon);
+	if (r < 0)
+		log_error("the running gatewayd does not stop: %s", strerror(-r));
+	if (r == 0)
+		r = make_event_loop(&daemon);
+	if (r == 0)
+		r = make_worker(&daemon);
+	if (r == 0)
+		r = kernel_open(&daemon.kernel);
+	if (r == 0) {
+		/* The ruleset first: from then on nothing new comes to the relay, and nothing is caught without it. */
+		r = kernel_cleanup(daemon.kernel);
+		if (r < 0)
+			log_error("the kernel could not be cleaned: %s", strerror(-r));
+		end_relay(&daemon);
+		for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
+			snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, files[i]);
+			(void)unlink(path);
+		}
+	}
+	stop(&daemon);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

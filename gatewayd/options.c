@@ -1,0 +1,208 @@
+/* The command line of gatewayd; see options.h. */
+#include "gatewayd/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gatewayd/base/log.h"
+#include "gatewayd/base/stats.h"
+
+#ifndef GW_RELAY_PATH
+#define GW_RELAY_PATH "/usr/lib/gatewayd/gateway-relay"
+#endif
+#ifndef GW_UI_PATH
+#define GW_UI_PATH "/usr/share/gatewayd/ui"
+#endif
+
+enum { OPT_STATE_DIR = 256, OPT_RUNTIME_DIR, OPT_LISTEN, OPT_UI_DIR, OPT_RELAY, OPT_MOVER, OPT_THREADS,
+	OPT_MAX_FLOWS, OPT_LOG_LEVEL, OPT_MARK, OPT_MARK_MASK, OPT_TABLE, OPT_PRIORITY, OPT_CHECK, OPT_CLEANUP };
+
+static const struct option long_options[] = {
+	{ "state-dir", required_argument, NULL, OPT_STATE_DIR },
+	{ "runtime-dir", required_argument, NULL, OPT_RUNTIME_DIR },
+	{ "listen", required_argument, NULL, OPT_LISTEN },
+	{ "ui-dir", required_argument, NULL, OPT_UI_DIR },
+	{ "relay", required_argument, NULL, OPT_RELAY },
+	{ "mover", required_argument, NULL, OPT_MOVER },
+	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "max-flows", required_argument, NULL, OPT_MAX_FLOWS },
+	{ "log-level", required_argument, NULL, OPT_LOG_LEVEL },
+	{ "mark", required_argument, NULL, OPT_MARK },
+	{ "mark-mask", required_argument, NULL, OPT_MARK_MASK },
+	{ "route-table", required_argument, NULL, OPT_TABLE },
+	{ "rule-priority", required_argument, NULL, OPT_PRIORITY },
+	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "cleanup", no_argument, NULL, OPT_CLEANUP },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static const char usage[] =
+	"Usage: gatewayd [OPTION]...\n"
+	"Management daemon of the transparent gateway.\n\n"
+	"  --state-dir DIR     database and admin token (default /var/lib/gatewayd)\n"
+	"  --runtime-dir DIR   api.sock and relay.sock (default /run/gatewayd)\n"
+	"  --listen URL        also serve the API on http://ADDRESS:PORT, loopback only; repeatable\n"
+	"  --ui-dir DIR        static files of the web UI\n"
+	"  --relay PATH        the gateway-relay program\n"
+	"  --mover MODE        how the relay moves bytes: auto, copy or splice (default auto)\n"
+	"  --threads N         relay threads (default: one per CPU)\n"
+	"  --max-flows N       most flows at once (default: what the descriptor limit allows)\n"
+	"  --log-level L       error, warning, notice, info or debug (default info)\n"
+	"  --mark N            firewall mark of intercepted packets (default 0x01000000)\n"
+	"  --mark-mask N       the mark bits that are ours (default 0x0f000000)\n"
+	"  --route-table N     routing table for intercepted packets (default 26487)\n"
+	"  --rule-priority N   first of three routing rule priorities (default 100)\n"
+	"  --check             validate the database, render, dry-run against the kernel, exit\n"
+	"  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
+	"  --version, --help\n";
+
+static int parse_number(const char *option, const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end;
+	unsigned long long value;
+
+	errno = 0;
+	value = strtoull(text, &end, 0);
+	if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value > max) {
+		fprintf(stderr, "gatewayd: --%s wants a number from 0 to %llu, not \"%s\"\n", option,
+			(unsigned long long)max, text);
+		return -EINVAL;
+	}
+	*ret = value;
+	return 0;
+}
+
+static int parse_u32(const char *option, const char *text, uint32_t max, uint32_t *ret)
+{
+	uint64_t value = 0;
+	int r = parse_number(option, text, max, &value);
+
+	if (r == 0)
+		*ret = (uint32_t)value;
+	return r;
+}
+
+static int parse_mover(const char *text, const char **ret)
+{
+	if (strcmp(text, "auto") != 0 && strcmp(text, "copy") != 0 && strcmp(text, "splice") != 0) {
+		fprintf(stderr, "gatewayd: --mover wants auto, copy or splice, not \"%s\"\n", text);
+		return -EINVAL;
+	}
+	*ret = text;
+	return 0;
+}
+
+static int add_listen(struct options *options, const char *url)
+{
+	if (options->n_listen == OPTIONS_LISTEN_MAX) {
+		fprintf(stderr, "gatewayd: --listen can be given %d times at most\n", OPTIONS_LISTEN_MAX);
+		return -EINVAL;
+	}
+	options->listen[options->n_listen++] = url;
+	return 0;
+}
+
+static int parse_level(const char *text, int *ret)
+{
+	int level = log_level_parse(text);
+
+	if (level < 0) {
+		fprintf(stderr, "gatewayd: --log-level wants error, warning, notice, info or debug, not \"%s\"\n", text);
+		return level;
+	}
+	*ret = level;
+	return 0;
+}
+
+static int parse_one(int option, const char *text, struct options *ret)
+{
+	switch (option) {
+	case OPT_STATE_DIR:
+		ret->state_dir = text;
+		return 0;
+	case OPT_RUNTIME_DIR:
+		ret->runtime_dir = text;
+		return 0;
+	case OPT_LISTEN:
+		return add_listen(ret, text);
+	case OPT_UI_DIR:
+		ret->ui_dir = text;
+		return 0;
+	case OPT_RELAY:
+		ret->relay = text;
+		return 0;
+	case OPT_MOVER:
+		return parse_mover(text, &ret->mover);
+	case OPT_THREADS:
+		return parse_u32("threads", text, STATS_THREADS_MAX, &ret->threads);
+	case OPT_MAX_FLOWS:
+		return parse_u32("max-flows", text, 1 << 24, &ret->max_flows);
+	case OPT_LOG_LEVEL:
+		return parse_level(text, &ret->log_level);
+	case OPT_MARK:
+		return parse_u32("mark", text, UINT32_MAX, &ret->mark);
+	case OPT_MARK_MASK:
+		return parse_u32("mark-mask", text, UINT32_MAX, &ret->mark_mask);
+	case OPT_TABLE:
+		return parse_u32("route-table", text, UINT32_MAX, &ret->route_table);
+	case OPT_PRIORITY:
+		return parse_u32("rule-priority", text, 32000, &ret->rule_priority);
+	case OPT_CHECK:
+		ret->mode = OPTIONS_CHECK;
+		return 0;
+	case OPT_CLEANUP:
+		ret->mode = OPTIONS_CLEANUP;
+		return 0;
+	case 'h':
+		fputs(usage, stdout);
+		ret->mode = OPTIONS_EXIT;
+		return 0;
+	case 'V':
+		puts("gatewayd " GW_VERSION);
+		ret->mode = OPTIONS_EXIT;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int check_marks(const struct options *options)
+{
+	if (options->mark == 0 || (options->mark & ~options->mark_mask) != 0) {
+		fprintf(stderr, "gatewayd: --mark must not be 0 and must lie within --mark-mask\n");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int options_parse(int argc, char **argv, struct options *ret)
+{
+	int option, r;
+
+	*ret = (struct options){
+		.state_dir = "/var/lib/gatewayd",
+		.runtime_dir = "/run/gatewayd",
+		.ui_dir = GW_UI_PATH,
+		.relay = GW_RELAY_PATH,
+		.mover = "auto",
+		.log_level = LOG_INFO,
+		.mark = 0x01000000,
+		.mark_mask = 0x0f000000,
+		.route_table = 26487,
+		.rule_priority = 100,
+	};
+	while ((option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
+		r = parse_one(option, optarg, ret);
+		if (r < 0)
+			return r;
+	}
+	if (optind < argc) {
+		fprintf(stderr, "gatewayd: unexpected argument \"%s\"\n", argv[optind]);
+		return -EINVAL;
+	}
+	return check_marks(ret);
+}

@@ -1,0 +1,230 @@
+/* Plans and configurations as messages to the relay; see relay_config.h. */
+#include "gatewayd/relay_config.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* One configuration on its way: the first error sticks, so that the senders below need no checks. */
+struct sender {
+	struct msg_channel *channel;
+	int timeout_ms;
+	int error;
+	uint32_t items;
+};
+
+static void send_item(struct sender *sender, const struct proto_message *message)
+{
+	if (sender->error == 0)
+		sender->error = msg_send(sender->channel, message, -1, sender->timeout_ms);
+	sender->items++;
+}
+
+static void send_begin(struct sender *sender, int64_t base, int64_t generation)
+{
+	struct proto_message message = { .type = PROTO_CONFIG_BEGIN };
+
+	message.config_begin.base = (uint64_t)base;
+	message.config_begin.generation = (uint64_t)generation;
+	send_item(sender, &message);
+	sender->items = 0;
+}
+
+static int send_end(struct sender *sender)
+{
+	struct proto_message message = { .type = PROTO_CONFIG_END };
+
+	message.config_end.items = sender->items;
+	send_item(sender, &message);
+	if (sender->error == 0)
+		sender->error = msg_flush(sender->channel, sender->timeout_ms);
+	return sender->error;
+}
+
+/* Whether the relay has anything to do for this listener. */
+static bool is_relayed(const struct row *row)
+{
+	const struct listener *listener = (const struct listener *)row;
+
+	return row && listener->enabled && listener->action == ACTION_RELAY;
+}
+
+static bool is_relay_element(const struct element *element)
+{
+	return element->verdict == VERDICT_RELAY || element->verdict == VERDICT_RELAY_DIRECT;
+}
+
+static void send_match(struct sender *sender, const struct element *element, bool put)
+{
+	struct proto_message message = { .type = put ? PROTO_MATCH_PUT : PROTO_MATCH_DEL };
+	struct proto_match_del key;
+
+	if (!is_relay_element(element))
+		return;
+	proto_from_key(&element->key, &key);
+	if (put) {
+		/* A put is a del's key and a value. */
+		message.match_put = (struct proto_match_put){ .protocol = key.protocol,
+			.family = key.family,
+			.dst_len = key.dst_len,
+			.src_len = key.src_len,
+			.use_interface = key.use_interface,
+			.port_kind = key.port_kind,
+			.port_lo = key.port_lo,
+			.port_hi = key.port_hi,
+			.listener = element->listener };
+		memcpy(message.match_put.dst, key.dst, sizeof(key.dst));
+		memcpy(message.match_put.src, key.src, sizeof(key.src));
+		memcpy(message.match_put.interface, key.interface, sizeof(key.interface));
+	} else {
+		message.match_del = key;
+	}
+	send_item(sender, &message);
+}
+
+static void send_listener(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener)
+{
+	struct proto_message message = { .type = PROTO_LISTENER_PUT };
+	struct row *upstream = NULL;
+
+	if (listener->upstream)
+		upstream = snapshot_find(snapshot, RESOURCE_UPSTREAM, listener->upstream);
+	message.listener_put.id = (uint32_t)listener->row.id;
+	memcpy(message.listener_put.name, listener->name, sizeof(message.listener_put.name));
+	message.listener_put.source_is_client = listener->source_address == SOURCE_ADDRESS_CLIENT;
+	message.listener_put.upstream = upstream ? (uint32_t)upstream->id : 0;
+	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
+	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
+	send_item(sender, &message);
+}
+
+static void send_listener_del(struct sender *sender, const struct row *row)
+{
+	struct proto_message message = { .type = PROTO_LISTENER_DEL };
+
+	message.listener_del.id = (uint32_t)row->id;
+	send_item(sender, &message);
+}
+
+static void send_target(struct sender *sender, const struct upstream *upstream, const struct target *target)
+{
+	struct proto_message message = { .type = PROTO_TARGET_PUT };
+	struct addr addr;
+
+	if (addr_parse(target->address, &addr) < 0) {
+		sender->error = -EINVAL;
+		return;
+	}
+	message.target_put.upstream = (uint32_t)upstream->row.id;
+	message.target_put.id = (uint32_t)target->row.id;
+	message.target_put.family = addr.family;
+	memcpy(message.target_put.address, addr.bytes, sizeof(message.target_put.address));
+	message.target_put.port = (uint16_t)target->port;
+	message.target_put.weight = (uint16_t)target->weight;
+	message.target_put.state = (uint8_t)target->admin_state;
+	send_item(sender, &message);
+}
+
+static const struct target *find_target(const struct upstream *upstream, int64_t id)
+{
+	for (size_t i = 0; i < upstream->targets.n; i++)
+		if (upstream->targets.items[i]->id == id)
+			return (const struct target *)upstream->targets.items[i];
+	return NULL;
+}
+
+static void send_target_changes(struct sender *sender, const struct upstream *old, const struct upstream *upstream)
+{
+	struct proto_message message = { .type = PROTO_TARGET_DEL };
+
+	for (size_t i = 0; old && i < old->targets.n; i++) {
+		if (find_target(upstream, old->targets.items[i]->id))
+			continue;
+		message.target_del.upstream = (uint32_t)old->row.id;
+		message.target_del.id = (uint32_t)old->targets.items[i]->id;
+		send_item(sender, &message);
+	}
+	for (size_t i = 0; i < upstream->targets.n; i++) {
+		const struct target *target = (const struct target *)upstream->targets.items[i];
+		const struct target *before = old ? find_target(old, target->row.id) : NULL;
+
+		if (!before || !row_equal(&before->row, &target->row))
+			send_target(sender, upstream, target);
+	}
+}
+
+static void send_upstream(struct sender *sender, const struct upstream *old, const struct upstream *upstream)
+{
+	struct proto_message message = { .type = PROTO_UPSTREAM_PUT };
+
+	message.upstream_put.id = (uint32_t)upstream->row.id;
+	memcpy(message.upstream_put.name, upstream->name, sizeof(message.upstream_put.name));
+	message.upstream_put.algorithm = (uint8_t)upstream->algorithm;
+	send_item(sender, &message);
+	send_target_changes(sender, old, upstream);
+}
+
+static void send_upstream_del(struct sender *sender, const struct row *row)
+{
+	struct proto_message message = { .type = PROTO_UPSTREAM_DEL };
+
+	message.upstream_del.id = (uint32_t)row->id;
+	send_item(sender, &message);
+}
+
+int relay_config_send_full(struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model,
+	int timeout_ms)
+{
+	struct sender sender = { .channel = channel, .timeout_ms = timeout_ms };
+	const struct rows *upstreams = &snapshot->rows[RESOURCE_UPSTREAM];
+	const struct rows *listeners = &snapshot->rows[RESOURCE_LISTENER];
+	struct elements elements = { 0 };
+	int r;
+
+	r = model_elements(model, &elements);
+	if (r < 0)
+		return r;
+	send_begin(&sender, 0, snapshot->revision);
+	for (size_t i = 0; i < upstreams->n; i++)
+		send_upstream(&sender, NULL, (const struct upstream *)upstreams->items[i]);
+	for (size_t i = 0; i < listeners->n; i++)
+		if (is_relayed(listeners->items[i]))
+			send_listener(&sender, snapshot, (const struct listener *)listeners->items[i]);
+	for (size_t i = 0; i < elements.n; i++)
+		send_match(&sender, &elements.items[i], true);
+	free(elements.items);
+	return send_end(&sender);
+}
+
+/* Additions before what refers to them, deletions after. */
+int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, int timeout_ms)
+{
+	struct sender sender = { .channel = channel, .timeout_ms = timeout_ms };
+
+	send_begin(&sender, plan->from_revision, plan->to_revision);
+	for (size_t i = 0; i < plan->removed.n; i++)
+		send_match(&sender, &plan->removed.items[i], false);
+	for (size_t i = 0; i < plan->n_changes; i++) {
+		const struct row *new_row = plan->changes[i].new_row;
+
+		if (new_row && new_row->resource == RESOURCE_UPSTREAM)
+			send_upstream(&sender, (const struct upstream *)plan->changes[i].old_row,
+				(const struct upstream *)new_row);
+	}
+	for (size_t i = 0; i < plan->n_changes; i++) {
+		const struct row *old_row = plan->changes[i].old_row, *new_row = plan->changes[i].new_row;
+		const struct row *any = new_row ? new_row : old_row;
+
+		if (any->resource != RESOURCE_LISTENER)
+			continue;
+		if (is_relayed(new_row))
+			send_listener(&sender, plan->to, (const struct listener *)new_row);
+		else if (is_relayed(old_row))
+			send_listener_del(&sender, old_row);
+	}
+	for (size_t i = 0; i < plan->added.n; i++)
+		send_match(&sender, &plan->added.items[i], true);
+	for (size_t i = 0; i < plan->n_changes; i++)
+		if (!plan->changes[i].new_row && plan->changes[i].old_row->resource == RESOURCE_UPSTREAM)
+			send_upstream_del(&sender, plan->changes[i].old_row);
+	return send_end(&sender);
+}

@@ -1,0 +1,35 @@
+/*
+ * The sockets that the daemon makes: the relay's transparent listening
+ * sockets, which outlive every relay, and those of the API.
+ */
+#ifndef GW_SOCKETS_H
+#define GW_SOCKETS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* One transparent listening socket, as in the LISTEN message. */
+struct relay_socket {
+	int fd;
+	uint8_t protocol, family;
+	uint16_t thread, port;
+	bool handed; /* the relay that lives has it */
+};
+
+/* Makes one group of `threads` TCP sockets for each family, all on one port of 127.0.0.1 and ::1 that the kernel
+ * chooses (or `port`, if it is not 0). Fills 2 * threads entries of ret. 0 or negative errno with nothing open. */
+int sockets_make_relay(unsigned threads, uint16_t port, struct relay_socket *ret);
+
+/* A listening unix stream socket at path (an old one is removed), mode 0660, group gid (-1: left alone).
+ * The descriptor, or negative errno. */
+int sockets_make_api_unix(const char *path, int64_t gid);
+/* The same with SOCK_SEQPACKET, mode 0600: for relay.sock. */
+int sockets_make_relay_control(const char *path);
+/* Connects to relay.sock. -ECONNREFUSED or -ENOENT: no relay lives. */
+int sockets_connect_relay_control(const char *path);
+
+/* A listening TCP socket for "http://ADDRESS:PORT" (IPv6 in brackets), loopback addresses only. Prints nothing:
+ * ret_reason points to fixed words on failure. The descriptor, or negative errno. */
+int sockets_make_api_tcp(const char *url, const char **ret_reason);
+
+#endif

@@ -1,0 +1,21 @@
+/* Starting the relay's process with exactly the rights and descriptors it is to have. Called by worker.c. */
+#ifndef GW_SPAWN_H
+#define GW_SPAWN_H
+
+#include <sys/types.h>
+
+#include "gatewayd/options.h"
+
+/* The user the relay runs as, where it exists; else the unprivileged "nobody". */
+#define SPAWN_RELAY_USER "gateway-relay"
+
+/* Forks and executes the relay: channel becomes its descriptor 3, control its descriptor 4, all others are closed.
+ * Both stay the caller's. The child has its own user and CAP_NET_RAW only, where the daemon may give that.
+ * ret_pidfd is a close-on-exec process descriptor. 0 or negative errno; a failing exec shows as exit status 127. */
+int spawn_relay(const struct options *options, unsigned threads, unsigned max_flows, int channel, int control,
+	pid_t *ret_pid, int *ret_pidfd);
+
+/* Most flows the relay can hold: from the options, or from the descriptor limit. */
+unsigned spawn_max_flows(const struct options *options);
+
+#endif

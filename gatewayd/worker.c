@@ -1,0 +1,743 @@
+/* The relay as the daemon sees it; see worker.h. */
+#include "gatewayd/worker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "gatewayd/base/log.h"
+#include "gatewayd/base/msg.h"
+#include "gatewayd/relay_config.h"
+#include "gatewayd/sockets.h"
+#include "gatewayd/spawn.h"
+
+/* First pause after a relay that died young; doubles up to the longest. One that lived long is replaced at once. */
+#define RESTART_FIRST_MS 20
+#define RESTART_LONGEST_MS 5000
+#define RESTART_YOUNG_S 10
+/* A relay is asked for a sign of life each period, and killed when it has given none for the limit. */
+#define PING_PERIOD_MS 1000
+#define PING_LIMIT_MS 5000
+/* Longest wait for a found relay to introduce itself. */
+#define HELLO_MS 1000
+
+struct worker {
+	sd_event *event;
+	const struct options *options;
+	struct worker_owner owner;
+	enum worker_state state;
+
+	struct relay_socket *sockets; /* 2 per thread once prepared */
+	unsigned n_sockets, threads;
+	int stats_fd;
+	struct stats_memory *stats;
+	char control_path[256];
+
+	struct msg_channel *channel;
+	pid_t pid;
+	int pidfd;
+	bool is_child;
+	sd_event_source *channel_source, *pid_source, *restart_source, *ping_source;
+
+	int64_t generation;     /* applied by the relay */
+	int64_t ready;          /* last READY */
+	bool refused;
+	char reason[256];
+	uint64_t started_us, answered_us;
+	uint64_t restarts;
+	unsigned young_deaths;
+};
+
+static void worker_restart_later(struct worker *worker);
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void set_state(struct worker *worker, enum worker_state state)
+{
+	if (worker->state == state)
+		return;
+	worker->state = state;
+	worker->owner.state_changed(worker->owner.userdata);
+}
+
+static void close_channel(struct worker *worker)
+{
+	worker->channel_source = sd_event_source_disable_unref(worker->channel_source);
+	msg_channel_free(TAKE_PTR(worker->channel));
+}
+
+static void forget_process(struct worker *worker)
+{
+	worker->pid_source = sd_event_source_disable_unref(worker->pid_source);
+	worker->ping_source = sd_event_source_disable_unref(worker->ping_source);
+	if (worker->pidfd >= 0)
+		close(TAKE_FD(worker->pidfd));
+	worker->pid = 0;
+	worker->generation = 0;
+	for (unsigned i = 0; i < worker->n_sockets; i++)
+		worker->sockets[i].handed = false;
+}
+
+static void log_exit(const struct worker *worker)
+{
+	siginfo_t info = { 0 };
+
+	if (!worker->is_child || waitid(P_PIDFD, (id_t)worker->pidfd, &info, WEXITED | WNOHANG) < 0) {
+		log_warning("relay %d has ended", (int)worker->pid);
+		return;
+	}
+	if (info.si_code == CLD_EXITED)
+		log_warning("relay %d has exited with status %d", (int)worker->pid, info.si_status);
+	else
+		log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+}
+
+static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct worker *worker = userdata;
+
+	(void)source;
+	(void)fd;
+	(void)events;
+	log_exit(worker);
+	close_channel(worker);
+	forget_process(worker);
+	worker->restarts++;
+	set_state(worker, WORKER_DOWN);
+	worker_restart_later(worker);
+	return 0;
+}
+
+/* Whatever is wrong with a relay, killing it is safe: its sockets are ours, its flows end in resets. The end of
+ * the process is then noticed by on_process_end. */
+static void kill_relay(struct worker *worker, const char *why)
+{
+	if (worker->pidfd < 0)
+		return;
+	log_error("killing relay %d: %s", (int)worker->pid, why);
+	close_channel(worker);
+	if (pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0) < 0)
+		log_error("relay %d cannot be killed: %s", (int)worker->pid, strerror(errno));
+	set_state(worker, WORKER_DOWN);
+}
+
+static int watch_process(struct worker *worker)
+{
+	int r = sd_event_add_io(worker->event, &worker->pid_source, worker->pidfd, EPOLLIN, on_process_end, worker);
+
+	/* After what the relay still said, so that its last words are heard. */
+	if (r >= 0)
+		r = sd_event_source_set_priority(worker->pid_source, SD_EVENT_PRIORITY_NORMAL + 1);
+	return r;
+}
+
+static int send_socket(struct worker *worker, unsigned index)
+{
+	const struct relay_socket *socket = &worker->sockets[index];
+	struct proto_message message = { .type = PROTO_LISTEN };
+
+	message.listen.protocol = socket->protocol;
+	message.listen.family = socket->family;
+	message.listen.thread = socket->thread;
+	message.listen.port = socket->port;
+	return msg_send(worker->channel, &message, socket->fd, WORKER_ANSWER_MS);
+}
+
+static int send_introduction(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_HELLO };
+	int r;
+
+	message.hello.version = PROTO_VERSION;
+	snprintf(message.hello.build, sizeof(message.hello.build), "%s", GW_VERSION);
+	message.hello.generation = (uint64_t)worker->owner.snapshot(worker->owner.userdata)->revision;
+	message.hello.pid = (uint32_t)getpid();
+	message.hello.threads = worker->threads;
+	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
+		if (!worker->sockets[i].handed)
+			r = send_socket(worker, i);
+	if (r < 0)
+		return r;
+	message = (struct proto_message){ .type = PROTO_STATS_MEMORY };
+	message.stats_memory.size = sizeof(struct stats_memory);
+	r = msg_send(worker->channel, &message, worker->stats_fd, WORKER_ANSWER_MS);
+	if (r < 0)
+		return r;
+	message = (struct proto_message){ .type = PROTO_HELLO_END };
+	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
+/* Sends the whole configuration; READY comes back as a message. */
+static void configure(struct worker *worker)
+{
+	int r = relay_config_send_full(worker->channel, worker->owner.snapshot(worker->owner.userdata),
+		worker->owner.model(worker->owner.userdata), WORKER_ANSWER_MS);
+
+	if (r < 0) {
+		kill_relay(worker, "it does not take its configuration");
+		return;
+	}
+	set_state(worker, WORKER_CONFIGURING);
+}
+
+static void introduce(struct worker *worker)
+{
+	if (send_introduction(worker) < 0)
+		kill_relay(worker, "it does not listen");
+	else
+		configure(worker);
+}
+
+static int send_generation(struct worker *worker, enum proto_type type, int64_t generation)
+{
+	struct proto_message message = { .type = type };
+	int r;
+
+	static_assert(sizeof(message.config_commit) == sizeof(message.config_abort), "both are a generation");
+	message.config_commit.generation = (uint64_t)generation;
+	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
+/* A whole configuration is ready. If a write has come in between it is old already: then once more. */
+static void on_ready_full(struct worker *worker)
+{
+	int64_t current = worker->owner.snapshot(worker->owner.userdata)->revision;
+
+	if (worker->ready == current) {
+		if (send_generation(worker, PROTO_CONFIG_COMMIT, current) < 0)
+			kill_relay(worker, "it does not take its commit");
+		return;
+	}
+	if (send_generation(worker, PROTO_CONFIG_ABORT, worker->ready) < 0)
+		kill_relay(worker, "it does not take an abort");
+	else
+		configure(worker);
+}
+
+static int socket_index(const struct worker *worker, const struct proto_listen *message)
+{
+	for (unsigned i = 0; i < worker->n_sockets; i++)
+		if (worker->sockets[i].protocol == message->protocol && worker->sockets[i].family == message->family &&
+			worker->sockets[i].thread == message->thread)
+			return (int)i;
+	return -ENOENT;
+}
+
+/* A found relay hands up the sockets of the daemon that died. */
+static void on_listen(struct worker *worker, const struct proto_listen *message, int fd)
+{
+	struct relay_socket *more;
+
+	if (socket_index(worker, message) >= 0 || worker->n_sockets >= 2 * STATS_THREADS_MAX) {
+		close(fd);
+		return;
+	}
+	more = reallocarray(worker->sockets, worker->n_sockets + 1, sizeof(*more));
+	if (!more) {
+		close(fd);
+		return;
+	}
+	worker->sockets = more;
+	more[worker->n_sockets++] = (struct relay_socket){ .fd = fd,
+		.protocol = message->protocol,
+		.family = message->family,
+		.thread = message->thread,
+		.port = message->port,
+		.handed = true };
+}
+
+static void on_failed(struct worker *worker, const struct proto_failed *message)
+{
+	worker->refused = true;
+	snprintf(worker->reason, sizeof(worker->reason), "%s", message->reason);
+	if (worker->state == WORKER_CONFIGURING)
+		kill_relay(worker, worker->reason);
+}
+
+static void on_committed(struct worker *worker, int64_t generation)
+{
+	worker->generation = generation;
+	if (worker->state == WORKER_CONFIGURING) {
+		log_notice("relay %d serves generation %lld", (int)worker->pid, (long long)generation);
+		set_state(worker, WORKER_RUNNING);
+	}
+}
+
+static void handle(struct worker *worker, const struct proto_message *message, int fd)
+{
+	worker->answered_us = now_us();
+	switch (message->type) {
+	case PROTO_HELLO:
+		if (message->hello.version != PROTO_VERSION)
+			kill_relay(worker, "it speaks another version of the protocol");
+		else if (!worker->is_child)
+			worker->pid = (pid_t)message->hello.pid;
+		break;
+	case PROTO_LISTEN:
+		on_listen(worker, &message->listen, fd);
+		break;
+	case PROTO_HELLO_END:
+		if (worker->is_child)
+			introduce(worker);
+		break;
+	case PROTO_READY:
+		worker->ready = (int64_t)message->ready.generation;
+		if (worker->state == WORKER_CONFIGURING)
+			on_ready_full(worker);
+		break;
+	case PROTO_FAILED:
+		on_failed(worker, &message->failed);
+		break;
+	case PROTO_COMMITTED:
+		on_committed(worker, (int64_t)message->committed.generation);
+		break;
+	default:
+		break; /* PONG: a sign of life, noted above; others do not pass the decoder in this direction */
+	}
+}
+
+/* One message, if it comes in time. 1, 0 (none), or negative errno after the relay was given up. */
+static int receive(struct worker *worker, int timeout_ms)
+{
+	struct proto_message message;
+	int fd = -1, r;
+
+	if (!worker->channel)
+		return -EPIPE;
+	r = msg_receive(worker->channel, &message, &fd, timeout_ms);
+	if (r == -EAGAIN)
+		return 0;
+	if (r < 0) {
+		kill_relay(worker, r == -EPIPE ? "it has hung up" : "it sends nonsense");
+		return r;
+	}
+	handle(worker, &message, fd);
+	return 1;
+}
+
+static int on_channel(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct worker *worker = userdata;
+
+	(void)source;
+	(void)fd;
+	(void)events;
+	while (worker->channel && receive(worker, 0) > 0)
+		;
+	return 0;
+}
+
+static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct worker *worker = userdata;
+	struct proto_message message = { .type = PROTO_PING };
+
+	(void)usec;
+	if (!worker->channel)
+		return 0;
+	if (now_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
+		kill_relay(worker, "it gives no sign of life");
+		return 0;
+	}
+	message.ping.cookie = now_us();
+	if (msg_send(worker->channel, &message, -1, 0) == 0)
+		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either: the limit decides */
+	sd_event_source_set_time_relative(source, PING_PERIOD_MS * UINT64_C(1000));
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static int watch_channel(struct worker *worker, int fd)
+{
+	int r = msg_channel_new(fd, PROTO_DOWN, &worker->channel);
+
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	r = sd_event_add_io(worker->event, &worker->channel_source, fd, EPOLLIN, on_channel, worker);
+	if (r >= 0)
+		r = sd_event_add_time_relative(worker->event, &worker->ping_source, CLOCK_MONOTONIC,
+			PING_PERIOD_MS * UINT64_C(1000), 0, on_ping, worker);
+	worker->started_us = worker->answered_us = now_us();
+	return r < 0 ? r : 0;
+}
+
+static int start_child(struct worker *worker)
+{
+	_cleanup_close_ int control = -1, theirs = -1;
+	int pair[2], r;
+
+	control = sockets_make_relay_control(worker->control_path);
+	if (control < 0)
+		return control;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return -errno;
+	theirs = pair[1];
+	r = spawn_relay(worker->options, worker->threads, spawn_max_flows(worker->options), theirs, control,
+		&worker->pid, &worker->pidfd);
+	if (r < 0) {
+		close(pair[0]);
+		return r;
+	}
+	worker->is_child = true;
+	set_state(worker, WORKER_STARTING);
+	r = watch_process(worker);
+	return r < 0 ? r : watch_channel(worker, pair[0]);
+}
+
+static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct worker *worker = userdata;
+	int r;
+
+	(void)source;
+	(void)usec;
+	worker->restart_source = sd_event_source_disable_unref(worker->restart_source);
+	r = start_child(worker);
+	if (r < 0) {
+		log_error("the relay cannot be started: %s", strerror(-r));
+		worker->started_us = now_us();
+		if (worker->pidfd < 0)
+			worker_restart_later(worker);
+		else
+			kill_relay(worker, "it cannot be watched");
+	}
+	return 0;
+}
+
+static uint64_t restart_delay_ms(struct worker *worker)
+{
+	uint64_t delay = RESTART_FIRST_MS;
+
+	if (now_us() - worker->started_us > RESTART_YOUNG_S * UINT64_C(1000000)) {
+		worker->young_deaths = 0;
+		return 0;
+	}
+	if (worker->young_deaths++ == 0)
+		return 0;
+	for (unsigned i = 1; i < worker->young_deaths && delay < RESTART_LONGEST_MS; i++)
+		delay *= 2;
+	return delay < RESTART_LONGEST_MS ? delay : RESTART_LONGEST_MS;
+}
+
+static void worker_restart_later(struct worker *worker)
+{
+	uint64_t delay = restart_delay_ms(worker);
+
+	if (sd_event_add_time_relative(worker->event, &worker->restart_source, CLOCK_MONOTONIC, delay * 1000, 1000,
+		    on_restart, worker) < 0)
+		log_error("no timer for the relay's restart");
+}
+
+/* The memory of counters: sealed in size, written by the relay, read by us. */
+static int make_stats(struct worker *worker)
+{
+	worker->stats_fd = memfd_create("gateway-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (worker->stats_fd < 0)
+		return -errno;
+	if (ftruncate(worker->stats_fd, sizeof(struct stats_memory)) < 0 ||
+		fcntl(worker->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	worker->stats = mmap(NULL, sizeof(struct stats_memory), PROT_READ | PROT_WRITE, MAP_SHARED, worker->stats_fd, 0);
+	if (worker->stats == MAP_FAILED) {
+		worker->stats = NULL;
+		return -errno;
+	}
+	worker->stats->layout = STATS_LAYOUT;
+	worker->stats->threads = worker->threads;
+	return 0;
+}
+
+int worker_new(sd_event *event, const struct options *options, const struct worker_owner *owner, struct worker **ret)
+{
+	struct worker *worker = calloc(1, sizeof(*worker));
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int r;
+
+	if (!worker)
+		return -ENOMEM;
+	worker->event = event;
+	worker->options = options;
+	worker->owner = *owner;
+	worker->stats_fd = worker->pidfd = -1;
+	worker->threads = options->threads;
+	if (worker->threads == 0)
+		worker->threads = cpus < 1 ? 1 : cpus > 32 ? 32 : (unsigned)cpus;
+	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
+	r = make_stats(worker);
+	if (r < 0) {
+		worker_free(worker);
+		return r;
+	}
+	*ret = worker;
+	return 0;
+}
+
+void worker_free(struct worker *worker)
+{
+	if (!worker)
+		return;
+	close_channel(worker);
+	forget_process(worker);
+	sd_event_source_disable_unref(worker->restart_source);
+	for (unsigned i = 0; i < worker->n_sockets; i++)
+		close(worker->sockets[i].fd);
+	free(worker->sockets);
+	if (worker->stats)
+		munmap(worker->stats, sizeof(*worker->stats));
+	if (worker->stats_fd >= 0)
+		close(worker->stats_fd);
+	free(worker);
+}
+
+/* Waits until the found relay has said who it is and has handed up its sockets. */
+static int hear_introduction(struct worker *worker)
+{
+	uint64_t deadline = now_us() + HELLO_MS * 1000;
+	struct proto_message message;
+	int fd, r;
+
+	for (;;) {
+		uint64_t now = now_us();
+
+		if (now >= deadline)
+			return -ETIMEDOUT;
+		r = msg_receive(worker->channel, &message, &fd, (int)((deadline - now) / 1000) + 1);
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		if (r < 0)
+			continue;
+		if (message.type == PROTO_HELLO && message.hello.version != PROTO_VERSION)
+			return -EPROTO;
+		handle(worker, &message, fd);
+		if (message.type == PROTO_HELLO_END)
+			return worker->pid > 0 ? 0 : -EPROTO;
+	}
+}
+
+/* -ENOENT or -ECONNREFUSED if there is no relay; other errors: there is one, but it is of no use. */
+static int find_relay(struct worker *worker)
+{
+	int fd, r;
+
+	fd = sockets_connect_relay_control(worker->control_path);
+	if (fd < 0)
+		return fd;
+	worker->is_child = false;
+	r = watch_channel(worker, fd);
+	if (r < 0)
+		return r;
+	r = hear_introduction(worker);
+	if (worker->pid > 0)
+		worker->pidfd = pidfd_open(worker->pid, 0);
+	if (r == 0 && worker->pidfd < 0)
+		r = -errno;
+	if (r == 0)
+		r = watch_process(worker);
+	if (r < 0)
+		return r;
+	set_state(worker, WORKER_STARTING);
+	log_notice("found relay %d with %u sockets", (int)worker->pid, worker->n_sockets);
+	return 0;
+}
+
+void worker_find(struct worker *worker)
+{
+	int r = find_relay(worker);
+
+	if (r == 0 || r == -ENOENT || r == -ECONNREFUSED)
+		return;
+	log_warning("the relay that was found is of no use (%s)", strerror(-r));
+	kill_relay(worker, "another one is started");
+	close_channel(worker);
+	forget_process(worker);
+}
+
+int worker_make_sockets(struct worker *worker)
+{
+	int r;
+
+	if (worker->n_sockets > 0)
+		return 0;
+	worker->sockets = calloc(2 * worker->threads, sizeof(*worker->sockets));
+	if (!worker->sockets)
+		return -ENOMEM;
+	r = sockets_make_relay(worker->threads, 0, worker->sockets);
+	if (r == 0)
+		worker->n_sockets = 2 * worker->threads;
+	return r;
+}
+
+void worker_start(struct worker *worker)
+{
+	if (worker->state == WORKER_STARTING && !worker->is_child)
+		introduce(worker);
+	else
+		(void)on_restart(NULL, 0, worker);
+}
+
+uint16_t worker_port(const struct worker *worker)
+{
+	return worker->n_sockets > 0 ? worker->sockets[0].port : 0;
+}
+
+/* Handles messages until the condition holds, the relay is gone or the time is over. */
+static int wait_until(struct worker *worker, bool (*holds)(const struct worker *, int64_t), int64_t generation)
+{
+	uint64_t deadline = now_us() + WORKER_ANSWER_MS * 1000;
+
+	while (!holds(worker, generation)) {
+		uint64_t now = now_us();
+		int r;
+
+		if (now >= deadline)
+			return -ETIMEDOUT;
+		r = receive(worker, (int)((deadline - now) / 1000) + 1);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static bool is_settled(const struct worker *worker, int64_t generation)
+{
+	(void)generation;
+	return worker->state == WORKER_RUNNING || worker->state == WORKER_DOWN;
+}
+
+static bool has_answered(const struct worker *worker, int64_t generation)
+{
+	return worker->refused || worker->ready == generation;
+}
+
+static bool has_committed(const struct worker *worker, int64_t generation)
+{
+	return worker->generation == generation;
+}
+
+int worker_prepare(struct worker *worker, const struct plan *plan, const char **ret_reason)
+{
+	int r;
+
+	/* A commit that was sent must be known to have been taken before the next change can build on it. */
+	if (worker->state == WORKER_CONFIGURING)
+		(void)wait_until(worker, is_settled, 0);
+	if (worker->state != WORKER_RUNNING)
+		return 0;
+	worker->refused = false;
+	worker->ready = 0;
+	r = relay_config_send_plan(worker->channel, plan, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = wait_until(worker, has_answered, plan->to_revision);
+	if (r == -EPIPE)
+		return 0; /* it died: the next one gets the whole */
+	if (r < 0) {
+		kill_relay(worker, "it did not answer a change in time");
+		*ret_reason = "the relay did not answer in time and is being restarted";
+		return -ETIMEDOUT;
+	}
+	if (worker->refused) {
+		*ret_reason = worker->reason;
+		return -EINVAL;
+	}
+	return 1;
+}
+
+void worker_commit(struct worker *worker, const struct plan *plan)
+{
+	int r;
+
+	if (worker->state != WORKER_RUNNING)
+		return;
+	r = send_generation(worker, PROTO_CONFIG_COMMIT, plan->to_revision);
+	if (r == 0)
+		r = wait_until(worker, has_committed, plan->to_revision);
+	if (r < 0)
+		kill_relay(worker, "it did not commit in time");
+}
+
+void worker_abort(struct worker *worker, const struct plan *plan)
+{
+	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
+		kill_relay(worker, "it does not take an abort");
+}
+
+void worker_shutdown(struct worker *worker, unsigned deadline_ms)
+{
+	struct proto_message message = { .type = PROTO_SHUTDOWN };
+	struct pollfd end = { .fd = worker->pidfd, .events = POLLIN };
+
+	if (worker->pidfd < 0)
+		return;
+	message.shutdown.deadline_ms = deadline_ms;
+	if (!worker->channel || msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) < 0 ||
+		msg_flush(worker->channel, WORKER_ANSWER_MS) < 0 ||
+		poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
+		kill_relay(worker, "it is to end and does not");
+	else
+		log_exit(worker);
+	close_channel(worker);
+	forget_process(worker);
+	worker->state = WORKER_DOWN;
+}
+
+enum worker_state worker_state(const struct worker *worker)
+{
+	return worker->state;
+}
+
+const char *worker_state_name(enum worker_state state)
+{
+	static const char *const names[] = { "down", "starting", "configuring", "running" };
+
+	static_assert(ARRAY_SIZE(names) == WORKER_STATES, "one name for each state");
+	return names[state];
+}
+
+int32_t worker_pid(const struct worker *worker)
+{
+	return worker->pid;
+}
+
+int64_t worker_generation(const struct worker *worker)
+{
+	return worker->generation;
+}
+
+uint64_t worker_restarts(const struct worker *worker)
+{
+	return worker->restarts;
+}
+
+uint64_t worker_uptime_s(const struct worker *worker)
+{
+	return worker->pid ? (now_us() - worker->started_us) / 1000000 : 0;
+}
+
+const struct stats_memory *worker_stats(const struct worker *worker)
+{
+	return worker->stats;
+}
+
+unsigned worker_threads(const struct worker *worker)
+{
+	return worker->threads;
+}

@@ -1,0 +1,83 @@
+/*
+ * The relay as the daemon sees it: finding one that lives or starting one,
+ * handing it its sockets and configuration, watching it, and starting another
+ * when it dies. The listening sockets are kept here and outlive every relay.
+ *
+ * The daemon never waits for a relay without a bound: what the relay must
+ * answer inside a transaction has WORKER_ANSWER_MS; a relay that is late is
+ * killed and the next one gets the whole configuration.
+ */
+#ifndef GW_WORKER_H
+#define GW_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "gatewayd/base/stats.h"
+#include "gatewayd/options.h"
+#include "rules/plan.h"
+
+/* Longest wait for an answer of the relay within a transaction. */
+#define WORKER_ANSWER_MS 2000
+
+enum worker_state {
+	WORKER_DOWN,        /* no process; a start may be scheduled */
+	WORKER_STARTING,    /* a process, its HELLO not complete */
+	WORKER_CONFIGURING, /* whole configuration sent; READY or COMMITTED is due */
+	WORKER_RUNNING,     /* serves, generation is what it has applied */
+	WORKER_STATES
+};
+
+/* Whom the worker asks and tells. */
+struct worker_owner {
+	void *userdata;
+	/* The configuration in force, borrowed. */
+	const struct snapshot *(*snapshot)(void *userdata);
+	const struct model *(*model)(void *userdata);
+	/* The state has become another one. */
+	void (*state_changed)(void *userdata);
+};
+
+struct worker;
+
+/* Takes nothing over; options and event must outlive it. */
+int worker_new(sd_event *event, const struct options *options, const struct worker_owner *owner, struct worker **ret);
+/* Lets go of the relay without ending it: it goes on, and the next daemon finds it. */
+void worker_free(struct worker *worker);
+
+/* Looks for a living relay at relay.sock and takes its sockets over. Whether there is one: worker_pid. A relay that is of
+ * no use is killed. */
+void worker_find(struct worker *worker);
+/* Makes the listening sockets, unless a relay was found that has some. Afterwards worker_port is known. 0 or negative
+ * errno. */
+int worker_make_sockets(struct worker *worker);
+/* Configures the relay that was found, or starts one. Errors are logged and lead to another try later. */
+void worker_start(struct worker *worker);
+/* Where tproxy sends to, for both families. */
+uint16_t worker_port(const struct worker *worker);
+
+/* The relay's side of an apply transaction. Prepare: 1 if a relay is ready for the plan, 0 if none runs (it will get
+ * the whole configuration when it does), -EINVAL refused (words in ret_reason, valid until the next call),
+ * -ETIMEDOUT (it was killed for it). */
+int worker_prepare(struct worker *worker, const struct plan *plan, const char **ret_reason);
+/* Makes the prepared plan the relay's configuration. A relay that fails here is killed; the next one gets it. */
+void worker_commit(struct worker *worker, const struct plan *plan);
+void worker_abort(struct worker *worker, const struct plan *plan);
+
+/* Ends the relay: orderly within deadline_ms, then by force. Used by --cleanup. */
+void worker_shutdown(struct worker *worker, unsigned deadline_ms);
+
+enum worker_state worker_state(const struct worker *worker);
+const char *worker_state_name(enum worker_state state);
+/* The relay's process, 0 if none. */
+int32_t worker_pid(const struct worker *worker);
+/* Generation it has applied; 0 if none. */
+int64_t worker_generation(const struct worker *worker);
+/* Relays started after a death, seconds since this one's start, and the counters (NULL before the first start). */
+uint64_t worker_restarts(const struct worker *worker);
+uint64_t worker_uptime_s(const struct worker *worker);
+const struct stats_memory *worker_stats(const struct worker *worker);
+unsigned worker_threads(const struct worker *worker);
+
+#endif
