@@ -23,6 +23,10 @@
 /* Most cells one listener may expand to; a larger product is refused with "too_complex". */
 #define PLAN_CELLS_MAX 4096
 
+/* From this many removals on, an interval map is made anew: nft takes time in proportion to the map's size for each
+ * element it deletes from one (measured by tests/platform), and 64 deletions cost about as much as loading the map. */
+#define PLAN_REBUILD_MIN 64
+
 /* What nft does with a packet that matches an element; one action chain each, so their number is constant. */
 enum verdict {
 	VERDICT_RELAY,        /* tproxy; without a socket drop */
@@ -55,6 +59,11 @@ struct plan {
 	struct elements removed, added; /* sorted by key; an element whose verdict or listener changes is in both */
 	struct match_shape *shapes_before, *shapes_after; /* in order of precedence */
 	size_t n_shapes_before, n_shapes_after;
+	/* Interval maps that lose so many elements that a fresh map is cheaper: the map's whole new content. Such shapes
+	 * have no part in what the nft renderer makes of removed and added; both stay complete for everyone else. */
+	struct match_shape *shapes_rebuilt;
+	size_t n_shapes_rebuilt;
+	struct elements rebuilt;
 	struct row_change *changes; /* upstreams and listeners that differ */
 	size_t n_changes;
 	bool rewrite_chains; /* set by the core after a start: render_nft_plan rewrites every chain (the ports may differ) */

@@ -1,0 +1,135 @@
+/* The hash index of cells; see cells.h. */
+#include "rules/cells.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* First number of buckets; doubled when there are as many cells. A power of two. */
+#define BUCKETS_MIN 64U
+
+/* Keys are hashed and compared as bytes. */
+static_assert(sizeof(struct match_key) == 6 + 2 * sizeof(struct addr) + IFNAMSIZ + 2 * sizeof(uint16_t), "no padding");
+
+int array_reserve(void *items, size_t *size, size_t need, size_t item_size)
+{
+	size_t wanted = *size ? *size : 4;
+	void *grown, *old;
+
+	if (need <= *size)
+		return 0;
+	while (wanted < need)
+		wanted *= 2;
+	memcpy(&old, items, sizeof(old));
+	grown = reallocarray(old, wanted, item_size);
+	if (!grown)
+		return -ENOMEM;
+	memcpy(items, &grown, sizeof(grown));
+	*size = wanted;
+	return 0;
+}
+
+/* FNV-1a: keys are short, and come from an administrator, not from packets. */
+static size_t hash_key(const struct match_key *key)
+{
+	const unsigned char *bytes = (const unsigned char *)key;
+	uint64_t hash = 14695981039346656037ULL;
+
+	for (size_t i = 0; i < sizeof(*key); i++)
+		hash = (hash ^ bytes[i]) * 1099511628211ULL;
+	return (size_t)(hash ^ (hash >> 32));
+}
+
+static struct cell **bucket_of(const struct cell_index *index, const struct match_key *key)
+{
+	return &index->buckets[hash_key(key) & (index->n_buckets - 1)];
+}
+
+static int grow(struct cell_index *index)
+{
+	struct cell_index larger = { .n_buckets = index->n_buckets ? index->n_buckets * 2 : BUCKETS_MIN };
+
+	larger.buckets = calloc(larger.n_buckets, sizeof(struct cell *));
+	if (!larger.buckets)
+		return -ENOMEM;
+	for (size_t i = 0; i < index->n_buckets; i++)
+		for (struct cell *cell = index->buckets[i], *chain; cell; cell = chain) {
+			struct cell **bucket = bucket_of(&larger, &cell->key);
+
+			chain = cell->chain;
+			cell->chain = *bucket;
+			*bucket = cell;
+		}
+	free(index->buckets);
+	index->buckets = larger.buckets;
+	index->n_buckets = larger.n_buckets;
+	return 0;
+}
+
+int cells_get(struct cell_index *index, const struct match_key *key, struct cell **ret)
+{
+	struct cell *cell, **bucket;
+
+	if (index->n_cells >= index->n_buckets && grow(index) < 0)
+		return -ENOMEM;
+	bucket = bucket_of(index, key);
+	for (cell = *bucket; cell; cell = cell->chain)
+		if (memcmp(&cell->key, key, sizeof(*key)) == 0) {
+			*ret = cell;
+			return 0;
+		}
+	cell = calloc(1, sizeof(*cell));
+	if (!cell)
+		return -ENOMEM;
+	cell->key = *key;
+	cell->chain = *bucket;
+	*bucket = cell;
+	index->n_cells++;
+	*ret = cell;
+	return 0;
+}
+
+void cell_state_clear(struct cell_state *state)
+{
+	free(state->contenders);
+	free(state->pieces);
+	*state = (struct cell_state){ 0 };
+}
+
+static void cell_free(struct cell *cell)
+{
+	cell_state_clear(&cell->now);
+	cell_state_clear(&cell->next);
+	free(cell);
+}
+
+void cells_remove(struct cell_index *index, struct cell *cell)
+{
+	struct cell **link = bucket_of(index, &cell->key);
+
+	while (*link != cell)
+		link = &(*link)->chain;
+	*link = cell->chain;
+	index->n_cells--;
+	cell_free(cell);
+}
+
+void cells_free(struct cell_index *index)
+{
+	for (size_t i = 0; i < index->n_buckets; i++)
+		for (struct cell *cell = index->buckets[i], *chain; cell; cell = chain) {
+			chain = cell->chain;
+			cell_free(cell);
+		}
+	free(index->buckets);
+	*index = (struct cell_index){ 0 };
+}
+
+void cell_element(const struct cell *cell, const struct piece *piece, struct element *ret)
+{
+	*ret = (struct element){ .key = cell->key, .verdict = piece->verdict, .listener = piece->listener };
+	ret->key.shape.port_kind = piece->kind;
+	ret->key.port_lo = piece->lo;
+	ret->key.port_hi = piece->hi;
+}

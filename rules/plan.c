@@ -1,0 +1,574 @@
+/*
+ * Plans and the model; see plan.h.
+ *
+ * Theory of operation: the model keeps one contender per listener of the
+ * snapshot in force, in the snapshot's order, so that a merge walk over row
+ * pointers finds what a new snapshot changes. Each changed row's old contender
+ * is marked as leaving, its new one is compiled, and the cells of both are
+ * staged. A staged cell is cut again and compared with its present pieces;
+ * nothing else is looked at. Until commit, the present state stays untouched.
+ */
+#include "rules/plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rules/cells.h"
+
+struct growing {
+	struct elements *elements;
+	size_t size;
+};
+
+int model_new(struct model **ret)
+{
+	struct model *model = calloc(1, sizeof(*model));
+
+	if (!model)
+		return -ENOMEM;
+	*ret = model;
+	return 0;
+}
+
+void model_free(struct model *model)
+{
+	if (!model)
+		return;
+	for (size_t i = 0; i < model->n_contenders; i++)
+		contender_free(model->contenders[i]);
+	free(model->contenders);
+	free(model->shapes);
+	cells_free(&model->cells);
+	free(model);
+}
+
+static int compare_elements(const void *a, const void *b)
+{
+	return match_key_compare(&((const struct element *)a)->key, &((const struct element *)b)->key);
+}
+
+static void sort_elements(struct elements *elements)
+{
+	if (elements->n > 1)
+		qsort(elements->items, elements->n, sizeof(*elements->items), compare_elements);
+}
+
+static int append(struct growing *to, const struct cell *cell, const struct piece *piece)
+{
+	if (array_reserve(&to->elements->items, &to->size, to->elements->n + 1, sizeof(struct element)) < 0)
+		return -ENOMEM;
+	cell_element(cell, piece, &to->elements->items[to->elements->n++]);
+	return 0;
+}
+
+int model_elements(const struct model *model, struct elements *ret)
+{
+	struct elements all = { 0 };
+	struct growing growing = { &all, 0 };
+	int r = array_reserve(&all.items, &growing.size, 1, sizeof(*all.items));
+
+	for (size_t b = 0; r == 0 && b < model->cells.n_buckets; b++)
+		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain)
+			for (size_t p = 0; r == 0 && p < cell->now.n_pieces; p++)
+				r = append(&growing, cell, &cell->now.pieces[p]);
+	if (r < 0) {
+		free(all.items);
+		return r;
+	}
+	sort_elements(&all);
+	*ret = all;
+	return 0;
+}
+
+static int copy_shapes(const struct shape_count *counts, size_t n, struct match_shape **ret, size_t *ret_n)
+{
+	struct match_shape *shapes = calloc(n ? n : 1, sizeof(*shapes));
+
+	if (!shapes)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		shapes[i] = counts[i].shape;
+	*ret = shapes;
+	*ret_n = n;
+	return 0;
+}
+
+int model_shapes(const struct model *model, struct match_shape **ret, size_t *ret_n)
+{
+	return copy_shapes(model->shapes, model->n_shapes, ret, ret_n);
+}
+
+/* Which rows differ: a merge walk over two lists sorted by name. */
+
+static int add_change(struct plan *plan, size_t *size, const struct row *old_row, const struct row *new_row)
+{
+	if (array_reserve(&plan->changes, size, plan->n_changes + 1, sizeof(*plan->changes)) < 0)
+		return -ENOMEM;
+	plan->changes[plan->n_changes++] = (struct row_change){ old_row, new_row };
+	return 0;
+}
+
+/* The order of two rows of one list; a list that has ended stands behind everything. */
+static int compare_rows(const struct row *a, const struct row *b)
+{
+	if (!a || !b)
+		return a ? -1 : 1;
+	return strcmp(row_name(a), row_name(b));
+}
+
+static int diff_rows(struct plan *plan, size_t *size, const struct rows *from, const struct rows *to)
+{
+	size_t i = 0, k = 0;
+	int r = 0;
+
+	while (r == 0 && (i < from->n || k < to->n)) {
+		const struct row *a = i < from->n ? from->items[i] : NULL, *b = k < to->n ? to->items[k] : NULL;
+		int order = a == b ? 0 : compare_rows(a, b);
+
+		i += order <= 0;
+		k += order >= 0;
+		if (a != b)
+			r = add_change(plan, size, order <= 0 ? a : NULL, order >= 0 ? b : NULL);
+	}
+	return r;
+}
+
+static int diff_snapshots(struct plan *plan)
+{
+	size_t size = 0;
+	int r = 0;
+
+	for (int id = 0; r == 0 && id < RESOURCES; id++)
+		r = diff_rows(plan, &size, &plan->from->rows[id], &plan->to->rows[id]);
+	return r;
+}
+
+/* Staging: the next state of cells beside their present one. */
+
+static int stage_cell(struct stage *stage, struct cell *cell)
+{
+	if (cell->staged)
+		return 0;
+	if (array_reserve(&stage->cells, &stage->cells_size, stage->n_cells + 1, sizeof(*stage->cells)) < 0)
+		return -ENOMEM;
+	stage->cells[stage->n_cells++] = cell;
+	cell->staged = true;
+	return 0;
+}
+
+static int stage_leaving(struct stage *stage, struct contender *contender)
+{
+	int r = 0;
+
+	contender->leaving = true;
+	for (size_t i = 0; r == 0 && i < contender->n_cells; i++)
+		r = stage_cell(stage, contender->cells[i]);
+	return r;
+}
+
+static int cell_join(struct cell *cell, struct contender *contender)
+{
+	struct cell_state *next = &cell->next;
+
+	if (next->n_contenders > 0 && next->contenders[next->n_contenders - 1] == contender)
+		return 0; /* two of its addresses are the same */
+	if (array_reserve(&next->contenders, &next->contenders_size, next->n_contenders + 1, sizeof(contender)) < 0)
+		return -ENOMEM;
+	next->contenders[next->n_contenders++] = contender;
+	return 0;
+}
+
+static int stage_arriving(struct stage *stage, struct contender *contender)
+{
+	int r = 0;
+
+	/* All cells first: one that is not staged and holds nobody would not be cleared away on failure. */
+	for (size_t i = 0; r == 0 && i < contender->n_cells; i++)
+		r = stage_cell(stage, contender->cells[i]);
+	for (size_t i = 0; r == 0 && i < contender->n_cells; i++)
+		r = cell_join(contender->cells[i], contender);
+	return r;
+}
+
+static int new_contender(struct model *model, struct row *row, struct errs *errs, struct contender **ret)
+{
+	struct stage *stage = &model->stage;
+	struct contender *contender;
+	int r;
+
+	if (array_reserve(&stage->arriving, &stage->arriving_size, stage->n_arriving + 1, sizeof(contender)) < 0)
+		return -ENOMEM;
+	r = contender_new(&model->cells, row, errs, &contender);
+	if (r < 0)
+		return r;
+	stage->arriving[stage->n_arriving++] = contender;
+	*ret = contender;
+	return stage_arriving(stage, contender);
+}
+
+/* Walks the listeners of both snapshots side by side: contenders of unchanged rows are taken over. Goes on after a
+ * refused listener, so that all faults of a transaction are told at once. */
+static int stage_listeners(struct model *model, const struct rows *to, struct errs *errs)
+{
+	struct stage *stage = &model->stage;
+	size_t i = 0, k = 0;
+	int r = 0, refused = 0;
+
+	stage->contenders = calloc(to->n ? to->n : 1, sizeof(struct contender *));
+	if (!stage->contenders)
+		return -ENOMEM;
+	stage->n_contenders = to->n;
+	while (r == 0 && (i < model->n_contenders || k < to->n)) {
+		struct contender *old = i < model->n_contenders ? model->contenders[i] : NULL;
+		struct row *a = old ? old->row : NULL, *b = k < to->n ? to->items[k] : NULL;
+		int order = a == b ? 0 : compare_rows(a, b);
+
+		if (a == b)
+			stage->contenders[k] = old;
+		if (a != b && order <= 0)
+			r = stage_leaving(stage, old);
+		if (a != b && order >= 0 && r == 0)
+			r = new_contender(model, b, errs, &stage->contenders[k]);
+		if (r == -EINVAL)
+			refused = r, r = 0;
+		i += order <= 0;
+		k += order >= 0;
+	}
+	return r ? r : refused;
+}
+
+static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs *errs)
+{
+	struct prefix dst = { cell->key.dst, cell->key.shape.dst_len }, src = { cell->key.src, cell->key.shape.src_len };
+	char dst_text[ADDR_TEXT_MAX], src_text[ADDR_TEXT_MAX], ports[24] = "any port";
+	bool swap = strcmp(tie->a->name, tie->b->name) > 0;
+
+	if (tie->kind == MATCH_PORT_EXACT)
+		snprintf(ports, sizeof(ports), "port %u", tie->lo);
+	else if (tie->kind == MATCH_PORT_RANGE)
+		snprintf(ports, sizeof(ports), "ports %u-%u", tie->lo, tie->hi);
+	errs_add(errs, "", "overlap",
+	        "listeners \"%s\" and \"%s\" match the same packets equally well with priority %lld: %s to %s, %s, "
+	        "from %s%s%s",
+	        swap ? tie->b->name : tie->a->name, swap ? tie->a->name : tie->b->name, (long long)tie->a->priority,
+	        cell->key.shape.protocol == IPPROTO_TCP ? "tcp" : "udp", prefix_format(&dst, dst_text), ports,
+	        prefix_format(&src, src_text), cell->key.shape.interface ? " on " : "", cell->key.interface);
+}
+
+/* Puts those who stay before those who came, and cuts the ports anew. */
+static int cut_cell(struct cell *cell, struct errs *errs, struct tie *last)
+{
+	struct cell_state *next = &cell->next;
+	struct tie tie;
+	int r;
+
+	for (size_t i = 0; i < cell->now.n_contenders; i++) {
+		if (cell->now.contenders[i]->leaving)
+			continue;
+		r = cell_join(cell, cell->now.contenders[i]);
+		if (r < 0)
+			return r;
+	}
+	r = pieces_cut(next, &tie);
+	if (r == -EEXIST && (tie.a != last->a || tie.b != last->b)) {
+		tell_tie(cell, &tie, errs);
+		*last = tie;
+	}
+	return r;
+}
+
+static int cut_cells(struct stage *stage, struct errs *errs)
+{
+	struct tie last = { 0 };
+	int r = 0;
+
+	for (size_t i = 0; i < stage->n_cells; i++) {
+		int one = cut_cell(stage->cells[i], errs, &last);
+
+		if (one == -ENOMEM)
+			return one;
+		r = one < 0 ? one : r;
+	}
+	return r;
+}
+
+/* The difference in elements. */
+
+static int compare_pieces(const struct piece *a, const struct piece *b)
+{
+	if (!a || !b)
+		return a ? -1 : 1;
+	if (a->kind != b->kind)
+		return a->kind < b->kind ? -1 : 1;
+	if (a->lo != b->lo)
+		return a->lo < b->lo ? -1 : 1;
+	return (a->hi > b->hi) - (a->hi < b->hi);
+}
+
+static int diff_cell(const struct cell *cell, struct growing *removed, struct growing *added)
+{
+	size_t i = 0, k = 0;
+	int r = 0;
+
+	while (r == 0 && (i < cell->now.n_pieces || k < cell->next.n_pieces)) {
+		const struct piece *a = i < cell->now.n_pieces ? &cell->now.pieces[i] : NULL;
+		const struct piece *b = k < cell->next.n_pieces ? &cell->next.pieces[k] : NULL;
+		int order = compare_pieces(a, b);
+
+		i += order <= 0;
+		k += order >= 0;
+		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener)
+			continue;
+		if (order <= 0)
+			r = append(removed, cell, a);
+		if (order >= 0 && r == 0)
+			r = append(added, cell, b);
+	}
+	return r;
+}
+
+static int diff_cells(struct plan *plan, const struct stage *stage)
+{
+	struct growing removed = { &plan->removed, 0 }, added = { &plan->added, 0 };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < stage->n_cells; i++)
+		r = diff_cell(stage->cells[i], &removed, &added);
+	sort_elements(&plan->removed);
+	sort_elements(&plan->added);
+	return r;
+}
+
+/* The shapes in use: counts, changed by the runs of equal shape in removed and added. */
+
+static size_t run_of_shape(const struct elements *elements, size_t at)
+{
+	size_t end = at;
+
+	while (end < elements->n &&
+	        match_shape_compare(&elements->items[end].key.shape, &elements->items[at].key.shape) == 0)
+		end++;
+	return end - at;
+}
+
+/* Three sorted lists in step: the counts before, the removals, the additions. */
+static int count_shapes(const struct model *model, const struct plan *plan, struct stage *stage)
+{
+	size_t c = 0, i = 0, k = 0, size = 0;
+
+	while (c < model->n_shapes || k < plan->added.n) {
+		const struct match_shape *at = c < model->n_shapes ? &model->shapes[c].shape : NULL;
+		struct shape_count next;
+		size_t more = 0;
+
+		if (k < plan->added.n && (!at || match_shape_compare(&plan->added.items[k].key.shape, at) < 0))
+			at = &plan->added.items[k].key.shape;
+		next = (struct shape_count){ *at, 0 };
+		if (c < model->n_shapes && match_shape_compare(&model->shapes[c].shape, &next.shape) == 0)
+			next.count = model->shapes[c++].count;
+		if (k < plan->added.n && match_shape_compare(&plan->added.items[k].key.shape, &next.shape) == 0)
+			more = run_of_shape(&plan->added, k);
+		next.count += more;
+		k += more;
+		if (i < plan->removed.n && match_shape_compare(&plan->removed.items[i].key.shape, &next.shape) == 0) {
+			more = run_of_shape(&plan->removed, i);
+			next.count -= more;
+			i += more;
+		}
+		if (next.count == 0)
+			continue;
+		if (array_reserve(&stage->shapes, &size, stage->n_shapes + 1, sizeof(next)) < 0)
+			return -ENOMEM;
+		stage->shapes[stage->n_shapes++] = next;
+	}
+	return 0;
+}
+
+/* Interval maps that are made anew. */
+
+static bool has_shape(const struct match_shape *shapes, size_t n, const struct match_shape *shape)
+{
+	for (size_t i = 0; i < n; i++)
+		if (match_shape_compare(&shapes[i], shape) == 0)
+			return true;
+	return false;
+}
+
+static int choose_rebuilt(struct plan *plan)
+{
+	size_t size = 0;
+
+	for (size_t i = 0, run; i < plan->removed.n; i += run) {
+		const struct match_shape *shape = &plan->removed.items[i].key.shape;
+
+		run = run_of_shape(&plan->removed, i);
+		if (shape->port_kind != MATCH_PORT_RANGE || run < PLAN_REBUILD_MIN ||
+		        !has_shape(plan->shapes_after, plan->n_shapes_after, shape))
+			continue;
+		if (array_reserve(&plan->shapes_rebuilt, &size, plan->n_shapes_rebuilt + 1, sizeof(*shape)) < 0)
+			return -ENOMEM;
+		plan->shapes_rebuilt[plan->n_shapes_rebuilt++] = *shape;
+	}
+	return 0;
+}
+
+static int collect_rebuilt(const struct model *model, struct plan *plan)
+{
+	struct growing growing = { &plan->rebuilt, 0 };
+	int r = choose_rebuilt(plan);
+
+	for (size_t b = 0; r == 0 && plan->n_shapes_rebuilt > 0 && b < model->cells.n_buckets; b++)
+		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain) {
+			const struct cell_state *state = cell->staged ? &cell->next : &cell->now;
+			struct match_shape shape = cell->key.shape;
+
+			shape.port_kind = MATCH_PORT_RANGE;
+			if (!has_shape(plan->shapes_rebuilt, plan->n_shapes_rebuilt, &shape))
+				continue;
+			for (size_t p = 0; r == 0 && p < state->n_pieces; p++)
+				if (state->pieces[p].kind == MATCH_PORT_RANGE)
+					r = append(&growing, cell, &state->pieces[p]);
+		}
+	sort_elements(&plan->rebuilt);
+	return r;
+}
+
+/* Ends of a plan. */
+
+static void plan_free(struct plan *plan)
+{
+	snapshot_unref(plan->from);
+	snapshot_unref(plan->to);
+	free(plan->removed.items);
+	free(plan->added.items);
+	free(plan->shapes_before);
+	free(plan->shapes_after);
+	free(plan->shapes_rebuilt);
+	free(plan->rebuilt.items);
+	free(plan->changes);
+	free(plan);
+}
+
+static void stage_clear(struct model *model)
+{
+	free(model->stage.cells);
+	free(model->stage.contenders);
+	free(model->stage.arriving);
+	free(model->stage.shapes);
+	model->stage = (struct stage){ 0 };
+	model->planning = false;
+}
+
+/* Puts every staged cell to rest in its present state; cells without contenders go. */
+static void settle_cells(struct model *model)
+{
+	for (size_t i = 0; i < model->stage.n_cells; i++) {
+		struct cell *cell = model->stage.cells[i];
+
+		cell_state_clear(&cell->next);
+		cell->staged = false;
+		if (cell->now.n_contenders == 0)
+			cells_remove(&model->cells, cell);
+	}
+}
+
+static void unstage(struct model *model)
+{
+	settle_cells(model);
+	for (size_t i = 0; i < model->stage.n_arriving; i++)
+		contender_free(model->stage.arriving[i]);
+	for (size_t i = 0; i < model->n_contenders; i++)
+		model->contenders[i]->leaving = false;
+	stage_clear(model);
+}
+
+void plan_commit(struct model *model, struct plan *plan)
+{
+	struct stage *stage = &model->stage;
+
+	for (size_t i = 0; i < stage->n_cells; i++) {
+		struct cell_state before = stage->cells[i]->now;
+
+		stage->cells[i]->now = stage->cells[i]->next;
+		stage->cells[i]->next = before;
+	}
+	settle_cells(model);
+	for (size_t i = 0; i < model->n_contenders; i++)
+		if (model->contenders[i]->leaving)
+			contender_free(model->contenders[i]);
+	free(model->contenders);
+	model->contenders = TAKE_PTR(stage->contenders);
+	model->n_contenders = stage->n_contenders;
+	free(model->shapes);
+	model->shapes = TAKE_PTR(stage->shapes);
+	model->n_shapes = stage->n_shapes;
+	stage_clear(model);
+	plan_free(plan);
+}
+
+void plan_abort(struct model *model, struct plan *plan)
+{
+	unstage(model);
+	plan_free(plan);
+}
+
+/* The model was made from `from`, row by row; anything else is a mistake of the caller. */
+static bool model_is_at(const struct model *model, const struct snapshot *from)
+{
+	const struct rows *rows = &from->rows[RESOURCE_LISTENER];
+
+	if (model->planning || rows->n != model->n_contenders)
+		return false;
+	for (size_t i = 0; i < rows->n; i++)
+		if (rows->items[i] != model->contenders[i]->row)
+			return false;
+	return true;
+}
+
+static int fill(struct model *model, struct plan *plan, struct errs *errs)
+{
+	struct stage *stage = &model->stage;
+	int r;
+
+	r = diff_snapshots(plan);
+	if (r == 0)
+		r = stage_listeners(model, &plan->to->rows[RESOURCE_LISTENER], errs);
+	if (r == 0)
+		r = cut_cells(stage, errs);
+	if (r == 0)
+		r = diff_cells(plan, stage);
+	if (r == 0)
+		r = count_shapes(model, plan, stage);
+	if (r == 0)
+		r = copy_shapes(model->shapes, model->n_shapes, &plan->shapes_before, &plan->n_shapes_before);
+	if (r == 0)
+		r = copy_shapes(stage->shapes, stage->n_shapes, &plan->shapes_after, &plan->n_shapes_after);
+	if (r == 0)
+		r = collect_rebuilt(model, plan);
+	return r;
+}
+
+int plan_new(struct model *model, struct snapshot *from, struct snapshot *to, struct errs *errs, struct plan **ret)
+{
+	struct plan *plan;
+	int r;
+
+	if (!model_is_at(model, from))
+		return -EINVAL;
+	plan = calloc(1, sizeof(*plan));
+	if (!plan)
+		return -ENOMEM;
+	plan->from = snapshot_ref(from);
+	plan->to = snapshot_ref(to);
+	plan->from_revision = from->revision;
+	plan->to_revision = to->revision;
+	model->planning = true;
+	r = fill(model, plan, errs);
+	if (r < 0) {
+		plan_abort(model, plan);
+		return r;
+	}
+	*ret = plan;
+	return 0;
+}
