@@ -1,0 +1,16 @@
+/*
+ * Documents that gwgen makes from the field tables while building, held in
+ * the program: nothing needs to be read from files at run time. Called by
+ * webapi (OpenAPI, tables for the UI) and by the store (SQL).
+ */
+#ifndef GW_SCHEMA_DOCS_H
+#define GW_SCHEMA_DOCS_H
+
+#include <stddef.h>
+
+/* Each returns static text with a terminator and, unless NULL, its length without it. */
+const char *docs_openapi(size_t *ret_length); /* OpenAPI 3.1 as JSON */
+const char *docs_schema(size_t *ret_length);  /* the resource tables as JSON */
+const char *docs_sql(size_t *ret_length);     /* gateway.db.sql */
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * gateway.db.sql: one STRICT table per resource, with every range, length
+ * and word as a CHECK, so that no other program can put in what decode would
+ * refuse. Children hang on their parent by `parent` and `position`.
+ */
+#include "schema/gwgen.h"
+
+#include <inttypes.h>
+
+#define NAME_CHECK                                                                                                     \
+	"length(%1$s) BETWEEN 1 AND %2$d AND %1$s NOT GLOB '*[^a-z0-9-]*' AND %1$s NOT GLOB '-*' AND %1$s NOT GLOB "   \
+	"'*-'"
+
+static void column_enum(const struct field *field, FILE *out)
+{
+	fprintf(out, "TEXT NOT NULL DEFAULT '%s' CHECK (%s IN (", field_word(field, field->initial), field->member);
+	for (int64_t i = 0; i <= field->max; i++)
+		fprintf(out, "%s'%s'", i ? ", " : "", field->words[i]);
+	fputs("))", out);
+}
+
+/* Type and constraints of the field's column. */
+static void column_type(const struct field *field, FILE *out)
+{
+	switch (field->kind) {
+	case FIELD_NAME:
+		fprintf(out, "TEXT NOT NULL UNIQUE CHECK (" NAME_CHECK ")", field->member, NAME_MAX_BYTES);
+		return;
+	case FIELD_BOOL:
+		fprintf(out, "INTEGER NOT NULL DEFAULT %" PRId64 " CHECK (%s IN (0, 1))", field->initial,
+		        field->member);
+		return;
+	case FIELD_TEXT:
+		fprintf(out, "TEXT NOT NULL DEFAULT '' CHECK (length(CAST(%s AS BLOB)) <= %" PRId64 ")", field->member,
+		        field->max);
+		return;
+	case FIELD_INT:
+		fprintf(out, "INTEGER NOT NULL DEFAULT %" PRId64 " CHECK (%s BETWEEN %" PRId64 " AND %" PRId64 ")",
+		        field->initial, field->member, field->min, field->max);
+		return;
+	case FIELD_ENUM:
+		column_enum(field, out);
+		return;
+	case FIELD_REF:
+		fprintf(out, "TEXT REFERENCES %s(name) ON DELETE RESTRICT", resource_get(field->target)->name);
+		return;
+	case FIELD_LIST:
+		fprintf(out,
+		        "TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(%1$s) AND json_type(%1$s) = 'array' "
+		        "AND json_array_length(%1$s) <= %2$" PRId64 ")",
+		        field->member, field->max);
+		return;
+	case FIELD_ADDRESS:
+		fprintf(out, "TEXT NOT NULL CHECK (length(%s) BETWEEN 2 AND 45)", field->member);
+		return;
+	case FIELD_CHILDREN:
+	case FIELD_KINDS:
+		return;
+	}
+}
+
+/* A child's key is unique within its parent. */
+static void child_key(const struct resource *resource, FILE *out)
+{
+	fputs(",\n\tUNIQUE (parent", out);
+	for (size_t i = 0; i < resource->n_fields; i++)
+		if (field_is_key(&resource->fields[i]))
+			fprintf(out, ", %s", resource->fields[i].member);
+	fputs(")", out);
+}
+
+static void table(const struct resource *resource, FILE *out)
+{
+	fprintf(out, "\n-- %s\nCREATE TABLE %s (\n", resource->doc, resource->name);
+	/* The upper end: kernel and relay know a row by a 32-bit number. */
+	fputs("\tid INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),\n"
+	      "\trevision INTEGER NOT NULL CHECK (revision >= 0)",
+	        out);
+	if (resource->parent != RESOURCE_NONE)
+		fprintf(out,
+		        ",\n\tparent INTEGER NOT NULL REFERENCES %s(id) ON DELETE CASCADE,\n"
+		        "\tposition INTEGER NOT NULL",
+		        resource_get(resource->parent)->name);
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		if (resource->fields[i].kind == FIELD_CHILDREN)
+			continue;
+		fprintf(out, ",\n\t%s ", resource->fields[i].member);
+		column_type(&resource->fields[i], out);
+	}
+	if (resource->parent != RESOURCE_NONE)
+		child_key(resource, out);
+	fputs("\n) STRICT;\n", out);
+}
+
+/* A foreign key is looked up from the other side whenever its target is deleted. */
+static void indexes(const struct resource *resource, FILE *out)
+{
+	for (size_t i = 0; i < resource->n_fields; i++)
+		if (resource->fields[i].kind == FIELD_REF)
+			fprintf(out, "CREATE INDEX %1$s_%2$s ON %1$s(%2$s) WHERE %2$s IS NOT NULL;\n", resource->name,
+			        resource->fields[i].member);
+}
+
+void gwgen_sql(FILE *out)
+{
+	fprintf(out,
+	        "-- The database of gatewayd. Made by gwgen from schema/*.def; not edited by hand.\n"
+	        "-- Run in one transaction, with foreign_keys on.\n"
+	        "PRAGMA application_id = %d;\n"
+	        "PRAGMA user_version = %d;\n",
+	        GWGEN_APPLICATION_ID, GWGEN_USER_VERSION);
+	fputs("\n-- One row per change of the configuration.\n"
+	      "CREATE TABLE revision (\n"
+	      "\tn INTEGER PRIMARY KEY CHECK (n > 0),\n"
+	      "\tcreated_at INTEGER NOT NULL, -- seconds since 1970, UTC\n"
+	      "\tactor TEXT NOT NULL,\n"
+	      "\tsummary TEXT NOT NULL,\n"
+	      "\tconfig_hash TEXT\n"
+	      ") STRICT;\n"
+	      "\n-- Single values that are no resource.\n"
+	      "CREATE TABLE meta (\n"
+	      "\tkey TEXT PRIMARY KEY NOT NULL,\n"
+	      "\tvalue TEXT NOT NULL\n"
+	      ") STRICT;\n",
+	        out);
+	for (enum resource_id i = 0; i < RESOURCES; i++) {
+		table(resource_get(i), out);
+		indexes(resource_get(i), out);
+	}
+}
