@@ -1,0 +1,99 @@
+"""What all test suites share: a limit of time for each test, the lab, and gateways in it."""
+
+import os
+import signal
+
+import pytest
+
+from lab import Gateway, Lab
+from lab.gateway import ROOT
+from lab.servers import Nginx
+
+DEFAULT_TIMEOUT = 120
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request):
+    """A test that hangs fails, and the rest goes on."""
+    marker = request.node.get_closest_marker("timeout")
+    seconds = marker.args[0] if marker else DEFAULT_TIMEOUT
+
+    def expired(_number, _frame):
+        raise TimeoutError(f"the test took more than {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """One network for the whole run, with every host."""
+    if os.geteuid():
+        pytest.skip("making network namespaces needs root")
+    with Lab(client2=True, hop=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def nginx(lab):
+    """nginx on the server, ports 8000 to 8002."""
+    return Nginx(lab, lab.server)
+
+
+@pytest.fixture
+def make_gateway(lab, request):
+    """Starts gateways with the arguments of lab.Gateway; they end with the test, and a sanitizer report fails it."""
+    made = []
+
+    def make(**options):
+        made.append(Gateway(lab, **options))
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        try:
+            gateway.close()
+        finally:
+            show_log_on_failure(request, gateway)
+
+
+@pytest.fixture
+def gateway(make_gateway):
+    """A running gateway without any configuration."""
+    return make_gateway()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Lets fixtures see whether their test failed."""
+    outcome = yield
+    if call.when == "call":
+        item.failed = outcome.get_result().failed
+
+
+def show_log_on_failure(request, gateway):
+    """The daemon's last words, with the report of a failed test."""
+    if getattr(request.node, "failed", False):
+        print(f"--- {gateway.log}\n{gateway.tail()}")
+
+
+@pytest.fixture(scope="session")
+def gwload():
+    """Path of the load generator."""
+    for preset in ("release", "dev"):
+        path = ROOT / "build" / preset / "tests" / "gwload"
+        if path.exists():
+            return path
+    pytest.fail("gwload is not built")
+
+
+@pytest.fixture
+def figure(request, capfd):
+    """figure("what", value): prints a measurement so that it shows up in the log of a good run too."""
+    def show(what, value):
+        with capfd.disabled():
+            print(f"\n   {request.node.name}: {what}: {value}", end="", flush=True)
+    return show
