@@ -1,0 +1,178 @@
+/*
+ * The chains of our nft table; see render_chains.h.
+ *
+ * Theory of operation:
+ *
+ *   prerouting ─ from lo: past us
+ *     ├ tcp ► pre_tcp ─ bare SYN ► tcp4 / tcp6             a SYN is never diverted: it may reuse the ports of a
+ *     │         │                                          socket of ours in TIME_WAIT, and must reach tproxy
+ *     │         ├ a transparent socket's ► mark, accept    flows of the relay, both legs
+ *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open
+ *     │         └ else ► tcp4 / tcp6                       tproxy hands it to the listener, which answers with RST
+ *     ├ udp ► pre_udp ─ udp4 / udp6 first (an unconnected socket would steal the packets of other flows),
+ *     │                 then the divert of our own sockets' packets
+ *     └ icmp about a transparent socket's packets ► mark, accept     or path MTU discovery breaks
+ *
+ *   tcp4, tcp6, udp4, udp6 ─ one vmap per shape in use, the strongest first; the gateway's own addresses leave
+ *     after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
+ *   act_* ─ what an element's verdict goes to
+ *
+ * The wildcard check of `socket` is left out for TCP: request sockets and TIME_WAIT ones have no wildcard bit and
+ * would not match; a bare SYN, the only packet a listening socket could match by mistake, does not get there.
+ * tproxy falls through where no socket listens; the rule behind it drops, so that nothing passes unseen.
+ */
+#include "rules/render_chains.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "rules/render_map.h"
+
+#define RULE "add rule inet " NFT_TABLE " "
+
+/* How long a forwarded flow of a `direct` listener is remembered after its last packet, and how many at most;
+ * where the set is full, such a flow breaks when the relay comes back, nothing worse. */
+#define DIRECT_TIMEOUT "2h"
+#define DIRECT_SIZE "65536"
+
+#define TUPLE4 "ip saddr . tcp sport . ip daddr . tcp dport"
+#define TUPLE6 "ip6 saddr . tcp sport . ip6 daddr . tcp dport"
+#define REPLY_TUPLE4 "ip daddr . tcp dport . ip saddr . tcp sport"
+#define REPLY_TUPLE6 "ip6 daddr . tcp dport . ip6 saddr . tcp sport"
+#define BARE_SYN "tcp flags & (syn | ack) == syn "
+
+const struct chain_id classify_chains[] = {
+	{ "tcp4", IPPROTO_TCP, AF_INET },
+	{ "tcp6", IPPROTO_TCP, AF_INET6 },
+	{ "udp4", IPPROTO_UDP, AF_INET },
+	{ "udp6", IPPROTO_UDP, AF_INET6 },
+};
+static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
+
+/* Chains other than the classification ones; targets of a jump come before those who jump. */
+static const char *const other_chains[] = { "go_direct", "direct_gate", "act_relay", "act_relay_direct", "act_reject",
+	"act_drop", "act_bypass", "pre_tcp", "pre_udp" };
+
+static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "rejected", "dropped", "bypassed" };
+
+void chains_put_objects(FILE *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(counters); i++)
+		fprintf(out, "add counter inet " NFT_TABLE " %s\n", counters[i]);
+	fputs("add set inet " NFT_TABLE " generation { type mark; }\n", out);
+	fprintf(out, "add set inet " NFT_TABLE " skeleton { type mark; elements = { %d }; }\n", NFT_SKELETON_VERSION);
+	fputs("add set inet " NFT_TABLE " direct4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; "
+	      "size " DIRECT_SIZE "; flags dynamic,timeout; timeout " DIRECT_TIMEOUT "; }\n"
+	      "add set inet " NFT_TABLE " direct6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; "
+	      "size " DIRECT_SIZE "; flags dynamic,timeout; timeout " DIRECT_TIMEOUT "; }\n",
+	        out);
+	for (size_t i = 0; i < ARRAY_SIZE(other_chains); i++)
+		fprintf(out, "add chain inet " NFT_TABLE " %s\n", other_chains[i]);
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		fprintf(out, "add chain inet " NFT_TABLE " %s\n", classify_chains[i].name);
+	fputs("add chain inet " NFT_TABLE
+	      " prerouting { type filter hook prerouting priority mangle; policy accept; }\n",
+	        out);
+}
+
+void chains_put_flush(FILE *out)
+{
+	fputs("flush chain inet " NFT_TABLE " prerouting\n", out);
+	for (size_t i = 0; i < ARRAY_SIZE(other_chains); i++)
+		fprintf(out, "flush chain inet " NFT_TABLE " %s\n", other_chains[i]);
+}
+
+/* "meta mark set ...": our bit in our part of the mark, the others' bits as they are. */
+static void put_mark(FILE *out, const struct render_params *params)
+{
+	fprintf(out, "meta mark set meta mark & 0x%08x | 0x%08x", ~params->mark_mask, params->mark);
+}
+
+static void put_tproxy(FILE *out, const char *chain, const struct render_params *params)
+{
+	fprintf(out, RULE "%s meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:%u ", chain, params->port_v4);
+	put_mark(out, params);
+	fprintf(out, " accept\n" RULE "%s meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:%u ", chain,
+	        params->port_v6);
+	put_mark(out, params);
+	fputs(" accept\n", out);
+}
+
+static void put_actions(FILE *out, const struct render_params *params)
+{
+	fputs(RULE "go_direct " BARE_SYN "meta nfproto ipv4 update @direct4 { " TUPLE4 " }\n" RULE "go_direct " BARE_SYN
+	           "meta nfproto ipv6 update @direct6 { " TUPLE6 " }\n" RULE
+	           "go_direct counter name forwarded_direct accept\n",
+	        out);
+	chains_put_gate(out, params->gate_open);
+	put_tproxy(out, "act_relay", params);
+	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
+	fputs(RULE "act_relay_direct jump direct_gate\n", out);
+	put_tproxy(out, "act_relay_direct", params);
+	fputs(RULE "act_relay_direct goto go_direct\n", out);
+	fputs(RULE "act_reject meta l4proto tcp counter name rejected reject with tcp reset\n" RULE
+	           "act_reject counter name rejected reject with icmpx port-unreachable\n" RULE
+	           "act_drop counter name dropped drop\n" RULE "act_bypass counter name bypassed accept\n",
+	        out);
+}
+
+void chains_put_gate(FILE *out, bool open)
+{
+	if (open)
+		fputs(RULE "direct_gate goto go_direct\n", out);
+}
+
+static void put_pre_tcp(FILE *out, const struct render_params *params)
+{
+	fputs(RULE "pre_tcp " BARE_SYN "meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n" RULE
+	           "pre_tcp socket transparent 1 ",
+	        out);
+	put_mark(out, params);
+	fputs(" accept\n", out);
+	fputs(RULE "pre_tcp " TUPLE4 " @direct4 update @direct4 { " TUPLE4 " } accept\n" RULE "pre_tcp " REPLY_TUPLE4
+	           " @direct4 update @direct4 { " REPLY_TUPLE4 " } accept\n" RULE "pre_tcp " TUPLE6
+	           " @direct6 update @direct6 { " TUPLE6 " } accept\n" RULE "pre_tcp " REPLY_TUPLE6
+	           " @direct6 update @direct6 { " REPLY_TUPLE6 " } accept\n" RULE
+	           "pre_tcp meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n",
+	        out);
+}
+
+static void put_pre_udp(FILE *out, const struct render_params *params)
+{
+	fputs(RULE "pre_udp meta nfproto vmap { ipv4 : jump udp4, ipv6 : jump udp6 }\n" RULE
+	           "pre_udp socket transparent 1 socket wildcard 0 ",
+	        out);
+	put_mark(out, params);
+	fputs(" accept\n", out);
+}
+
+void chains_put_rules(FILE *out, const struct render_params *params)
+{
+	put_actions(out, params);
+	put_pre_tcp(out, params);
+	put_pre_udp(out, params);
+	fputs(RULE "prerouting iifname \"lo\" accept\n" RULE
+	           "prerouting meta l4proto vmap { tcp : goto pre_tcp, udp : goto pre_udp }\n" RULE
+	           "prerouting meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 ",
+	        out);
+	put_mark(out, params);
+	fputs(" accept\n", out);
+}
+
+void chains_put_classify(FILE *out, const struct chain_id *chain, const struct match_shape *shapes, size_t n)
+{
+	bool exempted = false;
+
+	if (chain->family == AF_INET6)
+		fprintf(out, RULE "%s ip6 daddr fe80::/10 return\n" RULE "%s ip6 daddr ff00::/8 return\n", chain->name,
+		        chain->name);
+	for (size_t i = 0; i < n; i++) {
+		if (shapes[i].protocol != chain->protocol || shapes[i].family != chain->family)
+			continue;
+		if (!exempted && shapes[i].dst_len < addr_bits(chain->family)) {
+			fprintf(out, RULE "%s fib daddr type { local, broadcast, multicast } return\n", chain->name);
+			exempted = true;
+		}
+		map_put_lookup(out, chain->name, &shapes[i]);
+	}
+}

@@ -1,0 +1,36 @@
+/*
+ * The chains and stable objects of our nft table. Private to render_nft.c;
+ * the table's picture and the reasons for its order are at the head of
+ * render_chains.c.
+ */
+#ifndef GW_RULES_RENDER_CHAINS_H
+#define GW_RULES_RENDER_CHAINS_H
+
+#include <stdio.h>
+
+#include "rules/render_nft.h"
+
+/* Raised whenever a chain, a stable object or the layout of the maps changes: a daemon that finds another number in
+ * the kernel makes the table anew. */
+#define NFT_SKELETON_VERSION 1
+
+/* The classification chains, one per protocol and family. */
+struct chain_id {
+	const char *name;
+	uint8_t protocol, family;
+};
+#define CLASSIFY_CHAINS 4
+extern const struct chain_id classify_chains[CLASSIFY_CHAINS];
+
+/* Named counters and sets, and every chain, empty. */
+void chains_put_objects(FILE *out);
+/* The rules of every chain but those of the classification ones. */
+void chains_put_rules(FILE *out, const struct render_params *params);
+/* Empties every chain but the classification ones. */
+void chains_put_flush(FILE *out);
+/* The rules of one classification chain: `shapes` are all in use, in order of precedence. */
+void chains_put_classify(FILE *out, const struct chain_id *chain, const struct match_shape *shapes, size_t n);
+/* The rule that lies in direct_gate while the gate is open. */
+void chains_put_gate(FILE *out, bool open);
+
+#endif

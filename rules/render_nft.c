@@ -1,0 +1,219 @@
+/*
+ * Models and plans as nft text; see render_nft.h.
+ *
+ * Order within a transaction: chains that use a map are emptied before it is
+ * deleted, maps are declared before elements, elements deleted before others
+ * are added in their place, and rules come last. All elements of a map stand
+ * in one statement: one netlink message less per element.
+ */
+#include "rules/render_nft.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "rules/render_chains.h"
+#include "rules/render_map.h"
+
+/* A text that grows; freed unless it is handed on. */
+struct text {
+	FILE *out;
+	char *bytes;
+	size_t length;
+};
+
+static void text_clear(struct text *text)
+{
+	if (text->out)
+		fclose(text->out);
+	free(text->bytes);
+}
+
+static int text_open(struct text *text)
+{
+	text->out = open_memstream(&text->bytes, &text->length);
+	return text->out ? 0 : -ENOMEM;
+}
+
+static int text_take(struct text *text, char **ret)
+{
+	bool failed = ferror(text->out) != 0;
+
+	failed |= fclose(text->out) != 0;
+	text->out = NULL;
+	if (failed)
+		return -ENOMEM;
+	*ret = TAKE_PTR(text->bytes);
+	return 0;
+}
+
+static bool has_shape(const struct match_shape *shapes, size_t n, const struct match_shape *shape)
+{
+	for (size_t i = 0; i < n; i++)
+		if (match_shape_compare(&shapes[i], shape) == 0)
+			return true;
+	return false;
+}
+
+/* The marker holds 32 bits of the generation; kernel_nft_read compares the same bits. */
+static void put_generation(FILE *out, int64_t generation)
+{
+	fprintf(out, "flush set inet " NFT_TABLE " generation\n");
+	fprintf(out, "add element inet " NFT_TABLE " generation { 0x%08x }\n", (uint32_t)generation);
+}
+
+static int put_all_elements(FILE *out, const struct elements *elements)
+{
+	int r = 0;
+
+	for (size_t i = 0, run; r == 0 && i < elements->n; i += run) {
+		run = map_run(elements, i);
+		r = map_put_elements(out, "add", &elements->items[i], run);
+	}
+	return r;
+}
+
+static int put_full(FILE *out, const struct model *model, const struct render_params *params, int64_t generation)
+{
+	_cleanup_free_ struct match_shape *shapes = NULL;
+	struct elements elements = { 0 };
+	_cleanup_free_ struct element *items = NULL;
+	size_t n = 0;
+	int r;
+
+	r = model_shapes(model, &shapes, &n);
+	if (r == 0)
+		r = model_elements(model, &elements);
+	if (r < 0)
+		return r;
+	items = elements.items;
+	fputs("add table inet " NFT_TABLE "\ndelete table inet " NFT_TABLE "\nadd table inet " NFT_TABLE "\n", out);
+	chains_put_objects(out);
+	for (size_t i = 0; i < n; i++)
+		map_put_declaration(out, &shapes[i]);
+	r = put_all_elements(out, &elements);
+	chains_put_rules(out, params);
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		chains_put_classify(out, &classify_chains[i], shapes, n);
+	put_generation(out, generation);
+	return r;
+}
+
+int render_nft_full(const struct model *model, const struct render_params *params, int64_t generation, char **ret)
+{
+	_cleanup_(text_clear) struct text text = { 0 };
+	int r = text_open(&text);
+
+	if (r == 0)
+		r = put_full(text.out, model, params, generation);
+	return r < 0 ? r : text_take(&text, ret);
+}
+
+static bool is_rebuilt(const struct plan *plan, const struct match_shape *shape)
+{
+	return has_shape(plan->shapes_rebuilt, plan->n_shapes_rebuilt, shape);
+}
+
+static bool of_chain(const struct match_shape *shape, const struct chain_id *chain)
+{
+	return shape->protocol == chain->protocol && shape->family == chain->family;
+}
+
+/* Whether a map of this chain comes, goes, or is made anew. */
+static bool chain_changes(const struct plan *plan, const struct chain_id *chain)
+{
+	if (plan->rewrite_chains)
+		return true;
+	for (size_t i = 0; i < plan->n_shapes_rebuilt; i++)
+		if (of_chain(&plan->shapes_rebuilt[i], chain))
+			return true;
+	for (size_t i = 0; i < plan->n_shapes_before; i++)
+		if (of_chain(&plan->shapes_before[i], chain) &&
+		        !has_shape(plan->shapes_after, plan->n_shapes_after, &plan->shapes_before[i]))
+			return true;
+	for (size_t i = 0; i < plan->n_shapes_after; i++)
+		if (of_chain(&plan->shapes_after[i], chain) &&
+		        !has_shape(plan->shapes_before, plan->n_shapes_before, &plan->shapes_after[i]))
+			return true;
+	return false;
+}
+
+static void put_map_changes(FILE *out, const struct plan *plan)
+{
+	char name[32];
+
+	for (size_t i = 0; i < plan->n_shapes_before; i++) {
+		const struct match_shape *shape = &plan->shapes_before[i];
+
+		if (has_shape(plan->shapes_after, plan->n_shapes_after, shape) && !is_rebuilt(plan, shape))
+			continue;
+		render_nft_map_name(shape, name);
+		fprintf(out, "delete map inet " NFT_TABLE " %s\n", name);
+	}
+	for (size_t i = 0; i < plan->n_shapes_after; i++) {
+		const struct match_shape *shape = &plan->shapes_after[i];
+
+		if (!has_shape(plan->shapes_before, plan->n_shapes_before, shape) || is_rebuilt(plan, shape))
+			map_put_declaration(out, shape);
+	}
+}
+
+/* Removals or additions, map by map, but for maps that come with their whole content or go with it. */
+static int put_element_changes(FILE *out, const struct plan *plan, const char *verb, const struct elements *elements)
+{
+	int r = 0;
+
+	for (size_t i = 0, run; r == 0 && i < elements->n; i += run) {
+		const struct match_shape *shape = &elements->items[i].key.shape;
+
+		run = map_run(elements, i);
+		if (has_shape(plan->shapes_after, plan->n_shapes_after, shape) && !is_rebuilt(plan, shape))
+			r = map_put_elements(out, verb, &elements->items[i], run);
+	}
+	return r;
+}
+
+static int put_plan(FILE *out, const struct plan *plan, const struct render_params *params)
+{
+	int r;
+
+	if (plan->rewrite_chains)
+		chains_put_flush(out);
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		if (chain_changes(plan, &classify_chains[i]))
+			fprintf(out, "flush chain inet " NFT_TABLE " %s\n", classify_chains[i].name);
+	put_map_changes(out, plan);
+	r = put_element_changes(out, plan, "delete", &plan->removed);
+	if (r == 0)
+		r = put_element_changes(out, plan, "add", &plan->added);
+	if (r == 0)
+		r = put_all_elements(out, &plan->rebuilt);
+	if (plan->rewrite_chains)
+		chains_put_rules(out, params);
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		if (chain_changes(plan, &classify_chains[i]))
+			chains_put_classify(out, &classify_chains[i], plan->shapes_after, plan->n_shapes_after);
+	put_generation(out, plan->to_revision);
+	return r;
+}
+
+int render_nft_plan(const struct plan *plan, const struct render_params *params, char **ret)
+{
+	_cleanup_(text_clear) struct text text = { 0 };
+	int r = text_open(&text);
+
+	if (r == 0)
+		r = put_plan(text.out, plan, params);
+	return r < 0 ? r : text_take(&text, ret);
+}
+
+int render_nft_gate(bool open, char **ret)
+{
+	_cleanup_(text_clear) struct text text = { 0 };
+	int r = text_open(&text);
+
+	if (r < 0)
+		return r;
+	fputs("flush chain inet " NFT_TABLE " direct_gate\n", text.out);
+	chains_put_gate(text.out, open);
+	return text_take(&text, ret);
+}
