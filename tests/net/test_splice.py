@@ -1,0 +1,76 @@
+"""The two stalls of splice(2): small pipes and MSG_MORE."""
+
+import statistics
+import time
+
+import pytest
+
+from lab import servers, traffic
+from lab.process import in_threads
+
+MESSAGES = 60
+
+
+@pytest.fixture
+def few_pipe_pages():
+    """A machine on which a user's pipes beyond the first few have only two pages. A global sysctl: put back."""
+    path = "/proc/sys/fs/pipe-user-pages-soft"
+    with open(path, encoding="ascii") as file:
+        old = file.read()
+    with open(path, "w", encoding="ascii") as file:
+        file.write("32")
+    yield
+    with open(path, "w", encoding="ascii") as file:
+        file.write(old)
+
+
+def test_small_pipes(lab, make_gateway, few_pipe_pages):
+    """Pipes of two pages, or none to be had: everything still arrives."""
+    process, _ = servers.traffic_server(lab, lab.server, 9200)
+    try:
+        gateway = make_gateway(mover="splice")
+        gateway.listener("checked", ports=["9200"])
+        jobs = [lambda n=n: traffic.client(lab.client.connect("10.71.2.2", 9200, timeout=30), f"pipe {n}", 5_000_000,
+                                           5_000_000, ("client", "server", "both")[n % 3]) for n in range(24)]
+        outcomes = in_threads(jobs)
+        assert [o for o in outcomes if not o["ok"]] == []
+    finally:
+        process.stop()
+
+
+def round_trips(host, address, port, size):
+    """Milliseconds from a message to its echo, one after the other on one connection."""
+    times = []
+    with host.connect(address, port) as connection:
+        connection.setsockopt(6, 1, 1)
+        for _ in range(MESSAGES):
+            started = time.monotonic()
+            connection.sendall(b"m" * size)
+            left = size
+            while left:
+                left -= len(connection.recv(left))
+            times.append((time.monotonic() - started) * 1000)
+    return times
+
+
+def echo(connection, _address):
+    """Sends back what comes, at once."""
+    connection.setsockopt(6, 1, 1)
+    while data := connection.recv(65536):
+        connection.sendall(data)
+    connection.close()
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000, 20000])
+@pytest.mark.parametrize("mover", ["copy", "splice", "auto"])
+def test_messages_are_not_held_back(lab, make_gateway, figure, mover, size):
+    """A message goes on at once: no waiting for more, as SPLICE_F_MORE does (200 ms)."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("echo", ports=["7700"])
+    with servers.Peer(lab.server, "10.71.2.2", 7700, echo), servers.Peer(lab.server, "10.71.2.2", 7701, echo):
+        plain = round_trips(lab.client, "10.71.2.2", 7701, size)
+        relayed = round_trips(lab.client, "10.71.2.2", 7700, size)
+    figure("median and worst round trip, ms", f"forwarded {statistics.median(plain):.2f} {max(plain):.2f}, "
+           f"relayed {statistics.median(relayed):.2f} {max(relayed):.2f}")
+    assert statistics.median(relayed) < statistics.median(plain) + 20
+    assert sorted(relayed)[-3] < 100
