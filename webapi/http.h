@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "webapi/core.h"
+#include "webapi/limits.h"
 
 struct http_server;
 
@@ -19,11 +20,14 @@ struct http_config {
 	const char *token;  /* bearer token for TCP; copied (as a hash). NULL: every TCP request is refused */
 	const char *ui_dir; /* static files for "/", or NULL */
 	struct core *core;
+	const char *host_name; /* TCP: a further name accepted in Host beside addresses and "localhost"; NULL: none */
+	const struct http_limits *limits; /* NULL: HTTP_LIMITS_DEFAULT; copied */
 };
 
-/* 0, -ENOMEM, -EIO (the library refused). */
+/* 0, -ENOMEM, -EIO (the library refused), or why ui_dir could not be read (assets.h). listen_fd is closed on failure.
+ */
 int http_server_new(const struct http_config *config, struct http_server **ret);
-/* Resumes and ends every connection, then frees. */
+/* Ends every connection, closes the socket and frees. NULL is allowed. */
 void http_server_free(struct http_server *server);
 /* Poll this for reading, and call http_server_run when it is ready or the timeout has passed. */
 int http_server_fd(const struct http_server *server);

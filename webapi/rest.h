@@ -1,0 +1,29 @@
+/*
+ * The resources of schema/resources.def as REST objects: one set of handlers
+ * for all of them. Called through routes.def; reaches the configuration only
+ * through core.h.
+ *
+ * List:   {"items": [object...], "next": name or null, "total": number}; `next` is the value for ?after= of the next
+ *         page, `total` counts what the filter lets through. ?limit= 1 to 1000 (default 100), ?after= a name,
+ *         ?name= a name, or the beginning of one followed by '*'.
+ * Object: as encode_row makes it; ETag is its revision, that of a list the configuration's revision.
+ * Write:  answers the object as it is stored now, and Gateway-Revision.
+ */
+#ifndef GW_WEBAPI_REST_H
+#define GW_WEBAPI_REST_H
+
+#include "webapi/router.h"
+
+/* Names in one page at most: an answer of some hundred KiB. */
+#define REST_PAGE_MAX     1000
+#define REST_PAGE_DEFAULT 100
+
+/* Route handlers: 0 with the response filled, -ENOMEM. */
+int rest_list(const struct request *request, struct response *response);
+int rest_get(const struct request *request, struct response *response);
+int rest_create(const struct request *request, struct response *response);
+int rest_put(const struct request *request, struct response *response);
+int rest_patch(const struct request *request, struct response *response);
+int rest_delete(const struct request *request, struct response *response);
+
+#endif

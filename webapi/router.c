@@ -1,0 +1,73 @@
+/* The search for a route, see router.h. The table is small: it is walked from top to bottom. */
+#include "webapi/router.h"
+
+#include <string.h>
+
+#include "webapi/assets.h"
+#include "webapi/rest.h"
+#include "webapi/status.h"
+
+static const struct route routes[] = {
+#define ROUTE(method, pattern, handler, role, body_max, media)                                                         \
+	{ METHOD_##method, pattern, handler, role, body_max, media },
+#include "webapi/routes.def"
+#undef ROUTE
+};
+
+static bool is_pattern(const char *pattern, size_t length, const char *word)
+{
+	return strlen(word) == length && !memcmp(pattern, word, length);
+}
+
+/* Whether one segment fits one segment of a pattern; notes what it stands for. */
+static bool match_segment(const char *pattern, size_t length, const char *segment, struct request *request)
+{
+	if (is_pattern(pattern, length, "{resource}")) {
+		request->resource = resource_by_path(segment);
+		return request->resource;
+	}
+	if (is_pattern(pattern, length, "{name}")) {
+		request->name = segment;
+		return true;
+	}
+	return is_pattern(pattern, length, segment);
+}
+
+static bool match(const char *pattern, struct request *request)
+{
+	size_t i = 0;
+
+	request->resource = NULL;
+	request->name = NULL;
+	if (!strcmp(pattern, "/{asset}"))
+		return !request->n_segments || strcmp(request->segments[0], "api") != 0;
+	while (*pattern == '/') {
+		size_t length = strcspn(++pattern, "/");
+
+		if (i == request->n_segments || !match_segment(pattern, length, request->segments[i], request))
+			return false;
+		pattern += length;
+		i++;
+	}
+	return i == request->n_segments;
+}
+
+const struct route *router_find(struct request *request, unsigned *ret_methods)
+{
+	enum http_method method = request->method == METHOD_HEAD ? METHOD_GET : request->method;
+	unsigned methods = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
+		if (!match(routes[i].pattern, request))
+			continue;
+		if (routes[i].method == method)
+			return &routes[i];
+		methods |= METHOD_BIT(routes[i].method);
+		if (routes[i].method == METHOD_GET)
+			methods |= METHOD_BIT(METHOD_HEAD);
+	}
+	request->resource = NULL;
+	request->name = NULL;
+	*ret_methods = methods ? methods | METHOD_BIT(METHOD_OPTIONS) : 0;
+	return NULL;
+}
