@@ -18,12 +18,14 @@ struct subject {
 static bool is_faulty(const struct subject *subject, const char *member)
 {
 	char pointer[VALUE_POINTER_MAX];
-	int length = snprintf(pointer, sizeof(pointer), "%s/%s", subject->base, member);
+	size_t length;
 
+	value_pointer(pointer, subject->base, member);
+	length = strlen(pointer);
 	for (size_t i = 0; i < subject->errs->n; i++) {
 		const char *at = subject->errs->items[i].pointer;
 
-		if (strncmp(at, pointer, (size_t)length) == 0 && (at[length] == '\0' || at[length] == '/'))
+		if (strncmp(at, pointer, length) == 0 && (at[length] == '\0' || at[length] == '/'))
 			return true;
 	}
 	return false;
@@ -32,7 +34,7 @@ static bool is_faulty(const struct subject *subject, const char *member)
 #define FAULT(subject, member, code, ...)                                                                              \
 	do {                                                                                                           \
 		char pointer_[VALUE_POINTER_MAX];                                                                      \
-		snprintf(pointer_, sizeof(pointer_), "%s/" member, (subject)->base);                                   \
+		value_pointer(pointer_, (subject)->base, member);                                                      \
 		errs_add((subject)->errs, pointer_, code, __VA_ARGS__);                                                \
 	} while (0)
 
@@ -125,11 +127,11 @@ static void check_at(const struct row *row, const char *base, struct errs *errs)
 	for (size_t i = 0; i < resource->n_fields; i++) {
 		const struct field *field = &resource->fields[i];
 
-		snprintf(pointer, sizeof(pointer), "%s/%s", base, field->member);
+		value_pointer(pointer, base, field->member);
 		if (value_check(field, row, pointer, errs) < 0 || field->kind != FIELD_CHILDREN)
 			continue;
 		for (size_t j = 0; j < FIELD_AT_CONST(row, field, struct rows)->n; j++) {
-			snprintf(child, sizeof(child), "%s/%zu", pointer, j);
+			value_pointer_item(child, pointer, j);
 			check_at(FIELD_AT_CONST(row, field, struct rows)->items[j], child, errs);
 		}
 	}

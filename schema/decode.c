@@ -184,7 +184,7 @@ static int decode_items(const struct place *at, const json_t *value, struct row 
 	for (ssize_t i = 0; i < n; i++) {
 		const char *text;
 
-		snprintf(pointer, sizeof(pointer), "%s/%zd", at->pointer, i);
+		value_pointer_item(pointer, at->pointer, (size_t)i);
 		text = text_of(json_array_get(value, (size_t)i), pointer, at->errs);
 		if (!text || value_item(at->field->item, text, canonical, pointer, at->errs) < 0)
 			continue;
@@ -208,7 +208,7 @@ static int decode_children(const struct place *at, const json_t *value, struct r
 
 		if (!child)
 			return -ENOMEM;
-		snprintf(pointer, sizeof(pointer), "%s/%zd", at->pointer, i);
+		value_pointer_item(pointer, at->pointer, (size_t)i);
 		if (json_is_object(item))
 			r = decode_object(resource, item, NULL, pointer, at->errs, child);
 		else
@@ -316,7 +316,7 @@ static int decode_object(const struct resource *resource, json_t *object, const 
 	for (size_t i = 0; i < resource->n_fields && r == 0; i++) {
 		struct place at = { &resource->fields[i], pointer, errs };
 
-		snprintf(pointer, sizeof(pointer), "%s/%s", base, at.field->member);
+		value_pointer(pointer, base, at.field->member);
 		r = decode_field(&at, object, name, row);
 	}
 	if (r == 0)

@@ -9,6 +9,21 @@
 
 #include "gatewayd/base/addr.h"
 
+void value_pointer(char buffer[VALUE_POINTER_MAX], const char *base, const char *member)
+{
+	/* Always fits, as both come from the tables; a cut pointer would still be a string. */
+	if (snprintf(buffer, VALUE_POINTER_MAX, "%s/%s", base, member) >= VALUE_POINTER_MAX)
+		buffer[VALUE_POINTER_MAX - 1] = '\0';
+}
+
+void value_pointer_item(char buffer[VALUE_POINTER_MAX], const char *base, size_t index)
+{
+	char digits[24];
+
+	snprintf(digits, sizeof(digits), "%zu", index);
+	value_pointer(buffer, base, digits);
+}
+
 static bool is_lower_or_digit(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -284,7 +299,7 @@ static int check_list(const struct field *field, const struct strings *list, con
 	for (size_t i = 0; i < list->n && r == 0; i++) {
 		struct strings head = { list->items, i + 1 };
 
-		snprintf(item, sizeof(item), "%s/%zu", pointer, i);
+		value_pointer_item(item, pointer, i);
 		r = value_item(field->item, list->items[i], canonical, item, errs);
 		if (r == 0)
 			r = check_canonical(list->items[i], canonical, item, errs);

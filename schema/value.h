@@ -15,6 +15,10 @@
 /* Longest JSON pointer to a known field with its terminator, e.g. "/targets/1023/admin_state". */
 #define VALUE_POINTER_MAX 256
 
+/* `base` with one more step: a field's member name, or an item's index. */
+void value_pointer(char buffer[VALUE_POINTER_MAX], const char *base, const char *member);
+void value_pointer_item(char buffer[VALUE_POINTER_MAX], const char *base, size_t index);
+
 /* Whether the text is a resource's name: 1 to 63 of a-z 0-9 and '-', a letter or digit first and last. */
 bool value_is_name(const char *text);
 
