@@ -6,7 +6,7 @@
  *
  * Faults are negative errno: -ENOSPC (disk full), -EROFS (not writable), -EAGAIN (locked by another program),
  * -EIO, -EUCLEAN (the file is damaged, or a row in it breaks a rule), -ENOMEM, -EBUSY (a row is still referred
- * to), -EINVAL (a row that the tables refuse). store_error has the words.
+ * to), -EINVAL (a row that the tables refuse, or that refers to none). store_error has the words.
  */
 #ifndef GW_GATEWAYD_STORE_H
 #define GW_GATEWAYD_STORE_H

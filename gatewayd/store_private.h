@@ -1,0 +1,46 @@
+/*
+ * What store.c (rows) and store_open.c (the file) share. Not for others.
+ */
+#ifndef GW_GATEWAYD_STORE_PRIVATE_H
+#define GW_GATEWAYD_STORE_PRIVATE_H
+
+#include <stddef.h>
+
+#include "gatewayd/store.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+/* Parameters of INSERT and UPDATE; the columns of the fields follow. */
+enum store_parameter { PARAMETER_ID = 1, PARAMETER_REVISION, PARAMETER_PARENT, PARAMETER_POSITION, PARAMETER_FIELDS };
+
+/* Statements per resource. */
+enum store_statement {
+	STATEMENT_LIST,   /* all rows, sorted by name, children by parent and position */
+	STATEMENT_FIND,   /* id by key */
+	STATEMENT_INSERT, /* parameters as above */
+	STATEMENT_UPDATE, /* the same */
+	STATEMENT_DELETE, /* by id */
+	STATEMENT_MARK,   /* children of a parent: position made negative */
+	STATEMENT_SWEEP,  /* children of a parent that are still marked */
+	STATEMENTS
+};
+
+/* Statements that belong to no resource. */
+enum store_command { COMMAND_BEGIN, COMMAND_COMMIT, COMMAND_REVISION, COMMAND_RECORD, COMMAND_TRIM, COMMANDS };
+
+struct store {
+	struct sqlite3 *db;
+	struct sqlite3_stmt *statement[RESOURCES][STATEMENTS]; /* MARK and SWEEP for children only */
+	struct sqlite3_stmt *command[COMMANDS];
+	char error[512];
+};
+
+/* Keeps the library's words with `what` in front, and translates its code; returns a negative errno. */
+int store_fail(struct store *store, int code, const char *what);
+/* Keeps words of our own; returns r. */
+int store_fault(struct store *store, int r, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Prepares every statement. */
+int store_prepare(struct store *store);
+
+#endif
