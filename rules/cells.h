@@ -46,7 +46,7 @@ struct cell_state {
 };
 
 struct cell {
-	struct cell *chain; /* in its bucket */
+	struct cell *chain;   /* in its bucket */
 	struct match_key key; /* port_kind, port_lo and port_hi are 0 */
 	struct cell_state now, next;
 	bool staged; /* next holds what the plan in hand makes of it */

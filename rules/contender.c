@@ -201,7 +201,8 @@ int contender_new(struct cell_index *index, struct row *row, struct errs *errs, 
 		        "listener \"%s\": destinations, sources and interfaces multiply to more than %d combinations",
 		        listener->name, PLAN_CELLS_MAX);
 	else if (r != -ENOMEM)
-		errs_add(errs, "", "invalid", "listener \"%s\": an address, port or interface is not valid", listener->name);
+		errs_add(errs, "", "invalid", "listener \"%s\": an address, port or interface is not valid",
+		        listener->name);
 	contender_free(contender);
 	return r == -ENOMEM ? r : -EINVAL;
 }

@@ -36,7 +36,7 @@ int kernel_open(struct kernel **ret);
 void kernel_free(struct kernel *kernel);
 
 /* Runs the text as one transaction, without effect (check) or for good (commit). ret_error, on failure, is the
- * library's message (free it), else NULL. -EINVAL refused by nft, -EIO, -ENOMEM. */
+ * library's message (free it), else NULL. -EINVAL refused by nft, -EPERM, -EIO, -ENOMEM. */
 int kernel_nft_check(struct kernel *kernel, const char *text, char **ret_error);
 int kernel_nft_commit(struct kernel *kernel, const char *text, char **ret_error);
 /* Reads our table back through JSON. */
@@ -47,6 +47,9 @@ int kernel_nft_list(struct kernel *kernel, char **ret_text);
 /* Other tables' chains that interfere: one human sentence each, as a JSON array of {code, detail}: a nat
  * postrouting masquerade/snat that would rewrite spoofed sources, an input chain with policy drop. */
 int kernel_nft_foreign(struct kernel *kernel, json_t **ret);
+
+/* Our named counters, a new object {"no_listener_socket": {"packets": n, "bytes": n}, ...}; empty without a table. */
+int kernel_nft_counters(struct kernel *kernel, json_t **ret);
 
 /* Makes our rules and routes, both families, exactly what they must be: adds what is missing, removes what is ours
  * and wrong, leaves the rest alone. Idempotent. ret_changed (may be NULL): how many were added or removed. */

@@ -79,8 +79,8 @@ static int items_of(const struct cell_state *state, struct item **ret, size_t *r
 		for (size_t p = 0; p < owner->n_ports; p++) {
 			struct port_range range = owner->ports[p];
 
-			items[n++] = (struct item){ range.lo == range.hi ? MATCH_PORT_EXACT : MATCH_PORT_RANGE, range.lo,
-				                    range.hi, owner };
+			items[n++] = (struct item){ range.lo == range.hi ? MATCH_PORT_EXACT : MATCH_PORT_RANGE,
+				range.lo, range.hi, owner };
 		}
 	}
 	*ret = items;

@@ -240,7 +240,8 @@ static int stage_listeners(struct model *model, const struct rows *to, struct er
 
 static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs *errs)
 {
-	struct prefix dst = { cell->key.dst, cell->key.shape.dst_len }, src = { cell->key.src, cell->key.shape.src_len };
+	struct prefix dst = { cell->key.dst, cell->key.shape.dst_len },
+	              src = { cell->key.src, cell->key.shape.src_len };
 	char dst_text[ADDR_TEXT_MAX], src_text[ADDR_TEXT_MAX], ports[24] = "any port";
 	bool swap = strcmp(tie->a->name, tie->b->name) > 0;
 

@@ -33,13 +33,13 @@
 /* How long a forwarded flow of a `direct` listener is remembered after its last packet, and how many at most;
  * where the set is full, such a flow breaks when the relay comes back, nothing worse. */
 #define DIRECT_TIMEOUT "2h"
-#define DIRECT_SIZE "65536"
+#define DIRECT_SIZE    "65536"
 
-#define TUPLE4 "ip saddr . tcp sport . ip daddr . tcp dport"
-#define TUPLE6 "ip6 saddr . tcp sport . ip6 daddr . tcp dport"
+#define TUPLE4       "ip saddr . tcp sport . ip daddr . tcp dport"
+#define TUPLE6       "ip6 saddr . tcp sport . ip6 daddr . tcp dport"
 #define REPLY_TUPLE4 "ip daddr . tcp dport . ip saddr . tcp sport"
 #define REPLY_TUPLE6 "ip6 daddr . tcp dport . ip6 saddr . tcp sport"
-#define BARE_SYN "tcp flags & (syn | ack) == syn "
+#define BARE_SYN     "tcp flags & (syn | ack) == syn "
 
 const struct chain_id classify_chains[] = {
 	{ "tcp4", IPPROTO_TCP, AF_INET },

@@ -1,0 +1,386 @@
+/*
+ * A kernel in memory, for tests of the core: counts calls, fails on request,
+ * keeps the last committed text, and follows the lines that our own renderer
+ * writes well enough to answer kernel_nft_read (maps, elements, generation).
+ * It trusts the text: whether nft would take it is for test_kernel_nft to say.
+ */
+#include "rules/kernel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rules/cells.h"
+#include "rules/kernel_ops.h"
+#include "rules/render_chains.h"
+#include "rules/render_map.h"
+
+#define PREFIX " inet " NFT_TABLE " "
+
+struct fault {
+	unsigned countdown; /* 0: none */
+	int error;
+};
+
+struct fake_kernel {
+	struct kernel kernel;
+	unsigned calls[KERNEL_CALLS];
+	struct fault faults[KERNEL_CALLS];
+	char *committed;
+	struct kernel_state state;
+	size_t elements_size, shapes_size;
+	struct route_params routes;
+	bool has_routes;
+};
+
+static struct fake_kernel *fake_of(struct kernel *kernel)
+{
+	return (struct fake_kernel *)kernel;
+}
+
+/* Counts the call; the error to fail with, or 0. */
+static int enter(struct fake_kernel *fake, enum kernel_call call)
+{
+	struct fault *fault = &fake->faults[call];
+
+	fake->calls[call]++;
+	if (fault->countdown == 0 || --fault->countdown > 0)
+		return 0;
+	return fault->error;
+}
+
+static int refuse(int error, char **ret_error)
+{
+	if (ret_error)
+		*ret_error = error < 0 ? strdup("simulated failure") : NULL;
+	return error;
+}
+
+static void forget_table(struct fake_kernel *fake)
+{
+	kernel_state_clear(&fake->state);
+	fake->elements_size = 0;
+	fake->shapes_size = 0;
+}
+
+static size_t find_element(const struct elements *elements, const struct match_key *key)
+{
+	size_t i = 0;
+
+	while (i < elements->n && match_key_compare(&elements->items[i].key, key) != 0)
+		i++;
+	return i;
+}
+
+static int change_element(struct fake_kernel *fake, const struct element *element, bool add)
+{
+	struct elements *all = &fake->state.elements;
+	size_t at = find_element(all, &element->key);
+
+	if (add != (at == all->n))
+		return add ? -EEXIST : -ENOENT;
+	if (add) {
+		if (array_reserve(&all->items, &fake->elements_size, all->n + 1, sizeof(*element)) < 0)
+			return -ENOMEM;
+		all->items[all->n++] = *element;
+		return 0;
+	}
+	memmove(&all->items[at], &all->items[at + 1], (all->n - at - 1) * sizeof(*element));
+	all->n--;
+	return 0;
+}
+
+static int parse_value(char *text, enum map_field field, struct match_key *key)
+{
+	unsigned lo, hi;
+	int n;
+
+	switch (field) {
+	case MAP_DST:
+		return addr_parse(text, &key->dst);
+	case MAP_SRC:
+		return addr_parse(text, &key->src);
+	case MAP_INTERFACE:
+		return sscanf(text, "\"%15[^\"]\"", key->interface) == 1 ? 0 : -EINVAL;
+	case MAP_PORT:
+		n = sscanf(text, "%u-%u", &lo, &hi);
+		key->port_lo = (uint16_t)lo;
+		key->port_hi = n == 2 ? (uint16_t)hi : (uint16_t)lo;
+		return n >= 1 ? 0 : -EINVAL;
+	case MAP_PROTOCOL:
+	case MAP_FIELDS:
+		break;
+	}
+	return 0;
+}
+
+static int verdict_of_chain(const char *chain, enum verdict *ret)
+{
+	for (unsigned verdict = 0; verdict < VERDICTS; verdict++)
+		if (strcmp(map_verdict_chains[verdict], chain) == 0) {
+			*ret = verdict;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+/* One line within an element statement: "10.0.0.0 . 443 : goto act_relay,". */
+static int take_element(struct fake_kernel *fake, char *line, const struct match_shape *shape, bool add)
+{
+	struct element element = {
+		.key = { .shape = *shape, .dst.family = shape->family, .src.family = shape->family }
+	};
+	char *verdict = strstr(line, " : goto "), *save = NULL;
+	enum map_field fields[MAP_FIELDS];
+	size_t n = map_fields(shape, fields);
+	int r = 0;
+
+	line[strcspn(line, ",")] = '\0';
+	if (verdict) {
+		*verdict = '\0';
+		r = verdict_of_chain(verdict + strlen(" : goto "), &element.verdict);
+	}
+	if (shape->port_kind == MATCH_PORT_ANY)
+		element.key.port_hi = UINT16_MAX;
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		char *word = strtok_r(i ? NULL : line, " ", &save);
+
+		if (i > 0)
+			word = strtok_r(NULL, " ", &save); /* behind the dot */
+		r = word ? parse_value(word, fields[i], &element.key) : -EINVAL;
+	}
+	return r < 0 ? r : change_element(fake, &element, add);
+}
+
+static int add_map(struct fake_kernel *fake, const struct match_shape *shape)
+{
+	struct kernel_state *state = &fake->state;
+
+	if (array_reserve(&state->shapes, &fake->shapes_size, state->n_shapes + 1, sizeof(*shape)) < 0)
+		return -ENOMEM;
+	state->shapes[state->n_shapes++] = *shape;
+	return 0;
+}
+
+static void delete_map(struct fake_kernel *fake, const struct match_shape *shape)
+{
+	struct kernel_state *state = &fake->state;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < state->n_shapes; i++)
+		if (match_shape_compare(&state->shapes[i], shape) != 0)
+			state->shapes[kept++] = state->shapes[i];
+	state->n_shapes = kept;
+	kept = 0;
+	for (size_t i = 0; i < state->elements.n; i++)
+		if (match_shape_compare(&state->elements.items[i].key.shape, shape) != 0)
+			state->elements.items[kept++] = state->elements.items[i];
+	state->elements.n = kept;
+}
+
+/* A line that is a command; *in_map says whether the lines up to "}" are elements of *shape. */
+static int take_command(struct fake_kernel *fake, const char *line, struct match_shape *shape, bool *in_map)
+{
+	char name[64] = "";
+	unsigned generation;
+
+	if (strcmp(line, "delete table inet " NFT_TABLE) == 0) {
+		forget_table(fake);
+	} else if (sscanf(line, "add element" PREFIX "generation { %x }", &generation) == 1) {
+		fake->state.generation = generation;
+	} else if (sscanf(line, "add map" PREFIX "%63s", name) == 1) {
+		return map_shape_of_name(name, shape) < 0 ? -EINVAL : add_map(fake, shape);
+	} else if (sscanf(line, "delete map" PREFIX "%63s", name) == 1) {
+		if (map_shape_of_name(name, shape) < 0)
+			return -EINVAL;
+		delete_map(fake, shape);
+	} else if (sscanf(line, "%*[a-z] element" PREFIX "%63s {", name) == 1) {
+		*in_map = true;
+		return map_shape_of_name(name, shape);
+	}
+	return 0;
+}
+
+static int follow(struct fake_kernel *fake, char *text)
+{
+	struct match_shape shape;
+	bool in_map = false, add = false;
+	char *save = NULL;
+	int r = 0;
+
+	for (char *line = strtok_r(text, "\n", &save); r == 0 && line; line = strtok_r(NULL, "\n", &save)) {
+		if (strcmp(line, "}") == 0) {
+			in_map = false;
+		} else if (in_map) {
+			r = take_element(fake, line, &shape, add);
+		} else {
+			add = line[0] == 'a';
+			r = take_command(fake, line, &shape, &in_map);
+		}
+	}
+	fake->state.present = true;
+	fake->state.compatible = true;
+	return r;
+}
+
+static int fake_check(struct kernel *kernel, const char *text, char **ret_error)
+{
+	(void)text;
+	return refuse(enter(fake_of(kernel), KERNEL_NFT_CHECK), ret_error);
+}
+
+static int fake_commit(struct kernel *kernel, const char *text, char **ret_error)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+	_cleanup_free_ char *work = NULL;
+	int r = enter(fake, KERNEL_NFT_COMMIT);
+
+	if (r < 0)
+		return refuse(r, ret_error);
+	free(fake->committed);
+	fake->committed = strdup(text);
+	work = strdup(text);
+	if (!fake->committed || !work)
+		return refuse(-ENOMEM, ret_error);
+	return refuse(follow(fake, work), ret_error);
+}
+
+static void *copy_of(const void *items, size_t bytes)
+{
+	void *copy = malloc(bytes ? bytes : 1);
+
+	if (copy && bytes)
+		memcpy(copy, items, bytes);
+	return copy;
+}
+
+static int compare_elements(const void *a, const void *b)
+{
+	return match_key_compare(&((const struct element *)a)->key, &((const struct element *)b)->key);
+}
+
+static int compare_shapes(const void *a, const void *b)
+{
+	return match_shape_compare(a, b);
+}
+
+static int fake_read(struct kernel *kernel, struct kernel_state *ret)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+	struct kernel_state copy = fake->state;
+	int r = enter(fake, KERNEL_NFT_READ);
+
+	if (r < 0)
+		return r;
+	copy.elements.items = copy_of(copy.elements.items, copy.elements.n * sizeof(*copy.elements.items));
+	copy.shapes = copy_of(copy.shapes, copy.n_shapes * sizeof(*copy.shapes));
+	if (!copy.elements.items || !copy.shapes) {
+		kernel_state_clear(&copy);
+		return -ENOMEM;
+	}
+	qsort(copy.elements.items, copy.elements.n, sizeof(*copy.elements.items), compare_elements);
+	qsort(copy.shapes, copy.n_shapes, sizeof(*copy.shapes), compare_shapes);
+	*ret = copy;
+	return 0;
+}
+
+static int fake_list(struct kernel *kernel, char **ret_text)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+	int r = enter(fake, KERNEL_NFT_LIST);
+	char *copy;
+
+	if (r < 0)
+		return r;
+	copy = strdup(fake->state.present && fake->committed ? fake->committed : "");
+	if (!copy)
+		return -ENOMEM;
+	*ret_text = copy;
+	return 0;
+}
+
+static int fake_foreign(struct kernel *kernel, json_t **ret)
+{
+	(void)kernel;
+	return (*ret = json_array()) ? 0 : -ENOMEM;
+}
+
+static int fake_counters(struct kernel *kernel, json_t **ret)
+{
+	(void)kernel;
+	return (*ret = json_object()) ? 0 : -ENOMEM;
+}
+
+static int fake_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+	int r = enter(fake, KERNEL_ROUTE_SYNC);
+
+	if (r < 0)
+		return r;
+	*ret_changed = !fake->has_routes || memcmp(&fake->routes, params, sizeof(*params)) != 0;
+	fake->routes = *params;
+	fake->has_routes = true;
+	return 0;
+}
+
+static int fake_cleanup(struct kernel *kernel)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+	int r = enter(fake, KERNEL_CLEANUP);
+
+	if (r < 0)
+		return r;
+	forget_table(fake);
+	fake->has_routes = false;
+	return 0;
+}
+
+static void fake_free(struct kernel *kernel)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+
+	kernel_state_clear(&fake->state);
+	free(fake->committed);
+	free(fake);
+}
+
+static const struct kernel_ops fake_ops = {
+	.check = fake_check,
+	.commit = fake_commit,
+	.read = fake_read,
+	.list = fake_list,
+	.foreign = fake_foreign,
+	.counters = fake_counters,
+	.route_sync = fake_route_sync,
+	.cleanup = fake_cleanup,
+	.free = fake_free,
+};
+
+int kernel_fake_new(struct kernel **ret)
+{
+	struct fake_kernel *fake = calloc(1, sizeof(*fake));
+
+	if (!fake)
+		return -ENOMEM;
+	fake->kernel.ops = &fake_ops;
+	*ret = &fake->kernel;
+	return 0;
+}
+
+void kernel_fake_fail_at(struct kernel *kernel, enum kernel_call call, unsigned n, int error)
+{
+	fake_of(kernel)->faults[call] = (struct fault){ n, error };
+}
+
+unsigned kernel_fake_calls(const struct kernel *kernel, enum kernel_call call)
+{
+	return ((const struct fake_kernel *)kernel)->calls[call];
+}
+
+const char *kernel_fake_committed(const struct kernel *kernel)
+{
+	const char *text = ((const struct fake_kernel *)kernel)->committed;
+
+	return text ? text : "";
+}

@@ -1,0 +1,301 @@
+/*
+ * The real kernel: nft transactions through libnftables, the only file that
+ * includes it. One context for the life of the process, its output and errors
+ * buffered; both buffers are read (and so emptied) after every command, for
+ * they only grow otherwise. What is read is read as JSON: the text listing of
+ * nft 1.0.6 is not complete.
+ */
+#include <nftables/libnftables.h>
+
+#include "rules/kernel.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rules/kernel_ops.h"
+#include "rules/render_nft.h"
+
+/* Longest message of the library that is passed on: it quotes the text, and one of a big transaction is big. */
+#define ERROR_MAX 2000U
+
+struct nft_kernel {
+	struct kernel kernel;
+	struct nft_ctx *ctx;
+};
+
+static struct nft_ctx *ctx_of(struct kernel *kernel)
+{
+	return ((struct nft_kernel *)kernel)->ctx;
+}
+
+/* The library's words, shortened and without the last newline; NULL if there are none or memory is out. */
+static char *error_text(struct nft_ctx *ctx)
+{
+	const char *text = nft_ctx_get_error_buffer(ctx);
+	size_t length = text ? strnlen(text, ERROR_MAX) : 0;
+
+	while (length > 0 && isspace((unsigned char)text[length - 1]))
+		length--;
+	return length > 0 ? strndup(text, length) : NULL;
+}
+
+static int error_code(const char *error)
+{
+	static const struct {
+		const char *words;
+		int code;
+	} known[] = { { "Operation not permitted", -EPERM }, { "Cannot allocate memory", -ENOMEM },
+		{ "No buffer space available", -ENOMEM } };
+
+	for (size_t i = 0; error && i < ARRAY_SIZE(known); i++)
+		if (strstr(error, known[i].words))
+			return known[i].code;
+	return error ? -EINVAL : -EIO;
+}
+
+static int run(struct nft_ctx *ctx, unsigned flags, const char *text, char **ret_error)
+{
+	_cleanup_free_ char *error = NULL;
+	int failed, r = 0;
+
+	nft_ctx_output_set_flags(ctx, flags);
+	failed = nft_run_cmd_from_buffer(ctx, text);
+	error = error_text(ctx);
+	if (failed)
+		r = error_code(error);
+	if (failed && ret_error)
+		*ret_error = TAKE_PTR(error);
+	return r;
+}
+
+static int transact(struct nft_ctx *ctx, const char *text, char **ret_error)
+{
+	_cleanup_free_ char *error = NULL;
+	int r = run(ctx, 0, text, &error);
+
+	nft_ctx_get_output_buffer(ctx);
+	if (ret_error)
+		*ret_error = r < 0 ? TAKE_PTR(error) : NULL;
+	return r;
+}
+
+static int nft_check(struct kernel *kernel, const char *text, char **ret_error)
+{
+	struct nft_ctx *ctx = ctx_of(kernel);
+	int r;
+
+	nft_ctx_set_dry_run(ctx, true);
+	r = transact(ctx, text, ret_error);
+	nft_ctx_set_dry_run(ctx, false);
+	return r;
+}
+
+static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
+{
+	return transact(ctx_of(kernel), text, ret_error);
+}
+
+static int list_json(struct nft_ctx *ctx, const char *command, unsigned flags, json_t **ret)
+{
+	json_t *listing;
+	int r = run(ctx, NFT_CTX_OUTPUT_JSON | flags, command, NULL);
+	const char *text = nft_ctx_get_output_buffer(ctx);
+
+	if (r < 0)
+		return r;
+	listing = json_loads(text ? text : "", 0, NULL);
+	if (!listing)
+		return -EBADMSG;
+	*ret = listing;
+	return 0;
+}
+
+/* 1 or 0. Asked for by listing all tables, as a missing table and a broken one fail with the same words. */
+static int table_exists(struct nft_ctx *ctx)
+{
+	json_t *listing, *object;
+	size_t i;
+	int found = 0, r = list_json(ctx, "list tables inet", 0, &listing);
+
+	if (r < 0)
+		return r;
+	json_array_foreach(json_object_get(listing, "nftables"), i, object)
+	{
+		const char *name = json_string_value(json_object_get(json_object_get(object, "table"), "name"));
+
+		if (name && strcmp(name, NFT_TABLE) == 0)
+			found = 1;
+	}
+	json_decref(listing);
+	return found;
+}
+
+static int nft_read(struct kernel *kernel, struct kernel_state *ret)
+{
+	struct kernel_state state = { 0 };
+	json_t *listing;
+	int r = table_exists(ctx_of(kernel));
+
+	if (r <= 0) {
+		if (r == 0)
+			*ret = state;
+		return r;
+	}
+	r = list_json(ctx_of(kernel), "list table inet " NFT_TABLE, NFT_CTX_OUTPUT_NUMERIC_ALL, &listing);
+	if (r < 0)
+		return r;
+	r = kernel_parse_table(listing, &state);
+	json_decref(listing);
+	if (r < 0) {
+		kernel_state_clear(&state);
+		return r;
+	}
+	*ret = state;
+	return 0;
+}
+
+static int nft_list(struct kernel *kernel, char **ret_text)
+{
+	struct nft_ctx *ctx = ctx_of(kernel);
+	const char *text;
+	char *copy;
+	int r = table_exists(ctx);
+
+	if (r > 0)
+		r = run(ctx, NFT_CTX_OUTPUT_NUMERIC_ALL, "list table inet " NFT_TABLE, NULL);
+	text = nft_ctx_get_output_buffer(ctx);
+	if (r < 0)
+		return r;
+	copy = strdup(text ? text : "");
+	if (!copy)
+		return -ENOMEM;
+	*ret_text = copy;
+	return 0;
+}
+
+/* The name goes into a command; others may have named their table as they liked. */
+static bool name_is_plain(const char *name)
+{
+	return name[0] != '\0' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == strlen(name);
+}
+
+static int read_nat_table(struct nft_ctx *ctx, json_t *table, json_t *findings)
+{
+	const char *family = json_string_value(json_object_get(table, "family"));
+	const char *name = json_string_value(json_object_get(table, "name"));
+	char command[256];
+	json_t *listing;
+	int r;
+
+	if (!family || !name || !name_is_plain(family) || !name_is_plain(name) ||
+	        (size_t)snprintf(command, sizeof(command), "list table %s %s", family, name) >= sizeof(command))
+		return 0;
+	r = list_json(ctx, command, NFT_CTX_OUTPUT_TERSE, &listing);
+	if (r < 0)
+		return 0; /* gone since, or beyond this version of the library: nothing to say about it */
+	r = kernel_parse_nat_rules(listing, findings);
+	json_decref(listing);
+	return r;
+}
+
+static int find_foreign(struct nft_ctx *ctx, json_t *findings, json_t *nat_tables)
+{
+	json_t *listing, *table;
+	size_t i;
+	int r = list_json(ctx, "list chains", NFT_CTX_OUTPUT_TERSE, &listing);
+
+	if (r < 0)
+		return r;
+	r = kernel_parse_chains(listing, findings, nat_tables);
+	json_decref(listing);
+	json_array_foreach(nat_tables, i, table)
+	{
+		if (r == 0)
+			r = read_nat_table(ctx, table, findings);
+	}
+	return r;
+}
+
+static int nft_foreign(struct kernel *kernel, json_t **ret)
+{
+	json_t *findings = json_array(), *nat_tables = json_array();
+	int r = findings && nat_tables ? find_foreign(ctx_of(kernel), findings, nat_tables) : -ENOMEM;
+
+	json_decref(nat_tables);
+	if (r < 0)
+		json_decref(findings);
+	else
+		*ret = findings;
+	return r;
+}
+
+static int nft_counters(struct kernel *kernel, json_t **ret)
+{
+	json_t *listing;
+	int r = table_exists(ctx_of(kernel));
+
+	if (r == 0)
+		return (*ret = json_object()) ? 0 : -ENOMEM;
+	if (r > 0)
+		r = list_json(ctx_of(kernel), "list counters table inet " NFT_TABLE, 0, &listing);
+	if (r < 0)
+		return r;
+	r = kernel_parse_counters(listing, ret);
+	json_decref(listing);
+	return r;
+}
+
+static int nft_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
+{
+	(void)kernel;
+	return kernel_route_apply(params, ret_changed);
+}
+
+static int nft_cleanup(struct kernel *kernel)
+{
+	unsigned changed;
+	int routes = kernel_route_apply(NULL, &changed), r;
+
+	/* "add" first: deleting what does not exist is an error to nft. */
+	r = transact(ctx_of(kernel), "add table inet " NFT_TABLE "\ndelete table inet " NFT_TABLE "\n", NULL);
+	return r < 0 ? r : routes;
+}
+
+static void nft_free(struct kernel *kernel)
+{
+	nft_ctx_free(ctx_of(kernel));
+	free(kernel);
+}
+
+static const struct kernel_ops nft_ops = {
+	.check = nft_check,
+	.commit = nft_commit,
+	.read = nft_read,
+	.list = nft_list,
+	.foreign = nft_foreign,
+	.counters = nft_counters,
+	.route_sync = nft_route_sync,
+	.cleanup = nft_cleanup,
+	.free = nft_free,
+};
+
+int kernel_open(struct kernel **ret)
+{
+	struct nft_kernel *kernel = calloc(1, sizeof(*kernel));
+
+	if (!kernel)
+		return -ENOMEM;
+	kernel->kernel.ops = &nft_ops;
+	kernel->ctx = nft_ctx_new(NFT_CTX_DEFAULT);
+	if (!kernel->ctx || nft_ctx_buffer_output(kernel->ctx) || nft_ctx_buffer_error(kernel->ctx)) {
+		if (kernel->ctx)
+			nft_ctx_free(kernel->ctx);
+		free(kernel);
+		return -ENOMEM;
+	}
+	*ret = &kernel->kernel;
+	return 0;
+}

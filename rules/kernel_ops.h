@@ -1,0 +1,40 @@
+/*
+ * What stands behind kernel.h: the two implementations' tables of functions,
+ * and the pieces that the real one is made of. Private to kernel*.c.
+ */
+#ifndef GW_RULES_KERNEL_OPS_H
+#define GW_RULES_KERNEL_OPS_H
+
+#include "rules/kernel.h"
+
+struct kernel_ops {
+	int (*check)(struct kernel *kernel, const char *text, char **ret_error);
+	int (*commit)(struct kernel *kernel, const char *text, char **ret_error);
+	int (*read)(struct kernel *kernel, struct kernel_state *ret);
+	int (*list)(struct kernel *kernel, char **ret_text);
+	int (*foreign)(struct kernel *kernel, json_t **ret);
+	int (*counters)(struct kernel *kernel, json_t **ret);
+	int (*route_sync)(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
+	int (*cleanup)(struct kernel *kernel);
+	void (*free)(struct kernel *kernel);
+};
+
+/* Head of both implementations. */
+struct kernel {
+	const struct kernel_ops *ops;
+};
+
+/* nft's JSON listing of our table to a state (which must be zeroed). -EBADMSG if it is no such listing. A table of
+ * another layout is not an error: compatible stays false. */
+int kernel_parse_table(json_t *listing, struct kernel_state *ret);
+/* From a JSON listing of all chains and of the tables with nat postrouting chains: what interferes; appends to
+ * findings. */
+int kernel_parse_chains(json_t *listing, json_t *findings, json_t *nat_tables);
+int kernel_parse_nat_rules(json_t *listing, json_t *findings);
+/* The named counters of a listing, {"name": {"packets", "bytes"}}. */
+int kernel_parse_counters(json_t *listing, json_t **ret);
+
+/* Makes our rules and routes what params say, or (params NULL) removes them all. */
+int kernel_route_apply(const struct route_params *params, unsigned *ret_changed);
+
+#endif

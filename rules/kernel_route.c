@@ -1,0 +1,384 @@
+/*
+ * Policy routing of our own: rules and routes with our protocol number, both
+ * families, through libmnl, the only file that includes it.
+ *
+ * Theory of operation: marked packets must be delivered locally although their
+ * destination is not ours. Three rules, P being the configured priority:
+ *
+ *   P:   fwmark M/MASK iif lo goto P+2
+ *   P+1: fwmark M/MASK lookup T               T: local default dev lo
+ *   P+2: nop
+ *
+ * The first one is for the reverse-path check: with src_valid_mark=1 (wg-quick
+ * and Tailscale set it) the kernel looks up the route back to the source with
+ * the packet's mark and iif lo; if that ended in T, every source would look
+ * like one of our own addresses and the packet would be dropped as martian.
+ *
+ * A sync dumps what carries our protocol number, keeps one of each object that
+ * is exactly as wanted, deletes the rest by sending the dumped message back,
+ * and adds what is missing. Nothing without our protocol number is looked at.
+ */
+#include "rules/kernel.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/fib_rules.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rules/kernel_ops.h"
+
+/* Marks rules and routes as ours; not in anybody's rt_protos that we know of. */
+#define OUR_PROTOCOL 103
+
+#define RULES 3
+
+/* Rules are found in order of priority, so the order of adding matters only to packets on the way: the target of the
+ * jump first, the look-up last. */
+static const unsigned rule_order[RULES] = { 2, 0, 1 };
+
+struct message {
+	struct message *next;
+	struct nlmsghdr header; /* and the rest of the message behind it */
+};
+
+struct dump {
+	struct message *first, **last;
+};
+
+static void dump_clear(struct dump *dump)
+{
+	for (struct message *message = dump->first, *next; message; message = next) {
+		next = message->next;
+		free(message);
+	}
+}
+
+static int keep_message(const struct nlmsghdr *header, void *data)
+{
+	struct dump *dump = data;
+	struct message *message = malloc(sizeof(*message) + header->nlmsg_len);
+
+	if (!message) {
+		errno = ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	message->next = NULL;
+	memcpy(&message->header, header, header->nlmsg_len);
+	*dump->last = message;
+	dump->last = &message->next;
+	return MNL_CB_OK;
+}
+
+/* Sends a request and takes in its answers up to the acknowledgement or the end of the dump. */
+static int talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t callback, void *data)
+{
+	static unsigned sequence;
+	char buffer[32768] __attribute__((aligned(NLMSG_ALIGNTO)));
+	int r = MNL_CB_OK;
+
+	request->nlmsg_seq = ++sequence;
+	request->nlmsg_pid = 0;
+	if (mnl_socket_sendto(socket, request, request->nlmsg_len) < 0)
+		return -errno;
+	while (r > MNL_CB_STOP) {
+		ssize_t n = mnl_socket_recvfrom(socket, buffer, sizeof(buffer));
+
+		if (n < 0)
+			return -errno;
+		r = mnl_cb_run(buffer, (size_t)n, request->nlmsg_seq, mnl_socket_get_portid(socket), callback, data);
+		if (r < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family, struct dump *dump)
+{
+	char buffer[256] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct rtmsg *head;
+
+	request->nlmsg_type = type;
+	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	/* Both heads have 12 bytes and begin with the family. */
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->rtm_family = family;
+	/* With strict checking the kernel filters by protocol: a full routing table need not come through here. */
+	if (type == RTM_GETROUTE)
+		head->rtm_protocol = OUR_PROTOCOL;
+	dump->last = &dump->first;
+	return talk(socket, request, keep_message, dump);
+}
+
+/* Deletes exactly what was dumped. */
+static int delete_object(struct mnl_socket *socket, struct nlmsghdr *dumped, uint16_t type)
+{
+	int r;
+
+	dumped->nlmsg_type = type;
+	dumped->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	r = talk(socket, dumped, NULL, NULL);
+	return r == -ENOENT || r == -ESRCH ? 0 : r;
+}
+
+/* Rules. */
+
+struct rule {
+	uint8_t action;
+	uint32_t priority, mark, mask, table, target;
+	bool from_lo;
+	bool other; /* it has a selector that none of ours has */
+	uint8_t protocol;
+};
+
+static void wanted_rule(const struct route_params *params, unsigned i, struct rule *ret)
+{
+	*ret = (struct rule){ .priority = params->priority + i, .protocol = OUR_PROTOCOL, .action = FR_ACT_NOP };
+	if (i == 2)
+		return;
+	ret->mark = params->mark;
+	ret->mask = params->mark_mask;
+	ret->action = i == 0 ? FR_ACT_GOTO : FR_ACT_TO_TBL;
+	ret->from_lo = i == 0;
+	ret->target = i == 0 ? params->priority + 2 : 0;
+	ret->table = i == 0 ? 0 : params->table;
+}
+
+static int take_rule_attribute(const struct nlattr *attribute, void *data)
+{
+	struct rule *rule = data;
+
+	switch (mnl_attr_get_type(attribute)) {
+	case FRA_PRIORITY:
+		rule->priority = mnl_attr_get_u32(attribute);
+		break;
+	case FRA_FWMARK:
+		rule->mark = mnl_attr_get_u32(attribute);
+		break;
+	case FRA_FWMASK:
+		rule->mask = mnl_attr_get_u32(attribute);
+		break;
+	case FRA_TABLE:
+		rule->table = mnl_attr_get_u32(attribute);
+		break;
+	case FRA_GOTO:
+		rule->target = mnl_attr_get_u32(attribute);
+		break;
+	case FRA_PROTOCOL:
+		rule->protocol = mnl_attr_get_u8(attribute);
+		break;
+	case FRA_IIFNAME:
+		rule->from_lo = strcmp(mnl_attr_get_str(attribute), "lo") == 0;
+		rule->other |= !rule->from_lo;
+		break;
+	case FRA_SUPPRESS_PREFIXLEN:
+	case FRA_SUPPRESS_IFGROUP:
+		rule->other |= mnl_attr_get_u32(attribute) != UINT32_MAX;
+		break;
+	case FRA_PAD:
+		break;
+	default:
+		rule->other = true;
+	}
+	return MNL_CB_OK;
+}
+
+static void parse_rule(const struct nlmsghdr *message, struct rule *ret)
+{
+	const struct fib_rule_hdr *head = mnl_nlmsg_get_payload(message);
+
+	*ret = (struct rule){ .action = head->action, .table = head->table };
+	ret->other = head->src_len || head->dst_len || head->tos || (head->flags & FIB_RULE_INVERT);
+	mnl_attr_parse(message, sizeof(*head), take_rule_attribute, ret);
+	/* A mask without a mark is how the kernel tells "no mark". */
+	if (ret->mark == 0 && ret->mask == UINT32_MAX)
+		ret->mask = 0;
+}
+
+static bool same_rule(const struct rule *a, const struct rule *b)
+{
+	return a->action == b->action && a->priority == b->priority && a->mark == b->mark && a->mask == b->mask &&
+	       a->table == b->table && a->target == b->target && a->from_lo == b->from_lo && a->other == b->other;
+}
+
+static int add_rule(struct mnl_socket *socket, uint8_t family, const struct rule *rule)
+{
+	char buffer[512] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct fib_rule_hdr *head;
+
+	request->nlmsg_type = RTM_NEWRULE;
+	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->family = family;
+	head->action = rule->action;
+	mnl_attr_put_u32(request, FRA_PRIORITY, rule->priority);
+	mnl_attr_put_u8(request, FRA_PROTOCOL, OUR_PROTOCOL);
+	if (rule->mask) {
+		mnl_attr_put_u32(request, FRA_FWMARK, rule->mark);
+		mnl_attr_put_u32(request, FRA_FWMASK, rule->mask);
+	}
+	if (rule->from_lo)
+		mnl_attr_put_strz(request, FRA_IIFNAME, "lo");
+	if (rule->target)
+		mnl_attr_put_u32(request, FRA_GOTO, rule->target);
+	if (rule->table)
+		mnl_attr_put_u32(request, FRA_TABLE, rule->table);
+	return talk(socket, request, NULL, NULL);
+}
+
+/* Whether a dumped rule is one of those wanted, and the first of its kind. */
+static bool keep_rule(const struct rule *rule, const struct route_params *params, bool found[RULES])
+{
+	for (unsigned i = 0; params && i < RULES; i++) {
+		struct rule wanted;
+
+		wanted_rule(params, i, &wanted);
+		if (found[i] || !same_rule(rule, &wanted))
+			continue;
+		found[i] = true;
+		return true;
+	}
+	return false;
+}
+
+static int sync_rules(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned *changed)
+{
+	_cleanup_(dump_clear) struct dump dump = { 0 };
+	bool found[RULES] = { false };
+	struct rule rule;
+	int r = dump_objects(socket, RTM_GETRULE, family, &dump);
+
+	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
+		parse_rule(&message->header, &rule);
+		if (rule.protocol != OUR_PROTOCOL || keep_rule(&rule, params, found))
+			continue;
+		r = delete_object(socket, &message->header, RTM_DELRULE);
+		++*changed;
+	}
+	for (unsigned i = 0; params && r == 0 && i < RULES; i++) {
+		if (found[rule_order[i]])
+			continue;
+		wanted_rule(params, rule_order[i], &rule);
+		r = add_rule(socket, family, &rule);
+		++*changed;
+	}
+	return r;
+}
+
+/* Routes. */
+
+struct route {
+	uint32_t table, device;
+	bool other; /* it has an attribute that ours has not */
+};
+
+static int take_route_attribute(const struct nlattr *attribute, void *data)
+{
+	struct route *route = data;
+
+	switch (mnl_attr_get_type(attribute)) {
+	case RTA_TABLE:
+		route->table = mnl_attr_get_u32(attribute);
+		break;
+	case RTA_OIF:
+		route->device = mnl_attr_get_u32(attribute);
+		break;
+	case RTA_GATEWAY:
+	case RTA_VIA:
+	case RTA_MULTIPATH:
+	case RTA_PREFSRC:
+		route->other = true;
+		break;
+	default:
+		break;
+	}
+	return MNL_CB_OK;
+}
+
+static bool is_wanted_route(const struct nlmsghdr *message, const struct route_params *params, unsigned lo)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(message);
+	struct route route = { .table = head->rtm_table };
+
+	mnl_attr_parse(message, sizeof(*head), take_route_attribute, &route);
+	return params && head->rtm_type == RTN_LOCAL && head->rtm_dst_len == 0 && head->rtm_src_len == 0 &&
+	       head->rtm_tos == 0 && route.table == params->table && route.device == lo && !route.other;
+}
+
+static int add_route(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned lo)
+{
+	char buffer[512] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct rtmsg *head;
+
+	request->nlmsg_type = RTM_NEWROUTE;
+	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->rtm_family = family;
+	head->rtm_table = RT_TABLE_UNSPEC;
+	head->rtm_protocol = OUR_PROTOCOL;
+	head->rtm_scope = family == AF_INET ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
+	head->rtm_type = RTN_LOCAL;
+	mnl_attr_put_u32(request, RTA_TABLE, params->table);
+	mnl_attr_put_u32(request, RTA_OIF, lo);
+	return talk(socket, request, NULL, NULL);
+}
+
+static int sync_routes(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned *changed)
+{
+	_cleanup_(dump_clear) struct dump dump = { 0 };
+	unsigned lo = if_nametoindex("lo");
+	bool found = false;
+	int r = lo ? dump_objects(socket, RTM_GETROUTE, family, &dump) : -ENODEV;
+
+	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
+		const struct rtmsg *head = mnl_nlmsg_get_payload(&message->header);
+
+		if (head->rtm_protocol != OUR_PROTOCOL)
+			continue;
+		if (!found && is_wanted_route(&message->header, params, lo)) {
+			found = true;
+			continue;
+		}
+		r = delete_object(socket, &message->header, RTM_DELROUTE);
+		++*changed;
+	}
+	if (params && r == 0 && !found) {
+		r = add_route(socket, family, params, lo);
+		++*changed;
+	}
+	return r;
+}
+
+static int sync_family(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned *changed)
+{
+	int r;
+
+	/* A route that no rule leads to does nothing; a rule that leads to an empty table does not either. */
+	r = sync_routes(socket, family, params, changed);
+	return r < 0 ? r : sync_rules(socket, family, params, changed);
+}
+
+int kernel_route_apply(const struct route_params *params, unsigned *ret_changed)
+{
+	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	unsigned changed = 0;
+	int r, one = 1;
+
+	if (!socket)
+		return -errno;
+	r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
+	(void)mnl_socket_setsockopt(socket, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
+	if (r == 0)
+		r = sync_family(socket, AF_INET, params, &changed);
+	if (r == 0)
+		r = sync_family(socket, AF_INET6, params, &changed);
+	mnl_socket_close(socket);
+	if (r == 0)
+		*ret_changed = changed;
+	return r;
+}
