@@ -121,7 +121,10 @@ class Gateway:
 
     def run_once(self, *args, timeout=60):
         """Runs the daemon with arguments that make it end (--check, --cleanup)."""
-        return self.lab.gateway.run(*self.command(*args), check=False, timeout=timeout, env=self.environment())
+        done = self.lab.gateway.run(*self.command(*args), check=False, timeout=timeout, env=self.environment())
+        if SANITIZER.search(done.stderr):
+            raise SanitizerReport(done.stderr[:6000])
+        return done
 
     def stop(self, seconds=15):
         """An orderly stop; returns the exit code."""
