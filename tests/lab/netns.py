@@ -74,7 +74,7 @@ class Namespace:
     @contextmanager
     def entered(self):
         """This thread is in the namespace for the time of a with block; keep it short."""
-        with _entering, open(f"/proc/thread-self/ns/net", "rb") as home:
+        with _entering, open("/proc/thread-self/ns/net", "rb") as home:
             with open(f"/run/netns/{self.name}", "rb") as there:
                 _setns(there.fileno())
             try:

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from lab import servers, traffic
-from lab.netns import CommandFailed
 from lab.process import wait_for
 
 FAR_PORT = 9100
