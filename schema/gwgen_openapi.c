@@ -9,6 +9,9 @@
 
 #define NAME_PATTERN "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 #define PROBLEM      "application/problem+json"
+/* As webapi/rest.h has them; a test of the API asks for a page of each size. */
+#define PAGE_MAX     1000
+#define PAGE_DEFAULT 100
 #define MERGE_PATCH  "application/merge-patch+json"
 
 /* Which document of a resource a schema describes. */
@@ -151,10 +154,14 @@ static json_t *resource_schema(const struct resource *resource, enum shape shape
 
 static json_t *list_schema(const struct resource *resource)
 {
-	return json_pack("{s:s, s:[s,s], s:{s:{s:s, s:o}, s:{s:[s,s], s:s}}}", "type", "object", "required", "items",
-	        "next", "properties", "items", "type", "array", "items", component("schemas", resource->name, ""),
-	        "next", "type", "string", "null", "description",
+	json_t *items = json_pack("{s:s, s:o}", "type", "array", "items", component("schemas", resource->name, ""));
+	json_t *next = json_pack("{s:[s,s], s:s}", "type", "string", "null", "description",
 	        "Give it as `after` for the next page; null on the last page.");
+	json_t *total = json_pack("{s:s, s:i, s:s}", "type", "integer", "minimum", 0, "description",
+	        "How many there are on all pages, after the filter.");
+
+	return json_pack("{s:s, s:[s,s,s], s:{s:o, s:o, s:o}}", "type", "object", "required", "items", "next", "total",
+	        "properties", "items", gwgen_need(items), "next", gwgen_need(next), "total", gwgen_need(total));
 }
 
 static json_t *problem_schema(void)
@@ -195,6 +202,11 @@ static json_t *schemas(void)
 
 /* ---- parameters, headers, responses ---- */
 
+static json_t *text(void)
+{
+	return json_pack("{s:s}", "type", "string");
+}
+
 static json_t *parameter(const char *name, const char *in, json_t *schema, const char *doc)
 {
 	return json_pack("{s:s, s:s, s:b, s:o, s:s}", "name", name, "in", in, "required", strcmp(in, "path") == 0,
@@ -206,11 +218,6 @@ static json_t *name_schema(void)
 	return json_pack("{s:s, s:s}", "type", "string", "pattern", NAME_PATTERN);
 }
 
-static json_t *text(void)
-{
-	return json_pack("{s:s}", "type", "string");
-}
-
 static json_t *parameters(void)
 {
 	json_t *all = gwgen_need(json_object());
@@ -218,10 +225,13 @@ static json_t *parameters(void)
 	set(all, "name", parameter("name", "path", name_schema(), "Name of the resource."));
 	set(all, "limit",
 	        parameter("limit", "query",
-	                json_pack("{s:s, s:i, s:i}", "type", "integer", "minimum", 1, "maximum", 1000),
+	                json_pack("{s:s, s:i, s:i, s:i}", "type", "integer", "minimum", 1, "maximum", PAGE_MAX,
+	                        "default", PAGE_DEFAULT),
 	                "Most items in the answer."));
 	set(all, "after", parameter("after", "query", name_schema(), "Only items with greater names."));
-	set(all, "by_name", parameter("name", "query", name_schema(), "Only the item of this name."));
+	set(all, "by_name",
+	        parameter("name", "query", text(),
+	                "Only the item of this name, or with `*` at its end those that begin so."));
 	set(all, "if_match", parameter("If-Match", "header", text(), "ETag the resource must still have, else 412."));
 	set(all, "if_none_match",
 	        parameter("If-None-Match", "header", text(), "`*`: the resource must not exist, else 412."));
@@ -403,9 +413,12 @@ static json_t *paths(void)
 	system_path(all, "/healthz", "healthz", "Whether the daemon answers; no authentication.", "text/plain");
 	system_path(all, "/readyz", "readyz", "200 when every plane has applied the configuration, else 503.",
 	        "text/plain");
+	op = json_object_get(json_object_get(all, "/readyz"), "get");
+	answers_with(op, "503", response("Not yet.", "text/plain", text(), NULL));
 	op = json_object_get(json_object_get(all, "/api/v1/ruleset"), "get");
-	desired = parameter("format", "query", json_pack("{s:s, s:[s]}", "type", "string", "enum", "desired"),
-	        "`desired`: as rendered from the configuration instead of as read from the kernel.");
+	desired = parameter("format", "query",
+	        json_pack("{s:s, s:[s,s], s:s}", "type", "string", "enum", "applied", "desired", "default", "applied"),
+	        "As read from the kernel, or as rendered from the configuration.");
 	set(op, "parameters", json_pack("[o]", gwgen_need(desired)));
 	return all;
 }
