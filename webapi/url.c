@@ -110,7 +110,8 @@ int url_parse_query(const char *query, const char *const *known, size_t n_known,
 	int r = 0;
 	size_t before = errs->n + errs->dropped;
 
-	memset(values, 0, n_known * sizeof(*values));
+	for (size_t i = 0; i < n_known; i++)
+		values[i] = NULL;
 	while (*query && !r) {
 		size_t length = strcspn(query, "&");
 
