@@ -1,0 +1,442 @@
+/* Documents to rows: each field at and beyond its bounds (from the tables), whole documents, patches, round trips. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "schema/decode.h"
+#include "schema/encode.h"
+#include "tests/unit/generate.h"
+
+static json_t *parse(const char *text)
+{
+	json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
+
+	assert_non_null(value);
+	return value;
+}
+
+/* A document that is taken as it is: the fields that have no default. */
+static json_t *least_document(const struct resource *resource)
+{
+	json_t *object = json_object();
+
+	for (size_t i = 0; i < resource->n_fields; i++)
+		if (field_required(&resource->fields[i]))
+			json_object_set_new(object, resource->fields[i].member,
+				json_string(resource->fields[i].kind == FIELD_NAME ? "a-name" : "192.0.2.1"));
+	return object;
+}
+
+/* Decodes; expects the fault `code` at `pointer` and no other, or none if code is NULL. Consumes the object. */
+static void expect_only(enum resource_id id, json_t *object, const char *code, const char *pointer)
+{
+	struct errs errs = { 0 };
+	struct row *row = NULL;
+	int r = decode_row(resource_get(id), object, NULL, &errs, &row);
+
+	if (!code && errs.n)
+		fail_msg("refused: %s %s %s", errs.items[0].pointer, errs.items[0].code, errs.items[0].detail);
+	assert_int_equal(r, code ? -EINVAL : 0);
+	assert_int_equal(errs.n, code ? 1 : 0);
+	if (code) {
+		assert_string_equal(errs.items[0].code, code);
+		assert_string_equal(errs.items[0].pointer, pointer);
+		assert_true(strlen(errs.items[0].detail) > 0);
+		assert_null(row);
+	}
+	errs_clear(&errs);
+	row_unref(row);
+	json_decref(object);
+}
+
+/* One field set to a value in an otherwise good document. */
+static void field_takes(const struct resource *resource, const struct field *field, json_t *value, const char *code)
+{
+	json_t *object = least_document(resource);
+	char pointer[VALUE_POINTER_MAX];
+
+	value_pointer(pointer, "", field->member);
+	json_object_set_new(object, field->member, value);
+	expect_only(resource->id, object, code, pointer);
+}
+
+static void listener_takes(const char *listener_member, const char *json, const char *code, const char *pointer)
+{
+	json_t *object = least_document(resource_get(RESOURCE_LISTENER));
+
+	json_object_set_new(object, listener_member, parse(json));
+	expect_only(RESOURCE_LISTENER, object, code, pointer);
+}
+
+static json_t *long_text(int64_t length)
+{
+	char *text = malloc((size_t)length + 1);
+	json_t *value;
+
+	memset(text, 'a', (size_t)length);
+	text[length] = '\0';
+	value = json_string(text);
+	free(text);
+	return value;
+}
+
+/* `n` different items of a list or children. */
+static json_t *long_list(const struct field *field, int64_t n)
+{
+	json_t *array = json_array();
+
+	for (int64_t i = 0; i < n; i++) {
+		if (field->kind == FIELD_CHILDREN)
+			json_array_append_new(array,
+				json_pack("{s:o}", "address",
+					json_sprintf("10.0.%d.%d", (int)(i / 256), (int)(i % 256))));
+		else if (field->item == ITEM_INTERFACE)
+			json_array_append_new(array, json_sprintf("eth%d", (int)i));
+		else if (field->item == ITEM_PORTS)
+			json_array_append_new(array, json_sprintf("%d", (int)i + 1));
+		else
+			json_array_append_new(array, json_sprintf("10.0.0.%d", (int)i));
+	}
+	return array;
+}
+
+static void bounds_of(const struct resource *resource, const struct field *field)
+{
+	switch (field->kind) {
+	case FIELD_NAME:
+		field_takes(resource, field, long_text(field->max + 1), "too_long");
+		field_takes(resource, field, json_string(""), "bad_name");
+		field_takes(resource, field, json_string("Upper"), "bad_name");
+		field_takes(resource, field, long_text(field->max), NULL);
+		return;
+	case FIELD_TEXT:
+		field_takes(resource, field, long_text(field->max + 1), "too_long");
+		field_takes(resource, field, json_string("line\nbreak"), "bad_value");
+		field_takes(resource, field, json_string("\xc2\x85"), "bad_value");
+		field_takes(resource, field, json_stringn("a\0b", 3), "bad_value");
+		field_takes(resource, field, json_string("\xf0\x9f\x98\x80"), NULL);
+		field_takes(resource, field, long_text(field->max), NULL);
+		return;
+	case FIELD_INT:
+		field_takes(resource, field, json_integer(field->min - 1), "out_of_range");
+		field_takes(resource, field, json_integer(field->max + 1), "out_of_range");
+		field_takes(resource, field, json_integer(INT64_MIN), "out_of_range");
+		field_takes(resource, field, json_real(1.0), "wrong_type");
+		field_takes(resource, field, json_string("1"), "wrong_type");
+		field_takes(resource, field, json_integer(field->min), NULL);
+		field_takes(resource, field, json_integer(field->max), NULL);
+		return;
+	case FIELD_ENUM:
+		field_takes(resource, field, json_string(""), "bad_value");
+		field_takes(resource, field, json_string("TCP"), "bad_value");
+		field_takes(resource, field, json_integer(0), "wrong_type");
+		field_takes(resource, field, json_string(field->words[field->initial]), NULL);
+		return;
+	case FIELD_BOOL:
+		field_takes(resource, field, json_integer(1), "wrong_type");
+		field_takes(resource, field, json_string("true"), "wrong_type");
+		field_takes(resource, field, json_false(), NULL);
+		return;
+	case FIELD_REF:
+		field_takes(resource, field, json_string("not a name"), "bad_name");
+		field_takes(resource, field, json_false(), "wrong_type");
+		field_takes(resource, field, json_null(), NULL);
+		field_takes(resource, field, json_string("pool"), NULL);
+		return;
+	case FIELD_LIST:
+	case FIELD_CHILDREN:
+		field_takes(resource, field, long_list(field, field->max + 1), "too_many_items");
+		field_takes(resource, field, json_string("x"), "wrong_type");
+		field_takes(resource, field, json_object(), "wrong_type");
+		field_takes(resource, field, long_list(field, field->max), NULL);
+		return;
+	case FIELD_ADDRESS:
+		field_takes(resource, field, json_string("server.example"), "bad_value");
+		field_takes(resource, field, json_string(""), "bad_value");
+		field_takes(resource, field, json_string("192.0.2.1/32"), "bad_value");
+		field_takes(resource, field, json_string("0.0.0.0"), "bad_value");
+		field_takes(resource, field, json_string("::"), "bad_value");
+		field_takes(resource, field, json_string("224.0.0.1"), "bad_value");
+		field_takes(resource, field, json_string("ff02::1"), "bad_value");
+		field_takes(resource, field, json_string("fe80::1"), "bad_value");
+		field_takes(resource, field, json_string("fe80::1%eth0"), "bad_value");
+		field_takes(resource, field, json_string("::ffff:192.0.2.1"), "bad_value");
+		field_takes(resource, field, json_string("2001:DB8::1"), NULL);
+		return;
+	case FIELD_KINDS:
+		return;
+	}
+}
+
+static void test_bounds(void **state)
+{
+	(void)state;
+	for (enum resource_id i = 0; i < RESOURCES; i++) {
+		const struct resource *resource = resource_get(i);
+
+		expect_only(i, least_document(resource), NULL, NULL);
+		for (size_t j = 0; j < resource->n_fields; j++) {
+			const struct field *field = &resource->fields[j];
+
+			if (field->kind != FIELD_REF)
+				field_takes(resource, field, json_null(), "wrong_type");
+			bounds_of(resource, field);
+		}
+	}
+}
+
+static void test_prefixes(void **state)
+{
+	(void)state;
+	listener_takes("sources", "[1]", "wrong_type", "/sources/0");
+	listener_takes("sources", "[\"10.0.0.1/24\"]", "host_bits", "/sources/0");
+	listener_takes("sources", "[\"10.0.0.0/33\"]", "bad_value", "/sources/0");
+	listener_takes("sources", "[\"10.0.0.9-10.0.0.1\"]", "bad_value", "/sources/0");
+	listener_takes("sources", "[\"10.0.0.1-::1\"]", "bad_value", "/sources/0");
+	listener_takes("sources", "[\"10.0.0.0/24-10.0.1.0/24\"]", "bad_value", "/sources/0");
+	listener_takes("sources", "[\"10.0.0.1 \"]", "bad_value", "/sources/0");
+	listener_takes("sources", "[\"::ffff:10.0.0.0/104\"]", "bad_value", "/sources/0");
+	listener_takes("sources", "[\"::1\", \"0:0::1\"]", "duplicate_item", "/sources/1");
+	listener_takes("sources", "[\"10.0.0.0/31\", \"10.0.0.0-10.0.0.1\"]", "duplicate_item", "/sources/1");
+	listener_takes("sources", "[\"0.0.0.0/0\", \"::/0\"]", NULL, NULL);
+	listener_takes("interfaces", "[\"eth0; drop\"]", "bad_value", "/interfaces/0");
+	listener_takes("interfaces", "[\"..\"]", "bad_value", "/interfaces/0");
+	listener_takes("interfaces", "[\"eth0:1\"]", "bad_value", "/interfaces/0");
+	listener_takes("interfaces", "[\"\"]", "bad_value", "/interfaces/0");
+	listener_takes("interfaces", "[\"abcdefghijklmnop\"]", "too_long", "/interfaces/0");
+	listener_takes("interfaces", "[\"abcdefghijklmno\"]", NULL, NULL);
+	listener_takes("ports", "[443]", "wrong_type", "/ports/0");
+	listener_takes("ports", "[\"0\"]", "bad_value", "/ports/0");
+	listener_takes("ports", "[\"65536\"]", "bad_value", "/ports/0");
+	listener_takes("ports", "[\"90-80\"]", "bad_value", "/ports/0");
+	listener_takes("ports", "[\"80\", \"80-80\"]", "duplicate_item", "/ports/1");
+}
+
+static void test_hint_names_the_prefix(void **state)
+{
+	struct errs errs = { 0 };
+	char text[VALUE_TEXT_MAX];
+
+	(void)state;
+	assert_int_equal(value_item(ITEM_PREFIX, "10.1.2.3/8", text, "", &errs), -EINVAL);
+	assert_non_null(strstr(errs.items[0].detail, "10.0.0.0/8"));
+	errs_clear(&errs);
+	assert_int_equal(value_item(ITEM_PREFIX, "10.0.0.0-10.0.0.255", text, "", &errs), 0);
+	assert_string_equal(text, "10.0.0.0/24");
+	assert_int_equal(value_item(ITEM_PREFIX, "10.0.0.1-10.0.0.2", text, "", &errs), 0);
+	assert_string_equal(text, "10.0.0.1-10.0.0.2");
+	assert_int_equal(value_item(ITEM_PREFIX, "2001:DB8:0::1/128", text, "", &errs), 0);
+	assert_string_equal(text, "2001:db8::1");
+	assert_int_equal(value_item(ITEM_PORTS, "80-80", text, "", &errs), 0);
+	assert_string_equal(text, "80");
+	errs_clear(&errs);
+}
+
+static void expect_document(enum resource_id id, const char *text, const char *code, const char *pointer)
+{
+	expect_only(id, parse(text), code, pointer);
+}
+
+static void test_documents(void **state)
+{
+	(void)state;
+	expect_document(RESOURCE_LISTENER, "{}", "required", "/name");
+	expect_document(RESOURCE_LISTENER, "[]", "wrong_type", "");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"port\":1}", "unknown_key", "/port");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"a/b~c\":1}", "unknown_key", "/a~1b~0c");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"a\",\"targets\":[{}]}", "required", "/targets/0/address");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"a\",\"targets\":[7]}", "wrong_type", "/targets/0");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"a\",\"targets\":[{\"address\":\"10.0.0.1\",\"x\":1}]}",
+		"unknown_key", "/targets/0/x");
+	expect_document(RESOURCE_UPSTREAM,
+		"{\"name\":\"a\",\"targets\":[{\"address\":\"::1:2\",\"port\":5},{\"address\":\"0::1:2\",\"port\":5}]}",
+		"duplicate_item", "/targets");
+	expect_document(RESOURCE_UPSTREAM,
+		"{\"name\":\"a\",\"targets\":[{\"address\":\"::1:2\",\"port\":5},{\"address\":\"::1:2\",\"port\":6}]}",
+		NULL, NULL);
+}
+
+static void test_rules(void **state)
+{
+	(void)state;
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\"}", "not_supported", "/protocol");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"drop\"}", NULL, NULL);
+	/* A faulty action says nothing about the protocol. */
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"?\"}", "bad_value", "/action");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"upstream\":\"u\"}", "not_applicable",
+		"/upstream");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"sources\":[\"10.0.0.1\"],\"destinations\":[\"::1\"]}",
+		"family_mismatch", "/sources");
+	expect_document(RESOURCE_LISTENER,
+		"{\"name\":\"a\",\"sources\":[\"10.0.0.1\",\"::2\"],\"destinations\":[\"::1\"]}", NULL, NULL);
+}
+
+static void test_all_faults_at_once(void **state)
+{
+	static const char *const pointers[] = { "/x", "/name", "/enabled", "/comment", "/ports/0", "/ports/2",
+		"/priority" };
+	json_t *object = parse("{\"priority\":-1,\"x\":0,\"ports\":[\"x\",\"1\",\"1\"],\"comment\":7,\"enabled\":\"\"}");
+	struct errs errs = { 0 };
+	struct row *row = NULL;
+
+	(void)state;
+	assert_int_equal(decode_row(resource_get(RESOURCE_LISTENER), object, NULL, &errs, &row), -EINVAL);
+	assert_int_equal(errs.n, ARRAY_SIZE(pointers));
+	for (size_t i = 0; i < errs.n; i++)
+		assert_string_equal(errs.items[i].pointer, pointers[i]);
+	errs_clear(&errs);
+	json_decref(object);
+}
+
+static void test_name_of_path(void **state)
+{
+	const struct resource *resource = resource_get(RESOURCE_UPSTREAM);
+	json_t *object = parse("{\"name\":\"b\"}"), *empty = json_object();
+	struct errs errs = { 0 };
+	struct row *row = NULL;
+
+	(void)state;
+	assert_int_equal(decode_row(resource, object, "a", &errs, &row), -EINVAL);
+	assert_string_equal(errs.items[0].code, "name_mismatch");
+	errs_clear(&errs);
+	assert_int_equal(decode_row(resource, empty, "A", &errs, &row), -EINVAL);
+	assert_string_equal(errs.items[0].code, "bad_name");
+	errs_clear(&errs);
+	assert_int_equal(decode_row(resource, empty, "a", &errs, &row), 0);
+	assert_string_equal(row_name(row), "a");
+	row_unref(row);
+	assert_int_equal(decode_row(resource, object, "b", &errs, &row), 0);
+	row_unref(row);
+	json_decref(object);
+	json_decref(empty);
+}
+
+static void expect_parse(const char *bytes, size_t length, const char *code)
+{
+	struct errs errs = { 0 };
+	json_t *value = NULL;
+
+	assert_int_equal(decode_parse(bytes, length, &errs, &value), code ? -EBADMSG : 0);
+	if (code)
+		assert_string_equal(errs.items[0].code, code);
+	errs_clear(&errs);
+	json_decref(value);
+}
+
+#define EXPECT_PARSE(text, code) expect_parse(text, sizeof(text) - 1, code)
+
+static void test_parse(void **state)
+{
+	char deep[200000];
+
+	(void)state;
+	EXPECT_PARSE("", "malformed");
+	EXPECT_PARSE("{", "malformed");
+	EXPECT_PARSE("{} {}", "malformed");
+	EXPECT_PARSE("[]", "malformed");
+	EXPECT_PARSE("null", "malformed");
+	EXPECT_PARSE("{\"a\":1,\"a\":1}", "duplicate_key");
+	EXPECT_PARSE("{\"a\":{\"b\":1,\"b\":2}}", "duplicate_key");
+	EXPECT_PARSE("{\"a\":\"\\u0000\"}", "malformed");
+	EXPECT_PARSE("{\"a\\u0000\":1}", "malformed");
+	EXPECT_PARSE("{}\0", "malformed");
+	EXPECT_PARSE("{\"a\":\"\xff\"}", "malformed");
+	EXPECT_PARSE("{\"a\":99999999999999999999}", "malformed");
+	memset(deep, '[', sizeof(deep));
+	memcpy(deep, "{\"a\":", 5);
+	expect_parse(deep, sizeof(deep), "malformed");
+	EXPECT_PARSE("{\"a\":[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]}", "malformed"); /* 17 deep */
+	EXPECT_PARSE("{\"a\":[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]}", NULL);        /* 16 deep */
+	EXPECT_PARSE("{\"a\":\"[[[[[[[[[[[[[[[[[[[[\\\"[\"}", NULL);
+	EXPECT_PARSE("{}", NULL);
+}
+
+static void test_merge_patch(void **state)
+{
+	/* Target, patch, result: RFC 7396, appendix A, as far as both are objects. */
+	static const char *const cases[][3] = {
+		{ "{\"a\":\"b\"}", "{\"a\":\"c\"}", "{\"a\":\"c\"}" },
+		{ "{\"a\":\"b\"}", "{\"b\":\"c\"}", "{\"a\":\"b\",\"b\":\"c\"}" },
+		{ "{\"a\":\"b\"}", "{\"a\":null}", "{}" },
+		{ "{\"a\":\"b\",\"b\":\"c\"}", "{\"a\":null}", "{\"b\":\"c\"}" },
+		{ "{\"a\":[\"b\"]}", "{\"a\":\"c\"}", "{\"a\":\"c\"}" },
+		{ "{\"a\":\"c\"}", "{\"a\":[\"b\"]}", "{\"a\":[\"b\"]}" },
+		{ "{\"a\":{\"b\":\"c\"}}", "{\"a\":{\"b\":\"d\",\"c\":null}}", "{\"a\":{\"b\":\"d\"}}" },
+		{ "{\"a\":[{\"b\":\"c\"}]}", "{\"a\":[1]}", "{\"a\":[1]}" },
+		{ "{\"e\":null}", "{\"a\":1}", "{\"e\":null,\"a\":1}" },
+		{ "{}", "{\"a\":{\"bb\":{\"ccc\":null}}}", "{\"a\":{\"bb\":{}}}" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *target = parse(cases[i][0]), *patch = parse(cases[i][1]), *wanted = parse(cases[i][2]);
+
+		assert_int_equal(decode_merge_patch(target, patch), 0);
+		assert_true(json_equal(target, wanted));
+		json_decref(target);
+		json_decref(patch);
+		json_decref(wanted);
+	}
+}
+
+static void test_lists(void **state)
+{
+	struct strings list = { 0 };
+	char *text;
+
+	(void)state;
+	assert_int_equal(decode_list("[\"a\",1]", &list), -EBADMSG);
+	assert_int_equal(list.n, 0);
+	assert_int_equal(decode_list("{}", &list), -EBADMSG);
+	assert_int_equal(decode_list("nonsense", &list), -EBADMSG);
+	assert_int_equal(decode_list("[\"a\",\"b\"]", &list), 0);
+	text = encode_list(&list);
+	assert_string_equal(text, "[\"a\",\"b\"]");
+	free(text);
+	strings_clear(&list);
+}
+
+static void test_round_trip(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 300; seed++)
+		for (enum resource_id i = 0; i < RESOURCES; i++) {
+			struct row *row, *back = NULL;
+			struct errs errs = { 0 };
+			json_t *object, *again;
+
+			generate_state = seed;
+			row = generate_row(i, "some-name", "pool");
+			object = encode_row(row);
+			assert_int_equal(json_object_size(object), resource_get(i)->n_fields);
+			assert_int_equal(decode_row(resource_get(i), object, NULL, &errs, &back), 0);
+			assert_true(row_equal(row, back));
+			again = encode_row(back);
+			assert_true(json_equal(object, again));
+			json_decref(object);
+			json_decref(again);
+			row_unref(row);
+			row_unref(back);
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_prefixes),
+		cmocka_unit_test(test_hint_names_the_prefix),
+		cmocka_unit_test(test_documents),
+		cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_all_faults_at_once),
+		cmocka_unit_test(test_name_of_path),
+		cmocka_unit_test(test_parse),
+		cmocka_unit_test(test_merge_patch),
+		cmocka_unit_test(test_lists),
+		cmocka_unit_test(test_round_trip),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
