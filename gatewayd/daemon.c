@@ -96,7 +96,7 @@ static void on_worker_state(void *userdata)
 	if (worker_state(daemon->worker) == WORKER_RUNNING) {
 		daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
 		(void)apply_set_gate(daemon->apply, false);
-	} else if (!daemon->gate_timer) {
+	} else if (!daemon->gate_timer && !apply_render_params(daemon->apply)->gate_open) {
 		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
 			GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
 	}

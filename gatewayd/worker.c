@@ -124,12 +124,14 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 }
 
 /* Whatever is wrong with a relay, killing it is safe: its sockets are ours, its flows end in resets. The end of
- * the process is then noticed by on_process_end. */
+ * the process is then noticed by on_process_end. Without a reason (it has hung up, so it is most likely dead) nothing
+ * is said: on_process_end tells how it ended. */
 static void kill_relay(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
 		return;
-	log_error("killing relay %d: %s", (int)worker->pid, why);
+	if (why)
+		log_error("killing relay %d: %s", (int)worker->pid, why);
 	close_channel(worker);
 	if (pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0) < 0)
 		log_error("relay %d cannot be killed: %s", (int)worker->pid, strerror(errno));
@@ -326,7 +328,7 @@ static int receive(struct worker *worker, int timeout_ms)
 	if (r == -EAGAIN)
 		return 0;
 	if (r < 0) {
-		kill_relay(worker, r == -EPIPE ? "it has hung up" : "it sends nonsense");
+		kill_relay(worker, r == -EPIPE ? NULL : "it sends nonsense");
 		return r;
 	}
 	handle(worker, &message, fd);

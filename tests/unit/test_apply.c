@@ -1,0 +1,389 @@
+/*
+ * The apply transaction under fire: every step is made to fail on purpose, and
+ * afterwards store, model, kernel and relay must all be in the old state. The
+ * kernel is kernel_fake, the relay is played here, the store is a real one.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "gatewayd/apply.h"
+#include "gatewayd/base/log.h"
+
+/* The relay's part: remembers what it was told, and fails on request. */
+struct relay {
+	int64_t generation, prepared;
+	int prepare_result; /* what the next prepare answers */
+	bool limit_files;   /* commit makes every later write of the store fail */
+	unsigned aborts;
+};
+
+struct fixture {
+	char directory[64];
+	struct store *store;
+	struct kernel *kernel;
+	struct relay relay;
+	struct apply *apply;
+};
+
+static int relay_prepare(void *userdata, const struct plan *plan, const char **ret_reason)
+{
+	struct relay *relay = userdata;
+
+	*ret_reason = "the relay was told to refuse";
+	if (relay->prepare_result <= 0)
+		return relay->prepare_result;
+	assert_int_equal(relay->generation, plan->from_revision);
+	relay->prepared = plan->to_revision;
+	return 1;
+}
+
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void relay_commit(void *userdata, const struct plan *plan)
+{
+	struct relay *relay = userdata;
+
+	assert_int_equal(relay->prepared, plan->to_revision);
+	relay->generation = plan->to_revision;
+	relay->prepared = 0;
+	if (relay->limit_files) {
+		relay->limit_files = false;
+		limit_files(1);
+	}
+}
+
+static void relay_abort(void *userdata, const struct plan *plan)
+{
+	struct relay *relay = userdata;
+
+	assert_int_equal(relay->prepared, plan->to_revision);
+	relay->prepared = 0;
+	relay->aborts++;
+}
+
+static void open_fixture_store(struct fixture *f, struct snapshot **ret)
+{
+	_cleanup_free_ char *reason = NULL;
+	char path[96];
+
+	snprintf(path, sizeof(path), "%s/gateway.db", f->directory);
+	if (store_open(path, &reason, &f->store) < 0)
+		fail_msg("%s", reason);
+	assert_int_equal(store_load(f->store, ret), 0);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
+	_cleanup_free_ char *reason = NULL;
+	struct apply_config config = {
+		.relay = { &f->relay, relay_prepare, relay_commit, relay_abort },
+		.render = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .port_v4 = 4000, .port_v6 = 4000 },
+		.route = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .table = 100, .priority = 100 },
+	};
+
+	snprintf(f->directory, sizeof(f->directory), "/tmp/gw-apply-XXXXXX");
+	assert_non_null(mkdtemp(f->directory));
+	open_fixture_store(f, &snapshot);
+	assert_int_equal(kernel_fake_new(&f->kernel), 0);
+	config.store = f->store;
+	config.kernel = f->kernel;
+	assert_int_equal(apply_new(&config, &f->apply), 0);
+	assert_int_equal(apply_boot(f->apply, snapshot, &reason), 0);
+	f->relay.prepare_result = 1;
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const files[] = { "gateway.db", "gateway.db-wal", "gateway.db-shm" };
+	char path[96];
+
+	apply_free(f->apply);
+	kernel_free(f->kernel);
+	store_close(f->store);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		snprintf(path, sizeof(path), "%s/%s", f->directory, files[i]);
+		unlink(path);
+	}
+	rmdir(f->directory);
+	free(f);
+	return 0;
+}
+
+static struct row *make_listener(const char *name, const char *port)
+{
+	struct row *row = row_new(RESOURCE_LISTENER);
+	struct listener *listener = (struct listener *)row;
+
+	assert_non_null(row);
+	snprintf(listener->name, sizeof(listener->name), "%s", name);
+	assert_int_equal(strings_append(&listener->destinations, "10.0.0.0/24"), 0);
+	assert_int_equal(strings_append(&listener->ports, port), 0);
+	return row;
+}
+
+static int put(struct fixture *f, const char *name, const char *port, struct errs *errs)
+{
+	_cleanup_(row_unref_p) struct row *row = make_listener(name, port);
+	const struct row *old = snapshot_find(apply_snapshot(f->apply), RESOURCE_LISTENER, name);
+	struct apply_change change = { .old_row = old, .new_row = row };
+	int64_t revision = 0;
+
+	row->id = old ? old->id : 0;
+	return apply_run(f->apply, &change, 1, "test", "put", errs, &revision);
+}
+
+static size_t count_elements(struct fixture *f)
+{
+	struct elements elements = { 0 };
+
+	assert_int_equal(model_elements(apply_model(f->apply), &elements), 0);
+	free(elements.items);
+	return elements.n;
+}
+
+/* The stored revision and number of listeners, as a daemon that starts now would find them. */
+static void assert_stored(struct fixture *f, int64_t revision, size_t listeners)
+{
+	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
+
+	assert_int_equal(store_load(f->store, &snapshot), 0);
+	assert_int_equal(snapshot->revision, revision);
+	assert_int_equal(snapshot->rows[RESOURCE_LISTENER].n, listeners);
+}
+
+/* The generation that the last committed nft text leaves in the marker. */
+static bool kernel_shows(struct fixture *f, int64_t generation)
+{
+	char marker[32];
+	const char *text = kernel_fake_committed(f->kernel);
+
+	snprintf(marker, sizeof(marker), "generation { 0x%llx }", (long long)generation);
+	if (strstr(text, marker))
+		return true;
+	snprintf(marker, sizeof(marker), "{ 0x%08llx }", (long long)generation);
+	if (strstr(text, marker))
+		return true;
+	snprintf(marker, sizeof(marker), "{ 0x%llx }", (long long)generation);
+	return strstr(text, marker) != NULL;
+}
+
+static void assert_state(struct fixture *f, int64_t revision, size_t listeners)
+{
+	assert_int_equal(apply_snapshot(f->apply)->revision, revision);
+	assert_int_equal(apply_snapshot(f->apply)->rows[RESOURCE_LISTENER].n, listeners);
+	assert_int_equal(count_elements(f), listeners);
+	assert_int_equal(apply_nft_generation(f->apply), revision);
+	assert_true(kernel_shows(f, revision));
+	assert_int_equal(f->relay.generation, revision);
+	assert_int_equal(f->relay.prepared, 0);
+	assert_stored(f, revision, listeners);
+}
+
+static void expect_failure(struct fixture *f, int error, const char *code)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	assert_int_equal(put(f, "b", "81", &errs), error);
+	assert_true(errs.n >= 1);
+	assert_string_equal(errs.items[0].code, code);
+	assert_state(f, 1, 1);
+	/* And the machine works again. */
+	errs_clear(&errs);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_state(f, 2, 2);
+}
+
+static void first(struct fixture *f)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	assert_int_equal(put(f, "a", "80", &errs), 0);
+	assert_state(f, 1, 1);
+}
+
+static void test_success(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_int_equal(put(f, "a", "90", &errs), 0);
+	assert_state(f, 3, 2);
+}
+
+static void test_delete(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+	struct apply_change change = { 0 };
+	int64_t revision;
+
+	first(f);
+	change.old_row = snapshot_find(apply_snapshot(f->apply), RESOURCE_LISTENER, "a");
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EIO);
+	assert_int_equal(apply_run(f->apply, &change, 1, "test", "delete", &errs, &revision), -EIO);
+	assert_state(f, 1, 1);
+	assert_int_equal(apply_run(f->apply, &change, 1, "test", "delete", &errs, &revision), 0);
+	assert_state(f, 2, 0);
+}
+
+static void test_store_fails(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+	int r;
+
+	first(f);
+	limit_files(1);
+	r = put(f, "b", "81", &errs);
+	limit_files(RLIM_INFINITY);
+	assert_true(r == -EIO || r == -ENOSPC);
+	assert_state(f, 1, 1);
+	errs_clear(&errs);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_state(f, 2, 2);
+}
+
+static void test_plan_fails(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	assert_int_equal(put(f, "b", "80", &errs), -EEXIST);
+	assert_string_equal(errs.items[0].code, "overlap");
+	assert_non_null(strstr(errs.items[0].detail, "\"a\""));
+	assert_state(f, 1, 1);
+}
+
+static void test_check_fails(void **state)
+{
+	first(*state);
+	kernel_fake_fail_at(((struct fixture *)*state)->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
+	expect_failure(*state, -EINVAL, "kernel_refused");
+}
+
+static void test_prepare_fails(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	f->relay.prepare_result = -EINVAL;
+	assert_int_equal(put(f, "b", "81", &errs), -EIO);
+	assert_state(f, 1, 1);
+	f->relay.prepare_result = 1;
+	errs_clear(&errs);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_state(f, 2, 2);
+}
+
+/* No relay at all is no reason to refuse a change: the next one gets the whole configuration. */
+static void test_relay_absent(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	f->relay.prepare_result = 0;
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_int_equal(f->relay.generation, 1);
+	assert_int_equal(apply_nft_generation(f->apply), 2);
+	assert_stored(f, 2, 2);
+}
+
+static void test_route_fails(void **state)
+{
+	struct fixture *f = *state;
+
+	first(f);
+	kernel_fake_fail_at(f->kernel, KERNEL_ROUTE_SYNC, 1, -EIO);
+	expect_failure(f, -EIO, "apply_failed");
+	assert_int_equal(f->relay.aborts, 1);
+}
+
+static void test_nft_fails(void **state)
+{
+	struct fixture *f = *state;
+
+	first(f);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EIO);
+	expect_failure(f, -EIO, "apply_failed");
+	assert_int_equal(f->relay.aborts, 1);
+}
+
+static void commit_fails(struct fixture *f)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+	int r;
+
+	first(f);
+	f->relay.limit_files = true;
+	r = put(f, "b", "81", &errs);
+	limit_files(RLIM_INFINITY);
+	assert_true(r == -EIO || r == -ENOSPC);
+	assert_string_equal(errs.items[0].code, "store_failed");
+	assert_state(f, 1, 1);
+	errs_clear(&errs);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_state(f, 2, 2);
+}
+
+static void test_commit_fails(void **state)
+{
+	commit_fails(*state);
+}
+
+/* The way back in nft fails as well: the whole table is put in place. */
+static void test_commit_and_way_back_fail(void **state)
+{
+	struct fixture *f = *state;
+
+	/* Commits after this: the first change, the second change, and then the way back, which fails. */
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 3, -EIO);
+	commit_fails(f);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_success, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_store_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_plan_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_check_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_prepare_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_relay_absent, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_route_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_nft_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_commit_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_commit_and_way_back_fail, setup, teardown),
+	};
+
+	log_setup("test_apply", LOG_CRIT);
+	signal(SIGXFSZ, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
