@@ -78,7 +78,7 @@ int map_shape_of_name(const char *name, struct match_shape *ret)
 	if (sscanf(name, "%3[a-z]%1u_d%3u_s%3u_%11s", protocol, &family, &dst, &src, rest) != 5)
 		return -EINVAL;
 	kind = kind_of_word(strncmp(rest, "i_", 2) == 0 ? rest + 2 : rest);
-	if (kind < 0 || dst > 128 || src > 128)
+	if (kind < 0 || dst > (family == 4 ? 32 : 128) || src > (family == 4 ? 32 : 128))
 		return -EINVAL;
 	shape = (struct match_shape){ .protocol = strcmp(protocol, "tcp") == 0 ? IPPROTO_TCP : IPPROTO_UDP,
 		.family = family == 4 ? AF_INET : AF_INET6,
