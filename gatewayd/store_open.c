@@ -171,7 +171,8 @@ static int open_model(struct store *store, struct store *model)
 static char *read_tables(struct store *store)
 {
 	_cleanup_(finalize_p) struct sqlite3_stmt *statement = NULL;
-	static const char sql[] = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY name)";
+	static const char sql[] = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema "
+	                          "WHERE name NOT GLOB 'sqlite_*' ORDER BY name)";
 	const char *text;
 
 	if (sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL) != SQLITE_OK ||

@@ -94,8 +94,7 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		return;
 	case FIELD_INT:
 	case FIELD_ENUM:
-		*FIELD_AT(row, field, int64_t) =
-			field->min + generate_number((unsigned)(field->max - field->min) + 1);
+		*FIELD_AT(row, field, int64_t) = field->min + generate_number((unsigned)(field->max - field->min) + 1);
 		return;
 	case FIELD_REF:
 		if (reference && generate_number(2))
@@ -106,7 +105,7 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		return;
 	case FIELD_ADDRESS:
 		snprintf(text, sizeof(text), generate_number(2) ? "10.0.%u.%u" : "2001:db8::%u:%u",
-			1 + generate_number(200), 1 + generate_number(200));
+		        1 + generate_number(200), 1 + generate_number(200));
 		generate_text(FIELD_AT(row, field, char *), text);
 		return;
 	case FIELD_CHILDREN:

@@ -25,7 +25,7 @@ static json_t *least_document(const struct resource *resource)
 	for (size_t i = 0; i < resource->n_fields; i++)
 		if (field_required(&resource->fields[i]))
 			json_object_set_new(object, resource->fields[i].member,
-				json_string(resource->fields[i].kind == FIELD_NAME ? "a-name" : "192.0.2.1"));
+			        json_string(resource->fields[i].kind == FIELD_NAME ? "a-name" : "192.0.2.1"));
 	return object;
 }
 
@@ -89,9 +89,9 @@ static json_t *long_list(const struct field *field, int64_t n)
 
 	for (int64_t i = 0; i < n; i++) {
 		if (field->kind == FIELD_CHILDREN)
-			json_array_append_new(array,
-				json_pack("{s:o}", "address",
-					json_sprintf("10.0.%d.%d", (int)(i / 256), (int)(i % 256))));
+			json_array_append_new(
+			        array, json_pack("{s:o}", "address",
+			                       json_sprintf("10.0.%d.%d", (int)(i / 256), (int)(i % 256))));
 		else if (field->item == ITEM_INTERFACE)
 			json_array_append_new(array, json_sprintf("eth%d", (int)i));
 		else if (field->item == ITEM_PORTS)
@@ -249,13 +249,13 @@ static void test_documents(void **state)
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"a\",\"targets\":[{}]}", "required", "/targets/0/address");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"a\",\"targets\":[7]}", "wrong_type", "/targets/0");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"a\",\"targets\":[{\"address\":\"10.0.0.1\",\"x\":1}]}",
-		"unknown_key", "/targets/0/x");
+	        "unknown_key", "/targets/0/x");
 	expect_document(RESOURCE_UPSTREAM,
-		"{\"name\":\"a\",\"targets\":[{\"address\":\"::1:2\",\"port\":5},{\"address\":\"0::1:2\",\"port\":5}]}",
-		"duplicate_item", "/targets");
+	        "{\"name\":\"a\",\"targets\":[{\"address\":\"::1:2\",\"port\":5},{\"address\":\"0::1:2\",\"port\":5}]}",
+	        "duplicate_item", "/targets");
 	expect_document(RESOURCE_UPSTREAM,
-		"{\"name\":\"a\",\"targets\":[{\"address\":\"::1:2\",\"port\":5},{\"address\":\"::1:2\",\"port\":6}]}",
-		NULL, NULL);
+	        "{\"name\":\"a\",\"targets\":[{\"address\":\"::1:2\",\"port\":5},{\"address\":\"::1:2\",\"port\":6}]}",
+	        NULL, NULL);
 }
 
 static void test_rules(void **state)
@@ -264,20 +264,22 @@ static void test_rules(void **state)
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\"}", "not_supported", "/protocol");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"drop\"}", NULL, NULL);
 	/* A faulty action says nothing about the protocol. */
-	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"?\"}", "bad_value", "/action");
+	expect_document(
+	        RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"?\"}", "bad_value", "/action");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"upstream\":\"u\"}", "not_applicable",
-		"/upstream");
+	        "/upstream");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"sources\":[\"10.0.0.1\"],\"destinations\":[\"::1\"]}",
-		"family_mismatch", "/sources");
+	        "family_mismatch", "/sources");
 	expect_document(RESOURCE_LISTENER,
-		"{\"name\":\"a\",\"sources\":[\"10.0.0.1\",\"::2\"],\"destinations\":[\"::1\"]}", NULL, NULL);
+	        "{\"name\":\"a\",\"sources\":[\"10.0.0.1\",\"::2\"],\"destinations\":[\"::1\"]}", NULL, NULL);
 }
 
 static void test_all_faults_at_once(void **state)
 {
 	static const char *const pointers[] = { "/x", "/name", "/enabled", "/comment", "/ports/0", "/ports/2",
 		"/priority" };
-	json_t *object = parse("{\"priority\":-1,\"x\":0,\"ports\":[\"x\",\"1\",\"1\"],\"comment\":7,\"enabled\":\"\"}");
+	json_t *object =
+	        parse("{\"priority\":-1,\"x\":0,\"ports\":[\"x\",\"1\",\"1\"],\"comment\":7,\"enabled\":\"\"}");
 	struct errs errs = { 0 };
 	struct row *row = NULL;
 
@@ -348,7 +350,7 @@ static void test_parse(void **state)
 	memcpy(deep, "{\"a\":", 5);
 	expect_parse(deep, sizeof(deep), "malformed");
 	EXPECT_PARSE("{\"a\":[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]}", "malformed"); /* 17 deep */
-	EXPECT_PARSE("{\"a\":[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]}", NULL);        /* 16 deep */
+	EXPECT_PARSE("{\"a\":[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]}", NULL);          /* 16 deep */
 	EXPECT_PARSE("{\"a\":\"[[[[[[[[[[[[[[[[[[[[\\\"[\"}", NULL);
 	EXPECT_PARSE("{}", NULL);
 }

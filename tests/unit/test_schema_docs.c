@@ -43,9 +43,9 @@ static void check_references(json_t *root, json_t *value)
 	json_t *member;
 	size_t i;
 
-	json_array_foreach(value, i, member)
-		check_references(root, member);
-	json_object_foreach(value, key, member) {
+	json_array_foreach(value, i, member) check_references(root, member);
+	json_object_foreach(value, key, member)
+	{
 		char path[256];
 		json_t *at = root;
 

@@ -26,7 +26,7 @@ static void expect_names(const struct snapshot *snapshot, const char *wanted)
 
 	for (size_t i = 0; i < snapshot->rows[RESOURCE_UPSTREAM].n; i++)
 		snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s ",
-			row_name(snapshot->rows[RESOURCE_UPSTREAM].items[i]));
+		        row_name(snapshot->rows[RESOURCE_UPSTREAM].items[i]));
 	assert_string_equal(names, wanted);
 }
 
@@ -87,10 +87,8 @@ static void test_edit_shares(void **state)
 	assert_int_equal(snapshot_remove(edited, RESOURCE_UPSTREAM, "a"), 0);
 	expect_names(old, "a b c d e ");
 	expect_names(edited, "b c d e f ");
-	assert_ptr_equal(
-		snapshot_find(old, RESOURCE_UPSTREAM, "b"), snapshot_find(edited, RESOURCE_UPSTREAM, "b"));
-	assert_ptr_not_equal(
-		snapshot_find(old, RESOURCE_UPSTREAM, "c"), snapshot_find(edited, RESOURCE_UPSTREAM, "c"));
+	assert_ptr_equal(snapshot_find(old, RESOURCE_UPSTREAM, "b"), snapshot_find(edited, RESOURCE_UPSTREAM, "b"));
+	assert_ptr_not_equal(snapshot_find(old, RESOURCE_UPSTREAM, "c"), snapshot_find(edited, RESOURCE_UPSTREAM, "c"));
 	snapshot_unref(snapshot_ref(old));
 	snapshot_unref(old);
 	expect_names(edited, "b c d e f "); /* rows outlive the snapshot they came from */
