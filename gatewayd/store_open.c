@@ -167,6 +167,18 @@ static int open_model(struct store *store, struct store *model)
 	return 0;
 }
 
+/* Leaves out what a step of schema/migrate changes in a text but not in its meaning: white space, and the quotes
+ * that renaming a table puts around its name. */
+static void squeeze(char *text)
+{
+	char *to = text;
+
+	for (; *text; text++)
+		if (!strchr(" \t\n\"", *text))
+			*to++ = *text;
+	*to = '\0';
+}
+
 /* All CREATE statements of a database as one new string; NULL when memory is out or the database is broken. */
 static char *read_tables(struct store *store)
 {
@@ -174,12 +186,16 @@ static char *read_tables(struct store *store)
 	static const char sql[] = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema "
 	                          "WHERE name NOT GLOB 'sqlite_*' ORDER BY name)";
 	const char *text;
+	char *copy;
 
 	if (sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL) != SQLITE_OK ||
 	        sqlite3_step(statement) != SQLITE_ROW)
 		return NULL;
 	text = (const char *)sqlite3_column_text(statement, 0);
-	return text ? strdup(text) : NULL;
+	copy = text ? strdup(text) : NULL;
+	if (copy)
+		squeeze(copy);
+	return copy;
 }
 
 static int check_identity(struct store *store, const struct identity *found, struct store *model)
