@@ -14,7 +14,15 @@
 
 struct kernel;
 
-enum kernel_call { KERNEL_NFT_CHECK, KERNEL_NFT_COMMIT, KERNEL_NFT_READ, KERNEL_NFT_LIST, KERNEL_ROUTE_SYNC, KERNEL_CLEANUP, KERNEL_CALLS };
+enum kernel_call {
+	KERNEL_NFT_CHECK,
+	KERNEL_NFT_COMMIT,
+	KERNEL_NFT_READ,
+	KERNEL_NFT_LIST,
+	KERNEL_ROUTE_SYNC,
+	KERNEL_CLEANUP,
+	KERNEL_CALLS
+};
 
 struct route_params {
 	uint32_t mark, mark_mask;
@@ -24,15 +32,17 @@ struct route_params {
 
 /* What of ours is in the kernel. */
 struct kernel_state {
-	bool present;        /* the nft table exists */
-	bool compatible;     /* skeleton and map layout are of this version, so a difference can be applied */
-	int64_t generation;  /* of the marker; 0 if there is none */
-	struct elements elements; /* listener is 0: the kernel does not know ids */
+	bool present;               /* the nft table exists */
+	bool compatible;            /* skeleton and map layout are of this version, so a difference can be applied */
+	int64_t generation;         /* of the marker; 0 if there is none */
+	struct elements elements;   /* listener is 0: the kernel does not know ids */
 	struct match_shape *shapes; /* maps present, also empty ones */
 	size_t n_shapes;
 };
 
+/* The real kernel, of the network namespace the process is in now. -ENOMEM. */
 int kernel_open(struct kernel **ret);
+/* Frees the handle; what is in the kernel stays. */
 void kernel_free(struct kernel *kernel);
 
 /* Runs the text as one transaction, without effect (check) or for good (commit). ret_error, on failure, is the

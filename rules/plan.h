@@ -55,22 +55,25 @@ struct row_change {
 
 struct plan {
 	int64_t from_revision, to_revision;
-	struct snapshot *from, *to; /* references of the plan's own */
+	struct snapshot *from, *to;     /* references of the plan's own */
 	struct elements removed, added; /* sorted by key; an element whose verdict or listener changes is in both */
 	struct match_shape *shapes_before, *shapes_after; /* in order of precedence */
 	size_t n_shapes_before, n_shapes_after;
-	/* Interval maps that lose so many elements that a fresh map is cheaper: the map's whole new content. Such shapes
-	 * have no part in what the nft renderer makes of removed and added; both stay complete for everyone else. */
+	/* Interval maps that lose so many elements that a fresh map is cheaper: the map's whole new content. Such
+	 * shapes have no part in what the nft renderer makes of removed and added; both stay complete for everyone
+	 * else. */
 	struct match_shape *shapes_rebuilt;
 	size_t n_shapes_rebuilt;
 	struct elements rebuilt;
 	struct row_change *changes; /* upstreams and listeners that differ */
 	size_t n_changes;
-	bool rewrite_chains; /* set by the core after a start: render_nft_plan rewrites every chain (the ports may differ) */
+	bool rewrite_chains; /* set by the core after a start: render_nft_plan rewrites every chain (the ports may
+	                        differ) */
 };
 
 struct model;
 
+/* An empty model, the compiled form of a snapshot without listeners. -ENOMEM. */
 int model_new(struct model **ret);
 void model_free(struct model *model);
 /* The compiled elements in force, sorted by key, in a new array (free items). -ENOMEM. */

@@ -11,9 +11,9 @@
 #define NFT_TABLE "gatewayd"
 
 struct render_params {
-	uint32_t mark, mark_mask; /* the bit we set, and the bits that are ours */
+	uint32_t mark, mark_mask;  /* the bit we set, and the bits that are ours */
 	uint16_t port_v4, port_v6; /* where tproxy sends to on 127.0.0.1 and ::1 */
-	bool gate_open; /* relay down: listeners with on_worker_down direct are forwarded */
+	bool gate_open;            /* relay down: listeners with on_worker_down direct are forwarded */
 };
 
 /* The whole table from nothing: (delete and) add, with all elements of the model and the generation marker. */
