@@ -1,5 +1,217 @@
-/* gateway-relay: the process that moves the bytes of relayed connections. */
-int main(void)
+/*
+ * gateway-relay: the process that moves the bytes of relayed connections.
+ * Started by gatewayd with a channel at descriptor 3 and a listening socket
+ * for later daemons at descriptor 4; see docs and proto.def. Main only reads
+ * the arguments, makes the threads and gives up its rights.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/isolate.h"
+#include "gatewayd/base/log.h"
+#include "gatewayd/relay/control.h"
+#include "gatewayd/relay/loop.h"
+
+/* Under AddressSanitizer: a leak check at exit would need calls that the filter forbids. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
 {
+	return "detect_leaks=0";
+}
+
+#define MAX_FLOWS_DEFAULT 65536
+#define MAX_FLOWS_MOST    (1U << 24)
+/* Descriptors that are no flows': channel, listening sockets, pipes of the first few threads. */
+#define DESCRIPTORS_BESIDE 1024
+
+struct options {
+	unsigned threads;
+	unsigned max_flows;
+	enum loop_mode mode;
+	unsigned daemon_uid;
+	int log_level;
+};
+
+static int number_parse(const char *text, unsigned least, unsigned most, unsigned *ret)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || *end || end == text || *text == '-' || value < least || value > most)
+		return -EINVAL;
+	*ret = (unsigned)value;
 	return 0;
+}
+
+static int mode_parse(const char *text, enum loop_mode *ret)
+{
+	static const char *const names[] = {
+		[LOOP_MODE_AUTO] = "auto", [LOOP_MODE_COPY] = "copy", [LOOP_MODE_SPLICE] = "splice"
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(text, names[i]) == 0) {
+			*ret = (enum loop_mode)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int option_apply(struct options *options, int option, const char *text)
+{
+	int r;
+
+	switch (option) {
+	case 't':
+		return number_parse(text, 1, STATS_THREADS_MAX, &options->threads);
+	case 'f':
+		return number_parse(text, 1, MAX_FLOWS_MOST, &options->max_flows);
+	case 'm':
+		return mode_parse(text, &options->mode);
+	case 'u':
+		return number_parse(text, 0, UINT32_MAX - 1, &options->daemon_uid);
+	case 'l':
+		r = log_level_parse(text);
+		if (r < 0)
+			return r;
+		options->log_level = r;
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int options_parse(int argc, char **argv, struct options *options)
+{
+	static const struct option known[] = { { "threads", required_argument, NULL, 't' },
+		{ "max-flows", required_argument, NULL, 'f' }, { "mover", required_argument, NULL, 'm' },
+		{ "daemon-uid", required_argument, NULL, 'u' }, { "log-level", required_argument, NULL, 'l' }, { 0 } };
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0)
+		if (option_apply(options, option, optarg) < 0)
+			return -EINVAL;
+	return optind == argc ? 0 : -EINVAL;
+}
+
+/* Raises the limit of descriptors as far as it goes and bounds the flows by it: each has two. */
+static void limit_flows(struct options *options)
+{
+	struct rlimit limit;
+	rlim_t flows;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return;
+	flows = limit.rlim_cur > 2 * DESCRIPTORS_BESIDE ? (limit.rlim_cur - DESCRIPTORS_BESIDE) / 2
+	                                                : limit.rlim_cur / 4;
+	if (flows < options->max_flows) {
+		log_notice("%u flows need more than %llu descriptors; the limit is %llu flows", options->max_flows,
+		        (unsigned long long)limit.rlim_cur, (unsigned long long)flows);
+		options->max_flows = (unsigned)flows;
+	}
+}
+
+static int loops_start(const struct options *options, int reply_fd, struct loop *loops[STATS_THREADS_MAX])
+{
+	unsigned share = (options->max_flows + options->threads - 1) / options->threads;
+
+	for (unsigned i = 0; i < options->threads; i++) {
+		int r = loop_new(options->mode, share, reply_fd, &loops[i]);
+
+		if (r == 0)
+			r = loop_start(loops[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Signals are read from a descriptor by the control thread; blocked before the other threads exist. */
+static int signals_open(void)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int rights_reduce(void)
+{
+	int r = isolate_verify_relay();
+
+	if (r < 0)
+		return r;
+	if (r & ISOLATE_HAD_MORE)
+		log_notice("started with more rights than CAP_NET_RAW; the rest has been given up");
+	if (r & ISOLATE_NO_NET_RAW)
+		log_warning("CAP_NET_RAW is missing: only listeners with source_address gateway can work");
+	return 0;
+}
+
+/* Whether the daemon has handed this descriptor down; it is made close-on-exec and non-blocking. */
+static bool inherited(int fd)
+{
+	return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0;
+}
+
+static int run(const struct options *options)
+{
+	static struct loop *loops[STATS_THREADS_MAX];
+	struct control_params params = { .loops = loops,
+		.n_loops = options->threads,
+		.max_flows = options->max_flows,
+		.daemon_uid = options->daemon_uid,
+		.has_channel = inherited(CONTROL_CHANNEL_FD),
+		.has_listen = inherited(CONTROL_LISTEN_FD) };
+	int r;
+
+	params.signal_fd = signals_open();
+	params.reply_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (params.signal_fd < 0 || params.reply_fd < 0)
+		r = -errno;
+	else
+		r = rights_reduce();
+	if (r == 0)
+		r = loops_start(options, params.reply_fd, loops);
+	if (r == 0)
+		r = isolate_filter_relay();
+	if (r < 0) {
+		log_error("cannot start: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	return control_run(&params);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .threads = 1, .max_flows = MAX_FLOWS_DEFAULT, .log_level = LOG_INFO };
+
+	if (options_parse(argc, argv, &options) < 0) {
+		fprintf(stderr,
+		        "usage: %s [--threads N] [--max-flows N] [--mover auto|copy|splice]\n"
+		        "       [--daemon-uid N] [--log-level error|warning|notice|info|debug]\n",
+		        argv[0]);
+		return EXIT_FAILURE;
+	}
+	log_setup("gateway-relay", options.log_level);
+	limit_flows(&options);
+	return run(&options);
 }

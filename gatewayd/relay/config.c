@@ -1,0 +1,324 @@
+/* The thread's tables and batches of changes to them; see config.h. */
+#include "gatewayd/relay/config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gatewayd/base/cleanup.h"
+
+#define CHANGES_MIN 64
+
+/* One checked change, much smaller than the message it came in: a batch may hold a hundred thousand. */
+struct change {
+	enum proto_type type;
+	uint32_t id; /* of the listener or upstream, or the target's upstream */
+	union {
+		struct {
+			char name[CONFIG_NAME_MAX + 1];
+			bool source_is_client;
+			uint32_t upstream, connect_timeout_ms, idle_timeout_s;
+		} listener;
+		struct {
+			char name[CONFIG_NAME_MAX + 1];
+		} upstream;
+		struct target target;
+		struct match_key key; /* id: the listener it leads to */
+	};
+};
+
+struct config_batch {
+	uint64_t base, generation;
+	struct change *changes;
+	uint32_t n, room;
+};
+
+static_assert(sizeof(((struct proto_listener_put *)0)->name) == CONFIG_NAME_MAX + 1, "as in proto.def");
+static_assert(sizeof(((struct proto_upstream_put *)0)->name) == CONFIG_NAME_MAX + 1, "as in proto.def");
+
+int config_new(struct config **ret)
+{
+	struct config *config = calloc(1, sizeof(*config));
+
+	if (!config)
+		return -ENOMEM;
+	if (match_table_new(&config->match) < 0) {
+		free(config);
+		return -ENOMEM;
+	}
+	*ret = config;
+	return 0;
+}
+
+static void upstream_free(struct config_upstream *upstream)
+{
+	balance_clear(&upstream->balance);
+	free(upstream);
+}
+
+void config_free(struct config *config)
+{
+	if (!config)
+		return;
+	match_table_free(config->match);
+	for (size_t i = 0; i < config->listeners.n; i++)
+		free(config->listeners.items[i].value);
+	for (size_t i = 0; i < config->upstreams.n; i++)
+		upstream_free(config->upstreams.items[i].value);
+	idmap_clear(&config->listeners);
+	idmap_clear(&config->upstreams);
+	free(config);
+}
+
+struct config_listener *config_listener(const struct config *config, uint32_t id)
+{
+	return idmap_get(&config->listeners, id);
+}
+
+struct config_upstream *config_upstream(const struct config *config, uint32_t id)
+{
+	return idmap_get(&config->upstreams, id);
+}
+
+int config_batch_new(uint64_t base, uint64_t generation, struct config_batch **ret)
+{
+	struct config_batch *batch = calloc(1, sizeof(*batch));
+
+	if (!batch)
+		return -ENOMEM;
+	batch->base = base;
+	batch->generation = generation;
+	*ret = batch;
+	return 0;
+}
+
+void config_batch_free(struct config_batch *batch)
+{
+	if (!batch)
+		return;
+	free(batch->changes);
+	free(batch);
+}
+
+uint64_t config_batch_generation(const struct config_batch *batch)
+{
+	return batch->generation;
+}
+
+uint32_t config_batch_count(const struct config_batch *batch)
+{
+	return batch->n;
+}
+
+static void listener_change(const struct proto_listener_put *put, struct change *ret)
+{
+	ret->id = put->id;
+	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
+	ret->listener.source_is_client = put->source_is_client;
+	ret->listener.upstream = put->upstream;
+	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
+	ret->listener.idle_timeout_s = put->idle_timeout_s;
+}
+
+static int target_change(const struct proto_target_put *put, struct change *ret)
+{
+	struct target *target = &ret->target;
+
+	if ((put->family != AF_INET && put->family != AF_INET6) || put->state >= TARGET_STATES)
+		return -EBADMSG;
+	ret->id = put->upstream;
+	*target = (struct target){ .id = put->id,
+		.addr.family = put->family,
+		.port = put->port,
+		.weight = put->weight,
+		.backup = put->backup,
+		.state = put->state };
+	memcpy(target->addr.bytes, put->address, addr_bits(put->family) / 8);
+	return 0;
+}
+
+static int match_put_change(const struct proto_match_put *put, struct change *ret)
+{
+	struct proto_match_del key = { .protocol = put->protocol,
+		.family = put->family,
+		.dst_len = put->dst_len,
+		.src_len = put->src_len,
+		.use_interface = put->use_interface,
+		.port_kind = put->port_kind,
+		.port_lo = put->port_lo,
+		.port_hi = put->port_hi };
+
+	memcpy(key.dst, put->dst, sizeof(key.dst));
+	memcpy(key.src, put->src, sizeof(key.src));
+	memcpy(key.interface, put->interface, sizeof(key.interface));
+	ret->id = put->listener;
+	return proto_to_key(&key, &ret->key);
+}
+
+/* The change that an item's message stands for. */
+static int change_from(const struct proto_message *message, struct change *ret)
+{
+	*ret = (struct change){ .type = message->type };
+	switch (message->type) { /* only some types are items */
+	case PROTO_LISTENER_PUT:
+		listener_change(&message->listener_put, ret);
+		return 0;
+	case PROTO_LISTENER_DEL:
+		ret->id = message->listener_del.id;
+		return 0;
+	case PROTO_UPSTREAM_PUT:
+		ret->id = message->upstream_put.id;
+		memcpy(ret->upstream.name, message->upstream_put.name, sizeof(ret->upstream.name));
+		return message->upstream_put.algorithm == 0 ? 0 : -EBADMSG;
+	case PROTO_UPSTREAM_DEL:
+		ret->id = message->upstream_del.id;
+		return 0;
+	case PROTO_TARGET_PUT:
+		return target_change(&message->target_put, ret);
+	case PROTO_TARGET_DEL:
+		ret->id = message->target_del.upstream;
+		ret->target.id = message->target_del.id;
+		return 0;
+	case PROTO_MATCH_PUT:
+		return match_put_change(&message->match_put, ret);
+	case PROTO_MATCH_DEL:
+		return proto_to_key(&message->match_del, &ret->key);
+	default:
+		return -EINVAL;
+	}
+}
+
+int config_batch_add(struct config_batch *batch, const struct proto_message *message)
+{
+	struct change change;
+	int r = change_from(message, &change);
+
+	if (r < 0)
+		return r;
+	if (batch->n == CONFIG_CHANGES_MAX)
+		return -E2BIG;
+	if (batch->n == batch->room) {
+		uint32_t room = batch->room ? batch->room * 2 : CHANGES_MIN;
+		struct change *grown = realloc(batch->changes, room * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		batch->changes = grown;
+		batch->room = room;
+	}
+	batch->changes[batch->n++] = change;
+	return 0;
+}
+
+static int listener_put(struct config *config, const struct change *change)
+{
+	struct config_listener *listener = config_listener(config, change->id);
+
+	if (!listener) {
+		listener = calloc(1, sizeof(*listener));
+		if (!listener)
+			return -ENOMEM;
+		if (idmap_add(&config->listeners, change->id, listener) < 0) {
+			free(listener);
+			return -ENOMEM;
+		}
+	}
+	*listener = (struct config_listener){ .id = change->id,
+		.source_is_client = change->listener.source_is_client,
+		.upstream = change->listener.upstream,
+		.connect_timeout_ms = change->listener.connect_timeout_ms,
+		.idle_timeout_s = change->listener.idle_timeout_s };
+	memcpy(listener->name, change->listener.name, sizeof(listener->name));
+	return 0;
+}
+
+static int listener_del(struct config *config, const struct change *change)
+{
+	struct config_listener *listener = idmap_remove(&config->listeners, change->id);
+
+	free(listener);
+	return listener ? 0 : -ENOENT;
+}
+
+static int upstream_put(struct config *config, const struct change *change)
+{
+	struct config_upstream *upstream = config_upstream(config, change->id);
+
+	if (!upstream) {
+		upstream = calloc(1, sizeof(*upstream));
+		if (!upstream)
+			return -ENOMEM;
+		upstream->id = change->id;
+		if (idmap_add(&config->upstreams, change->id, upstream) < 0) {
+			free(upstream);
+			return -ENOMEM;
+		}
+	}
+	memcpy(upstream->name, change->upstream.name, sizeof(upstream->name));
+	return 0;
+}
+
+static int upstream_del(struct config *config, const struct change *change)
+{
+	struct config_upstream *upstream = idmap_remove(&config->upstreams, change->id);
+
+	if (!upstream)
+		return -ENOENT;
+	upstream_free(upstream);
+	return 0;
+}
+
+static int target_put(struct config *config, const struct change *change)
+{
+	struct config_upstream *upstream = config_upstream(config, change->id);
+
+	return upstream ? balance_put(&upstream->balance, &change->target) : -ENOENT;
+}
+
+static int target_del(struct config *config, const struct change *change)
+{
+	struct config_upstream *upstream = config_upstream(config, change->id);
+
+	return upstream ? balance_remove(&upstream->balance, change->target.id) : -ENOENT;
+}
+
+static int change_apply(struct config *config, const struct change *change)
+{
+	switch (change->type) { /* change_from makes no others */
+	case PROTO_LISTENER_PUT:
+		return listener_put(config, change);
+	case PROTO_LISTENER_DEL:
+		return listener_del(config, change);
+	case PROTO_UPSTREAM_PUT:
+		return upstream_put(config, change);
+	case PROTO_UPSTREAM_DEL:
+		return upstream_del(config, change);
+	case PROTO_TARGET_PUT:
+		return target_put(config, change);
+	case PROTO_TARGET_DEL:
+		return target_del(config, change);
+	case PROTO_MATCH_PUT:
+		return match_table_put(config->match, &change->key, change->id);
+	case PROTO_MATCH_DEL:
+		return match_table_remove(config->match, &change->key);
+	default:
+		return -EINVAL;
+	}
+}
+
+int config_batch_apply(const struct config_batch *batch, struct config **config)
+{
+	struct config *changed = *config;
+	int r = batch->base == 0 ? config_new(&changed) : 0;
+
+	for (uint32_t i = 0; r == 0 && i < batch->n; i++)
+		r = change_apply(changed, &batch->changes[i]);
+	if (changed != *config) {
+		struct config *useless = r == 0 ? *config : changed;
+
+		*config = r == 0 ? changed : *config;
+		config_free(useless);
+	}
+	return r;
+}

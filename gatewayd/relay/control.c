@@ -1,0 +1,558 @@
+/*
+ * The control thread; see control.h, and proto.def for the messages.
+ *
+ * Theory of operation: each order to the loops gets the next sequence number
+ * and a loop publishes the last one that it carried out. What the daemon waits
+ * for (COMMITTED, PONG) is answered when every loop has reached the number of
+ * the order behind it, so a loop that hangs is an answer that never comes.
+ */
+#include "gatewayd/relay/control.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/log.h"
+#include "gatewayd/base/msg.h"
+
+struct held_socket {
+	struct proto_listen key; /* the port does not count */
+	int fd;
+};
+
+struct control {
+	const struct control_params *params;
+	struct msg_channel *channel; /* NULL while there is no daemon */
+	bool greeted;                /* the daemon's HELLO was read */
+	bool greet_later;            /* a new daemon waits for ours until a commit is through */
+	uint64_t generation;         /* in force; 0: none, or known to be incomplete */
+	struct config_batch *batch;  /* being collected or READY */
+	bool ready;
+	bool commit_pending, ping_pending;
+	uint64_t sequence; /* of the last order */
+	uint64_t commit_sequence, ping_sequence, stats_sequence;
+	uint64_t ping_cookie;
+	struct stats_memory *stats, *stats_old; /* the old one is unmapped when no loop uses it any more */
+	struct held_socket sockets[CONTROL_SOCKETS_MAX];
+	unsigned n_sockets;
+	bool draining;
+	uint64_t drain_deadline_ms;
+	int exit_status; /* -1 while the relay is to go on */
+};
+
+static uint64_t clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* --- the loops --- */
+
+/* Gives an order to one loop. */
+static int order_one(struct control *control, unsigned loop, struct order *order)
+{
+	order->sequence = ++control->sequence;
+	return loop_order(control->params->loops[loop], order);
+}
+
+/* Gives the same order to all loops; the sequence number that stands for all of them. */
+static int order_all(struct control *control, struct order *order, uint64_t *ret_sequence)
+{
+	uint64_t sequence = ++control->sequence;
+	int r = 0;
+
+	order->sequence = sequence;
+	for (unsigned i = 0; i < control->params->n_loops; i++) {
+		int s = loop_order(control->params->loops[i], order);
+
+		r = r < 0 ? r : s;
+	}
+	*ret_sequence = sequence;
+	return r;
+}
+
+static bool all_done(const struct control *control, uint64_t sequence)
+{
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		if (atomic_load_explicit(&control->params->loops[i]->done, memory_order_acquire) < sequence)
+			return false;
+	return true;
+}
+
+static uint32_t open_flows(const struct control *control)
+{
+	uint32_t sum = 0;
+
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		sum += atomic_load_explicit(&control->params->loops[i]->open_flows, memory_order_relaxed);
+	return sum;
+}
+
+/* --- the channel --- */
+
+static void batch_forget(struct control *control)
+{
+	config_batch_free(control->batch);
+	control->batch = NULL;
+	control->ready = false;
+}
+
+static void channel_close(struct control *control, const char *why)
+{
+	if (!control->channel)
+		return;
+	log_warning("the daemon's connection is closed (%s); flows go on", why);
+	msg_channel_free(control->channel);
+	control->channel = NULL;
+	control->greeted = false;
+	control->greet_later = false;
+	control->ping_pending = false;
+	if (!control->commit_pending)
+		batch_forget(control);
+}
+
+/* Sends at once. A daemon that does not take it is let go. */
+static void tell(struct control *control, const struct proto_message *message, int fd)
+{
+	int r;
+
+	if (!control->channel)
+		return;
+	r = msg_send(control->channel, message, fd, CONTROL_SEND_TIMEOUT_MS);
+	if (r == 0)
+		r = msg_flush(control->channel, CONTROL_SEND_TIMEOUT_MS);
+	if (r < 0)
+		channel_close(control, strerror(-r));
+}
+
+static void tell_failed(struct control *control, uint64_t generation, const char *reason)
+{
+	struct proto_message message = { .type = PROTO_FAILED, .failed.generation = generation };
+
+	strncpy(message.failed.reason, reason, sizeof(message.failed.reason) - 1);
+	tell(control, &message, -1);
+}
+
+static void greet(struct control *control)
+{
+	struct proto_message hello = { .type = PROTO_HELLO,
+		.hello = { .version = PROTO_VERSION,
+		        .build = GW_VERSION,
+		        .generation = control->generation,
+		        .pid = (uint32_t)getpid(),
+		        .threads = control->params->n_loops,
+		        .max_flows = control->params->max_flows } };
+	struct proto_message end = { .type = PROTO_HELLO_END };
+
+	tell(control, &hello, -1);
+	for (unsigned i = 0; i < control->n_sockets; i++) {
+		struct proto_message listen = { .type = PROTO_LISTEN, .listen = control->sockets[i].key };
+
+		tell(control, &listen, control->sockets[i].fd);
+	}
+	tell(control, &end, -1);
+}
+
+/* Takes the descriptor over and speaks first. */
+static void channel_open(struct control *control, int fd)
+{
+	int r = msg_channel_new(fd, PROTO_UP, &control->channel);
+
+	if (r < 0) {
+		log_error("cannot serve the daemon: %s", strerror(-r));
+		close(fd);
+		return;
+	}
+	control->greet_later = control->commit_pending;
+	if (!control->greet_later)
+		greet(control);
+}
+
+/* A daemon connects to the relay that it found running. The newest one counts. */
+static void daemon_accept(struct control *control)
+{
+	int fd = accept4(CONTROL_LISTEN_FD, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t length = sizeof(peer);
+
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ||
+	        (peer.uid != 0 && peer.uid != control->params->daemon_uid)) {
+		log_warning("user %u is not the daemon's", (unsigned)peer.uid);
+		close(fd);
+		return;
+	}
+	channel_close(control, "another daemon has connected");
+	log_info("a daemon has connected, process %d", (int)peer.pid);
+	channel_open(control, fd);
+}
+
+/* --- messages from the daemon; each returns 0, or -EBADMSG for nonsense --- */
+
+static int on_hello(struct control *control, const struct proto_message *message, int *fd)
+{
+	(void)fd;
+	if (message->hello.version != PROTO_VERSION) {
+		log_error("the daemon speaks protocol %u, this relay %u", (unsigned)message->hello.version,
+		        (unsigned)PROTO_VERSION);
+		control->exit_status = CONTROL_EXIT_VERSION;
+		return 0;
+	}
+	control->greeted = true;
+	return 0;
+}
+
+static int on_hello_end(struct control *control, const struct proto_message *message, int *fd)
+{
+	(void)control, (void)message, (void)fd;
+	return 0;
+}
+
+static bool socket_is_held(const struct control *control, const struct proto_listen *key)
+{
+	for (unsigned i = 0; i < control->n_sockets; i++) {
+		const struct proto_listen *held = &control->sockets[i].key;
+
+		if (held->protocol == key->protocol && held->family == key->family && held->thread == key->thread)
+			return true;
+	}
+	return false;
+}
+
+/* What accepted sockets are to inherit: a reset on every unexpected end, and no delay of small segments. */
+static int socket_prepare(int fd)
+{
+	static const struct linger reset = { 1, 0 };
+	static const int on = 1;
+	int listening = 0;
+	socklen_t length = sizeof(listening);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 || !listening)
+		return -ENOTSOCK;
+	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ||
+	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+		return -errno;
+	return 0;
+}
+
+static int on_listen(struct control *control, const struct proto_message *message, int *fd)
+{
+	const struct proto_listen *key = &message->listen;
+	struct order order = { .kind = ORDER_LISTEN, .fd = *fd };
+
+	if (key->protocol != IPPROTO_TCP) {
+		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
+		return 0;
+	}
+	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || socket_prepare(*fd) < 0)
+		return -EBADMSG;
+	if (control->draining)
+		return 0;
+	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
+	if (order_one(control, key->thread % control->params->n_loops, &order) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
+static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct stats_memory *memory;
+	struct stat status;
+	unsigned n = control->params->n_loops;
+
+	if (message->stats_memory.size < sizeof(*memory) || fstat(*fd, &status) < 0 ||
+	        status.st_size < (off_t)sizeof(*memory) || control->stats_old)
+		return -EBADMSG;
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	if (memory == MAP_FAILED || memory->layout != STATS_LAYOUT) {
+		if (memory != MAP_FAILED)
+			munmap(memory, sizeof(*memory));
+		log_error("the counters' memory cannot be used");
+		return -EBADMSG;
+	}
+	control->stats_old = control->stats;
+	control->stats = memory;
+	for (unsigned i = 0; i < n; i++) {
+		struct order order = { .kind = ORDER_STATS, .stats = &memory->thread[i] };
+
+		if (order_one(control, i, &order) < 0)
+			log_error("a thread takes no orders");
+	}
+	control->stats_sequence = control->sequence - n + 1;
+	return 0;
+}
+
+static int on_config_begin(struct control *control, const struct proto_message *message, int *fd)
+{
+	const struct proto_config_begin *begin = &message->config_begin;
+
+	(void)fd;
+	if (control->commit_pending)
+		return -EBADMSG;
+	batch_forget(control);
+	if (begin->generation == 0)
+		return -EBADMSG;
+	if (begin->base != 0 && begin->base != control->generation) {
+		tell_failed(control, begin->generation, "the base is not the generation in force");
+		return 0;
+	}
+	if (config_batch_new(begin->base, begin->generation, &control->batch) < 0)
+		tell_failed(control, begin->generation, "out of memory");
+	return 0;
+}
+
+/* Items of a batch that has failed already are passed over in silence. */
+static int on_item(struct control *control, const struct proto_message *message, int *fd)
+{
+	char reason[128];
+	uint64_t generation;
+	int r;
+
+	(void)fd;
+	if (control->ready || control->commit_pending)
+		return -EBADMSG;
+	if (!control->batch)
+		return 0;
+	r = config_batch_add(control->batch, message);
+	if (r == 0)
+		return 0;
+	generation = config_batch_generation(control->batch);
+	snprintf(reason, sizeof(reason), "%s, change %u: %s", proto_name(message->type),
+	        (unsigned)config_batch_count(control->batch), strerror(-r));
+	batch_forget(control);
+	tell_failed(control, generation, reason);
+	return 0;
+}
+
+static int on_config_end(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct proto_message ready = { .type = PROTO_READY };
+
+	(void)fd;
+	if (control->ready || control->commit_pending)
+		return -EBADMSG;
+	if (!control->batch)
+		return 0;
+	ready.ready.generation = config_batch_generation(control->batch);
+	if (message->config_end.items != config_batch_count(control->batch)) {
+		batch_forget(control);
+		tell_failed(control, ready.ready.generation, "the number of changes is not the one announced");
+		return 0;
+	}
+	control->ready = true;
+	tell(control, &ready, -1);
+	return 0;
+}
+
+static int on_config_commit(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_APPLY, .batch = control->batch };
+
+	(void)fd;
+	if (!control->ready || control->commit_pending ||
+	        message->config_commit.generation != config_batch_generation(control->batch))
+		return -EBADMSG;
+	control->commit_pending = true;
+	if (order_all(control, &order, &control->commit_sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
+static int on_config_abort(struct control *control, const struct proto_message *message, int *fd)
+{
+	(void)message, (void)fd;
+	if (control->commit_pending)
+		return -EBADMSG;
+	batch_forget(control);
+	return 0;
+}
+
+static int on_ping(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_PING };
+
+	(void)fd;
+	control->ping_cookie = message->ping.cookie; /* a later one stands for those before it */
+	control->ping_pending = true;
+	if (order_all(control, &order, &control->ping_sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
+static void drain(struct control *control, uint32_t deadline_ms)
+{
+	struct order order = { .kind = ORDER_DRAIN };
+	uint64_t sequence;
+
+	control->draining = true;
+	control->drain_deadline_ms = clock_ms() + deadline_ms;
+	log_info("ending; %u flows have %u ms", (unsigned)open_flows(control), (unsigned)deadline_ms);
+	if (order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+}
+
+static int on_shutdown(struct control *control, const struct proto_message *message, int *fd)
+{
+	(void)fd;
+	drain(control, message->shutdown.deadline_ms);
+	return 0;
+}
+
+static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_message *, int *) = {
+	[PROTO_HELLO] = on_hello,
+	[PROTO_HELLO_END] = on_hello_end,
+	[PROTO_LISTEN] = on_listen,
+	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_CONFIG_BEGIN] = on_config_begin,
+	[PROTO_LISTENER_PUT] = on_item,
+	[PROTO_LISTENER_DEL] = on_item,
+	[PROTO_UPSTREAM_PUT] = on_item,
+	[PROTO_UPSTREAM_DEL] = on_item,
+	[PROTO_TARGET_PUT] = on_item,
+	[PROTO_TARGET_DEL] = on_item,
+	[PROTO_MATCH_PUT] = on_item,
+	[PROTO_MATCH_DEL] = on_item,
+	[PROTO_CONFIG_END] = on_config_end,
+	[PROTO_CONFIG_COMMIT] = on_config_commit,
+	[PROTO_CONFIG_ABORT] = on_config_abort,
+	[PROTO_PING] = on_ping,
+	[PROTO_SHUTDOWN] = on_shutdown,
+};
+
+static int handle(struct control *control, const struct proto_message *message, int fd)
+{
+	_cleanup_close_ int owned = fd;
+
+	if (!handlers[message->type] || (!control->greeted && message->type != PROTO_HELLO))
+		return -EBADMSG;
+	return handlers[message->type](control, message, &owned);
+}
+
+static void channel_read(struct control *control)
+{
+	while (control->channel && control->exit_status < 0) {
+		struct proto_message message;
+		int fd, r = msg_receive(control->channel, &message, &fd, 0);
+
+		if (r == -EAGAIN)
+			return;
+		if (r == 0)
+			r = handle(control, &message, fd);
+		if (r < 0)
+			channel_close(control, r == -EPIPE ? "the daemon is gone" : strerror(-r));
+	}
+}
+
+/* --- answers that wait for the loops --- */
+
+static int apply_result(const struct control *control)
+{
+	for (unsigned i = 0; i < control->params->n_loops; i++) {
+		int r = atomic_load_explicit(&control->params->loops[i]->apply_result, memory_order_relaxed);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* All loops have carried the batch out, or one of them could not: then no generation is in force any more, and
+ * the daemon has to send everything, from base 0. */
+static void commit_finish(struct control *control)
+{
+	uint64_t generation = config_batch_generation(control->batch);
+	struct proto_message committed = { .type = PROTO_COMMITTED, .committed.generation = generation };
+	int r = apply_result(control);
+
+	control->commit_pending = false;
+	control->generation = r < 0 ? 0 : generation;
+	batch_forget(control);
+	if (r < 0)
+		log_error("generation %" PRIu64 " could not be applied: %s", generation, strerror(-r));
+	if (control->greet_later) {
+		control->greet_later = false;
+		greet(control);
+	} else if (r < 0) {
+		tell_failed(control, generation, strerror(-r));
+	} else {
+		tell(control, &committed, -1);
+	}
+}
+
+static void replies_read(struct control *control)
+{
+	uint64_t rung;
+
+	(void)!read(control->params->reply_fd, &rung, sizeof(rung));
+	if (control->commit_pending && all_done(control, control->commit_sequence))
+		commit_finish(control);
+	if (control->stats_old && all_done(control, control->stats_sequence)) {
+		munmap(control->stats_old, sizeof(*control->stats_old));
+		control->stats_old = NULL;
+	}
+	if (control->ping_pending && all_done(control, control->ping_sequence)) {
+		struct proto_message pong = { .type = PROTO_PONG, .pong.cookie = control->ping_cookie };
+
+		control->ping_pending = false;
+		tell(control, &pong, -1);
+	}
+}
+
+/* --- the thread --- */
+
+enum polled { POLLED_CHANNEL, POLLED_LISTEN, POLLED_REPLY, POLLED_SIGNAL, POLLED };
+
+static void check_drained(struct control *control)
+{
+	if (control->draining && (open_flows(control) == 0 || clock_ms() >= control->drain_deadline_ms))
+		control->exit_status = EXIT_SUCCESS;
+}
+
+static void control_turn(struct control *control)
+{
+	const struct control_params *params = control->params;
+	struct pollfd fds[POLLED] = {
+		[POLLED_CHANNEL] = { .fd = control->channel ? msg_channel_fd(control->channel) : -1, .events = POLLIN },
+		[POLLED_LISTEN] = { .fd = params->has_listen ? CONTROL_LISTEN_FD : -1, .events = POLLIN },
+		[POLLED_REPLY] = { .fd = params->reply_fd, .events = POLLIN },
+		[POLLED_SIGNAL] = { .fd = params->signal_fd, .events = POLLIN },
+	};
+
+	if (poll(fds, POLLED, control->draining ? CONTROL_DRAIN_POLL_MS : -1) < 0)
+		return;
+	if (fds[POLLED_REPLY].revents)
+		replies_read(control);
+	if (fds[POLLED_CHANNEL].revents)
+		channel_read(control);
+	if (fds[POLLED_LISTEN].revents)
+		daemon_accept(control);
+	/* Whoever sends a signal wants the relay gone now; the daemon drains with SHUTDOWN. */
+	if (fds[POLLED_SIGNAL].revents && control->exit_status < 0)
+		drain(control, 0);
+	check_drained(control);
+}
+
+int control_run(const struct control_params *params)
+{
+	static struct control control;
+
+	control.params = params;
+	control.exit_status = -1;
+	if (params->has_channel)
+		channel_open(&control, CONTROL_CHANNEL_FD);
+	while (control.exit_status < 0)
+		control_turn(&control);
+	return control.exit_status;
+}

@@ -1,0 +1,94 @@
+/* The table of flows; see flow.h. */
+#include "gatewayd/relay/flow.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* A cookie: generation in the upper half; index and, in the two lowest bits, the kind in the lower. */
+#define COOKIE_KIND_BITS 2
+#define COOKIE_OTHER     3U
+static_assert((uint64_t)FLOW_TABLE_MAX << COOKIE_KIND_BITS <= (uint64_t)UINT32_MAX + 1, "index and kind fit");
+static_assert((int)FLOW_SIDES < (int)COOKIE_OTHER, "kinds are distinct");
+
+int flow_table_init(struct flow_table *table, uint32_t size)
+{
+	void *memory = mmap(NULL, (size_t)size * sizeof(struct flow), PROT_READ | PROT_WRITE,
+	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	*table = (struct flow_table){ .flows = memory, .size = size, .free_head = FLOW_NONE };
+	return 0;
+}
+
+void flow_table_destroy(struct flow_table *table)
+{
+	if (table->flows)
+		munmap(table->flows, (size_t)table->size * sizeof(struct flow));
+	*table = (struct flow_table){ 0 };
+}
+
+uint32_t flow_index(const struct flow_table *table, const struct flow *flow)
+{
+	return (uint32_t)(flow - table->flows);
+}
+
+struct flow *flow_alloc(struct flow_table *table)
+{
+	struct flow *flow;
+	uint32_t generation;
+
+	if (table->free_head != FLOW_NONE) {
+		flow = &table->flows[table->free_head];
+		table->free_head = flow->next;
+	} else if (table->touched < table->size) {
+		flow = &table->flows[table->touched++];
+	} else {
+		return NULL;
+	}
+	generation = flow->generation;
+	*flow = (struct flow){ .generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE };
+	flow->end[FLOW_CLIENT].fd = -1;
+	flow->end[FLOW_TARGET].fd = -1;
+	table->open++;
+	return flow;
+}
+
+void flow_free(struct flow_table *table, struct flow *flow)
+{
+	flow->state = FLOW_FREE;
+	flow->generation++;
+	flow->next = table->free_head;
+	table->free_head = flow_index(table, flow);
+	table->open--;
+}
+
+uint64_t flow_cookie(const struct flow_table *table, const struct flow *flow, enum flow_side side)
+{
+	return (uint64_t)flow->generation << 32 | flow_index(table, flow) << COOKIE_KIND_BITS | (uint32_t)side;
+}
+
+uint64_t flow_cookie_other(uint32_t number)
+{
+	return (uint64_t)number << COOKIE_KIND_BITS | COOKIE_OTHER;
+}
+
+bool flow_cookie_is_other(uint64_t cookie, uint32_t *ret_number)
+{
+	if ((cookie & COOKIE_OTHER) != COOKIE_OTHER)
+		return false;
+	*ret_number = (uint32_t)(cookie >> COOKIE_KIND_BITS);
+	return true;
+}
+
+struct flow *flow_from_cookie(const struct flow_table *table, uint64_t cookie, enum flow_side *ret_side)
+{
+	struct flow *flow = &table->flows[(uint32_t)cookie >> COOKIE_KIND_BITS];
+
+	if (flow->generation != (uint32_t)(cookie >> 32) || flow->state == FLOW_FREE)
+		return NULL;
+	*ret_side = (enum flow_side)(cookie & COOKIE_OTHER);
+	return flow;
+}

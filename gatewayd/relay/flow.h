@@ -1,0 +1,109 @@
+/*
+ * The fixed table of relayed connections of one thread. A flow is named by
+ * its index; events carry index and generation, so that one that was queued
+ * for a flow that has ended since is recognised. No memory is allocated after
+ * start.
+ *
+ * Theory of operation: a flow has two ends (sockets) and two directions.
+ * Direction FLOW_CLIENT reads from the client's end and writes to the
+ * target's, direction FLOW_TARGET the other way; each is moved, and ends, on
+ * its own. Both sockets linger {1, 0} from the beginning: whatever ends the
+ * process or the flow early is a reset for both peers. Only when both
+ * directions have ended in order is lingering undone before the close.
+ */
+#ifndef GW_RELAY_FLOW_H
+#define GW_RELAY_FLOW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gatewayd/relay/wheel.h"
+
+enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
+
+enum flow_state {
+	/* On the free list. Legal: flow_alloc. */
+	FLOW_FREE,
+	/* The client is accepted, the target's connect() is under way and its socket polled; the client's socket
+	 * is polled only once that takes longer (tcp.h). Legal: connected -> RELAYING, reset -> FREE. */
+	FLOW_CONNECTING,
+	/* Both sockets are polled and bytes move. A direction may have ended already (half-close).
+	 * Legal: both directions ended -> close -> FREE, reset -> FREE. */
+	FLOW_RELAYING,
+	FLOW_STATES
+};
+
+/* One socket. Events are edge-triggered: a flag stays until a system call has shown the contrary. */
+struct flow_end {
+	int fd;
+	bool polled;
+	bool readable;
+	bool writable;
+	bool hangup; /* the peer's end of stream lies behind the bytes that wait */
+	bool urgent; /* urgent data was seen: a short read no longer means that nothing waits */
+	bool broken; /* the socket reported an error */
+};
+
+enum direction_state {
+	DIRECTION_OPEN,
+	DIRECTION_ENDING, /* end of stream was read; what is held still has to be written */
+	DIRECTION_ENDED   /* and passed on to the other end */
+};
+
+struct mover;
+
+struct flow_direction {
+	const struct mover *mover;
+	uint8_t state;
+	uint8_t streak;     /* reads in a row that speak for the other mover */
+	bool splice_denied; /* no pipe was to be had: stays with copy */
+	uint32_t store;     /* buffer or pipe that holds bytes, as the mover says */
+	uint32_t held;      /* bytes read and not yet written */
+	uint32_t offset;    /* where they begin in the buffer */
+};
+
+struct flow {
+	struct wheel_entry timer;
+	uint32_t generation;
+	uint32_t next, prev; /* in the free list (next only), or in the list of flows with more to do */
+	uint8_t state;
+	bool queued;              /* in the list of flows with more to do */
+	uint32_t idle_timeout_ms; /* 0: none */
+	uint64_t deadline_ms;     /* of the connect; 0: none */
+	uint64_t active_ms;       /* when bytes last moved */
+	struct flow_end end[FLOW_SIDES];
+	struct flow_direction direction[FLOW_SIDES];
+};
+
+#define FLOW_NONE UINT32_MAX
+/* Most flows of one thread, so that index and side fit into half of an event's cookie. */
+#define FLOW_TABLE_MAX (1U << 30)
+
+struct flow_table {
+	struct flow *flows;
+	uint32_t size;
+	uint32_t open;
+	uint32_t touched; /* flows behind this index were never used and have no memory yet */
+	uint32_t free_head;
+};
+
+/* 0, or -ENOMEM. */
+int flow_table_init(struct flow_table *table, uint32_t size);
+void flow_table_destroy(struct flow_table *table);
+/* A flow in state CONNECTING with two ends without descriptors, or NULL if the table is full. */
+struct flow *flow_alloc(struct flow_table *table);
+/* Takes the flow back; its cookies are stale from here on. The caller has closed what it held. */
+void flow_free(struct flow_table *table, struct flow *flow);
+uint32_t flow_index(const struct flow_table *table, const struct flow *flow);
+
+/* What epoll carries for one end of a flow; never equal to a cookie of flow_cookie_other. */
+uint64_t flow_cookie(const struct flow_table *table, const struct flow *flow, enum flow_side side);
+/* A cookie for something that is no flow, named by a small number. */
+uint64_t flow_cookie_other(uint32_t number);
+/* Whether the cookie is such; then its number. */
+bool flow_cookie_is_other(uint64_t cookie, uint32_t *ret_number);
+/* The flow and side that a cookie stands for, or NULL if that flow has ended. */
+struct flow *flow_from_cookie(const struct flow_table *table, uint64_t cookie, enum flow_side *ret_side);
+
+#endif

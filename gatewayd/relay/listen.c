@@ -1,0 +1,243 @@
+/* Accepting and admission; see listen.h. */
+#include "gatewayd/relay/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ipv6.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/tcp.h"
+
+int listen_init(struct listen_sockets *sockets)
+{
+	memset(sockets, 0, sizeof(*sockets));
+	sockets->reserve_fd = eventfd(0, EFD_CLOEXEC);
+	return sockets->reserve_fd < 0 ? -errno : 0;
+}
+
+static int socket_poll(struct loop *loop, uint32_t number, int operation)
+{
+	struct listen_socket *socket = &loop->listen.socket[number];
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = flow_cookie_other(number) };
+
+	if (epoll_ctl(loop->epoll_fd, operation, socket->fd, &event) < 0)
+		return -errno;
+	socket->polled = operation == EPOLL_CTL_ADD;
+	return 0;
+}
+
+int listen_add(struct loop *loop, int fd)
+{
+	struct listen_sockets *sockets = &loop->listen;
+	struct listen_socket *socket = &sockets->socket[sockets->n];
+	struct sockaddr_storage sa;
+	socklen_t length = sizeof(sa);
+	int r;
+
+	if (sockets->n == LISTEN_SOCKETS_MAX)
+		return -ENOSPC;
+	if (getsockname(fd, (struct sockaddr *)&sa, &length) < 0)
+		return -errno;
+	r = addr_from_sockaddr(&sa, &socket->addr, &socket->port);
+	if (r < 0)
+		return r;
+	socket->fd = fd;
+	socket->polled = false;
+	if (!sockets->draining && !wheel_is_set(&sockets->rest))
+		r = socket_poll(loop, sockets->n, EPOLL_CTL_ADD);
+	if (r == 0)
+		sockets->n++;
+	return r;
+}
+
+static void poll_all(struct loop *loop, int operation)
+{
+	for (uint32_t i = 0; i < loop->listen.n; i++)
+		if (loop->listen.socket[i].polled != (operation == EPOLL_CTL_ADD))
+			socket_poll(loop, i, operation);
+}
+
+void listen_drain(struct loop *loop)
+{
+	loop->listen.draining = true;
+	wheel_clear(&loop->wheel, &loop->listen.rest);
+	poll_all(loop, EPOLL_CTL_DEL);
+}
+
+void listen_rested(struct loop *loop)
+{
+	poll_all(loop, EPOLL_CTL_ADD);
+}
+
+/* No descriptor or memory for an accepted socket. One connection is answered with a reset by means of the reserve,
+ * so that the queue moves; then accepting rests, since the socket would only say again and again that it is ready. */
+static void starved(struct loop *loop, const struct listen_socket *socket, int error)
+{
+	stats_add(loop->stats, STATS_refused_no_descriptor, 1);
+	loop_warn(loop, STATS_refused_no_descriptor, error);
+	if (loop->listen.reserve_fd >= 0) {
+		int fd;
+
+		close(loop->listen.reserve_fd);
+		fd = accept4(socket->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0)
+			close(fd);
+	}
+	loop->listen.reserve_fd = eventfd(0, EFD_CLOEXEC);
+	poll_all(loop, EPOLL_CTL_DEL);
+	wheel_set(&loop->wheel, &loop->listen.rest, loop->now_ms + LISTEN_REST_MS);
+}
+
+/* --- admission --- */
+
+/* The interface index in the control messages of an accepted socket, 0 if there is none. */
+static int ingress_index(int fd, uint8_t family)
+{
+	union {
+		struct cmsghdr header;
+		uint8_t space[512];
+	} control;
+	socklen_t length = sizeof(control);
+	struct msghdr message = { .msg_control = &control };
+	bool v6 = family == AF_INET6;
+
+	if (getsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_2292PKTOPTIONS : IP_PKTOPTIONS, &control, &length) < 0)
+		return 0;
+	message.msg_controllen = length;
+	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message); cmsg; cmsg = CMSG_NXTHDR(&message, cmsg)) {
+		if (!v6 && cmsg->cmsg_level == SOL_IP && cmsg->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo info;
+
+			memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
+			return info.ipi_ifindex;
+		}
+		if (v6 && cmsg->cmsg_level == SOL_IPV6 && cmsg->cmsg_type == IPV6_PKTINFO) {
+			struct in6_pktinfo info;
+
+			memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
+			return (int)info.ipi6_ifindex;
+		}
+	}
+	return 0;
+}
+
+/* The name of the interface that the connection came in by; an empty one if it cannot be told. */
+static void ingress_name(int fd, uint8_t family, struct ifreq *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->ifr_ifindex = ingress_index(fd, family);
+	if (ret->ifr_ifindex <= 0 || ioctl(fd, SIOCGIFNAME, ret) < 0)
+		ret->ifr_name[0] = '\0';
+}
+
+static bool is_loopback(const struct addr *addr)
+{
+	struct in6_addr in6;
+
+	if (addr->family == AF_INET)
+		return addr->bytes[0] == 127;
+	memcpy(&in6, addr->bytes, sizeof(in6));
+	return IN6_IS_ADDR_LOOPBACK(&in6);
+}
+
+/* The listener that the connection belongs to, or NULL. */
+static const struct config_listener *classify(const struct loop *loop, int fd, struct match_packet *packet)
+{
+	struct ifreq ingress;
+	uint32_t id;
+
+	if (match_table_uses_interface(loop->config->match)) {
+		ingress_name(fd, packet->dst.family, &ingress);
+		packet->interface = ingress.ifr_name;
+	}
+	if (match_table_find(loop->config->match, packet, &id) == 0)
+		return NULL;
+	return config_listener(loop->config, id);
+}
+
+/* Where the listener's connections to this destination go. -ENOENT if no target can be used. */
+static int route_find(const struct loop *loop, const struct match_packet *packet, struct tcp_route *route)
+{
+	const struct config_listener *listener = route->listener;
+	struct config_upstream *upstream;
+	const struct target *target;
+
+	route->target = packet->dst;
+	route->target_port = packet->dst_port;
+	if (listener->upstream == 0)
+		return 0;
+	upstream = config_upstream(loop->config, listener->upstream);
+	if (!upstream)
+		return -ENOENT;
+	/* The client's address can only be the source of packets of its own family. */
+	target = balance_pick(&upstream->balance, listener->source_is_client ? packet->src.family : AF_UNSPEC);
+	if (!target)
+		return -ENOENT;
+	route->target = target->addr;
+	if (target->port != 0)
+		route->target_port = target->port;
+	return 0;
+}
+
+/* 0 and the route, or the counter of the refusal. */
+static int admit(struct loop *loop, const struct listen_socket *socket, int fd, const struct sockaddr_storage *source,
+        struct tcp_route *ret)
+{
+	struct match_packet packet = { .protocol = IPPROTO_TCP };
+	struct sockaddr_storage sa;
+	socklen_t length = sizeof(sa);
+	uint16_t source_port;
+
+	if (getsockname(fd, (struct sockaddr *)&sa, &length) < 0 ||
+	        addr_from_sockaddr(&sa, &packet.dst, &packet.dst_port) < 0 ||
+	        addr_from_sockaddr(source, &packet.src, &source_port) < 0)
+		return STATS_refused_no_listener;
+	if (is_loopback(&packet.dst) || (packet.dst_port == socket->port && addr_equal(&packet.dst, &socket->addr)))
+		return STATS_refused_loop;
+	ret->listener = classify(loop, fd, &packet);
+	if (!ret->listener)
+		return STATS_refused_no_listener;
+	ret->client = packet.src;
+	return route_find(loop, &packet, ret) < 0 ? STATS_refused_no_target : 0;
+}
+
+static void accepted(
+        struct loop *loop, const struct listen_socket *socket, int fd, const struct sockaddr_storage *source)
+{
+	struct tcp_route route;
+	int refusal = admit(loop, socket, fd, source, &route);
+
+	if (refusal == 0) {
+		tcp_start(loop, fd, &route);
+		return;
+	}
+	stats_add(loop->stats, (enum stats_counter)refusal, 1);
+	loop_warn(loop, (enum stats_counter)refusal, 0);
+	close(fd); /* a reset: accepted sockets inherit the listening socket's linger {1, 0} */
+}
+
+void listen_accept(struct loop *loop, uint32_t number)
+{
+	const struct listen_socket *socket = &loop->listen.socket[number];
+
+	for (int i = 0; i < LISTEN_BATCH && socket->polled; i++) {
+		struct sockaddr_storage source;
+		socklen_t length = sizeof(source);
+		int fd = accept4(socket->fd, (struct sockaddr *)&source, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0)
+			accepted(loop, socket, fd, &source);
+		else if (errno == EAGAIN)
+			return;
+		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			starved(loop, socket, -errno);
+		/* All others are about the one connection, which is gone. */
+	}
+}

@@ -1,0 +1,269 @@
+/* A thread's event loop and its mailbox; see loop.h. */
+#include "gatewayd/relay/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/log.h"
+#include "gatewayd/relay/tcp.h"
+
+/* The mailbox's number among the cookies that are no flows; listening sockets have those below. */
+#define COOKIE_MAILBOX LISTEN_SOCKETS_MAX
+
+static_assert((LOOP_ORDERS_MAX & (LOOP_ORDERS_MAX - 1)) == 0, "a power of two");
+
+static uint64_t clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int mailbox_init(struct loop *loop)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = flow_cookie_other(COOKIE_MAILBOX) };
+
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (loop->epoll_fd < 0 || loop->wake_fd < 0)
+		return -errno;
+	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &event) < 0 ? -errno : 0;
+}
+
+int loop_new(enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret)
+{
+	struct loop *loop = mmap(NULL, sizeof(*loop), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int r;
+
+	if (loop == MAP_FAILED)
+		return -ENOMEM;
+	loop->mode = mode;
+	loop->epoll_fd = -1;
+	loop->wake_fd = -1;
+	loop->reply_fd = reply_fd;
+	loop->stats = &loop->early_stats;
+	loop->queue_head = FLOW_NONE;
+	loop->queue_tail = FLOW_NONE;
+	loop->now_ms = clock_ms();
+	wheel_init(&loop->wheel, loop->now_ms);
+	pipes_init(&loop->pipes);
+	r = listen_init(&loop->listen);
+	if (r == 0)
+		r = mailbox_init(loop);
+	if (r == 0)
+		r = buffers_init(&loop->buffers, BUFFERS_MAX);
+	if (r == 0)
+		r = flow_table_init(&loop->flows, max_flows);
+	if (r == 0)
+		r = config_new(&loop->config);
+	if (r < 0) {
+		loop_free(loop);
+		return r;
+	}
+	*ret = loop;
+	return 0;
+}
+
+void loop_free(struct loop *loop)
+{
+	config_free(loop->config);
+	flow_table_destroy(&loop->flows);
+	buffers_destroy(&loop->buffers);
+	pipes_destroy(&loop->pipes);
+	cleanup_close(&loop->listen.reserve_fd);
+	cleanup_close(&loop->wake_fd);
+	cleanup_close(&loop->epoll_fd);
+	munmap(loop, sizeof(*loop));
+}
+
+/* --- flows with more to do --- */
+
+void loop_queue(struct loop *loop, struct flow *flow)
+{
+	uint32_t index = flow_index(&loop->flows, flow);
+
+	if (flow->queued)
+		return;
+	flow->queued = true;
+	flow->next = FLOW_NONE;
+	flow->prev = loop->queue_tail;
+	if (loop->queue_tail == FLOW_NONE)
+		loop->queue_head = index;
+	else
+		loop->flows.flows[loop->queue_tail].next = index;
+	loop->queue_tail = index;
+}
+
+void loop_unqueue(struct loop *loop, struct flow *flow)
+{
+	if (!flow->queued)
+		return;
+	flow->queued = false;
+	if (flow->prev == FLOW_NONE)
+		loop->queue_head = flow->next;
+	else
+		loop->flows.flows[flow->prev].next = flow->next;
+	if (flow->next == FLOW_NONE)
+		loop->queue_tail = flow->prev;
+	else
+		loop->flows.flows[flow->next].prev = flow->prev;
+}
+
+/* One turn for each flow that is in the list now; those that come back wait until events were looked at. */
+static void run_queue(struct loop *loop)
+{
+	uint32_t last = loop->queue_tail;
+
+	while (loop->queue_head != FLOW_NONE) {
+		uint32_t index = loop->queue_head;
+		struct flow *flow = &loop->flows.flows[index];
+
+		loop_unqueue(loop, flow);
+		tcp_continue(loop, flow);
+		if (index == last)
+			break;
+	}
+}
+
+/* --- orders --- */
+
+int loop_order(struct loop *loop, const struct order *order)
+{
+	uint32_t head = atomic_load_explicit(&loop->orders_head, memory_order_relaxed);
+	uint32_t tail = atomic_load_explicit(&loop->orders_tail, memory_order_acquire);
+	static const uint64_t one = 1;
+
+	if (head - tail == LOOP_ORDERS_MAX)
+		return -EAGAIN;
+	loop->orders[head % LOOP_ORDERS_MAX] = *order;
+	atomic_store_explicit(&loop->orders_head, head + 1, memory_order_release);
+	return write(loop->wake_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
+}
+
+/* Counters so far move along, if nobody could have seen them yet. */
+static void stats_switch(struct loop *loop, struct stats_thread *stats)
+{
+	if (loop->stats == &loop->early_stats)
+		for (unsigned i = 0; i < STATS_COUNTERS; i++)
+			stats_add(stats, (enum stats_counter)i,
+			        atomic_load_explicit(&loop->early_stats.counter[i], memory_order_relaxed));
+	loop->stats = stats;
+}
+
+static void carry_out(struct loop *loop, const struct order *order)
+{
+	int r;
+
+	switch (order->kind) {
+	case ORDER_PING:
+		break;
+	case ORDER_LISTEN:
+		r = listen_add(loop, order->fd);
+		if (r < 0)
+			log_error("cannot accept from a listening socket: %s", strerror(-r));
+		break;
+	case ORDER_APPLY:
+		r = config_batch_apply(order->batch, &loop->config);
+		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
+		break;
+	case ORDER_STATS:
+		stats_switch(loop, order->stats);
+		break;
+	case ORDER_DRAIN:
+		listen_drain(loop);
+		break;
+	}
+	atomic_store_explicit(&loop->done, order->sequence, memory_order_release);
+}
+
+static void mailbox_read(struct loop *loop)
+{
+	uint32_t tail = atomic_load_explicit(&loop->orders_tail, memory_order_relaxed);
+	static const uint64_t one = 1;
+	uint64_t rung;
+
+	(void)!read(loop->wake_fd, &rung, sizeof(rung));
+	while (tail != atomic_load_explicit(&loop->orders_head, memory_order_acquire)) {
+		carry_out(loop, &loop->orders[tail % LOOP_ORDERS_MAX]);
+		atomic_store_explicit(&loop->orders_tail, ++tail, memory_order_release);
+	}
+	(void)!write(loop->reply_fd, &one, sizeof(one));
+}
+
+/* --- the loop --- */
+
+static void timer_fired(struct wheel_entry *entry, void *context)
+{
+	struct loop *loop = context;
+
+	if (entry == &loop->listen.rest)
+		listen_rested(loop);
+	else
+		tcp_timer(loop, (struct flow *)((char *)entry - offsetof(struct flow, timer)));
+}
+
+static void dispatch(struct loop *loop, const struct epoll_event *event)
+{
+	uint64_t cookie = event->data.u64;
+	enum flow_side side;
+	struct flow *flow;
+	uint32_t number;
+
+	if (!flow_cookie_is_other(cookie, &number)) {
+		flow = flow_from_cookie(&loop->flows, cookie, &side);
+		if (flow) /* else the event was queued for one that has ended in this very turn */
+			tcp_event(loop, flow, side, event->events);
+	} else if (number == COOKIE_MAILBOX) {
+		mailbox_read(loop);
+	} else {
+		listen_accept(loop, number);
+	}
+}
+
+static void turn(struct loop *loop)
+{
+	struct epoll_event events[LOOP_EVENTS];
+	int timeout = loop->queue_head != FLOW_NONE ? 0 : wheel_timeout(&loop->wheel, loop->now_ms);
+	int n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, timeout);
+
+	loop->now_ms = clock_ms();
+	for (int i = 0; i < n; i++)
+		dispatch(loop, &events[i]);
+	run_queue(loop);
+	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
+	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);
+}
+
+static void *loop_main(void *context)
+{
+	struct loop *loop = context;
+
+	loop->now_ms = clock_ms();
+	for (;;)
+		turn(loop);
+	return NULL;
+}
+
+int loop_start(struct loop *loop)
+{
+	return -pthread_create(&loop->thread, NULL, loop_main, loop);
+}
+
+void loop_warn(struct loop *loop, enum stats_counter counter, int error)
+{
+	uint64_t left_out;
+
+	if (!limit_pass(&loop->limits[counter], loop->now_ms, &left_out))
+		return;
+	log_notice("%s: %s%s%s (%" PRIu64 " more since the last such line)", stats_name(counter), stats_doc(counter),
+	        error ? ": " : "", error ? strerror(-error) : "", left_out);
+}

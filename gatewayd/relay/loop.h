@@ -1,0 +1,93 @@
+/*
+ * One thread of the relay: its event loop and everything that only this
+ * thread touches (flows, tables, pools, timers, sockets). The control thread
+ * reaches it by orders in a mailbox with one writer and one reader, and sees
+ * how far it has come; there are no locks.
+ */
+#ifndef GW_RELAY_LOOP_H
+#define GW_RELAY_LOOP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "gatewayd/base/stats.h"
+#include "gatewayd/relay/buffers.h"
+#include "gatewayd/relay/config.h"
+#include "gatewayd/relay/flow.h"
+#include "gatewayd/relay/limit.h"
+#include "gatewayd/relay/listen.h"
+#include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/wheel.h"
+
+/* Events taken from epoll at once. */
+#define LOOP_EVENTS 256
+/* Orders that may wait; a power of two. A thread that lets so many pile up hangs. */
+#define LOOP_ORDERS_MAX 1024
+
+enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
+
+enum order_kind {
+	ORDER_PING,   /* nothing but to be seen done */
+	ORDER_LISTEN, /* fd: begin to accept from it */
+	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
+	ORDER_STATS,  /* stats: count there from now on */
+	ORDER_DRAIN   /* stop accepting */
+};
+
+struct order {
+	enum order_kind kind;
+	uint64_t sequence; /* ascending; loop.done says which one was carried out last */
+	union {
+		int fd;
+		const struct config_batch *batch;
+		struct stats_thread *stats;
+	};
+};
+
+struct loop {
+	/* The thread's own. */
+	int epoll_fd;
+	enum loop_mode mode;
+	uint64_t now_ms; /* read once per turn */
+	struct stats_thread *stats;
+	struct config *config;
+	uint32_t queue_head, queue_tail; /* flows with more to do */
+	struct flow_table flows;
+	struct wheel wheel;
+	struct buffers buffers;
+	struct limit limits[STATS_COUNTERS];
+	struct stats_thread early_stats; /* counts until the daemon has given memory */
+	struct listen_sockets listen;
+	struct pipes pipes;
+
+	/* Between the threads. */
+	pthread_t thread;
+	int wake_fd;  /* written by the control thread when there are orders */
+	int reply_fd; /* written by this thread when it has carried some out; the control thread's */
+	_Alignas(64) _Atomic uint32_t orders_head; /* next to be written */
+	_Alignas(64) _Atomic uint32_t orders_tail; /* next to be carried out */
+	_Atomic uint64_t done;
+	_Atomic int apply_result; /* 0 or a negative errno */
+	_Atomic uint32_t open_flows;
+	struct order orders[LOOP_ORDERS_MAX];
+};
+
+/* Makes a loop with room for max_flows, without starting it. 0 or a negative errno. */
+int loop_new(enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret);
+/* Starts the thread, which runs until the process ends. 0 or a negative errno. */
+int loop_start(struct loop *loop);
+/* For a loop that was never started. */
+void loop_free(struct loop *loop);
+/* Called by the control thread. -EAGAIN if too many orders wait. */
+int loop_order(struct loop *loop, const struct order *order);
+
+/* The rest is called by the thread itself. */
+
+/* Puts the flow into the list of those that go on without an event; legal if it is there already. */
+void loop_queue(struct loop *loop, struct flow *flow);
+/* Takes it out; legal if it is not there. */
+void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
+void loop_warn(struct loop *loop, enum stats_counter counter, int error);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * What moves the bytes of one direction of a flow from one socket to the
+ * other. One file per mover; tcp.c calls them and decides about half-close,
+ * resets and which mover serves a direction. A mover never waits and never
+ * closes a socket.
+ *
+ * Rules that all movers keep: nothing is read while earlier bytes are held or
+ * while the other end cannot take any (that is the back-pressure: the sender's
+ * window closes); a flag of an end is cleared only when a system call has
+ * shown it; an end of stream counts only with all bytes before it.
+ */
+#ifndef GW_RELAY_MOVER_H
+#define GW_RELAY_MOVER_H
+
+#include "gatewayd/relay/flow.h"
+
+struct loop;
+
+/* Most bytes moved in one go before other flows have their turn. */
+#define MOVER_BUDGET (1024 * 1024)
+
+/* Outcomes of a pump besides a negative errno (of the socket that failed: the flow is to be reset). */
+enum mover_outcome {
+	MOVER_BLOCKED, /* an event on one of the ends will go on */
+	MOVER_MORE,    /* the budget is used up; to be called again without waiting for an event */
+	MOVER_ENDED,   /* end of stream, and every byte before it is written */
+	MOVER_UNFIT    /* no resources for this mover, nothing held: another one must take over */
+};
+
+struct mover {
+	const char *name;
+	/* Moves up to `budget` bytes; *ret_moved is always set. */
+	int (*pump)(struct loop *loop, struct flow *flow, enum flow_side from, size_t budget, size_t *ret_moved);
+	/* Lets go of what the direction holds; the bytes are lost. Legal when it holds nothing. */
+	void (*release)(struct loop *loop, struct flow_direction *direction);
+};
+
+/* recv and send through a buffer: best for little data. */
+extern const struct mover tcp_copy;
+/* splice through a pipe: best for much. */
+extern const struct mover tcp_splice;
+
+/* Full reads in a row after which a direction is thought to carry much, and small ones after which little. */
+#define MOVER_STREAK_MUCH   3
+#define MOVER_STREAK_LITTLE 8
+/* A splice of less than this is small. */
+#define MOVER_LITTLE_BYTES 8192
+
+#endif

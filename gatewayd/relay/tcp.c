@@ -1,0 +1,372 @@
+/* Connections from admission to their end; see tcp.h, and flow.h for the states. */
+#include "gatewayd/relay/tcp.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/mover.h"
+
+#define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+
+static void flow_release(struct loop *loop, struct flow *flow)
+{
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct flow_direction *direction = &flow->direction[side];
+
+		if (direction->mover)
+			direction->mover->release(loop, direction);
+		if (flow->end[side].fd >= 0)
+			close(flow->end[side].fd);
+	}
+	wheel_clear(&loop->wheel, &flow->timer);
+	loop_unqueue(loop, flow);
+	flow_free(&loop->flows, flow);
+	stats_add(loop->stats, STATS_flows_closed, 1);
+}
+
+/* Both sockets still linger {1, 0}: their peers see a reset. */
+static void flow_reset(struct loop *loop, struct flow *flow)
+{
+	stats_add(loop->stats, STATS_flows_reset, 1);
+	flow_release(loop, flow);
+}
+
+/* The orderly end: each close sends what is left and the end of stream in the background. */
+static void flow_close(struct loop *loop, struct flow *flow)
+{
+	static const struct linger off = { 0, 0 };
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		setsockopt(flow->end[side].fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+	flow_release(loop, flow);
+}
+
+/* --- connect --- */
+
+static int set_flag(int fd, int level, int option)
+{
+	static const int on = 1;
+
+	return setsockopt(fd, level, option, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+/* Binds to the client's address with a port that connect() will choose, by the whole 4-tuple. */
+static int bind_as_client(int fd, const struct addr *client)
+{
+	bool v6 = client->family == AF_INET6;
+	struct sockaddr_storage sa;
+	socklen_t length = addr_to_sockaddr(client, 0, &sa);
+	int r = v6 ? set_flag(fd, SOL_IPV6, IPV6_TRANSPARENT) : set_flag(fd, SOL_IP, IP_TRANSPARENT);
+
+	if (r == 0)
+		r = set_flag(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT);
+	if (r == 0 && bind(fd, (struct sockaddr *)&sa, length) < 0)
+		r = -errno;
+	return r;
+}
+
+/* A socket on its way to the target, or a negative errno. */
+static int connect_target(const struct tcp_route *route)
+{
+	static const struct linger reset = { 1, 0 };
+	struct sockaddr_storage sa;
+	socklen_t length = addr_to_sockaddr(&route->target, route->target_port, &sa);
+	int fd = socket(route->target.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (route->listener->source_is_client)
+		r = bind_as_client(fd, &route->client);
+	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
+		r = -errno;
+	if (r == 0)
+		r = set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
+	if (r == 0 && connect(fd, (struct sockaddr *)&sa, length) < 0 && errno != EINPROGRESS)
+		r = -errno;
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+static int end_poll(struct loop *loop, struct flow *flow, enum flow_side side)
+{
+	struct epoll_event event = { .events = POLLED_EVENTS, .data.u64 = flow_cookie(&loop->flows, flow, side) };
+
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->end[side].fd, &event) < 0)
+		return -errno;
+	flow->end[side].polled = true;
+	return 0;
+}
+
+static void count_connect_failure(struct loop *loop, int error)
+{
+	enum stats_counter counter = STATS_connect_failed;
+
+	if (error == -EADDRNOTAVAIL)
+		counter = STATS_source_ports_exhausted;
+	else if (error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM)
+		counter = STATS_refused_no_descriptor;
+	else if (error == -ETIMEDOUT)
+		counter = STATS_connect_timeout;
+	stats_add(loop->stats, counter, 1);
+	loop_warn(loop, counter, error);
+}
+
+static void direction_init(const struct loop *loop, struct flow_direction *direction)
+{
+	direction->mover = loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
+	direction->store = UINT32_MAX;
+}
+
+void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
+{
+	const struct config_listener *listener = route->listener;
+	struct flow *flow = flow_alloc(&loop->flows);
+	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
+	int r;
+
+	if (!flow) {
+		stats_add(loop->stats, STATS_refused_table_full, 1);
+		loop_warn(loop, STATS_refused_table_full, 0);
+		close(client_fd);
+		return;
+	}
+	stats_add(loop->stats, STATS_flows_opened, 1);
+	flow->end[FLOW_CLIENT].fd = client_fd;
+	direction_init(loop, &flow->direction[FLOW_CLIENT]);
+	direction_init(loop, &flow->direction[FLOW_TARGET]);
+	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
+	if (listener->connect_timeout_ms > 0)
+		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
+	r = connect_target(route);
+	if (r >= 0) {
+		flow->end[FLOW_TARGET].fd = r;
+		r = end_poll(loop, flow, FLOW_TARGET);
+	}
+	if (r < 0) {
+		count_connect_failure(loop, r);
+		flow_reset(loop, flow);
+		return;
+	}
+	wheel_set(&loop->wheel, &flow->timer,
+	        flow->deadline_ms && flow->deadline_ms < quiet_ms ? flow->deadline_ms : quiet_ms);
+}
+
+/* --- moving --- */
+
+/* Lets the direction change its mover if the way it was used lately says so. Legal only while nothing is held. */
+static void choose_mover(const struct loop *loop, struct flow_direction *direction)
+{
+	if (loop->mode != LOOP_MODE_AUTO || direction->held > 0)
+		return;
+	if (direction->mover == &tcp_copy && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
+		direction->mover = &tcp_splice;
+		direction->streak = 0;
+	} else if (direction->mover == &tcp_splice && direction->streak >= MOVER_STREAK_LITTLE) {
+		direction->mover = &tcp_copy;
+		direction->streak = 0;
+	}
+}
+
+static void count_moved(
+        struct loop *loop, struct flow *flow, enum flow_side side, const struct mover *mover, size_t moved)
+{
+	if (moved == 0)
+		return;
+	flow->active_ms = loop->now_ms;
+	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
+	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
+}
+
+static void deny_splice(struct flow_direction *direction)
+{
+	direction->mover = &tcp_copy;
+	direction->splice_denied = true;
+	direction->streak = 0;
+}
+
+/* splice(2) never gets past the mark of urgent data: such a source is copied from. True if that changed just now. */
+static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction *direction)
+{
+	if (!from->urgent || direction->mover != &tcp_splice || direction->held > 0)
+		return false;
+	deny_splice(direction);
+	from->readable = true;
+	return true;
+}
+
+/* Moves what can be moved in one direction: a mover_outcome or a negative errno. */
+static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side side)
+{
+	struct flow_direction *direction = &flow->direction[side];
+	size_t budget = MOVER_BUDGET, moved;
+	bool again;
+	int r;
+
+	leave_splice_for_urgent(&flow->end[side], direction);
+	do {
+		const struct mover *mover = direction->mover;
+
+		r = mover->pump(loop, flow, side, budget, &moved);
+		count_moved(loop, flow, side, mover, moved);
+		budget -= moved < budget ? moved : budget;
+		again = r == MOVER_BLOCKED && leave_splice_for_urgent(&flow->end[side], direction);
+		if (r == MOVER_UNFIT) {
+			stats_add(loop->stats, STATS_splice_fallback, 1);
+			deny_splice(direction);
+			again = true;
+		}
+	} while (again);
+	choose_mover(loop, direction);
+	return r;
+}
+
+/* End of stream of one direction: the other end learns of it. With both ended the flow is over.
+ * 1: the flow goes on, 0: it is gone. */
+static int direction_end(struct loop *loop, struct flow *flow, enum flow_side side)
+{
+	flow->direction[side].state = DIRECTION_ENDED;
+	flow->active_ms = loop->now_ms;
+	if (flow->direction[!side].state == DIRECTION_ENDED) {
+		flow_close(loop, flow);
+		return 0;
+	}
+	if (shutdown(flow->end[!side].fd, SHUT_WR) < 0) {
+		flow_reset(loop, flow);
+		return 0;
+	}
+	return 1;
+}
+
+/* Works on one direction. 1: the flow goes on, 0: it is gone. */
+static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
+{
+	int r;
+
+	if (flow->direction[side].state == DIRECTION_ENDED)
+		return 1;
+	r = direction_pump(loop, flow, side);
+	if (r < 0) {
+		flow_reset(loop, flow);
+		return 0;
+	}
+	if (r == MOVER_ENDED)
+		return direction_end(loop, flow, side);
+	if (r == MOVER_MORE)
+		loop_queue(loop, flow);
+	return 1;
+}
+
+/* --- events --- */
+
+/* A connect that has an answer: the flow relays from here on, or is gone. */
+static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
+{
+	int error = 0;
+	socklen_t length = sizeof(error);
+
+	if (events & (EPOLLERR | EPOLLHUP)) {
+		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
+		count_connect_failure(loop, error ? -error : -ECONNRESET);
+		flow_reset(loop, flow);
+		return;
+	}
+	flow->state = FLOW_RELAYING;
+	flow->end[FLOW_CLIENT].writable = true;
+	flow->end[FLOW_TARGET].writable = true;
+	flow->active_ms = loop->now_ms;
+	if (flow->idle_timeout_ms > 0)
+		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->idle_timeout_ms);
+	else
+		wheel_clear(&loop->wheel, &flow->timer);
+	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
+		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
+		flow_reset(loop, flow);
+	}
+}
+
+static void end_note(struct flow_end *end, uint32_t events)
+{
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI))
+		end->readable = true;
+	if (events & EPOLLOUT)
+		end->writable = true;
+	if (events & EPOLLRDHUP)
+		end->hangup = true;
+	if (events & EPOLLERR)
+		end->broken = true;
+	if ((events & EPOLLPRI) && !end->urgent) {
+		/* The urgent byte would otherwise be missing from the stream. */
+		end->urgent = true;
+		set_flag(end->fd, SOL_SOCKET, SO_OOBINLINE);
+	}
+}
+
+/* An event before the flow relays. 1: the flow relays now. */
+static int connecting_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32_t events)
+{
+	uint32_t generation = flow->generation;
+
+	if (side == FLOW_TARGET && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
+		connect_done(loop, flow, events);
+	else if (flow->end[side].broken)
+		flow_reset(loop, flow);
+	return flow->generation == generation && flow->state == FLOW_RELAYING;
+}
+
+void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32_t events)
+{
+	struct flow_end *end = &flow->end[side];
+
+	end_note(end, events);
+	if (flow->state == FLOW_CONNECTING && !connecting_event(loop, flow, side, events))
+		return;
+	if (!flow_pump(loop, flow, side) || !flow_pump(loop, flow, !side))
+		return;
+	/* What could still be read of a broken connection has been passed on. */
+	if (end->broken)
+		flow_reset(loop, flow);
+}
+
+void tcp_continue(struct loop *loop, struct flow *flow)
+{
+	if (flow_pump(loop, flow, FLOW_CLIENT))
+		flow_pump(loop, flow, FLOW_TARGET);
+}
+
+/* --- timers --- */
+
+static void connecting_timer(struct loop *loop, struct flow *flow)
+{
+	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
+		count_connect_failure(loop, -ETIMEDOUT);
+		flow_reset(loop, flow);
+		return;
+	}
+	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
+		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
+		flow_reset(loop, flow);
+		return;
+	}
+	if (flow->deadline_ms)
+		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
+}
+
+void tcp_timer(struct loop *loop, struct flow *flow)
+{
+	if (flow->state == FLOW_CONNECTING) {
+		connecting_timer(loop, flow);
+	} else if (loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
+		stats_add(loop->stats, STATS_idle_timeout, 1);
+		flow_reset(loop, flow);
+	} else {
+		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+	}
+}

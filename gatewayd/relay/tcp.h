@@ -1,0 +1,35 @@
+/*
+ * The life of a relayed TCP connection after its admission: connect to the
+ * target, move bytes both ways, pass each end of stream on, end in order or
+ * with a reset. Called by listen.c (start) and loop.c (events, timers).
+ */
+#ifndef GW_RELAY_TCP_H
+#define GW_RELAY_TCP_H
+
+#include "gatewayd/base/addr.h"
+#include "gatewayd/relay/config.h"
+#include "gatewayd/relay/flow.h"
+
+struct loop;
+
+/* If the target has not answered after this long, the client's socket is polled too, to notice a client that
+ * gives up. Until then a system call is saved. */
+#define TCP_CONNECT_QUIET_MS 1000
+
+/* Where an admitted client is to be connected to. */
+struct tcp_route {
+	const struct config_listener *listener;
+	struct addr client, target;
+	uint16_t target_port;
+};
+
+/* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */
+void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route);
+/* Events of epoll on one end. */
+void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32_t events);
+/* Goes on with a flow whose budget was used up. */
+void tcp_continue(struct loop *loop, struct flow *flow);
+/* The flow's timer was handed out: connect or idle timeout, or too early. */
+void tcp_timer(struct loop *loop, struct flow *flow);
+
+#endif
