@@ -81,7 +81,8 @@ static void on_connection(
 	*context = watch; /* NULL: on_request then closes the connection */
 }
 
-/* The target as it was received; what the library makes of it is not used. Returns the context of the request. */
+/* The target as it was received, since the library decodes it loosely: url.c does it strictly. Returns the context of
+ * the request. */
 static void *on_target(void *cls, const char *target, struct MHD_Connection *connection)
 {
 	struct http_server *server = cls;
@@ -103,14 +104,6 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *con
 		*query++ = '\0';
 	exchange->request.query = query ? query : "";
 	return exchange;
-}
-
-/* Keeps the library from decoding: url.c does it, strictly. */
-static size_t leave_escaped(void *cls, struct MHD_Connection *connection, char *text)
-{
-	(void)cls;
-	(void)connection;
-	return strlen(text);
 }
 
 static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
@@ -237,7 +230,7 @@ static int start(struct http_server *server, bool unix_socket)
 	        MHD_OPTION_PER_IP_CONNECTION_LIMIT, per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 	        HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
 	        server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_URI_LOG_CALLBACK, on_target,
-	        server, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_END);
+	        server, MHD_OPTION_END);
 	return server->mhd ? 0 : -EIO;
 }
 

@@ -60,6 +60,11 @@ enum header_id header_parse(const char *name)
 	return HEADERS;
 }
 
+const char *header_name(enum header_id id)
+{
+	return header_names[id];
+}
+
 const char *request_header(const struct request *request, enum header_id id)
 {
 	return request->headers[id].value;

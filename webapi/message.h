@@ -92,6 +92,8 @@ enum http_method method_parse(const char *text);
 void method_list(unsigned mask, char text[METHOD_LIST_BYTES]);
 /* HEADERS if the name (case does not matter) is none that means something. */
 enum header_id header_parse(const char *name);
+/* "Host" and the like. */
+const char *header_name(enum header_id id);
 /* The value, or NULL. */
 const char *request_header(const struct request *request, enum header_id id);
 /* Frees what the request owns and zeroes it. */

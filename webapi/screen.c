@@ -48,12 +48,15 @@ int screen_framing(const struct request *request, struct response *response)
 		return refuse(request, response, "A header has a name that is not a token.");
 	if (coding && length)
 		return refuse(request, response, "Content-Length and Transfer-Encoding stand together.");
-	if (request->headers[HEADER_CONTENT_LENGTH].count > 1)
-		return refuse(request, response, "Content-Length stands more than once.");
 	if (request->http_1_1 && !request_header(request, HEADER_HOST))
 		return refuse(request, response, "An HTTP/1.1 request needs a Host header.");
-	if (repeated(request) != HEADERS)
-		return refuse(request, response, "A header that may stand only once stands more than once.");
+	if (repeated(request) != HEADERS) {
+		response->must_close = true;
+		return problem_answer(response, PROBLEM_MALFORMED, request, NULL, "%s stands more than once.",
+		               header_name(repeated(request))) < 0
+		               ? -ENOMEM
+		               : 1;
+	}
 	if (coding && !request->http_1_1)
 		return refuse(request, response, "Transfer-Encoding needs HTTP/1.1.");
 	if (coding && strcasecmp(coding, "chunked") != 0)

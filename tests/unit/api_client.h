@@ -88,17 +88,22 @@ static inline void api_stop(struct api *api)
 	fake_core_clear(&api->core);
 }
 
-/* One turn of the server, waiting up to `milliseconds` for it or for `client` (-1: none). */
+/* One turn of the server as the daemon's loop does it: called when its descriptor is ready or its time has come, and
+ * not otherwise. Waits up to `milliseconds` for that or for `client` (-1: none). */
 static inline void api_turn(struct api *api, int client, short events, int milliseconds)
 {
-	struct pollfd fds[2] = { { .fd = http_server_fd(api->server), .events = POLLIN },
-		{ .fd = client, .events = events } };
+	struct pollfd fds[2] = {
+		{ .fd = http_server_fd(api->server), .events = POLLIN },
+		{ .fd = client, .events = events },
+	};
 	uint64_t due = http_server_timeout(api->server);
+	double end = due == UINT64_MAX ? 1e18 : api_now() + (double)due / 1e6;
 
 	if (due / 1000 < (uint64_t)milliseconds)
 		milliseconds = (int)(due / 1000) + 1;
 	poll(fds, 2, milliseconds);
-	http_server_run(api->server);
+	if (fds[0].revents || api_now() >= end)
+		http_server_run(api->server);
 }
 
 static inline int api_connect(struct api *api)

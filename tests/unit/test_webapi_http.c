@@ -422,6 +422,29 @@ static void test_slow_drip(void **state)
 	expect_drip_cut("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /heal");
 }
 
+/* The time for the headers runs from the connection on, not from the first line. */
+static void test_late_line(void **state)
+{
+	static const struct http_limits limits = {
+		.headers = 400000, .body_idle = 1, .body = 1, .answer = 1, .idle = 1
+	};
+	struct http_config config = { .api_gid = -1, .limits = &limits };
+	double begin;
+	int fd;
+
+	(void)state;
+	api_start(&api, false, &config);
+	fd = api_connect(&api);
+	for (begin = api_now(); api_now() - begin < 0.3;)
+		api_turn(&api, -1, 0, 10);
+	api_say(&api, fd, "GET /healthz HTTP/1.1\r\n", 23, 1);
+	_cleanup_answer_ struct api_answer answer = api_hear(&api, fd, 0, false, 3);
+	api_expect_problem(&answer, 408);
+	assert_true(api_now() - begin < 0.65);
+	close(fd);
+	api_stop(&api);
+}
+
 static void test_idle(void **state)
 {
 	_cleanup_close_ int fd = api_connect(&api);
@@ -561,6 +584,7 @@ int main(void)
 		WITH(test_pipelining),
 		SHORT(test_half_request),
 		SHORT(test_slow_drip),
+		cmocka_unit_test(test_late_line),
 		SHORT(test_idle),
 		SHORT(test_unread_answer),
 		WITH(test_early_disconnect),
