@@ -107,7 +107,7 @@ static int make_relay_group(unsigned threads, uint16_t port, struct relay_socket
 
 	for (unsigned f = 0; f < ARRAY_SIZE(families) && r == 0; f++)
 		for (unsigned t = 0; t < threads && r == 0; t++) {
-			int fd;
+			int fd = -1;
 
 			r = make_relay_socket(families[f], port, &fd);
 			if (r < 0)

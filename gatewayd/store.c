@@ -243,7 +243,7 @@ static int record_revision(struct store *store, int64_t revision, const char *ac
 
 int store_commit(struct store *store, int64_t revision, const char *actor, const char *summary)
 {
-	int64_t last;
+	int64_t last = 0;
 	int r = need_transaction(store);
 
 	if (r == 0)
@@ -402,8 +402,8 @@ static int load_table(struct store *store, const struct resource *resource, stru
 	_cleanup_reset_ struct sqlite3_stmt *statement = store->statement[resource->id][STATEMENT_LIST];
 	_cleanup_(rows_clear) struct rows by_id = { 0 };
 	bool child = resource->parent != RESOURCE_NONE;
-	struct row *row;
-	int64_t parent;
+	struct row *row = NULL;
+	int64_t parent = 0;
 	int r = child ? rows_share(&by_id, &snapshot->rows[resource->parent]) : 0, code = SQLITE_DONE;
 
 	if (by_id.n)

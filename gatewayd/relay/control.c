@@ -302,8 +302,6 @@ static int on_config_begin(struct control *control, const struct proto_message *
 	if (control->commit_pending)
 		return -EBADMSG;
 	batch_forget(control);
-	if (begin->generation == 0)
-		return -EBADMSG;
 	if (begin->base != 0 && begin->base != control->generation) {
 		tell_failed(control, begin->generation, "the base is not the generation in force");
 		return 0;

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api_help import Raw
+from api.support import Raw
 
 
 @pytest.fixture(params=["unix", "tcp"])

@@ -3,7 +3,7 @@
 import stat
 import time
 
-from api_help import Raw, expect_problem
+from api.support import Raw, expect_problem
 
 
 def status_of(gateway, *lines, host="127.0.0.1", path="/api/v1/status"):

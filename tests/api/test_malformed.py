@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from api_help import expect_problem, picture, read_answer
+from api.support import expect_problem, picture, read_answer
 
 LISTENERS = "/api/v1/listeners"
 WEB = LISTENERS + "/web"

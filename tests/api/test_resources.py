@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api_help import table
+from api.support import table
 
 LISTENERS = "/api/v1/listeners"
 
