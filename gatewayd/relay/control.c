@@ -269,11 +269,11 @@ static int on_listen(struct control *control, const struct proto_message *messag
 static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
 {
 	struct stats_memory *memory;
-	struct stat status;
 	unsigned n = control->params->n_loops;
 
-	if (message->stats_memory.size < sizeof(*memory) || fstat(*fd, &status) < 0 ||
-	        status.st_size < (off_t)sizeof(*memory) || control->stats_old)
+	/* lseek, for the C library's fstat is a call that takes paths, which the filter forbids. */
+	if (message->stats_memory.size < sizeof(*memory) || lseek(*fd, 0, SEEK_END) < (off_t)sizeof(*memory) ||
+	        control->stats_old)
 		return -EBADMSG;
 	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
 	if (memory == MAP_FAILED || memory->layout != STATS_LAYOUT) {
