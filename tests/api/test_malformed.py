@@ -24,6 +24,7 @@ BODIES = {
         b"", b"{", b"}", b"nonsense", b"[]", b'{"name":}', b'{"name":"new",}', b"{'name':'new'}", b'{"name":"new"} x',
         b'\xff\xfe{"name":"new"}', b'{"name":"n\x00ew"}', b'{"name":"\\ud800"}', b"[" * 5000, b'{"a":' * 500 + b"1" + b"}" * 500,
         b'"new"', b"null", b'{"priority":1e999}', b'{"priority":NaN}',
+        listener(priority=2**63), listener(priority=-2**63 - 1), listener(**{"ports\u0000": []}),
     ]),
     "duplicate keys": (400, "duplicate_key", [
         b'{"name":"new","name":"new"}', b'{"name":"new","name":"other"}', b'{"ports":[],"name":"new","ports":["1"]}',
@@ -38,11 +39,11 @@ BODIES = {
     ]),
     "unknown keys": (422, "unknown_key", [
         listener(colour=1), listener(**{"": 1}), listener(Name="x"), listener(port="80"), listener(**{"ports ": []}),
-        listener(**{"ports\u0000": []}), listener(id=1, uuid=2), listener(__proto__={}), listener(**{"a/b~c": 1}),
+        listener(ports_=[]), listener(id=1, uuid=2), listener(__proto__={}), listener(**{"a/b~c": 1}),
         listener(**{"x" * 5000: 1}),
     ]),
     "out of range": (422, None, [
-        listener(priority=-1), listener(priority=65536), listener(priority=2**63), listener(priority=-2**63),
+        listener(priority=-1), listener(priority=65536), listener(priority=2**63 - 1), listener(priority=-2**63),
         listener(connect_timeout_ms=9), listener(connect_timeout_ms=600001), listener(idle_timeout_s=0),
         listener(idle_timeout_s=604801), listener(ports=["65536"]), listener(ports=["0"]), listener(ports=["90-80"]),
         listener(protocol="sctp"), listener(destinations=["10.0.0.0/33"]), listener(destinations=["10.0.0.256"]),

@@ -52,7 +52,7 @@ def test_everything_comes_back_as_it_was_put(gateway):
     gateway.upstream("pool", [("10.71.2.3", 0)])
     whole = {
         "name": "all", "enabled": False, "comment": "ä ☂ \"quoted\"", "protocol": "tcp", "interfaces": ["eth0", "in0"],
-        "sources": ["10.0.0.0/8"], "destinations": ["fd71:2::/64"], "ports": ["443", "8000-8100"], "action": "relay",
+        "sources": ["fd71:1::/64"], "destinations": ["fd71:2::/64"], "ports": ["443", "8000-8100"], "action": "relay",
         "upstream": "pool", "source_address": "gateway", "on_worker_down": "direct", "connect_timeout_ms": 10,
         "idle_timeout_s": 604800, "priority": 65535,
     }

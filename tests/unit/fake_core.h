@@ -21,7 +21,8 @@ struct core {
 	int fail;       /* what the next writes return, with a fault */
 	bool ready;
 	size_t ruleset_bytes;
-	char actor[64]; /* of the last write */
+	char actor[64];      /* of the last write */
+	int64_t if_revision; /* of the last write */
 };
 
 static inline void fake_core_clear(struct core *core)
@@ -70,6 +71,7 @@ int core_write(struct core *core, const struct core_write *write, struct errs *e
 	bool exists = at < core->n;
 
 	core->calls++;
+	core->if_revision = write->if_revision;
 	snprintf(core->actor, sizeof(core->actor), "%s", write->actor);
 	if (core->fail) {
 		errs_add(errs, "/ports/0", "overlap", "the port is taken by \"other\"");

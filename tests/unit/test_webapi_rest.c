@@ -230,6 +230,7 @@ static void test_patch(void **state)
 	_cleanup_answer_ struct api_answer none = api_json(&api, "PATCH", LISTENERS "/none", "", "{}");
 	json_t *document;
 
+	assert_int_equal(api.core.if_revision, 1); /* the one that was patched, though nobody asked */
 	api_expect_status(&patched, 200);
 	document = document_of(&patched);
 	assert_int_equal(json_array_size(json_object_get(document, "ports")), 1);
