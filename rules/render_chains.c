@@ -7,7 +7,7 @@
  *     ├ tcp ► pre_tcp ─ bare SYN ► tcp4 / tcp6             a SYN is never diverted: it may reuse the ports of a
  *     │         │                                          socket of ours in TIME_WAIT, and must reach tproxy
  *     │         ├ a transparent socket's ► mark, accept    flows of the relay, both legs
- *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open
+ *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open, or pass by
  *     │         └ else ► tcp4 / tcp6                       tproxy hands it to the listener, which answers with RST
  *     ├ udp ► pre_udp ─ udp4 / udp6 first (an unconnected socket would steal the packets of other flows),
  *     │                 then the divert of our own sockets' packets
@@ -19,6 +19,11 @@
  *
  * The wildcard check of `socket` is left out for TCP: request sockets and TIME_WAIT ones have no wildcard bit and
  * would not match; a bare SYN, the only packet a listening socket could match by mistake, does not get there.
+ *
+ * A SYN-ACK that is no socket's answers a connection that passes us by: a bypassed one, or one from the other side.
+ * Where a relay listener matches it (it names no port, say), it must not be answered by the relay with a reset, and
+ * neither must what follows: the flow is remembered in the direct sets and forwarded.
+ *
  * tproxy falls through where no socket listens; the rule behind it drops, so that nothing passes unseen.
  */
 #include "rules/render_chains.h"
@@ -30,16 +35,17 @@
 
 #define RULE "add rule inet " NFT_TABLE " "
 
-/* How long a forwarded flow of a `direct` listener is remembered after its last packet, and how many at most;
- * where the set is full, such a flow breaks when the relay comes back, nothing worse. */
+/* How long a flow that is forwarded although a relay listener matches it is remembered after its last packet, and how
+ * many at most; beyond that, such flows are reset, by the relay or when it comes back, nothing worse. */
 #define DIRECT_TIMEOUT "2h"
-#define DIRECT_SIZE    "65536"
+#define DIRECT_SIZE    "262144"
 
 #define TUPLE4       "ip saddr . tcp sport . ip daddr . tcp dport"
 #define TUPLE6       "ip6 saddr . tcp sport . ip6 daddr . tcp dport"
 #define REPLY_TUPLE4 "ip daddr . tcp dport . ip saddr . tcp sport"
 #define REPLY_TUPLE6 "ip6 daddr . tcp dport . ip6 saddr . tcp sport"
 #define BARE_SYN     "tcp flags & (syn | ack) == syn "
+#define SYN_ACK      "tcp flags & (syn | ack) == syn | ack "
 
 const struct chain_id classify_chains[] = {
 	{ "tcp4", IPPROTO_TCP, AF_INET },
@@ -50,10 +56,11 @@ const struct chain_id classify_chains[] = {
 static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
-static const char *const other_chains[] = { "go_direct", "direct_gate", "act_relay", "act_relay_direct", "act_reject",
-	"act_drop", "act_bypass", "pre_tcp", "pre_udp" };
+static const char *const other_chains[] = { "go_direct", "go_reply", "direct_gate", "act_relay", "act_relay_direct",
+	"act_reject", "act_drop", "act_bypass", "pre_tcp", "pre_udp" };
 
-static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "rejected", "dropped", "bypassed" };
+static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies", "rejected",
+	"dropped", "bypassed" };
 
 void chains_put_objects(FILE *out)
 {
@@ -104,7 +111,12 @@ static void put_actions(FILE *out, const struct render_params *params)
 	           "meta nfproto ipv6 update @direct6 { " TUPLE6 " }\n" RULE
 	           "go_direct counter name forwarded_direct accept\n",
 	        out);
+	fputs(RULE "go_reply meta nfproto ipv4 update @direct4 { " REPLY_TUPLE4 " }\n" RULE
+	           "go_reply meta nfproto ipv6 update @direct6 { " REPLY_TUPLE6 " }\n" RULE
+	           "go_reply counter name forwarded_replies accept\n",
+	        out);
 	chains_put_gate(out, params->gate_open);
+	fputs(RULE "act_relay " SYN_ACK "goto go_reply\n" RULE "act_relay_direct " SYN_ACK "goto go_reply\n", out);
 	put_tproxy(out, "act_relay", params);
 	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
 	fputs(RULE "act_relay_direct jump direct_gate\n", out);

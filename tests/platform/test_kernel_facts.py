@@ -312,3 +312,22 @@ def test_the_gate_forwards_although_a_socket_listens(relayed):
     assert relayed.ask(SERVER[4], 443).startswith("relay")
     relayed.nft(file=GOLDEN / "gate_closed.nft")
     assert relayed.ask(DIRECT_SERVER, 8000).startswith("relay")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_replies_of_flows_that_pass_by_are_not_relayed(relayed, family):
+    """A listener for every port matches the answers of a bypassed connection too; they must go through."""
+    relayed.nft(f"delete element inet gatewayd tcp{family}_d0_s0_any {{\n tcp\n}}\n"
+                f"add element inet gatewayd tcp{family}_d0_s0_any {{\n tcp : goto act_relay\n}}\n"
+                f"add element inet gatewayd tcp{family}_d0_s0_exact {{\n 9999 : goto act_bypass\n}}\n")
+    talker = relayed.talk(SERVER[family], 9999)
+    try:
+        assert talker.stdout.readline().startswith("server")
+        talker.stdin.write("through\n")
+        talker.stdin.flush()
+        assert talker.stdout.readline() == "through\n"
+        assert relayed.counter("forwarded_replies") == 1
+        assert relayed.ask(SERVER[family], 9998).startswith("relay")
+    finally:
+        talker.stdin.close()
+        relayed.stop([talker])
