@@ -50,7 +50,7 @@ int listen_add(struct loop *loop, int fd)
 		return r;
 	socket->fd = fd;
 	socket->polled = false;
-	if (!sockets->draining && !wheel_is_set(&sockets->rest))
+	if (sockets->open && !sockets->draining && !wheel_is_set(&sockets->rest))
 		r = socket_poll(loop, sockets->n, EPOLL_CTL_ADD);
 	if (r == 0)
 		sockets->n++;
@@ -62,6 +62,15 @@ static void poll_all(struct loop *loop, int operation)
 	for (uint32_t i = 0; i < loop->listen.n; i++)
 		if (loop->listen.socket[i].polled != (operation == EPOLL_CTL_ADD))
 			socket_poll(loop, i, operation);
+}
+
+void listen_open(struct loop *loop)
+{
+	if (loop->listen.open)
+		return;
+	loop->listen.open = true;
+	if (!loop->listen.draining)
+		poll_all(loop, EPOLL_CTL_ADD);
 }
 
 void listen_drain(struct loop *loop)

@@ -28,6 +28,7 @@ struct listen_socket {
 struct listen_sockets {
 	struct listen_socket socket[LISTEN_SOCKETS_MAX];
 	uint32_t n;
+	bool open; /* a configuration is in force; until then connections wait in the sockets' queues */
 	bool draining;
 	int reserve_fd;          /* given up for a moment to accept and reset a connection when descriptors run out */
 	struct wheel_entry rest; /* set while accepting rests */
@@ -35,8 +36,11 @@ struct listen_sockets {
 
 /* 0 or a negative errno. */
 int listen_init(struct listen_sockets *sockets);
-/* Begins to accept from the socket, which stays the caller's. -ENOSPC or another negative errno. */
+/* Accepts from the socket, which stays the caller's, as soon as listen_open was called. -ENOSPC or another negative
+ * errno. */
 int listen_add(struct loop *loop, int fd);
+/* Begins to accept, if it has not begun: there is a configuration to classify connections by. */
+void listen_open(struct loop *loop);
 /* Stops accepting for good; the sockets stay open. */
 void listen_drain(struct loop *loop);
 /* Accepts what waits at the socket of this number, at most a batch. */

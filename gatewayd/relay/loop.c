@@ -173,6 +173,8 @@ static void carry_out(struct loop *loop, const struct order *order)
 		break;
 	case ORDER_APPLY:
 		r = config_batch_apply(order->batch, &loop->config);
+		if (r == 0)
+			listen_open(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_STATS:
