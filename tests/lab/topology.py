@@ -73,8 +73,8 @@ class Lab:
         self._link(self.hop, "up0", self.gateway, "out1", 3, default=True)
         self._link(far, "up0", self.hop, "out0", 4, default=True)
         for family, mtu in ((4, HOP_MTU_V4), (6, HOP_MTU_V6)):
-            self.hop.run("ip", f"-{family}", "route", "replace", net(4, family), "dev", "out0", "metric", 1, "mtu",
-                         "lock", mtu)
+            self.hop.run("ip", f"-{family}", "route", "replace", net(4, family), "dev", "out0", "metric", family - 4,
+                         "mtu", "lock", mtu)
             self.gateway.run("ip", f"-{family}", "route", "add", net(4, family), "via", address(3, 2, family))
         return far
 

@@ -55,11 +55,15 @@ def test_client_sees_the_server_it_asked_for(lab, nginx, gateway, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_round_robin(lab, nginx, gateway, family):
-    """New flows go to the targets in turn; port 0 keeps the port that was asked for."""
+    """New flows go to the targets in turn; port 0 keeps the port that was asked for.
+
+    Each thread of the relay keeps its own turn, so shares may differ by the number of threads, and no more."""
     gateway.upstream("pool", [(address, 0) for address in TARGETS[family]])
     gateway.listener("web", ports=["8000"], upstream="pool")
-    answers = [ask(lab.client, SERVERS[family]).split(" sees ")[0] for _ in range(9)]
-    assert {a: answers.count(a) for a in answers} == {f"{address}:8000": 3 for address in TARGETS[family]}
+    answers = [ask(lab.client, SERVERS[family]).split(" sees ")[0] for _ in range(30)]
+    assert set(answers) == {f"{address}:8000" for address in TARGETS[family]}
+    shares = [answers.count(a) for a in set(answers)]
+    assert max(shares) - min(shares) <= gateway.status()["relay"]["threads"], shares
 
 
 def test_weights_and_admin_state(lab, nginx, gateway):
