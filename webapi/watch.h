@@ -31,6 +31,7 @@ struct watches {
 	struct http_limits limits;
 };
 
+/* Microseconds of CLOCK_MONOTONIC. */
 uint64_t watch_now(void);
 /* A new watch in state FRESH, in the list; NULL when memory is out. */
 struct watch *watch_new(struct watches *watches, int fd);
