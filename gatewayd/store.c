@@ -2,13 +2,14 @@
  * Rows to and from the database; see store.h. Generic over the descriptor
  * tables: bind and load have one switch each over the kinds of field.
  */
-#include "gatewayd/store_private.h"
+#include "gatewayd/store.h"
 
 #include <errno.h>
 #include <sqlite3.h>
 #include <string.h>
 #include <time.h>
 
+#include "gatewayd/store_private.h"
 #include "schema/check.h"
 #include "schema/decode.h"
 #include "schema/encode.h"

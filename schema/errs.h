@@ -12,7 +12,8 @@
 
 /* More faults than this in one request are counted, but not told one by one: an answer must stay readable. */
 #define ERRS_MAX 64
-/* Longest pointer or detail in bytes; longer ones are cut between characters. Keeps the answer to a hostile request small. */
+/* Longest pointer or detail in bytes; longer ones are cut between characters. Keeps the answer to a hostile request
+ * small. */
 #define ERRS_TEXT_MAX 1024
 
 struct err {
@@ -29,7 +30,7 @@ struct errs {
 
 /* Records a fault; the pointer is copied, the detail formatted. Out of memory only counts it as dropped. */
 void errs_add(struct errs *errs, const char *pointer, const char *code, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+        __attribute__((format(printf, 4, 5)));
 /* Frees the texts and empties the collection; a zeroed struct is an empty one. */
 void errs_clear(struct errs *errs);
 

@@ -8,7 +8,18 @@
 
 #include "schema/types.h"
 
-enum field_kind { FIELD_NAME, FIELD_BOOL, FIELD_TEXT, FIELD_INT, FIELD_ENUM, FIELD_REF, FIELD_LIST, FIELD_ADDRESS, FIELD_CHILDREN, FIELD_KINDS };
+enum field_kind {
+	FIELD_NAME,
+	FIELD_BOOL,
+	FIELD_TEXT,
+	FIELD_INT,
+	FIELD_ENUM,
+	FIELD_REF,
+	FIELD_LIST,
+	FIELD_ADDRESS,
+	FIELD_CHILDREN,
+	FIELD_KINDS
+};
 
 /* What the strings of a list are. */
 enum item_kind {
@@ -29,11 +40,11 @@ struct field {
 	const char *member; /* C member, SQL column and JSON key */
 	enum field_kind kind;
 	size_t offset;
-	int64_t min, max;      /* INT, ENUM: value; NAME, TEXT: bytes; LIST, CHILDREN: items */
-	int64_t initial;       /* BOOL, INT, ENUM */
+	int64_t min, max;         /* INT, ENUM: value; NAME, TEXT: bytes; LIST, CHILDREN: items */
+	int64_t initial;          /* BOOL, INT, ENUM */
 	const char *const *words; /* ENUM: `max + 1` words */
-	enum item_kind item;   /* LIST */
-	enum resource_id target; /* REF, CHILDREN */
+	enum item_kind item;      /* LIST */
+	enum resource_id target;  /* REF, CHILDREN */
 	unsigned flags;
 	const char *doc;
 };
@@ -73,7 +84,7 @@ void field_clear(const struct field *field, struct row *row);
 int field_copy(const struct field *field, struct row *to, const struct row *from);
 bool field_equal(const struct field *field, const struct row *a, const struct row *b);
 /* Typed access to a member of a row. */
-#define FIELD_AT(row, field, type) ((type *)(void *)((char *)(row) + (field)->offset))
+#define FIELD_AT(row, field, type)       ((type *)(void *)((char *)(row) + (field)->offset))
 #define FIELD_AT_CONST(row, field, type) ((const type *)(const void *)((const char *)(row) + (field)->offset))
 
 #endif

@@ -16,10 +16,15 @@
 /* "gwdb": says in the file's header that it is ours. */
 #define GWGEN_APPLICATION_ID 0x67776462
 
+/* gateway.db.sql. */
 void gwgen_sql(FILE *out);
+/* openapi.json. */
 void gwgen_openapi(FILE *out);
+/* The tables as JSON, for the UI's forms. */
 void gwgen_schema(FILE *out);
+/* docs/reference.md. */
 void gwgen_manual(FILE *out);
+/* Dictionary for libFuzzer. */
 void gwgen_dict(FILE *out);
 
 /* For JSON documents: ends the program when memory is out. */

@@ -15,6 +15,7 @@
 /* A resource's name: 1 to 63 of a-z 0-9 and '-', so that it fits a DNS label and needs no quoting anywhere. */
 #define NAME_MAX_BYTES 63
 
+// clang-format off
 #define ENUM_BEGIN(table, upper) enum table {
 #define ENUM_WORD(upper, word, json) upper##_##word,
 #define ENUM_END(table, upper) upper##_WORDS };
@@ -22,6 +23,7 @@
 #undef ENUM_BEGIN
 #undef ENUM_WORD
 #undef ENUM_END
+// clang-format on
 
 enum resource_id {
 	RESOURCE_NONE = -1,
@@ -51,6 +53,7 @@ struct rows {
 	size_t n;
 };
 
+// clang-format off
 #define NAME(member, doc) char member[NAME_MAX_BYTES + 1];
 #define BOOL(member, initial, flags, doc) bool member;
 #define TEXT(member, max, flags, doc) char *member; /* never NULL in a decoded or loaded row */
@@ -84,6 +87,7 @@ struct listener {
 #undef LIST
 #undef ADDRESS
 #undef CHILDREN
+// clang-format on
 
 /* A new row with every field at its default and one reference; NULL only when memory is out. */
 struct row *row_new(enum resource_id resource);

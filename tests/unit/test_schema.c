@@ -137,6 +137,22 @@ static void test_copy_and_equal(void **state)
 		}
 }
 
+/* A change deep inside a child is a change of its parent. */
+static void test_children_are_compared(void **state)
+{
+	struct upstream *a = (struct upstream *)row_new(RESOURCE_UPSTREAM), *b;
+
+	(void)state;
+	assert_int_equal(rows_append(&a->targets, row_new(RESOURCE_TARGET)), 0);
+	b = (struct upstream *)row_copy(&a->row);
+	assert_ptr_not_equal(a->targets.items[0], b->targets.items[0]);
+	assert_true(row_equal(&a->row, &b->row));
+	((struct target *)b->targets.items[0])->weight++;
+	assert_false(row_equal(&a->row, &b->row));
+	row_unref(&a->row);
+	row_unref(&b->row);
+}
+
 static void test_lists(void **state)
 {
 	struct rows rows = { 0 }, shared = { 0 };
@@ -215,6 +231,7 @@ int main(void)
 		cmocka_unit_test(test_rows_are_checked),
 		cmocka_unit_test(test_row_defaults),
 		cmocka_unit_test(test_copy_and_equal),
+		cmocka_unit_test(test_children_are_compared),
 		cmocka_unit_test(test_lists),
 	};
 
