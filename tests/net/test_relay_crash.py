@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,12 @@ def sockets_on_gateway(lab, port):
     return lab.gateway.run("ss", "-Htn", "state", "established", f"dport = :{port}").stdout.splitlines()
 
 
+def thread_states(pid):
+    """The state letter of each thread of a process."""
+    return [Path(f"/proc/{pid}/task/{thread}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            for thread in os.listdir(f"/proc/{pid}/task")]
+
+
 @pytest.fixture
 def fragile(make_gateway):
     """A gateway whose relay can be broken for good."""
@@ -65,18 +72,19 @@ def fragile(make_gateway):
 @pytest.mark.parametrize("address", ["10.71.2.2", "fd71:2::2"])
 def test_direct_passes_traffic_by(lab, nginx, fragile, address):
     """on_worker_down direct: without a relay, connections go straight to the server; with one, through it again."""
-    fragile.listener("web", ports=["8000"], on_worker_down="direct")
+    # A port of its own: TIME_WAIT sockets of relayed flows would take packets of direct flows between the same ports.
+    fragile.listener("web", ports=["8002"], on_worker_down="direct")
     dead = fragile.break_relay()
     wait_for(lambda: fragile.status()["relay"]["direct"], 5, "the gate for direct listeners")
     for _ in range(5):
-        with lab.client.connect(address, 8000, timeout=3) as connection:
-            assert sockets_on_gateway(lab, 8000) == []
+        with lab.client.connect(address, 8002, timeout=3) as connection:
+            assert sockets_on_gateway(lab, 8002) == []
             request(connection)
             assert "sees " + (lab.client.v6 if ":" in address else lab.client.v4) in answer(connection)
     fragile.mend_relay()
     fragile.wait_relay(dead, 30)
-    with lab.client.connect(address, 8000, timeout=3) as connection:
-        wait_for(lambda: len(sockets_on_gateway(lab, 8000)) == 1, 5, "a relayed flow")
+    with lab.client.connect(address, 8002, timeout=3) as connection:
+        wait_for(lambda: len(sockets_on_gateway(lab, 8002)) == 1, 5, "a relayed flow")
         request(connection)
         assert "sees" in answer(connection)
 
@@ -157,6 +165,7 @@ def test_queued_connections_are_served_by_the_next_relay(lab, nginx, gateway, fi
     """200 connections wait while the relay hangs; it is killed; each is served, none refused or reset."""
     gateway.listener("web", ports=["8000"])
     pid = gateway.kill_relay(signal.SIGSTOP)
+    wait_for(lambda: set(thread_states(pid)) == {"T"}, 5, "all threads to stop")
     waiting = [lab.client.connect(address, 8000, timeout=10) for _ in range(200)]
     for connection in waiting:
         request(connection)
