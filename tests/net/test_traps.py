@@ -56,7 +56,7 @@ def test_syn_into_time_wait(lab, nginx, gateway, figure):
     def reuse(made):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # RST instead of FIN at the end, so that only the gateway's side is left in TIME_WAIT.
-        made.bind(("10.71.1.2", 23456))
+        made.bind(("10.71.1.2", 9456))
 
     gateway.listener("tw", ports=["7200"])
     times = []
@@ -81,10 +81,10 @@ def test_syn_into_time_wait_is_not_diverted(lab, gateway):
 
     def reuse(made):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("10.71.1.2", 23457))
+        made.bind(("10.71.1.2", 9457))
 
     lab.client.nft("add table inet wire\nadd chain inet wire out { type filter hook output priority 0; }\n"
-                   "add rule inet wire out tcp sport 23457 tcp flags & rst == rst counter\n")
+                   "add rule inet wire out tcp sport 9457 tcp flags & rst == rst counter\n")
     try:
         with servers.Peer(lab.server, "10.71.2.2", 7201, lambda c, _a: (c.recv(100), c.close())):
             for _ in range(3):
