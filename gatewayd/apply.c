@@ -45,6 +45,10 @@ static int plan_reverse(const struct plan *plan, struct plan *ret)
 	ret->n_shapes_before = plan->n_shapes_after;
 	ret->shapes_after = plan->shapes_before;
 	ret->n_shapes_after = plan->n_shapes_before;
+	/* What was rebuilt goes back element by element: the content before is not in the plan. */
+	ret->shapes_rebuilt = NULL;
+	ret->n_shapes_rebuilt = 0;
+	ret->rebuilt = (struct elements){ 0 };
 	ret->changes = calloc(plan->n_changes + 1, sizeof(*ret->changes));
 	if (!ret->changes)
 		return -ENOMEM;
