@@ -190,6 +190,21 @@ def test_loop_by_naming_the_gateway(lab, gateway):
     assert opened <= 4, f"{opened} flows from one connection"
 
 
+def test_loop_through_the_relay_port(lab, gateway):
+    """A target that is the relay's own port: the relay refuses itself instead of calling itself for ever."""
+    port = gateway.status()["relay"]["port"]
+    answer = gateway.api("PUT", "upstreams/self", {"name": "self", "targets": [{"address": "127.0.0.1", "port": port}]})
+    if answer.status == 422:
+        return  # refused at the door
+    gateway.listener("l", ports=["7510", str(port)], upstream="self", source_address="gateway")
+    with pytest.raises(ConnectionError):
+        with lab.client.connect("10.71.2.2", 7510, timeout=5) as connection:
+            raise ConnectionError(f"{connection.recv(10)!r}")
+    counters = gateway.status()["relay"]["counters"]
+    assert counters["refused_loop"] == 1
+    assert counters["flows_opened"] <= 2
+
+
 @pytest.mark.parametrize("address", ["10.71.1.1", "10.71.2.1", "fd71:1::1"])
 def test_relay_port_is_not_reachable(lab, gateway, address):
     """The relay's listening port takes nothing from outside."""
