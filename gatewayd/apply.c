@@ -62,7 +62,7 @@ static int plan_reverse(const struct plan *plan, struct plan *ret)
 static int store_failed(struct transaction *t, int error)
 {
 	errs_add(t->errs, "", "store_failed", "The database does not take the change: %s.",
-		store_error(t->apply->config.store));
+	        store_error(t->apply->config.store));
 	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
 }
 
@@ -73,8 +73,8 @@ static int store_row(struct transaction *t, const struct apply_change *change, i
 
 	if (!change->new_row) {
 		r = store_delete(store, change->old_row);
-		return r < 0 ? store_failed(t, r) :
-			       snapshot_remove(t->to, change->old_row->resource, row_name(change->old_row));
+		return r < 0 ? store_failed(t, r)
+		             : snapshot_remove(t->to, change->old_row->resource, row_name(change->old_row));
 	}
 	change->new_row->revision = revision;
 	r = store_put(store, change->new_row);
@@ -142,7 +142,8 @@ static int do_check(struct transaction *t)
 		return r;
 	r = kernel_nft_check(t->apply->config.kernel, t->text, &error);
 	if (r < 0)
-		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s", error ? error : strerror(-r));
+		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s",
+		        error ? error : strerror(-r));
 	return r;
 }
 
@@ -280,7 +281,7 @@ static int run_steps(struct transaction *t)
 			continue;
 		if (step > APPLY_CHECK)
 			log_error("change %lld failed at step %s: %s", (long long)t->to->revision, steps[step].name,
-				strerror(-r));
+			        strerror(-r));
 		while (--step >= 0)
 			if (steps[step].undo)
 				steps[step].undo(t);
@@ -289,15 +290,12 @@ static int run_steps(struct transaction *t)
 	return 0;
 }
 
-int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor,
-	const char *summary, struct errs *errs, int64_t *ret_revision)
+int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor, const char *summary,
+        struct errs *errs, int64_t *ret_revision)
 {
-	struct transaction t = { .apply = apply,
-		.changes = changes,
-		.n_changes = n,
-		.actor = actor,
-		.summary = summary,
-		.errs = errs };
+	struct transaction t = {
+		.apply = apply, .changes = changes, .n_changes = n, .actor = actor, .summary = summary, .errs = errs
+	};
 	int r;
 
 	r = run_steps(&t);
@@ -324,7 +322,7 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 	r = plan_new(apply->model, apply->current, snapshot, &errs, &plan);
 	if (r < 0) {
 		if (asprintf(ret_reason, "the stored configuration contradicts itself: %s",
-			    errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
+		            errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
 			*ret_reason = NULL;
 		return r;
 	}
@@ -352,9 +350,9 @@ static int compare_elements(const struct elements *wanted, const struct elements
 	int r = 0;
 
 	while (r == 0 && (w < wanted->n || f < found->n)) {
-		int order = w == wanted->n ? 1 :
-			    f == found->n  ? -1 :
-					     match_key_compare(&wanted->items[w].key, &found->items[f].key);
+		int order = w == wanted->n  ? 1
+		            : f == found->n ? -1
+		                            : match_key_compare(&wanted->items[w].key, &found->items[f].key);
 
 		if (order == 0 && wanted->items[w].verdict == found->items[f].verdict) {
 			w++;
@@ -397,7 +395,7 @@ static int render_adoption(struct apply *apply, struct kernel_state *state, char
 	r = plan_from_kernel(apply, state, &plan);
 	if (r == 0) {
 		log_info("adopting the kernel's generation %lld: %zu elements to add, %zu to remove",
-			(long long)state->generation, plan.added.n, plan.removed.n);
+		        (long long)state->generation, plan.added.n, plan.removed.n);
 		r = render_nft_plan(&plan, &apply->config.render, ret_text);
 	}
 	free(plan.shapes_after);
@@ -483,7 +481,8 @@ int apply_set_gate(struct apply *apply, bool open)
 		return r;
 	r = kernel_nft_commit(apply->config.kernel, text, &error);
 	if (r < 0) {
-		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed", error ? error : "no words");
+		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed",
+		        error ? error : "no words");
 		return r;
 	}
 	apply->config.render.gate_open = open;

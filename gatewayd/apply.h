@@ -61,8 +61,8 @@ int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason
 int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason);
 
 /* Runs the transaction. 0 and the new revision, or the errors of core_write with faults in errs. */
-int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor,
-	const char *summary, struct errs *errs, int64_t *ret_revision);
+int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor, const char *summary,
+        struct errs *errs, int64_t *ret_revision);
 
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
 int apply_set_gate(struct apply *apply, bool open);

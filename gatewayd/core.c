@@ -37,19 +37,20 @@ int64_t core_revision(struct core *core)
 static int check_presence(const struct core_write *write, const struct row *old, struct errs *errs)
 {
 	if (write->operation == CORE_DELETE && !old) {
-		errs_add(errs, "", "not_found", "There is no %s \"%s\".", resource_get(write->resource)->name, write->name);
+		errs_add(errs, "", "not_found", "There is no %s \"%s\".", resource_get(write->resource)->name,
+		        write->name);
 		return -ENOENT;
 	}
 	if (write->operation == CORE_CREATE && old) {
 		errs_add(errs, "/name", "exists", "There is a %s \"%s\" already.", resource_get(write->resource)->name,
-			write->name);
+		        write->name);
 		return -EEXIST;
 	}
 	if (write->if_revision == 0)
 		return 0;
 	if (write->if_revision < 0 ? old != NULL : !old || old->revision != write->if_revision) {
 		errs_add(errs, "", "precondition_failed", old ? "It is at revision %lld." : "It does not exist.",
-			old ? (long long)old->revision : 0LL);
+		        old ? (long long)old->revision : 0LL);
 		return -ESTALE;
 	}
 	return 0;
@@ -87,7 +88,7 @@ static bool refers_to(const struct row *row, const struct field *field, const st
 
 /* Names the rows of one resource that refer to the target through this field. */
 static int check_unused_by(struct core *core, const struct resource *resource, const struct field *field,
-	const struct row *target, struct errs *errs)
+        const struct row *target, struct errs *errs)
 {
 	const struct rows *rows = &apply_snapshot(core->apply)->rows[resource->id];
 	int result = 0;
@@ -95,8 +96,8 @@ static int check_unused_by(struct core *core, const struct resource *resource, c
 	for (size_t i = 0; i < rows->n; i++) {
 		if (!refers_to(rows->items[i], field, target))
 			continue;
-		errs_add(errs, "", "in_use", "The %s \"%s\" uses it as its %s.", resource->name, row_name(rows->items[i]),
-			field->member);
+		errs_add(errs, "", "in_use", "The %s \"%s\" uses it as its %s.", resource->name,
+		        row_name(rows->items[i]), field->member);
 		result = -EBUSY;
 	}
 	return result;
@@ -111,14 +112,14 @@ static int check_unused(struct core *core, const struct row *target, struct errs
 
 		for (size_t i = 0; i < resource->n_fields; i++)
 			if (resource->fields[i].kind == FIELD_REF &&
-				check_unused_by(core, resource, &resource->fields[i], target, errs) < 0)
+			        check_unused_by(core, resource, &resource->fields[i], target, errs) < 0)
 				result = -EBUSY;
 	}
 	return result;
 }
 
 static int apply_one(struct core *core, const struct core_write *write, const struct row *old, struct row *new_row,
-	struct errs *errs, struct core_result *ret)
+        struct errs *errs, struct core_result *ret)
 {
 	static const char *const verbs[] = { [CORE_CREATE] = "create", [CORE_PUT] = "put", [CORE_DELETE] = "delete" };
 	struct apply_change change = { .old_row = old, .new_row = new_row };
@@ -126,7 +127,7 @@ static int apply_one(struct core *core, const struct core_write *write, const st
 	int r;
 
 	snprintf(summary, sizeof(summary), "%s %s/%s", verbs[write->operation], resource_get(write->resource)->plural,
-		write->name);
+	        write->name);
 	r = apply_run(core->apply, &change, 1, write->actor, summary, errs, &ret->revision);
 	if (r == 0)
 		ret->created = !old;
@@ -171,7 +172,7 @@ int core_ready(struct core *core)
 int core_ruleset(struct core *core, bool desired, char **ret_text)
 {
 	if (desired)
-		return render_nft_full(apply_model(core->apply), apply_render_params(core->apply), core_revision(core),
-			ret_text);
+		return render_nft_full(
+		        apply_model(core->apply), apply_render_params(core->apply), core_revision(core), ret_text);
 	return kernel_nft_list(core->kernel, ret_text);
 }

@@ -14,18 +14,18 @@
 struct core;
 
 enum core_operation {
-	CORE_CREATE,  /* -EEXIST if the name is taken */
-	CORE_PUT,     /* creates or replaces */
+	CORE_CREATE, /* -EEXIST if the name is taken */
+	CORE_PUT,    /* creates or replaces */
 	CORE_DELETE,
 };
 
 struct core_write {
 	enum core_operation operation;
 	enum resource_id resource;
-	const char *name;   /* of the row */
-	struct row *row;    /* borrowed; NULL for CORE_DELETE */
+	const char *name;    /* of the row */
+	struct row *row;     /* borrowed; NULL for CORE_DELETE */
 	int64_t if_revision; /* the row must be of this revision (If-Match); 0: any; -1: it must not exist */
-	const char *actor;  /* who, for history and log: "uid 0", "token admin" */
+	const char *actor;   /* who, for history and log: "uid 0", "token admin" */
 };
 
 struct core_result {
