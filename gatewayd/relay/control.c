@@ -233,8 +233,9 @@ static bool socket_is_held(const struct control *control, const struct proto_lis
 	return false;
 }
 
-/* What accepted sockets are to inherit: a reset on every unexpected end, and no delay of small segments. The
- * listening socket itself must never make a thread wait. */
+/* What accepted sockets are to inherit: a reset on every unexpected end, no delay of small segments, and urgent bytes
+ * in their place, so that a first read before the first event leaves none out. The listening socket itself must never
+ * make a thread wait. */
 static int socket_prepare(int fd)
 {
 	static const struct linger reset = { 1, 0 };
@@ -245,7 +246,8 @@ static int socket_prepare(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 || !listening)
 		return -ENOTSOCK;
 	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ||
-	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
+	        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
 }
