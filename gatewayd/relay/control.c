@@ -252,10 +252,23 @@ static int socket_prepare(int fd)
 	return 0;
 }
 
+/* The thread of this number accepts from the socket, and those after it help. */
+static int order_listen(struct control *control, unsigned thread, int fd)
+{
+	unsigned n = control->params->n_loops;
+	struct order order = { .kind = ORDER_LISTEN, .fd = fd };
+	int r = order_one(control, thread % n, &order);
+
+	order.kind = ORDER_HELP;
+	for (unsigned i = 1; i <= LISTEN_HELPERS && i < n && r >= 0; i++)
+		r = order_one(control, (thread + i) % n, &order);
+	return r;
+}
+
 static int on_listen(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_listen *key = &message->listen;
-	struct order order = { .kind = ORDER_LISTEN, .fd = *fd };
+	int socket = *fd;
 
 	if (key->protocol != IPPROTO_TCP) {
 		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
@@ -266,7 +279,7 @@ static int on_listen(struct control *control, const struct proto_message *messag
 	if (control->draining)
 		return 0;
 	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
-	if (order_one(control, key->thread % control->params->n_loops, &order) < 0)
+	if (order_listen(control, key->thread, socket) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }

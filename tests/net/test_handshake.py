@@ -1,16 +1,27 @@
-"""How connections begin: who speaks first and what waits before the target has answered."""
+"""How connections begin: who speaks first, what waits before the target has answered, which thread serves them."""
 
 import os
 import signal
 import socket
 import statistics
 import time
+from pathlib import Path
 
 import pytest
 
 from lab import servers
+from lab.process import wait_for
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
+
+
+def polled(pid):
+    """How many descriptors each epoll instance of a process polls."""
+    counts = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        if "[eventpoll]" in os.readlink(f"/proc/{pid}/fd/{fd}"):
+            counts.append(Path(f"/proc/{pid}/fdinfo/{fd}").read_text().count("tfd:"))
+    return counts
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
@@ -56,3 +67,23 @@ def test_urgent_bytes_before_the_target_has_answered(lab, gateway, family, first
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(10) == b""
     assert got == [first + b"Uxyz"]
+
+
+def test_idle_connections_spread_over_the_threads(lab, gateway, figure):
+    """Threads help one another only under load: what comes bit by bit is spread by the kernel's hash."""
+    if gateway.status()["relay"]["threads"] < 2:
+        pytest.skip("one thread")
+    gateway.listener("l", ports=["7813"])
+    before = polled(gateway.relay_pid())
+    waiting = []
+    with servers.Peer(lab.server, SERVER["v4"], 7813, lambda connection, _: connection.recv(1)):
+        for _ in range(100):
+            waiting.append(lab.client.connect(SERVER["v4"], 7813))
+            time.sleep(0.002)
+        wait_for(lambda: sum(polled(gateway.relay_pid())) >= sum(before) + 200, 5, "200 polled sockets")
+        counts = sorted(now for now in polled(gateway.relay_pid()))
+        for connection in waiting:
+            connection.close()
+    loops = counts[-gateway.status()["relay"]["threads"]:]
+    figure("polled sockets of each thread", loops)
+    assert min(loops) > max(loops) / 4
