@@ -138,8 +138,9 @@ static void changes_of_our_table_are_told(void **state)
 	expect(bench, WATCH_NFT, "nft", "element deleted from tcp4_d32_s0_exact");
 	assert_int_equal(system("nft 'add set inet gatewayd x { type mark; }; add chain inet gatewayd y'"), 0);
 	expect(bench, WATCH_NFT, "nft", "and 1 more");
-	assert_int_equal(system("cp $(command -v nft) /tmp/hk_stranger && /tmp/hk_stranger flush ruleset;"
-	                        "rm /tmp/hk_stranger"),
+	assert_int_equal(
+	        system("d=$(mktemp -d) && cp $(command -v nft) $d/hk_stranger && $d/hk_stranger flush ruleset &&"
+	               "rm -r $d"),
 	        0);
 	expect(bench, WATCH_NFT, "hk_stranger", " more");
 	expect_nothing(bench);
@@ -198,6 +199,18 @@ static void expect_link(struct bench *bench, const char *interface, bool up, boo
 	assert_int_equal(event.removed, removed);
 }
 
+/* Among the events of routes and of the interface's own IPv6 address. */
+static void expect_address(struct bench *bench, bool removed)
+{
+	struct watch_event event;
+
+	do
+		assert_true(next_event(bench, &event));
+	while (event.kind != WATCH_ADDRESS || !strstr(event.detail, "192.0.2.7/24"));
+	assert_string_equal(event.interface, "hk0");
+	assert_int_equal(event.removed, removed);
+}
+
 static void interfaces_come_and_go(void **state)
 {
 	struct bench *bench = bench_of(state);
@@ -208,13 +221,8 @@ static void interfaces_come_and_go(void **state)
 	assert_int_equal(system("ip link set hk0 up; ip link set hk0 mtu 1400"), 0);
 	expect_link(bench, "hk0", true, false);
 	assert_int_equal(system("ip addr add 192.0.2.7/24 dev hk0 && ip addr del 192.0.2.7/24 dev hk0"), 0);
-	do
-		assert_true(next_event(bench, &event));
-	while (event.kind != WATCH_ADDRESS || !strstr(event.detail, "192.0.2.7/24"));
-	assert_string_equal(event.interface, "hk0");
-	assert_false(event.removed);
-	assert_true(next_event(bench, &event));
-	assert_true(event.removed);
+	expect_address(bench, false);
+	expect_address(bench, true);
 	assert_int_equal(system("ip link set hk0 down"), 0);
 	expect_link(bench, "hk0", false, false);
 	assert_int_equal(system("ip link set hk0 name hk1"), 0);
