@@ -238,7 +238,10 @@ static int record_revision(struct store *store, int64_t revision, const char *ac
 	if (code == SQLITE_OK)
 		code = bind_text(statement, 4, summary);
 	if (code == SQLITE_OK)
+		code = bind_text(statement, 5, store->config_hash[0] ? store->config_hash : NULL);
+	if (code == SQLITE_OK)
 		code = sqlite3_step(statement);
+	store->config_hash[0] = '\0';
 	return code == SQLITE_DONE ? 0 : store_fail(store, code, "cannot record the revision");
 }
 

@@ -33,6 +33,7 @@ struct store {
 	struct sqlite3 *db;
 	struct sqlite3_stmt *statement[RESOURCES][STATEMENTS]; /* MARK and SWEEP for children only */
 	struct sqlite3_stmt *command[COMMANDS];
+	char config_hash[65]; /* of the revision to be committed; empty: none */
 	char error[512];
 };
 
