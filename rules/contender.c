@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct prefixes {
+struct expansion {
 	struct prefix *items;
 	size_t n, size;
 };
 
-static void prefixes_clear(struct prefixes *prefixes)
+static void expansion_clear(struct expansion *prefixes)
 {
 	free(prefixes->items);
 }
@@ -31,7 +31,7 @@ static enum verdict verdict_of(const struct listener *listener)
 	return VERDICT_DROP;
 }
 
-static int parse_prefixes(const struct strings *texts, struct prefixes *ret)
+static int parse_prefixes(const struct strings *texts, struct expansion *ret)
 {
 	struct prefix split[PREFIX_RANGE_MAX];
 
@@ -64,7 +64,7 @@ static int parse_ports(const struct strings *texts, struct contender *contender)
 }
 
 /* The prefixes of one family out of `all`; "any" for an empty list, none if the list does not admit the family. */
-static int of_family(const struct prefixes *all, uint8_t family, struct prefixes *ret)
+static int of_family(const struct expansion *all, uint8_t family, struct expansion *ret)
 {
 	if (all->n == 0) {
 		if (array_reserve(&ret->items, &ret->size, 1, sizeof(*ret->items)) < 0)
@@ -129,9 +129,9 @@ static int reserve_cells(struct contender *contender, size_t *size, size_t dst, 
 }
 
 static int add_family(struct cell_index *index, const struct listener *listener, struct contender *contender,
-        size_t *size, const struct prefixes *destinations, const struct prefixes *sources, uint8_t family)
+        size_t *size, const struct expansion *destinations, const struct expansion *sources, uint8_t family)
 {
-	_cleanup_(prefixes_clear) struct prefixes dst = { 0 }, src = { 0 };
+	_cleanup_(expansion_clear) struct expansion dst = { 0 }, src = { 0 };
 	int r;
 
 	if (of_family(destinations, family, &dst) < 0 || of_family(sources, family, &src) < 0)
@@ -145,7 +145,7 @@ static int add_family(struct cell_index *index, const struct listener *listener,
 
 static int expand(struct cell_index *index, const struct listener *listener, struct contender *contender)
 {
-	_cleanup_(prefixes_clear) struct prefixes destinations = { 0 }, sources = { 0 };
+	_cleanup_(expansion_clear) struct expansion destinations = { 0 }, sources = { 0 };
 	size_t size = 0;
 	int r;
 

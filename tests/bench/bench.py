@@ -134,7 +134,7 @@ class Gatewayd(Contender):
     def __init__(self, name, mover=None):
         super().__init__(name)
         self.gateway = Gateway(self.lab, build="release", mover=mover)
-        self.gateway.listener("bench", ports=[str(HTTP_PORT), str(SINK_PORT)], interfaces=["in0"])
+        self.gateway.listener("bench", ports=[str(HTTP_PORT), str(SINK_PORT)])
         check_transparent(self)
         check_relayed(self)
 

@@ -6,6 +6,8 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <signal.h>
@@ -457,6 +459,32 @@ static void test_failed_write_leaves_nothing(void **state)
 	store_close(store);
 }
 
+/* A disk of its own, small and full: the change is refused as such, and what was stored before is still there. */
+static void test_full_disk(void **state)
+{
+	struct store *store;
+	struct snapshot *snapshot;
+	int r = 0;
+
+	(void)state;
+	if (unshare(CLONE_NEWNS) < 0 || mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	        mount("tmpfs", directory, "tmpfs", 0, "size=256k") < 0) {
+		print_message("SKIP: a file system of a given size needs the right to mount\n");
+		skip();
+	}
+	store = open_store();
+	assert_int_equal(put_one(store, upstream_row("first"), 1), 0);
+	for (int64_t i = 2; i < 1000 && r == 0; i++)
+		r = put_one(store, upstream_row("more"), i);
+	assert_int_equal(r, -ENOSPC);
+	assert_non_null(strstr(store_error(store), "full"));
+	snapshot = load(store);
+	assert_string_equal(row_name(snapshot->rows[RESOURCE_UPSTREAM].items[0]), "first");
+	snapshot_unref(snapshot);
+	store_close(store);
+	assert_int_equal(umount2(directory, MNT_DETACH), 0);
+}
+
 static double seconds(void)
 {
 	struct timespec now;
@@ -516,6 +544,7 @@ int main(void)
 		TEST(test_ids_are_not_used_again),
 		TEST(test_round_trip),
 		TEST(test_failed_write_leaves_nothing),
+		TEST(test_full_disk),
 		TEST(test_many_listeners),
 	};
 
