@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/store_history.h"
+#include "schema/encode.h"
 
 struct apply {
 	struct apply_config config;
@@ -21,11 +23,8 @@ struct apply {
 
 struct transaction {
 	struct apply *apply;
-	const struct apply_change *changes;
-	size_t n_changes;
-	const char *actor, *summary;
+	const struct apply_request *request;
 	struct errs *errs;
-	struct snapshot *to;
 	struct plan *plan;
 	char *text, *undo_text;
 	bool relay_prepared;
@@ -45,6 +44,10 @@ static int plan_reverse(const struct plan *plan, struct plan *ret)
 	ret->n_shapes_before = plan->n_shapes_after;
 	ret->shapes_after = plan->shapes_before;
 	ret->n_shapes_after = plan->n_shapes_before;
+	/* What was rebuilt goes back element by element: the content before is not in the plan. */
+	ret->shapes_rebuilt = NULL;
+	ret->n_shapes_rebuilt = 0;
+	ret->rebuilt = (struct elements){ 0 };
 	ret->changes = calloc(plan->n_changes + 1, sizeof(*ret->changes));
 	if (!ret->changes)
 		return -ENOMEM;
@@ -62,40 +65,94 @@ static int store_failed(struct transaction *t, int error)
 	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
 }
 
-static int store_row(struct transaction *t, const struct apply_change *change, int64_t revision)
+/* A row as the history keeps it; NULL for none. */
+static int row_text(const struct row *row, char **ret)
 {
-	struct store *store = t->apply->config.store;
+	json_t *json;
+
+	*ret = NULL;
+	if (!row)
+		return 0;
+	json = encode_row(row);
+	*ret = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	json_decref(json);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static int store_history(struct transaction *t, unsigned position)
+{
+	const struct apply_change *change = &t->request->changes[position];
+	const struct row *row = change->new_row ? change->new_row : change->old_row;
+	_cleanup_free_ char *before = NULL, *after = NULL;
+	struct store_change entry = { .revision = t->request->to->revision,
+		.resource = resource_get(row->resource)->name,
+		.name = row_name(row) };
 	int r;
 
-	if (!change->new_row) {
-		r = store_delete(store, change->old_row);
-		return r < 0 ? store_failed(t, r) :
-			       snapshot_remove(t->to, change->old_row->resource, row_name(change->old_row));
+	r = row_text(change->old_row, &before);
+	if (r == 0)
+		r = row_text(change->new_row, &after);
+	entry.before = before;
+	entry.after = after;
+	return r < 0 ? r : store_history_add(t->apply->config.store, &entry, position);
+}
+
+static int store_new_rows(struct transaction *t)
+{
+	for (size_t i = 0; i < t->request->n; i++) {
+		struct row *row = t->request->changes[i].new_row;
+		int r;
+
+		if (!row)
+			continue;
+		row->revision = t->request->to->revision;
+		r = store_put(t->apply->config.store, row);
+		if (r < 0)
+			return r;
 	}
-	change->new_row->revision = revision;
-	r = store_put(store, change->new_row);
-	return r < 0 ? store_failed(t, r) : snapshot_put(t->to, change->new_row);
+	return 0;
+}
+
+/* Backward, so that what refers goes before what it refers to. */
+static int store_deletions(struct transaction *t)
+{
+	for (size_t i = t->request->n; i-- > 0;) {
+		int r;
+
+		if (t->request->changes[i].new_row)
+			continue;
+		r = store_delete(t->apply->config.store, t->request->changes[i].old_row);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int store_all(struct transaction *t)
+{
+	int r = store_new_rows(t);
+
+	if (r == 0)
+		r = store_deletions(t);
+	for (unsigned i = 0; r == 0 && i < t->request->n; i++)
+		r = store_history(t, i);
+	if (r == 0)
+		r = store_meta_set(t->apply->config.store, APPLY_PENDING_KEY, t->request->pending);
+	return r;
 }
 
 static int do_store(struct transaction *t)
 {
-	struct apply *apply = t->apply;
-	int r;
+	int r = store_begin(t->apply->config.store);
 
-	t->to = snapshot_edit(apply->current, apply->current->revision + 1);
-	if (!t->to)
-		return -ENOMEM;
-	r = store_begin(apply->config.store);
 	if (r < 0)
 		return store_failed(t, r);
-	for (size_t i = 0; i < t->n_changes; i++) {
-		r = store_row(t, &t->changes[i], t->to->revision);
-		if (r < 0) {
-			store_rollback(apply->config.store);
-			return r;
-		}
+	r = store_all(t);
+	if (r < 0) {
+		r = store_failed(t, r);
+		store_rollback(t->apply->config.store);
 	}
-	return 0;
+	return r;
 }
 
 static void undo_store(struct transaction *t)
@@ -105,7 +162,7 @@ static void undo_store(struct transaction *t)
 
 static int do_plan(struct transaction *t)
 {
-	return plan_new(t->apply->model, t->apply->current, t->to, t->errs, &t->plan);
+	return plan_new(t->apply->model, t->apply->current, t->request->to, t->errs, &t->plan);
 }
 
 static void undo_plan(struct transaction *t)
@@ -186,7 +243,7 @@ static int do_nft(struct transaction *t)
 		errs_add(t->errs, "", "apply_failed", "Step nft: %s", error ? error : strerror(-r));
 		return -EIO;
 	}
-	t->apply->nft_generation = t->to->revision;
+	t->apply->nft_generation = t->request->to->revision;
 	return 0;
 }
 
@@ -246,7 +303,7 @@ static void undo_relay(struct transaction *t)
 
 static int do_commit(struct transaction *t)
 {
-	int r = store_commit(t->apply->config.store, t->to->revision, t->actor, t->summary);
+	int r = store_commit(t->apply->config.store, t->request->to->revision, t->request->actor, t->request->summary);
 
 	return r < 0 ? store_failed(t, r) : 0;
 }
@@ -267,46 +324,50 @@ static const struct {
 };
 static_assert(ARRAY_SIZE(steps) == APPLY_STEPS, "every step has a way forward and a way back");
 
+/* Takes back the steps below this one, the last first. */
+static void undo_steps(struct transaction *t, int step)
+{
+	while (--step >= 0)
+		if (steps[step].undo)
+			steps[step].undo(t);
+}
+
 static int run_steps(struct transaction *t)
 {
-	for (int step = 0; step < APPLY_STEPS; step++) {
+	int end = t->request->dry_run ? APPLY_CHECK + 1 : APPLY_STEPS;
+
+	for (int step = 0; step < end; step++) {
 		int r = steps[step].run(t);
 
 		if (r == 0)
 			continue;
 		if (step > APPLY_CHECK)
-			log_error("change %lld failed at step %s: %s", (long long)t->to->revision, steps[step].name,
-				strerror(-r));
-		while (--step >= 0)
-			if (steps[step].undo)
-				steps[step].undo(t);
+			log_error("change %lld failed at step %s: %s", (long long)t->request->to->revision,
+			        steps[step].name, strerror(-r));
+		undo_steps(t, step);
 		return r;
 	}
+	if (t->request->dry_run)
+		undo_steps(t, end);
 	return 0;
 }
 
-int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor,
-	const char *summary, struct errs *errs, int64_t *ret_revision)
+int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft)
 {
-	struct transaction t = { .apply = apply,
-		.changes = changes,
-		.n_changes = n,
-		.actor = actor,
-		.summary = summary,
-		.errs = errs };
+	struct transaction t = { .apply = apply, .request = request, .errs = errs };
 	int r;
 
 	r = run_steps(&t);
-	if (r == 0) {
+	if (r == 0 && !request->dry_run) {
 		plan_commit(apply->model, t.plan);
 		snapshot_unref(apply->current);
-		apply->current = TAKE_PTR(t.to);
+		apply->current = snapshot_ref(request->to);
 		apply->route_generation = apply->current->revision;
-		*ret_revision = apply->current->revision;
 	}
+	if (r == 0 && ret_nft)
+		*ret_nft = TAKE_PTR(t.text);
 	free(t.text);
 	free(t.undo_text);
-	snapshot_unref(t.to);
 	return r;
 }
 

@@ -346,14 +346,17 @@ static int start(struct daemon *daemon)
 	r = boot_kernel(daemon, snapshot);
 	if (r < 0)
 		return r;
-	daemon->core = (struct core){ .apply = daemon->apply,
+	daemon->core = (struct core){ .event = daemon->event,
+		.store = daemon->store,
+		.apply = daemon->apply,
 		.worker = daemon->worker,
 		.kernel = daemon->kernel,
 		.options = daemon->options,
 		.started_us = now_us() };
 	on_worker_state(daemon);
 	worker_start(daemon->worker);
-	return open_api(daemon);
+	r = core_confirm_start(&daemon->core);
+	return r < 0 ? r : open_api(daemon);
 }
 
 static void stop(struct daemon *daemon)
@@ -363,6 +366,7 @@ static void stop(struct daemon *daemon)
 		sd_event_source_disable_unref(daemon->api[i].timer);
 		http_server_free(daemon->api[i].server);
 	}
+	core_confirm_stop(&daemon->core);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	worker_free(daemon->worker);
 	apply_free(daemon->apply);
