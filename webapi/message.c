@@ -41,6 +41,11 @@ enum http_method method_parse(const char *text)
 	return METHOD_NONE;
 }
 
+const char *method_name(enum http_method method)
+{
+	return method == METHOD_NONE ? "-" : method_names[method];
+}
+
 void method_list(unsigned mask, char text[METHOD_LIST_BYTES])
 {
 	size_t at = 0;

@@ -62,13 +62,15 @@ struct request {
 	size_t n_segments;
 	const struct resource *resource; /* of the route's {resource}, or NULL */
 	const char *name;                /* of the route's {name}, or NULL */
+	const char *target;              /* of the route's {target}, or NULL */
+	bool on_targets;                 /* the path goes on to the targets of an upstream */
 	enum role role;
 	char actor[64];
 	char *body; /* owned, not terminated; NULL if empty */
 	size_t body_length, body_capacity;
 };
 
-#define RESPONSE_HEADERS_MAX 6
+#define RESPONSE_HEADERS_MAX 16
 
 struct response {
 	unsigned status;          /* 0: not answered yet */
@@ -77,6 +79,9 @@ struct response {
 	size_t length;
 	bool is_static;
 	bool page;       /* of the UI: may load its own scripts and be kept by caches that ask again */
+	bool rehearsed;  /* a dry run: nothing was changed */
+	int64_t revision;    /* that the request made; 0: none */
+	const char *problem; /* title of the refusal, static text; NULL: not refused */
 	bool must_close; /* the rest of the connection cannot be trusted or is not worth reading */
 	struct {
 		const char *name; /* static text */
@@ -87,6 +92,8 @@ struct response {
 
 /* METHOD_NONE if the text (case matters) is none of ours. */
 enum http_method method_parse(const char *text);
+/* "GET" and the like; "-" for METHOD_NONE. */
+const char *method_name(enum http_method method);
 /* "GET, HEAD, OPTIONS" for a mask of METHOD_BITs, into text of METHOD_LIST_BYTES. */
 #define METHOD_LIST_BYTES 64
 void method_list(unsigned mask, char text[METHOD_LIST_BYTES]);

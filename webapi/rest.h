@@ -7,7 +7,9 @@
  *         page, `total` counts what the filter lets through. ?limit= 1 to 1000 (default 100), ?after= a name,
  *         ?name= a name, or the beginning of one followed by '*'.
  * Object: as encode_row makes it; ETag is its revision, that of a list the configuration's revision.
- * Write:  answers the object as it is stored now, and Gateway-Revision.
+ * Write:  answers the object as it is stored now, with the headers of write.h.
+ * Target: /upstreams/{name}/targets/{address}:{port} (an IPv6 address in brackets, or bare): a part of its upstream,
+ *         with that one's entity tag.
  */
 #ifndef GW_WEBAPI_REST_H
 #define GW_WEBAPI_REST_H
@@ -21,9 +23,8 @@
 /* Route handlers: 0 with the response filled, -ENOMEM. */
 int rest_list(const struct request *request, struct response *response);
 int rest_get(const struct request *request, struct response *response);
-int rest_create(const struct request *request, struct response *response);
-int rest_put(const struct request *request, struct response *response);
-int rest_patch(const struct request *request, struct response *response);
-int rest_delete(const struct request *request, struct response *response);
+int rest_list_targets(const struct request *request, struct response *response);
+/* POST to a list, PUT, PATCH and DELETE of an object. */
+int rest_write(const struct request *request, struct response *response);
 
 #endif

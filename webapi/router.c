@@ -30,15 +30,31 @@ static bool match_segment(const char *pattern, size_t length, const char *segmen
 		request->name = segment;
 		return true;
 	}
-	return is_pattern(pattern, length, segment);
+	if (is_pattern(pattern, length, "{target}")) {
+		request->target = segment;
+		return true;
+	}
+	if (!is_pattern(pattern, length, segment))
+		return false;
+	/* Targets are parts of upstreams: the handlers of resources take such paths as well. */
+	if (!strcmp(segment, "upstreams"))
+		request->resource = resource_by_path(segment);
+	request->on_targets = request->on_targets || !strcmp(segment, "targets");
+	return true;
+}
+
+static void forget(struct request *request)
+{
+	request->resource = NULL;
+	request->name = request->target = NULL;
+	request->on_targets = false;
 }
 
 static bool match(const char *pattern, struct request *request)
 {
 	size_t i = 0;
 
-	request->resource = NULL;
-	request->name = NULL;
+	forget(request);
 	if (!strcmp(pattern, "/{asset}"))
 		return !request->n_segments || strcmp(request->segments[0], "api") != 0;
 	while (*pattern == '/') {
@@ -66,8 +82,7 @@ const struct route *router_find(struct request *request, unsigned *ret_methods)
 		if (routes[i].method == METHOD_GET)
 			methods |= METHOD_BIT(METHOD_HEAD);
 	}
-	request->resource = NULL;
-	request->name = NULL;
+	forget(request);
 	*ret_methods = methods ? methods | METHOD_BIT(METHOD_OPTIONS) : 0;
 	return NULL;
 }
