@@ -68,6 +68,7 @@ void worker_abort(struct worker *worker, const struct plan *plan);
 /* Ends the relay: orderly within deadline_ms, then by force. Used by --cleanup. */
 void worker_shutdown(struct worker *worker, unsigned deadline_ms);
 
+/* How far the relay is, and the word for it in status documents. */
 enum worker_state worker_state(const struct worker *worker);
 const char *worker_state_name(enum worker_state state);
 /* The relay's process, 0 if none. */

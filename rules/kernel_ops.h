@@ -34,6 +34,11 @@ int kernel_parse_nat_rules(json_t *listing, json_t *findings);
 /* The named counters of a listing, {"name": {"packets", "bytes"}}. */
 int kernel_parse_counters(json_t *listing, json_t **ret);
 
+/* Marks rules and routes as ours; not in anybody's rt_protos that we know of. */
+#define KERNEL_ROUTE_PROTOCOL 103
+
+/* Whether a message about a rule or route that names this sender is about our own doing. */
+bool kernel_route_port_is_own(uint32_t port);
 /* Makes our rules and routes what params say, or (params NULL) removes them all. */
 int kernel_route_apply(const struct route_params *params, unsigned *ret_changed);
 

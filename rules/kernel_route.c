@@ -1,6 +1,6 @@
 /*
  * Policy routing of our own: rules and routes with our protocol number, both
- * families, through libmnl, the only file that includes it.
+ * families, through libmnl; kernel_watch.c is the other file that knows it.
  *
  * Theory of operation: marked packets must be delivered locally although their
  * destination is not ours. Three rules, P being the configured priority:
@@ -30,14 +30,28 @@
 
 #include "rules/kernel_ops.h"
 
-/* Marks rules and routes as ours; not in anybody's rt_protos that we know of. */
-#define OUR_PROTOCOL 103
-
 #define RULES 3
+
+/* How many of our last sockets' port numbers are remembered: one for each sync whose messages may still be on the way
+ * to kernel_watch.c. */
+#define OWN_PORTS 64
 
 /* Rules are found in order of priority, so the order of adding matters only to packets on the way: the target of the
  * jump first, the look-up last. */
 static const unsigned rule_order[RULES] = { 2, 0, 1 };
+
+static struct {
+	uint32_t ports[OWN_PORTS];
+	unsigned next;
+} own;
+
+bool kernel_route_port_is_own(uint32_t port)
+{
+	for (unsigned i = 0; port != 0 && i < OWN_PORTS; i++)
+		if (own.ports[i] == port)
+			return true;
+	return false;
+}
 
 struct message {
 	struct message *next;
@@ -108,7 +122,7 @@ static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family
 	head->rtm_family = family;
 	/* With strict checking the kernel filters by protocol: a full routing table need not come through here. */
 	if (type == RTM_GETROUTE)
-		head->rtm_protocol = OUR_PROTOCOL;
+		head->rtm_protocol = KERNEL_ROUTE_PROTOCOL;
 	dump->last = &dump->first;
 	return talk(socket, request, keep_message, dump);
 }
@@ -136,7 +150,9 @@ struct rule {
 
 static void wanted_rule(const struct route_params *params, unsigned i, struct rule *ret)
 {
-	*ret = (struct rule){ .priority = params->priority + i, .protocol = OUR_PROTOCOL, .action = FR_ACT_NOP };
+	*ret = (struct rule){
+		.priority = params->priority + i, .protocol = KERNEL_ROUTE_PROTOCOL, .action = FR_ACT_NOP
+	};
 	if (i == 2)
 		return;
 	ret->mark = params->mark;
@@ -216,7 +232,7 @@ static int add_rule(struct mnl_socket *socket, uint8_t family, const struct rule
 	head->family = family;
 	head->action = rule->action;
 	mnl_attr_put_u32(request, FRA_PRIORITY, rule->priority);
-	mnl_attr_put_u8(request, FRA_PROTOCOL, OUR_PROTOCOL);
+	mnl_attr_put_u8(request, FRA_PROTOCOL, KERNEL_ROUTE_PROTOCOL);
 	if (rule->mask) {
 		mnl_attr_put_u32(request, FRA_FWMARK, rule->mark);
 		mnl_attr_put_u32(request, FRA_FWMASK, rule->mask);
@@ -254,7 +270,7 @@ static int sync_rules(struct mnl_socket *socket, uint8_t family, const struct ro
 
 	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
 		parse_rule(&message->header, &rule);
-		if (rule.protocol != OUR_PROTOCOL || keep_rule(&rule, params, found))
+		if (rule.protocol != KERNEL_ROUTE_PROTOCOL || keep_rule(&rule, params, found))
 			continue;
 		r = delete_object(socket, &message->header, RTM_DELRULE);
 		++*changed;
@@ -320,7 +336,7 @@ static int add_route(struct mnl_socket *socket, uint8_t family, const struct rou
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
 	head->rtm_family = family;
 	head->rtm_table = RT_TABLE_UNSPEC;
-	head->rtm_protocol = OUR_PROTOCOL;
+	head->rtm_protocol = KERNEL_ROUTE_PROTOCOL;
 	head->rtm_scope = family == AF_INET ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
 	head->rtm_type = RTN_LOCAL;
 	mnl_attr_put_u32(request, RTA_TABLE, params->table);
@@ -338,7 +354,7 @@ static int sync_routes(struct mnl_socket *socket, uint8_t family, const struct r
 	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
 		const struct rtmsg *head = mnl_nlmsg_get_payload(&message->header);
 
-		if (head->rtm_protocol != OUR_PROTOCOL)
+		if (head->rtm_protocol != KERNEL_ROUTE_PROTOCOL)
 			continue;
 		if (!found && is_wanted_route(&message->header, params, lo)) {
 			found = true;
@@ -372,6 +388,7 @@ int kernel_route_apply(const struct route_params *params, unsigned *ret_changed)
 	if (!socket)
 		return -errno;
 	r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
+	own.ports[own.next++ % OWN_PORTS] = mnl_socket_get_portid(socket);
 	(void)mnl_socket_setsockopt(socket, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
 	if (r == 0)
 		r = sync_family(socket, AF_INET, params, &changed);

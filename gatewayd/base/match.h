@@ -59,6 +59,7 @@ int match_key_check(const struct match_key *key);
 
 struct match_table;
 
+/* An empty table. -ENOMEM. */
 int match_table_new(struct match_table **ret);
 void match_table_free(struct match_table *table);
 /* Adds an entry, or gives an existing equal key another value. -ENOMEM, -EINVAL (a faulty key),

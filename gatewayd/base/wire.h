@@ -20,6 +20,7 @@ struct wire {
 /* The buffer stays the caller's. A reader never writes through data. */
 void wire_init(struct wire *wire, void *data, size_t size);
 
+/* Each appends its value; without room nothing is written and wire.error becomes -ENOBUFS. */
 void wire_put_u8(struct wire *wire, uint8_t value);
 void wire_put_u16(struct wire *wire, uint16_t value);
 void wire_put_u32(struct wire *wire, uint32_t value);

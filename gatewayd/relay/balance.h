@@ -35,6 +35,7 @@ struct balance {
 	size_t n;
 };
 
+/* Removes all targets and frees what they took; the empty struct is legal again. */
 void balance_clear(struct balance *balance);
 /* Adds a target or changes the one of the same id; its `gained` is ignored. 0 or -ENOMEM. */
 int balance_put(struct balance *balance, const struct target *target);

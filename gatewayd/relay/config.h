@@ -37,8 +37,10 @@ struct config {
 	struct idmap upstreams; /* of struct config_upstream, owned */
 };
 
+/* An empty configuration. -ENOMEM. */
 int config_new(struct config **ret);
 void config_free(struct config *config);
+/* The row of this id, borrowed; NULL if there is none. */
 struct config_listener *config_listener(const struct config *config, uint32_t id);
 struct config_upstream *config_upstream(const struct config *config, uint32_t id);
 

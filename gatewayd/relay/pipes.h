@@ -30,6 +30,7 @@ struct pipes {
 	uint64_t retry_ms;
 };
 
+/* An empty pool; pipes are made when they are taken. destroy closes those that lie in it. */
 void pipes_init(struct pipes *pipes);
 void pipes_destroy(struct pipes *pipes);
 /* The number of an empty pipe, or PIPE_NONE if none is to be had now. */

@@ -27,6 +27,7 @@ struct wheel {
 	struct wheel_entry *slots[WHEEL_SLOTS];
 };
 
+/* An empty wheel that stands at now_ms. */
 void wheel_init(struct wheel *wheel, uint64_t now_ms);
 /* Sets the entry, or sets it anew; never in the slot that is being handed out. */
 void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t due_ms);

@@ -56,7 +56,7 @@ def test_syn_into_time_wait(lab, nginx, gateway, figure):
     def reuse(made):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # RST instead of FIN at the end, so that only the gateway's side is left in TIME_WAIT.
-        made.bind(("10.71.1.2", 23456))
+        made.bind(("10.71.1.2", 9456))
 
     gateway.listener("tw", ports=["7200"])
     times = []
@@ -81,10 +81,10 @@ def test_syn_into_time_wait_is_not_diverted(lab, gateway):
 
     def reuse(made):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("10.71.1.2", 23457))
+        made.bind(("10.71.1.2", 9457))
 
     lab.client.nft("add table inet wire\nadd chain inet wire out { type filter hook output priority 0; }\n"
-                   "add rule inet wire out tcp sport 23457 tcp flags & rst == rst counter\n")
+                   "add rule inet wire out tcp sport 9457 tcp flags & rst == rst counter\n")
     try:
         with servers.Peer(lab.server, "10.71.2.2", 7201, lambda c, _a: (c.recv(100), c.close())):
             for _ in range(3):
@@ -188,6 +188,21 @@ def test_loop_by_naming_the_gateway(lab, gateway):
                 raise OSError(errno.ECONNRESET, "ended")
     opened = gateway.status()["relay"]["counters"]["flows_opened"] - before
     assert opened <= 4, f"{opened} flows from one connection"
+
+
+def test_loop_through_the_relay_port(lab, gateway):
+    """A target that is the relay's own port: the relay refuses itself instead of calling itself for ever."""
+    port = gateway.status()["relay"]["port"]
+    answer = gateway.api("PUT", "upstreams/self", {"name": "self", "targets": [{"address": "127.0.0.1", "port": port}]})
+    if answer.status == 422:
+        return  # refused at the door
+    gateway.listener("l", ports=["7510", str(port)], upstream="self", source_address="gateway")
+    with pytest.raises(ConnectionError):
+        with lab.client.connect("10.71.2.2", 7510, timeout=5) as connection:
+            raise ConnectionError(f"{connection.recv(10)!r}")
+    counters = gateway.status()["relay"]["counters"]
+    assert counters["refused_loop"] == 1
+    assert counters["flows_opened"] <= 2
 
 
 @pytest.mark.parametrize("address", ["10.71.1.1", "10.71.2.1", "fd71:1::1"])
