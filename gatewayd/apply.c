@@ -463,22 +463,106 @@ static int render_adoption(struct apply *apply, struct kernel_state *state, char
 	return r;
 }
 
+/* What of ours is in the kernel; a table that cannot be read counts as one that is not there. */
+static void read_kernel(struct apply *apply, struct kernel_state *ret)
+{
+	int r = kernel_nft_read(apply->config.kernel, ret);
+
+	if (r < 0) {
+		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
+		*ret = (struct kernel_state){ 0 };
+	}
+}
+
+static int render_from(struct apply *apply, struct kernel_state *state, char **ret_text)
+{
+	if (state->present && state->compatible)
+		return render_adoption(apply, state, ret_text);
+	return render_nft_full(apply->model, &apply->config.render, apply->current->revision, ret_text);
+}
+
 static int render_boot(struct apply *apply, char **ret_text)
 {
 	struct kernel_state state = { 0 };
 	int r;
 
-	r = kernel_nft_read(apply->config.kernel, &state);
-	if (r < 0) {
-		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
-		state = (struct kernel_state){ 0 };
-	}
-	if (state.present && state.compatible)
-		r = render_adoption(apply, &state, ret_text);
-	else
-		r = render_nft_full(apply->model, &apply->config.render, apply->current->revision, ret_text);
+	read_kernel(apply, &state);
+	r = render_from(apply, &state, ret_text);
 	kernel_state_clear(&state);
 	return r;
+}
+
+/* 1 if the state is not what the configuration in force asks for. */
+static int differs(struct apply *apply, struct kernel_state *state)
+{
+	struct plan plan = { 0 };
+	int r;
+
+	if (!state->present || !state->compatible ||
+	        (uint32_t)state->generation != (uint32_t)apply->current->revision)
+		return 1;
+	r = plan_from_kernel(apply, state, &plan);
+	if (r == 0)
+		r = plan.added.n > 0 || plan.removed.n > 0 || plan.n_shapes_before != plan.n_shapes_after;
+	free(plan.shapes_after);
+	free(plan.added.items);
+	free(plan.removed.items);
+	return r;
+}
+
+int apply_differs(struct apply *apply)
+{
+	struct kernel_state state = { 0 };
+	int r;
+
+	read_kernel(apply, &state);
+	r = differs(apply, &state);
+	kernel_state_clear(&state);
+	return r;
+}
+
+/* Commits the text, or puts the whole table in place if the kernel does not take it. */
+static int commit_or_replace(struct apply *apply, const char *text, char **ret_error)
+{
+	_cleanup_free_ char *error = NULL;
+	int r = kernel_nft_commit(apply->config.kernel, text, &error);
+
+	if (r == 0)
+		return 0;
+	log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
+	return replace_table(apply, apply->current->revision, ret_error);
+}
+
+static int heal_nft(struct apply *apply)
+{
+	_cleanup_free_ char *text = NULL, *error = NULL;
+	struct kernel_state state = { 0 };
+	int r, different;
+
+	read_kernel(apply, &state);
+	different = r = differs(apply, &state);
+	if (r > 0)
+		r = render_from(apply, &state, &text);
+	kernel_state_clear(&state);
+	if (different > 0 && r == 0)
+		r = commit_or_replace(apply, text, &error);
+	if (r < 0)
+		log_error("nft cannot be put right: %s", error ? error : strerror(-r));
+	return r < 0 ? r : different;
+}
+
+int apply_heal(struct apply *apply)
+{
+	unsigned changed = 0;
+	int r, nft;
+
+	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
+	r = kernel_route_sync(apply->config.kernel, &apply->config.route, &changed);
+	nft = heal_nft(apply);
+	if (r < 0 || nft < 0)
+		return r < 0 ? r : nft;
+	apply->nft_generation = apply->route_generation = apply->current->revision;
+	return nft > 0 || changed > 0;
 }
 
 static void explain_refusal(int error, const char *text, char **ret_reason)
@@ -505,7 +589,7 @@ int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_re
 
 int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
 {
-	_cleanup_free_ char *text = NULL, *error = NULL, *again = NULL;
+	_cleanup_free_ char *text = NULL, *error = NULL;
 	int r;
 
 	r = load_model(apply, snapshot, ret_reason);
@@ -515,13 +599,9 @@ int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason
 		r = render_boot(apply, &text);
 	if (r < 0)
 		return r;
-	r = kernel_nft_commit(apply->config.kernel, text, &error);
+	r = commit_or_replace(apply, text, &error);
 	if (r < 0) {
-		log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
-		r = replace_table(apply, snapshot->revision, &again);
-	}
-	if (r < 0) {
-		explain_refusal(r, again, ret_reason);
+		explain_refusal(r, error, ret_reason);
 		return r;
 	}
 	apply->nft_generation = apply->route_generation = snapshot->revision;

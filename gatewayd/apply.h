@@ -80,6 +80,12 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
 int apply_set_gate(struct apply *apply, bool open);
 
+/* Puts right what of ours in the kernel is not what it must be, counters and dynamic sets kept where they are intact.
+ * 1 if anything had to be done, 0 if not, negative errno. */
+int apply_heal(struct apply *apply);
+/* Whether anything is different: 1, 0, or negative errno. */
+int apply_differs(struct apply *apply);
+
 /* The configuration in force and its compiled form, borrowed. */
 const struct snapshot *apply_snapshot(const struct apply *apply);
 const struct model *apply_model(const struct apply *apply);

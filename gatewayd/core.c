@@ -209,6 +209,8 @@ int core_ready(struct core *core)
 {
 	int64_t revision = core_revision(core);
 
+	if (core->drift && drift_present(core->drift))
+		return 0;
 	return apply_nft_generation(core->apply) == revision && apply_route_generation(core->apply) == revision &&
 	       worker_state(core->worker) == WORKER_RUNNING && worker_generation(core->worker) == revision;
 }

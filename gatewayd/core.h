@@ -9,6 +9,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/apply.h"
+#include "gatewayd/drift.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
 
@@ -25,6 +26,7 @@ struct core {
 	struct apply *apply;
 	struct worker *worker;
 	struct kernel *kernel;
+	struct drift_monitor *drift; /* NULL in tests that have none */
 	const struct options *options;
 	uint64_t started_us; /* CLOCK_MONOTONIC */
 	struct core_pending pending;

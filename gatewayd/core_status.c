@@ -82,6 +82,7 @@ json_t *core_status(struct core *core)
 	set(object, "uptime_s", json_integer((json_int_t)uptime_s(core)), &failed);
 	set(object, "applied", applied(core, &failed), &failed);
 	set(object, "pending", core_pending(core), &failed);
+	set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
 	set(object, "relay", relay(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);
 	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */

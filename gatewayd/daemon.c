@@ -22,6 +22,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/core.h"
+#include "gatewayd/drift.h"
 #include "gatewayd/files.h"
 #include "gatewayd/sockets.h"
 #include "webapi/http.h"
@@ -48,6 +49,7 @@ struct daemon {
 	struct kernel *kernel;
 	struct worker *worker;
 	struct apply *apply;
+	struct drift_monitor *drift;
 	struct core core;
 	sd_event_source *gate_timer;
 	struct api api[1 + OPTIONS_LISTEN_MAX];
@@ -117,6 +119,14 @@ static void relay_abort(void *userdata, const struct plan *plan)
 	worker_abort(userdata, plan);
 }
 
+static struct route_params route_params(const struct options *options)
+{
+	return (struct route_params){ .mark = options->mark,
+		.mark_mask = options->mark_mask,
+		.table = options->route_table,
+		.priority = options->rule_priority };
+}
+
 static int make_apply(struct daemon *daemon)
 {
 	const struct options *options = daemon->options;
@@ -126,10 +136,7 @@ static int make_apply(struct daemon *daemon)
 		.kernel = daemon->kernel,
 		.relay = { daemon->worker, relay_prepare, relay_commit, relay_abort },
 		.render = { .mark = options->mark, .mark_mask = options->mark_mask, .port_v4 = port, .port_v6 = port },
-		.route = { .mark = options->mark,
-			.mark_mask = options->mark_mask,
-			.table = options->route_table,
-			.priority = options->rule_priority },
+		.route = route_params(options),
 	};
 
 	return apply_new(&config, &daemon->apply);
@@ -319,6 +326,24 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 	return r;
 }
 
+static bool drift_heals(void *userdata)
+{
+	(void)userdata;
+	return true;
+}
+
+static int watch_drift(struct daemon *daemon)
+{
+	struct drift_owner owner = { .userdata = daemon, .heals = drift_heals };
+	struct route_params route = route_params(daemon->options);
+	int r = drift_new(daemon->event, daemon->apply, &route, &owner, &daemon->drift);
+
+	if (r < 0)
+		log_error("the kernel cannot be watched: %s", strerror(-r));
+	daemon->core.drift = daemon->drift;
+	return r;
+}
+
 static int start(struct daemon *daemon)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
@@ -353,6 +378,9 @@ static int start(struct daemon *daemon)
 		.kernel = daemon->kernel,
 		.options = daemon->options,
 		.started_us = now_us() };
+	r = watch_drift(daemon);
+	if (r < 0)
+		return r;
 	on_worker_state(daemon);
 	worker_start(daemon->worker);
 	r = core_confirm_start(&daemon->core);
@@ -367,6 +395,7 @@ static void stop(struct daemon *daemon)
 		http_server_free(daemon->api[i].server);
 	}
 	core_confirm_stop(&daemon->core);
+	drift_free(daemon->drift);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	worker_free(daemon->worker);
 	apply_free(daemon->apply);
