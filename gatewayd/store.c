@@ -55,9 +55,15 @@ static int bind_field(struct sqlite3_stmt *statement, int parameter, const struc
 	case FIELD_REF:
 	case FIELD_ADDRESS:
 		return bind_text(statement, parameter, *FIELD_AT_CONST(row, field, char *));
+	case FIELD_TIME:
+		return *FIELD_AT_CONST(row, field, int64_t)
+		               ? sqlite3_bind_int64(statement, parameter, *FIELD_AT_CONST(row, field, int64_t))
+		               : sqlite3_bind_null(statement, parameter);
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return bind_list(statement, parameter, FIELD_AT_CONST(row, field, struct strings));
 	case FIELD_CHILDREN:
+	case FIELD_PREFIXES:
 	case FIELD_KINDS:
 		break;
 	}
@@ -73,7 +79,7 @@ static int bind_fields(struct sqlite3_stmt *statement, const struct row *row, bo
 	for (size_t i = 0; i < resource->n_fields && code == SQLITE_OK; i++) {
 		const struct field *field = &resource->fields[i];
 
-		if (field->kind == FIELD_CHILDREN)
+		if (!field_has_column(field))
 			continue;
 		if (!key_only || field_is_key(field))
 			code = bind_field(statement, parameter, field, row);
@@ -82,14 +88,22 @@ static int bind_fields(struct sqlite3_stmt *statement, const struct row *row, bo
 	return code;
 }
 
-/* The id of the stored row with the same key; 0 if there is none. */
-static int find_id(struct store *store, const struct row *row, int64_t parent, int64_t *ret)
+/* Where a row hangs: parent 0 for one that is no child. */
+struct place {
+	int64_t parent, position;
+};
+
+/* The id of the stored row with the same key, or for children without one of the marked row at the same place; 0 if
+ * there is none. */
+static int find_id(struct store *store, const struct row *row, const struct place *place, int64_t *ret)
 {
 	_cleanup_reset_ struct sqlite3_stmt *statement = store->statement[row->resource][STATEMENT_FIND];
 	int code = bind_fields(statement, row, true);
 
-	if (code == SQLITE_OK && parent)
-		code = sqlite3_bind_int64(statement, PARAMETER_PARENT, parent);
+	if (code == SQLITE_OK && place->parent)
+		code = sqlite3_bind_int64(statement, PARAMETER_PARENT, place->parent);
+	if (code == SQLITE_OK && place->parent && sqlite3_bind_parameter_count(statement) >= PARAMETER_POSITION)
+		code = sqlite3_bind_int64(statement, PARAMETER_POSITION, place->position);
 	if (code == SQLITE_OK)
 		code = sqlite3_step(statement);
 	if (code != SQLITE_ROW && code != SQLITE_DONE)
@@ -97,11 +111,6 @@ static int find_id(struct store *store, const struct row *row, int64_t parent, i
 	*ret = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
 	return 0;
 }
-
-/* Where a row hangs: parent 0 for one that is no child. */
-struct place {
-	int64_t parent, position;
-};
 
 static int bind_row(struct sqlite3_stmt *statement, const struct row *row, int64_t id, const struct place *place)
 {
@@ -123,7 +132,7 @@ static int write_row(struct store *store, struct row *row, const struct place *p
 {
 	_cleanup_reset_ struct sqlite3_stmt *statement = NULL;
 	int64_t id;
-	int r = find_id(store, row, place->parent, &id), code;
+	int r = find_id(store, row, place, &id), code;
 
 	if (r < 0)
 		return r;
@@ -169,7 +178,7 @@ static int need_transaction(struct store *store)
 	return sqlite3_get_autocommit(store->db) ? store_fault(store, -EINVAL, "no transaction is open") : 0;
 }
 
-int store_put(struct store *store, struct row *row)
+int store_put_over(struct store *store, struct row *row, const struct row *old)
 {
 	const struct resource *resource = resource_get(row->resource);
 	struct place top = { 0, 0 };
@@ -177,19 +186,28 @@ int store_put(struct store *store, struct row *row)
 
 	if (r == 0)
 		r = write_row(store, row, &top);
-	for (size_t i = 0; i < resource->n_fields && r == 0; i++)
+	for (size_t i = 0; i < resource->n_fields && r == 0; i++) {
 		if (resource->fields[i].kind == FIELD_CHILDREN)
 			r = write_children(store, row, &resource->fields[i]);
+		else if (resource->fields[i].kind == FIELD_PREFIXES)
+			r = store_entries_write(store, row, &resource->fields[i], old);
+	}
 	return r;
+}
+
+int store_put(struct store *store, struct row *row)
+{
+	return store_put_over(store, row, NULL);
 }
 
 int store_delete(struct store *store, const struct row *row)
 {
+	struct place top = { 0, 0 };
 	int64_t id;
 	int r = need_transaction(store);
 
 	if (r == 0)
-		r = find_id(store, row, 0, &id);
+		r = find_id(store, row, &top, &id);
 	if (r < 0)
 		return r;
 	if (id == 0)
@@ -259,7 +277,7 @@ int store_commit(struct store *store, int64_t revision, const char *actor, const
 		        store, -EINVAL, "revision %lld does not come after %lld", (long long)revision, (long long)last);
 	r = record_revision(store, revision, actor, summary);
 	if (r == 0)
-		r = run_with_id(store, store->command[COMMAND_TRIM], revision - STORE_REVISIONS_MAX);
+		r = run_with_id(store, store->command[COMMAND_TRIM], revision);
 	return r < 0 ? r : run_command(store, COMMAND_COMMIT, "cannot commit");
 }
 
@@ -336,9 +354,14 @@ static int load_field(struct sqlite3_stmt *statement, int column, const struct f
 	case FIELD_TEXT:
 	case FIELD_ADDRESS:
 		return load_text(FIELD_AT(row, field, char *), column_text(statement, column));
+	case FIELD_TIME:
+		*FIELD_AT(row, field, int64_t) = sqlite3_column_int64(statement, column); /* null: 0 */
+		return 0;
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return load_list(FIELD_AT(row, field, struct strings), column_text(statement, column));
 	case FIELD_CHILDREN:
+	case FIELD_PREFIXES:
 	case FIELD_KINDS:
 		break;
 	}
@@ -363,7 +386,12 @@ static int load_row(struct store *store, const struct resource *resource, int64_
 
 		if (field->kind == FIELD_CHILDREN)
 			continue;
-		r = load_field(statement, column++, field, row);
+		if (field->kind == FIELD_PREFIXES)
+			r = store_entries_load(store, resource->id, row->id, FIELD_AT(row, field, struct prefixes));
+		else
+			r = load_field(statement, column++, field, row);
+		if (r == -EUCLEAN)
+			return r;
 		if (r == -ENOMEM)
 			return store_fault(store, -ENOMEM, "out of memory");
 		if (r < 0)

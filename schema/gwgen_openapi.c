@@ -4,10 +4,12 @@
  */
 #include "schema/gwgen.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define NAME_PATTERN "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+#define PREFIX_PATTERN "[0-9a-fA-F:.]+(/[0-9]{1,3}|-[0-9a-fA-F:.]+)?"
 #define PROBLEM      "application/problem+json"
 /* As webapi/rest.h has them; a test of the API asks for a page of each size. */
 #define PAGE_MAX     1000
@@ -44,9 +46,15 @@ static json_t *item_schema(enum item_kind item)
 {
 	static const char *const patterns[] = {
 		"^[A-Za-z0-9._@-]{1,15}$",
-		"^[0-9a-fA-F:.]+(/[0-9]{1,3}|-[0-9a-fA-F:.]+)?$",
+		"^(" PREFIX_PATTERN "|@[a-z0-9-]{1,63})$",
 		"^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$",
+		"^(\\*\\.)?[A-Za-z0-9_-]{1,63}(\\.[A-Za-z0-9_-]{1,63})*$",
+		"^[!-~]{1,32}$",
+		"^[A-Z_-]{1,32}$",
+		"^/[!-~]{0,254}$",
 	};
+
+	static_assert(ARRAY_SIZE(patterns) == ITEM_KINDS, "a pattern for each kind of item");
 
 	return gwgen_need(json_pack("{s:s, s:s}", "type", "string", "pattern", patterns[item]));
 }
@@ -73,6 +81,15 @@ static json_t *field_type(const struct field *field)
 	case FIELD_NAME:
 		return json_pack("{s:s, s:s, s:i, s:i}", "type", "string", "pattern", NAME_PATTERN, "minLength", 1,
 		        "maxLength", NAME_MAX_BYTES);
+	case FIELD_TIME:
+		return json_pack("{s:[s,s], s:s}", "type", "string", "null", "format", "date-time");
+	case FIELD_NAMES:
+		return json_pack("{s:s, s:{s:s, s:s}, s:I, s:b, s:s}", "type", "array", "items", "type", "string",
+		        "pattern", NAME_PATTERN, "maxItems", (json_int_t)field->max, "uniqueItems", 1, "x-refers-to",
+		        resource_get(field->target)->plural);
+	case FIELD_PREFIXES:
+		return json_pack("{s:s, s:{s:s, s:s}, s:I}", "type", "array", "items", "type", "string", "pattern",
+		        "^" PREFIX_PATTERN "$", "maxItems", (json_int_t)field->max);
 	case FIELD_BOOL:
 		return json_pack("{s:s}", "type", "boolean");
 	case FIELD_TEXT:
@@ -132,6 +149,39 @@ static bool is_required(const struct field *field, enum shape shape)
 	return false;
 }
 
+static bool is_first_of_group(const struct resource *resource, size_t index)
+{
+	const char *group = resource->fields[index].group;
+
+	return index == 0 || !resource->fields[index - 1].group ||
+	       strcmp(resource->fields[index - 1].group, group) != 0;
+}
+
+/* The object that a group of fields stands in. */
+static json_t *group_schema(const struct resource *resource, const char *group, enum shape shape)
+{
+	json_t *properties = gwgen_need(json_object()), *required = gwgen_need(json_array()), *schema;
+
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+
+		if (!field->group || strcmp(field->group, group) != 0)
+			continue;
+		set(properties, field->key, field_schema(field, shape));
+		if (is_required(field, shape))
+			json_array_append_new(required, json_string(field->key));
+	}
+	schema = gwgen_need(json_pack("{s:s, s:o, s:b}", "type", "object", "properties", properties,
+	        "additionalProperties", 0));
+	if (json_array_size(required) > 0)
+		set(schema, "required", required);
+	else
+		json_decref(required);
+	if (shape == SHAPE_PATCH)
+		return gwgen_need(json_pack("{s:[o, {s:s}]}", "anyOf", schema, "type", "null"));
+	return schema;
+}
+
 static json_t *resource_schema(const struct resource *resource, enum shape shape)
 {
 	json_t *properties = gwgen_need(json_object()), *required = gwgen_need(json_array()), *schema;
@@ -139,9 +189,18 @@ static json_t *resource_schema(const struct resource *resource, enum shape shape
 	for (size_t i = 0; i < resource->n_fields; i++) {
 		const struct field *field = &resource->fields[i];
 
-		set(properties, field->member, field_schema(field, shape));
+		if (!field_in_documents(field))
+			continue;
+		if (field->group) {
+			if (is_first_of_group(resource, i))
+				set(properties, field->group, group_schema(resource, field->group, shape));
+			if (shape == SHAPE_ANSWER && is_first_of_group(resource, i))
+				json_array_append_new(required, json_string(field->group));
+			continue;
+		}
+		set(properties, field->key, field_schema(field, shape));
 		if (is_required(field, shape))
-			json_array_append_new(required, json_string(field->member));
+			json_array_append_new(required, json_string(field->key));
 	}
 	schema = gwgen_need(json_pack("{s:s, s:s, s:o, s:b}", "type", "object", "description", resource->doc,
 	        "properties", properties, "additionalProperties", 0));
