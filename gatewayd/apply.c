@@ -61,7 +61,7 @@ static int plan_reverse(const struct plan *plan, struct plan *ret)
 static int store_failed(struct transaction *t, int error)
 {
 	errs_add(t->errs, "", "store_failed", "The database does not take the change: %s.",
-		store_error(t->apply->config.store));
+	        store_error(t->apply->config.store));
 	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
 }
 
@@ -195,7 +195,8 @@ static int do_check(struct transaction *t)
 		return r;
 	r = kernel_nft_check(t->apply->config.kernel, t->text, &error);
 	if (r < 0)
-		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s", error ? error : strerror(-r));
+		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s",
+		        error ? error : strerror(-r));
 	return r;
 }
 
@@ -381,7 +382,7 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 	r = plan_new(apply->model, apply->current, snapshot, &errs, &plan);
 	if (r < 0) {
 		if (asprintf(ret_reason, "the stored configuration contradicts itself: %s",
-			    errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
+		            errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
 			*ret_reason = NULL;
 		return r;
 	}
@@ -409,9 +410,9 @@ static int compare_elements(const struct elements *wanted, const struct elements
 	int r = 0;
 
 	while (r == 0 && (w < wanted->n || f < found->n)) {
-		int order = w == wanted->n ? 1 :
-			    f == found->n  ? -1 :
-					     match_key_compare(&wanted->items[w].key, &found->items[f].key);
+		int order = w == wanted->n  ? 1
+		            : f == found->n ? -1
+		                            : match_key_compare(&wanted->items[w].key, &found->items[f].key);
 
 		if (order == 0 && wanted->items[w].verdict == found->items[f].verdict) {
 			w++;
@@ -454,7 +455,7 @@ static int render_adoption(struct apply *apply, struct kernel_state *state, char
 	r = plan_from_kernel(apply, state, &plan);
 	if (r == 0) {
 		log_info("adopting the kernel's generation %lld: %zu elements to add, %zu to remove",
-			(long long)state->generation, plan.added.n, plan.removed.n);
+		        (long long)state->generation, plan.added.n, plan.removed.n);
 		r = render_nft_plan(&plan, &apply->config.render, ret_text);
 	}
 	free(plan.shapes_after);
@@ -620,7 +621,8 @@ int apply_set_gate(struct apply *apply, bool open)
 		return r;
 	r = kernel_nft_commit(apply->config.kernel, text, &error);
 	if (r < 0) {
-		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed", error ? error : "no words");
+		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed",
+		        error ? error : "no words");
 		return r;
 	}
 	apply->config.render.gate_open = open;

@@ -218,7 +218,7 @@ int core_ready(struct core *core)
 int core_ruleset(struct core *core, bool desired, char **ret_text)
 {
 	if (desired)
-		return render_nft_full(apply_model(core->apply), apply_render_params(core->apply), core_revision(core),
-			ret_text);
+		return render_nft_full(
+		        apply_model(core->apply), apply_render_params(core->apply), core_revision(core), ret_text);
 	return kernel_nft_list(core->kernel, ret_text);
 }

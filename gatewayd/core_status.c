@@ -28,7 +28,7 @@ static json_t *counters(const struct stats_memory *stats, bool *failed)
 
 	for (int i = 0; i < STATS_COUNTERS; i++)
 		set(object, stats_name((enum stats_counter)i),
-			json_integer((json_int_t)stats_sum(stats, (enum stats_counter)i)), failed);
+		        json_integer((json_int_t)stats_sum(stats, (enum stats_counter)i)), failed);
 	return object;
 }
 
@@ -46,8 +46,8 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "port", json_integer(worker_port(core->worker)), failed);
 	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
 	set(object, "flows",
-		json_integer((json_int_t)(stats_sum(stats, STATS_flows_opened) - stats_sum(stats, STATS_flows_closed))),
-		failed);
+	        json_integer((json_int_t)(stats_sum(stats, STATS_flows_opened) - stats_sum(stats, STATS_flows_closed))),
+	        failed);
 	set(object, "counters", counters(stats, failed), failed);
 	return object;
 }
@@ -87,8 +87,8 @@ json_t *core_status(struct core *core)
 	set(object, "kernel", kernel_document(&failed), &failed);
 	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */
 	if (kernel_nft_foreign(core->kernel, &warnings) < 0)
-		warnings = json_pack("[{s:s, s:s}]", "code", "nft_unreadable", "detail",
-			"The ruleset of others could not be read.");
+		warnings = json_pack(
+		        "[{s:s, s:s}]", "code", "nft_unreadable", "detail", "The ruleset of others could not be read.");
 	set(object, "warnings", warnings, &failed);
 	if (failed) {
 		json_decref(object);

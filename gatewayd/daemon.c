@@ -30,7 +30,7 @@
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
 /* How long --cleanup waits for a running daemon to stop, and gives flows to end. */
-#define CLEANUP_WAIT_MS 10000
+#define CLEANUP_WAIT_MS  10000
 #define CLEANUP_FLOWS_MS 0
 /* Members of this group may use api.sock. */
 #define API_GROUP "gatewayd"
@@ -100,7 +100,7 @@ static void on_worker_state(void *userdata)
 		(void)apply_set_gate(daemon->apply, false);
 	} else if (!daemon->gate_timer && !apply_render_params(daemon->apply)->gate_open) {
 		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
-			GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
+		        GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
 	}
 }
 
@@ -231,7 +231,8 @@ static int watch_api(struct daemon *daemon, const struct http_config *config)
 	daemon->n_api++;
 	r = sd_event_add_io(daemon->event, &api->io, http_server_fd(api->server), EPOLLIN, on_http, api);
 	if (r >= 0)
-		r = sd_event_add_time_relative(daemon->event, &api->timer, CLOCK_MONOTONIC, 0, 1000, on_http_timer, api);
+		r = sd_event_add_time_relative(
+		        daemon->event, &api->timer, CLOCK_MONOTONIC, 0, 1000, on_http_timer, api);
 	if (r >= 0)
 		r = sd_event_source_set_prepare(api->io, before_wait);
 	return r < 0 ? r : 0;
@@ -255,10 +256,9 @@ static int open_unix_api(struct daemon *daemon)
 
 static int open_tcp_api(struct daemon *daemon, const char *url, const char *token)
 {
-	struct http_config config = { .api_gid = -1,
-		.token = token,
-		.ui_dir = daemon->options->ui_dir,
-		.core = &daemon->core };
+	struct http_config config = {
+		.api_gid = -1, .token = token, .ui_dir = daemon->options->ui_dir, .core = &daemon->core
+	};
 	const char *reason = "";
 
 	config.listen_fd = sockets_make_api_tcp(url, &reason);
@@ -447,7 +447,7 @@ int daemon_check(const struct options *options)
 		log_error("the check failed: %s", reason ? reason : strerror(-r));
 	else
 		log_notice("revision %lld is sound: %zu listeners, %zu upstreams", (long long)snapshot->revision,
-			snapshot->rows[RESOURCE_LISTENER].n, snapshot->rows[RESOURCE_UPSTREAM].n);
+		        snapshot->rows[RESOURCE_LISTENER].n, snapshot->rows[RESOURCE_UPSTREAM].n);
 	stop(&daemon);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

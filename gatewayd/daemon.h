@@ -1,4 +1,5 @@
-/* The management daemon as a whole: owns every part, starts them in order, runs the one event loop. Called by main.c. */
+/* The management daemon as a whole: owns every part, starts them in order, runs the one event loop. Called by main.c.
+ */
 #ifndef GW_DAEMON_H
 #define GW_DAEMON_H
 

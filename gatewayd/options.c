@@ -17,8 +17,23 @@
 #define GW_UI_PATH "/usr/share/gatewayd/ui"
 #endif
 
-enum { OPT_STATE_DIR = 256, OPT_RUNTIME_DIR, OPT_LISTEN, OPT_UI_DIR, OPT_RELAY, OPT_MOVER, OPT_THREADS,
-	OPT_MAX_FLOWS, OPT_LOG_LEVEL, OPT_MARK, OPT_MARK_MASK, OPT_TABLE, OPT_PRIORITY, OPT_CHECK, OPT_CLEANUP };
+enum {
+	OPT_STATE_DIR = 256,
+	OPT_RUNTIME_DIR,
+	OPT_LISTEN,
+	OPT_UI_DIR,
+	OPT_RELAY,
+	OPT_MOVER,
+	OPT_THREADS,
+	OPT_MAX_FLOWS,
+	OPT_LOG_LEVEL,
+	OPT_MARK,
+	OPT_MARK_MASK,
+	OPT_TABLE,
+	OPT_PRIORITY,
+	OPT_CHECK,
+	OPT_CLEANUP
+};
 
 static const struct option long_options[] = {
 	{ "state-dir", required_argument, NULL, OPT_STATE_DIR },
@@ -42,24 +57,24 @@ static const struct option long_options[] = {
 };
 
 static const char usage[] =
-	"Usage: gatewayd [OPTION]...\n"
-	"Management daemon of the transparent gateway.\n\n"
-	"  --state-dir DIR     database and admin token (default /var/lib/gatewayd)\n"
-	"  --runtime-dir DIR   api.sock and relay.sock (default /run/gatewayd)\n"
-	"  --listen URL        also serve the API on http://ADDRESS:PORT, loopback only; repeatable\n"
-	"  --ui-dir DIR        static files of the web UI\n"
-	"  --relay PATH        the gateway-relay program\n"
-	"  --mover MODE        how the relay moves bytes: auto, copy or splice (default auto)\n"
-	"  --threads N         relay threads (default: one per CPU)\n"
-	"  --max-flows N       most flows at once (default: what the descriptor limit allows)\n"
-	"  --log-level L       error, warning, notice, info or debug (default info)\n"
-	"  --mark N            firewall mark of intercepted packets (default 0x01000000)\n"
-	"  --mark-mask N       the mark bits that are ours (default 0x0f000000)\n"
-	"  --route-table N     routing table for intercepted packets (default 26487)\n"
-	"  --rule-priority N   first of three routing rule priorities (default 100)\n"
-	"  --check             validate the database, render, dry-run against the kernel, exit\n"
-	"  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
-	"  --version, --help\n";
+        "Usage: gatewayd [OPTION]...\n"
+        "Management daemon of the transparent gateway.\n\n"
+        "  --state-dir DIR     database and admin token (default /var/lib/gatewayd)\n"
+        "  --runtime-dir DIR   api.sock and relay.sock (default /run/gatewayd)\n"
+        "  --listen URL        also serve the API on http://ADDRESS:PORT, loopback only; repeatable\n"
+        "  --ui-dir DIR        static files of the web UI\n"
+        "  --relay PATH        the gateway-relay program\n"
+        "  --mover MODE        how the relay moves bytes: auto, copy or splice (default auto)\n"
+        "  --threads N         relay threads (default: one per CPU)\n"
+        "  --max-flows N       most flows at once (default: what the descriptor limit allows)\n"
+        "  --log-level L       error, warning, notice, info or debug (default info)\n"
+        "  --mark N            firewall mark of intercepted packets (default 0x01000000)\n"
+        "  --mark-mask N       the mark bits that are ours (default 0x0f000000)\n"
+        "  --route-table N     routing table for intercepted packets (default 26487)\n"
+        "  --rule-priority N   first of three routing rule priorities (default 100)\n"
+        "  --check             validate the database, render, dry-run against the kernel, exit\n"
+        "  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
+        "  --version, --help\n";
 
 static int parse_number(const char *option, const char *text, uint64_t max, uint64_t *ret)
 {
@@ -70,7 +85,7 @@ static int parse_number(const char *option, const char *text, uint64_t max, uint
 	value = strtoull(text, &end, 0);
 	if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value > max) {
 		fprintf(stderr, "gatewayd: --%s wants a number from 0 to %llu, not \"%s\"\n", option,
-			(unsigned long long)max, text);
+		        (unsigned long long)max, text);
 		return -EINVAL;
 	}
 	*ret = value;
@@ -112,7 +127,8 @@ static int parse_level(const char *text, int *ret)
 	int level = log_level_parse(text);
 
 	if (level < 0) {
-		fprintf(stderr, "gatewayd: --log-level wants error, warning, notice, info or debug, not \"%s\"\n", text);
+		fprintf(stderr, "gatewayd: --log-level wants error, warning, notice, info or debug, not \"%s\"\n",
+		        text);
 		return level;
 	}
 	*ret = level;

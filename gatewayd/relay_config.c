@@ -171,8 +171,8 @@ static void send_upstream_del(struct sender *sender, const struct row *row)
 	send_item(sender, &message);
 }
 
-int relay_config_send_full(struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model,
-	int timeout_ms)
+int relay_config_send_full(
+        struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model, int timeout_ms)
 {
 	struct sender sender = { .channel = channel, .timeout_ms = timeout_ms };
 	const struct rows *upstreams = &snapshot->rows[RESOURCE_UPSTREAM];
@@ -208,7 +208,7 @@ int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan,
 
 		if (new_row && new_row->resource == RESOURCE_UPSTREAM)
 			send_upstream(&sender, (const struct upstream *)plan->changes[i].old_row,
-				(const struct upstream *)new_row);
+			        (const struct upstream *)new_row);
 	}
 	for (size_t i = 0; i < plan->n_changes; i++) {
 		const struct row *old_row = plan->changes[i].old_row, *new_row = plan->changes[i].new_row;

@@ -10,8 +10,8 @@
 
 /* Sends CONFIG_BEGIN, every upstream, listener and match entry that concerns the relay, CONFIG_END, and flushes.
  * Waits at most timeout_ms for room at each send. 0 or the negative errno of msg_send. */
-int relay_config_send_full(struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model,
-	int timeout_ms);
+int relay_config_send_full(
+        struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model, int timeout_ms);
 /* The same for what the plan changes. */
 int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, int timeout_ms);
 

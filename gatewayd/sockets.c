@@ -15,7 +15,7 @@
 
 /* Connections that wait while no relay runs; the kernel cuts it to net.core.somaxconn. */
 #define RELAY_BACKLOG 65535
-#define API_BACKLOG 128
+#define API_BACKLOG   128
 /* Tries for a port that is free in both families. */
 #define PORT_TRIES 16
 

@@ -24,7 +24,7 @@
 #define DESCRIPTORS_RESERVED 2048
 /* The fewest flows that make sense, and the most that the table is laid out for. */
 #define FLOWS_LEAST 64
-#define FLOWS_MOST 1000000
+#define FLOWS_MOST  1000000
 
 /* What the child needs to know, prepared before the fork: after it only plain system calls are made. */
 struct child {
@@ -67,8 +67,8 @@ static const char *level_name(int level)
 
 static void fill_arguments(struct child *child, const struct options *options)
 {
-	const char *arguments[] = { options->relay, "--threads", child->threads, "--max-flows", child->max_flows, "--mover",
-		options->mover, "--log-level", level_name(options->log_level), "--daemon-uid", child->uid };
+	const char *arguments[] = { options->relay, "--threads", child->threads, "--max-flows", child->max_flows,
+		"--mover", options->mover, "--log-level", level_name(options->log_level), "--daemon-uid", child->uid };
 
 	static_assert(ARRAY_SIZE(arguments) < ARRAY_SIZE(child->argv), "the list ends with a NULL");
 	for (size_t i = 0; i < ARRAY_SIZE(arguments); i++)
@@ -127,7 +127,7 @@ static void run_child(const struct child *child)
 }
 
 int spawn_relay(const struct options *options, unsigned threads, unsigned max_flows, int channel, int control,
-	pid_t *ret_pid, int *ret_pidfd)
+        pid_t *ret_pid, int *ret_pidfd)
 {
 	struct child child = { .path = options->relay, .channel = channel, .control = control };
 	pid_t pid;

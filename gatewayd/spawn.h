@@ -13,7 +13,7 @@
  * Both stay the caller's. The child has its own user and CAP_NET_RAW only, where the daemon may give that.
  * ret_pidfd is a close-on-exec process descriptor. 0 or negative errno; a failing exec shows as exit status 127. */
 int spawn_relay(const struct options *options, unsigned threads, unsigned max_flows, int channel, int control,
-	pid_t *ret_pid, int *ret_pidfd);
+        pid_t *ret_pid, int *ret_pidfd);
 
 /* Most flows the relay can hold: from the options, or from the descriptor limit. */
 unsigned spawn_max_flows(const struct options *options);

@@ -21,12 +21,12 @@
 #include "gatewayd/spawn.h"
 
 /* First pause after a relay that died young; doubles up to the longest. One that lived long is replaced at once. */
-#define RESTART_FIRST_MS 20
+#define RESTART_FIRST_MS   20
 #define RESTART_LONGEST_MS 5000
-#define RESTART_YOUNG_S 10
+#define RESTART_YOUNG_S    10
 /* A relay is asked for a sign of life each period, and killed when it has given none for the limit. */
 #define PING_PERIOD_MS 1000
-#define PING_LIMIT_MS 5000
+#define PING_LIMIT_MS  5000
 /* Longest wait for a found relay to introduce itself. */
 #define HELLO_MS 1000
 
@@ -48,8 +48,8 @@ struct worker {
 	bool is_child;
 	sd_event_source *channel_source, *pid_source, *restart_source, *ping_source;
 
-	int64_t generation;     /* applied by the relay */
-	int64_t ready;          /* last READY */
+	int64_t generation; /* applied by the relay */
+	int64_t ready;      /* last READY */
 	bool refused;
 	char reason[256];
 	uint64_t started_us, answered_us;
@@ -190,7 +190,7 @@ static int send_introduction(struct worker *worker)
 static void configure(struct worker *worker)
 {
 	int r = relay_config_send_full(worker->channel, worker->owner.snapshot(worker->owner.userdata),
-		worker->owner.model(worker->owner.userdata), WORKER_ANSWER_MS);
+	        worker->owner.model(worker->owner.userdata), WORKER_ANSWER_MS);
 
 	if (r < 0) {
 		kill_relay(worker, "it does not take its configuration");
@@ -238,7 +238,7 @@ static int socket_index(const struct worker *worker, const struct proto_listen *
 {
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		if (worker->sockets[i].protocol == message->protocol && worker->sockets[i].family == message->family &&
-			worker->sockets[i].thread == message->thread)
+		        worker->sockets[i].thread == message->thread)
 			return (int)i;
 	return -ENOENT;
 }
@@ -377,7 +377,7 @@ static int watch_channel(struct worker *worker, int fd)
 	r = sd_event_add_io(worker->event, &worker->channel_source, fd, EPOLLIN, on_channel, worker);
 	if (r >= 0)
 		r = sd_event_add_time_relative(worker->event, &worker->ping_source, CLOCK_MONOTONIC,
-			PING_PERIOD_MS * UINT64_C(1000), 0, on_ping, worker);
+		        PING_PERIOD_MS * UINT64_C(1000), 0, on_ping, worker);
 	worker->started_us = worker->answered_us = now_us();
 	return r < 0 ? r : 0;
 }
@@ -394,7 +394,7 @@ static int start_child(struct worker *worker)
 		return -errno;
 	theirs = pair[1];
 	r = spawn_relay(worker->options, worker->threads, spawn_max_flows(worker->options), theirs, control,
-		&worker->pid, &worker->pidfd);
+	        &worker->pid, &worker->pidfd);
 	if (r < 0) {
 		close(pair[0]);
 		return r;
@@ -445,7 +445,7 @@ static void worker_restart_later(struct worker *worker)
 	uint64_t delay = restart_delay_ms(worker);
 
 	if (sd_event_add_time_relative(worker->event, &worker->restart_source, CLOCK_MONOTONIC, delay * 1000, 1000,
-		    on_restart, worker) < 0)
+	            on_restart, worker) < 0)
 		log_error("no timer for the relay's restart");
 }
 
@@ -456,9 +456,10 @@ static int make_stats(struct worker *worker)
 	if (worker->stats_fd < 0)
 		return -errno;
 	if (ftruncate(worker->stats_fd, sizeof(struct stats_memory)) < 0 ||
-		fcntl(worker->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+	        fcntl(worker->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	worker->stats = mmap(NULL, sizeof(struct stats_memory), PROT_READ | PROT_WRITE, MAP_SHARED, worker->stats_fd, 0);
+	worker->stats =
+	        mmap(NULL, sizeof(struct stats_memory), PROT_READ | PROT_WRITE, MAP_SHARED, worker->stats_fd, 0);
 	if (worker->stats == MAP_FAILED) {
 		worker->stats = NULL;
 		return -errno;
@@ -691,8 +692,8 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 		return;
 	message.shutdown.deadline_ms = deadline_ms;
 	if (!worker->channel || msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) < 0 ||
-		msg_flush(worker->channel, WORKER_ANSWER_MS) < 0 ||
-		poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
+	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0 ||
+	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
 		kill_relay(worker, "it is to end and does not");
 	else
 		log_exit(worker);

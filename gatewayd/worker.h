@@ -46,8 +46,8 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 /* Lets go of the relay without ending it: it goes on, and the next daemon finds it. */
 void worker_free(struct worker *worker);
 
-/* Looks for a living relay at relay.sock and takes its sockets over. Whether there is one: worker_pid. A relay that is of
- * no use is killed. */
+/* Looks for a living relay at relay.sock and takes its sockets over. Whether there is one: worker_pid. A relay that is
+ * of no use is killed. */
 void worker_find(struct worker *worker);
 /* Makes the listening sockets, unless a relay was found that has some. Afterwards worker_port is known. 0 or negative
  * errno. */

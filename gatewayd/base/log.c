@@ -26,11 +26,8 @@ int log_level_parse(const char *text)
 	static const struct {
 		const char *name;
 		int priority;
-	} levels[] = { { "error", LOG_ERR },
-		       { "warning", LOG_WARNING },
-		       { "notice", LOG_NOTICE },
-		       { "info", LOG_INFO },
-		       { "debug", LOG_DEBUG } };
+	} levels[] = { { "error", LOG_ERR }, { "warning", LOG_WARNING }, { "notice", LOG_NOTICE }, { "info", LOG_INFO },
+		{ "debug", LOG_DEBUG } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
 		if (strcmp(levels[i].name, text) == 0)

@@ -25,17 +25,17 @@ enum match_port_kind {
 };
 
 struct match_shape {
-	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
-	uint8_t family;   /* AF_INET or AF_INET6 */
-	uint8_t dst_len;  /* 0: any destination */
-	uint8_t src_len;  /* 0: any source */
+	uint8_t protocol;  /* IPPROTO_TCP or IPPROTO_UDP */
+	uint8_t family;    /* AF_INET or AF_INET6 */
+	uint8_t dst_len;   /* 0: any destination */
+	uint8_t src_len;   /* 0: any source */
 	uint8_t interface; /* 1: the ingress interface's name is part of the key */
 	uint8_t port_kind;
 };
 
 struct match_key {
 	struct match_shape shape;
-	struct addr dst, src; /* masked to the shape's lengths */
+	struct addr dst, src;     /* masked to the shape's lengths */
 	char interface[IFNAMSIZ]; /* zero-filled to the end; all zero where the shape does not use it */
 	uint16_t port_lo, port_hi;
 };

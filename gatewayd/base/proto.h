@@ -30,15 +30,15 @@ enum proto_type {
 	PROTO_TYPES
 };
 
-#define U8(member) uint8_t member;
-#define U16(member) uint16_t member;
-#define U32(member) uint32_t member;
-#define U64(member) uint64_t member;
-#define STR(member, max) char member[(max) + 1];
+#define U8(member)         uint8_t member;
+#define U16(member)        uint16_t member;
+#define U32(member)        uint32_t member;
+#define U64(member)        uint64_t member;
+#define STR(member, max)   char member[(max) + 1];
 #define RAW(member, bytes) uint8_t member[bytes];
-#define MSG(upper, lower, direction, descriptors, fields) \
-	struct proto_##lower {                            \
-		fields                                    \
+#define MSG(upper, lower, direction, descriptors, fields)                                                              \
+	struct proto_##lower {                                                                                         \
+		fields                                                                                                 \
 	};
 #include "gatewayd/base/proto.def"
 #undef MSG

@@ -9,6 +9,7 @@
 #include "gatewayd/relay/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -17,7 +18,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "gatewayd/base/cleanup.h"
@@ -231,7 +231,8 @@ static bool socket_is_held(const struct control *control, const struct proto_lis
 	return false;
 }
 
-/* What accepted sockets are to inherit: a reset on every unexpected end, and no delay of small segments. */
+/* What accepted sockets are to inherit: a reset on every unexpected end, and no delay of small segments. The
+ * listening socket itself must never make a thread wait. */
 static int socket_prepare(int fd)
 {
 	static const struct linger reset = { 1, 0 };
@@ -242,7 +243,7 @@ static int socket_prepare(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 || !listening)
 		return -ENOTSOCK;
 	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ||
-	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
 }

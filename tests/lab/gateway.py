@@ -74,11 +74,15 @@ class Gateway:
         for path in (self.directory, self.state, self.runtime):
             path.mkdir()
         self.log = self.directory / "gatewayd.log"
-        self.relay = Path(relay or self.binaries / "gateway-relay")
+        # A copy, because the relay's own user must be able to reach it (a clone may lie in /root), and so that
+        # break_relay can replace it.
+        self.relay = self.directory / "gateway-relay"
+        shutil.copy(relay or self.binaries / "gateway-relay", self.relay)
+        self.relay.chmod(0o755)
         self.listen, self.mover, self.args = listen, mover, list(args)
         self.process = None
         if start:
-            self.start()
+            self.start_or_end()
 
     def __enter__(self):
         return self
@@ -110,6 +114,14 @@ class Gateway:
         if ready:
             self.wait_ready(timeout)
         return self
+
+    def start_or_end(self):
+        """Starts; a daemon that does not get ready is ended, for nobody else would."""
+        try:
+            self.start()
+        except BaseException:
+            self.process.kill()
+            raise
 
     def wait_ready(self, timeout=30):
         """Waits until /readyz answers 200."""
@@ -225,14 +237,6 @@ class Gateway:
             pid = self.relay_pid()
             return pid if pid and pid != not_pid and alive(pid) and self.api("GET", "/readyz").status == 200 else 0
         return wait_for(found, seconds, "a new relay", interval=0.005)
-
-    def swappable_relay(self):
-        """Lets the daemon start its relay from a copy, which break_relay replaces. Before start()."""
-        copy = self.directory / "gateway-relay"
-        shutil.copy(self.relay, copy)
-        copy.chmod(0o755)
-        self.relay = copy
-        return self
 
     def break_relay(self):
         """From now on the relay ends at once when it is started; the running one is killed."""

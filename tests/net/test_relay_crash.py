@@ -62,27 +62,20 @@ def thread_states(pid):
             for thread in os.listdir(f"/proc/{pid}/task")]
 
 
-@pytest.fixture
-def fragile(make_gateway):
-    """A gateway whose relay can be broken for good."""
-    gateway = make_gateway(start=False).swappable_relay()
-    return gateway.start()
-
-
 @pytest.mark.parametrize("address", ["10.71.2.2", "fd71:2::2"])
-def test_direct_passes_traffic_by(lab, nginx, fragile, address):
+def test_direct_passes_traffic_by(lab, nginx, gateway, address):
     """on_worker_down direct: without a relay, connections go straight to the server; with one, through it again."""
     # A port of its own: TIME_WAIT sockets of relayed flows would take packets of direct flows between the same ports.
-    fragile.listener("web", ports=["8002"], on_worker_down="direct")
-    dead = fragile.break_relay()
-    wait_for(lambda: fragile.status()["relay"]["direct"], 5, "the gate for direct listeners")
+    gateway.listener("web", ports=["8002"], on_worker_down="direct")
+    dead = gateway.break_relay()
+    wait_for(lambda: gateway.status()["relay"]["direct"], 5, "the gate for direct listeners")
     for _ in range(5):
         with lab.client.connect(address, 8002, timeout=3) as connection:
             assert sockets_on_gateway(lab, 8002) == []
             request(connection)
             assert "sees " + (lab.client.v6 if ":" in address else lab.client.v4) in answer(connection)
-    fragile.mend_relay()
-    fragile.wait_relay(dead, 30)
+    gateway.mend_relay()
+    gateway.wait_relay(dead, 30)
     with lab.client.connect(address, 8002, timeout=3) as connection:
         wait_for(lambda: len(sockets_on_gateway(lab, 8002)) == 1, 5, "a relayed flow")
         request(connection)
@@ -90,11 +83,11 @@ def test_direct_passes_traffic_by(lab, nginx, fragile, address):
 
 
 @pytest.mark.parametrize("address", ["10.71.2.2", "fd71:2::2"])
-def test_drop_lets_nothing_past(lab, nginx, fragile, address):
+def test_drop_lets_nothing_past(lab, nginx, gateway, address):
     """on_worker_down drop: without a relay nothing reaches the server, and nothing is answered in its name."""
-    fragile.listener("web", ports=["8001"], on_worker_down="drop")
-    dead = fragile.break_relay()
-    wait_for(lambda: not fragile.relay_pid(), 5, "a status without a relay")
+    gateway.listener("web", ports=["8001"], on_worker_down="drop")
+    dead = gateway.break_relay()
+    wait_for(lambda: not gateway.relay_pid(), 5, "a status without a relay")
     waiting = []
     with SynCounter(lab.server, 8001) as syns:
         for _ in range(5):
@@ -109,8 +102,8 @@ def test_drop_lets_nothing_past(lab, nginx, fragile, address):
                 data = connection.recv(100)
                 raise AssertionError(f"an answer without a relay: {data!r}")
         assert syns.count() == 0, "connections leaked past the dead relay"
-    fragile.mend_relay()
-    fragile.wait_relay(dead, 30)
+    gateway.mend_relay()
+    gateway.wait_relay(dead, 30)
     for connection in waiting:
         assert "sees" in answer(connection), "what waited is served by the next relay"
     with lab.client.connect(address, 8001, timeout=3) as connection:
@@ -118,19 +111,19 @@ def test_drop_lets_nothing_past(lab, nginx, fragile, address):
         assert "sees" in answer(connection)
 
 
-def test_a_broken_relay_does_not_spin(lab, fragile, figure):
+def test_a_broken_relay_does_not_spin(lab, gateway, figure):
     """A relay that ends at once is tried again with growing pauses; the API goes on."""
-    fragile.break_relay()
-    before = fragile.status()["relay"]["restarts"]
+    gateway.break_relay()
+    before = gateway.status()["relay"]["restarts"]
     time.sleep(3)
-    tries = fragile.status()["relay"]["restarts"] - before
+    tries = gateway.status()["relay"]["restarts"] - before
     figure("starts tried in 3 s", tries)
     assert tries < 40
-    assert fragile.api("GET", "/healthz").status == 200
-    assert fragile.api("GET", "/readyz").status == 503
-    fragile.listener("made-meanwhile", ports=["8000"])
-    fragile.mend_relay()
-    fragile.wait_relay(0, 30)
+    assert gateway.api("GET", "/healthz").status == 200
+    assert gateway.api("GET", "/readyz").status == 503
+    gateway.listener("made-meanwhile", ports=["8000"])
+    gateway.mend_relay()
+    gateway.wait_relay(0, 30)
 
 
 def test_established_flows_end_in_a_reset(lab, gateway):
