@@ -79,6 +79,14 @@ static int row_text(const struct row *row, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+/* Secrets have no history: they could neither be shown nor be brought back. */
+static bool is_private(const struct apply_change *change)
+{
+	const struct row *row = change->new_row ? change->new_row : change->old_row;
+
+	return resource_get(row->resource)->flags & RESOURCE_IS_PRIVATE;
+}
+
 static int store_history(struct transaction *t, unsigned position)
 {
 	const struct apply_change *change = &t->request->changes[position];
@@ -135,7 +143,8 @@ static int store_all(struct transaction *t)
 	if (r == 0)
 		r = store_deletions(t);
 	for (unsigned i = 0; r == 0 && i < t->request->n; i++)
-		r = store_history(t, i);
+		if (!is_private(&t->request->changes[i]))
+			r = store_history(t, i);
 	if (r == 0)
 		r = store_meta_set(t->apply->config.store, APPLY_PENDING_KEY, t->request->pending);
 	return r;
@@ -499,8 +508,7 @@ static int differs(struct apply *apply, struct kernel_state *state)
 	struct plan plan = { 0 };
 	int r;
 
-	if (!state->present || !state->compatible ||
-	        (uint32_t)state->generation != (uint32_t)apply->current->revision)
+	if (!state->present || !state->compatible || (uint32_t)state->generation != (uint32_t)apply->current->revision)
 		return 1;
 	r = plan_from_kernel(apply, state, &plan);
 	if (r == 0)

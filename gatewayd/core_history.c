@@ -86,14 +86,6 @@ static int add_change(void *userdata, const struct store_change *change)
 	return json_object_set_new(entry, "before", parse(change->before)) < 0 ? -ENOMEM : 0;
 }
 
-static const struct resource *resource_named(const char *name)
-{
-	for (int id = 0; id < RESOURCES; id++)
-		if (strcmp(resource_get((enum resource_id)id)->name, name) == 0)
-			return resource_get((enum resource_id)id);
-	return NULL;
-}
-
 /* A new reference, or NULL for JSON null. */
 static json_t *value_or_none(json_t *entry, const char *key)
 {
@@ -127,7 +119,8 @@ static int show_difference(json_t *rows, bool backward, json_t **ret)
 
 	json_object_foreach(rows, key, entry)
 	{
-		const struct resource *resource = resource_named(json_string_value(json_object_get(entry, "resource")));
+		const struct resource *resource =
+		        resource_by_name(json_string_value(json_object_get(entry, "resource")));
 		json_t *before = value_or_none(entry, backward ? "after" : "before");
 		json_t *after = value_or_none(entry, backward ? "before" : "after");
 
@@ -136,8 +129,9 @@ static int show_difference(json_t *rows, bool backward, json_t **ret)
 			json_decref(after);
 			continue;
 		}
-		if (json_array_append_new(array, changeset_json_item(resource,
-		                                         json_string_value(json_object_get(entry, "name")), before, after)) < 0) {
+		if (json_array_append_new(
+		            array, changeset_json_item(resource, json_string_value(json_object_get(entry, "name")),
+		                           before, after)) < 0) {
 			json_decref(array);
 			return -ENOMEM;
 		}
@@ -205,7 +199,7 @@ static void way_back_clear(struct way_back *way)
 
 static int add_step(struct way_back *way, struct core *core, json_t *entry, struct errs *errs)
 {
-	const struct resource *resource = resource_named(json_string_value(json_object_get(entry, "resource")));
+	const struct resource *resource = resource_by_name(json_string_value(json_object_get(entry, "resource")));
 	const char *name = json_string_value(json_object_get(entry, "name"));
 	json_t *before = json_object_get(entry, "before");
 	struct core_change change = { .operation = CORE_DELETE, .name = name };

@@ -328,8 +328,10 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 
 static bool drift_heals(void *userdata)
 {
-	(void)userdata;
-	return true;
+	struct daemon *daemon = userdata;
+	const struct row *row = core_find(&daemon->core, RESOURCE_SETTINGS, "settings");
+
+	return !row || ((const struct settings *)row)->drift == DRIFT_HEAL;
 }
 
 static int watch_drift(struct daemon *daemon)
