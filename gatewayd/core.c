@@ -99,9 +99,13 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	run.pending = mark;
 	if (r == 0)
 		r = apply_run(core->apply, &run, errs, request->dry_run ? &ret->nft : NULL);
-	if (r == 0 && !request->dry_run)
-		core_set_pending(core, &pending);
-	return r;
+	if (r < 0 || request->dry_run)
+		return r;
+	core_tell(core, "revision",
+	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
+	                "summary", request->summary));
+	core_set_pending(core, &pending);
+	return 0;
 }
 
 /* Nothing to do: no revision is made, but a change that waited is settled by a write that leads to where it is. */
