@@ -88,7 +88,7 @@ struct request {
 	const char *target;              /* of the route's {target}, or NULL */
 	bool on_targets;                 /* the path goes on to the targets of an upstream */
 	enum role role;
-	char actor[64];
+	char actor[80]; /* "token " and a name */
 	char *body; /* owned, not terminated; NULL if empty */
 	size_t body_length, body_capacity;
 };
