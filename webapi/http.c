@@ -49,6 +49,7 @@ struct http_server {
 	struct events_listener listener;
 	struct sessions *own_sessions;
 	uint64_t beat; /* when the next heartbeat is due, microseconds */
+	bool resumed; /* since the last MHD_run a stream was resumed, which the library tells nobody */
 	bool closing;
 	int listen_fd;
 	bool closed_some; /* since the last MHD_run a connection ended */
@@ -173,6 +174,7 @@ static void resume(struct stream *stream)
 	if (!stream->suspended)
 		return;
 	stream->suspended = false;
+	stream->server->resumed = true;
 	MHD_resume_connection(stream->connection);
 }
 
@@ -477,6 +479,7 @@ void http_server_run(struct http_server *server)
 {
 	watches_expire(&server->watches);
 	beat(server);
+	server->resumed = false;
 	MHD_run(server->mhd);
 	/* At its limit of connections the library stops listening, and listens again only at the start of a run. */
 	if (server->closed_some) {
@@ -491,6 +494,8 @@ uint64_t http_server_timeout(struct http_server *server)
 	MHD_UNSIGNED_LONG_LONG milliseconds;
 	uint64_t now = watch_now();
 
+	if (server->resumed)
+		return 0;
 	if (server->streams && (server->beat <= now || server->beat - now < own))
 		own = server->beat <= now ? 0 : server->beat - now;
 	if (MHD_get_timeout(server->mhd, &milliseconds) != MHD_YES || milliseconds > own / 1000)
