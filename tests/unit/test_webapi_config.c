@@ -43,9 +43,10 @@ static void test_config_faults(void **state)
 
 static void fill(void)
 {
-	api_expect(&api, "PUT", "/api/v1/upstreams/pool", "",
-	        "{\"targets\":[{\"address\":\"192.0.2.1\",\"port\":80}]}", 201);
-	api_expect(&api, "PUT", "/api/v1/listeners/web", "", "{\"upstream\":\"pool\",\"comment\":\"\xc3\xa4 \\\"\"}", 201);
+	api_expect(&api, "PUT", "/api/v1/upstreams/pool", "", "{\"targets\":[{\"address\":\"192.0.2.1\",\"port\":80}]}",
+	        201);
+	api_expect(
+	        &api, "PUT", "/api/v1/listeners/web", "", "{\"upstream\":\"pool\",\"comment\":\"\xc3\xa4 \\\"\"}", 201);
 	api_expect(&api, "PUT", "/api/v1/listeners/dns", "", "{\"ports\":[\"53\"]}", 201);
 	api_expect(&api, "PUT", "/api/v1/settings", "", "{\"revisions_kept\":77}", 201);
 	api_expect(&api, "PUT", "/api/v1/tokens/ci", "", "{\"role\":\"viewer\"}", 201);
@@ -160,9 +161,11 @@ static void test_transaction(void **state)
 	(void)state;
 	api_expect(&api, "PUT", "/api/v1/listeners/old", "", "{}", 201);
 	_cleanup_answer_ struct api_answer answer = api_json(&api, "POST", TRANSACTIONS, "",
-	        "[{\"method\":\"POST\",\"path\":\"/api/v1/listeners\",\"body\":{\"name\":\"web\",\"upstream\":\"pool\"}},"
+	        "[{\"method\":\"POST\",\"path\":\"/api/v1/"
+	        "listeners\",\"body\":{\"name\":\"web\",\"upstream\":\"pool\"}},"
 	        "{\"method\":\"PUT\",\"path\":\"upstreams/pool\",\"body\":{}},"
-	        "{\"method\":\"POST\",\"path\":\"upstreams/pool/targets\",\"body\":{\"address\":\"192.0.2.1\",\"port\":8}},"
+	        "{\"method\":\"POST\",\"path\":\"upstreams/pool/"
+	        "targets\",\"body\":{\"address\":\"192.0.2.1\",\"port\":8}},"
 	        "{\"method\":\"PATCH\",\"path\":\"upstreams/pool/targets/192.0.2.1:8\",\"body\":{\"weight\":3}},"
 	        "{\"method\":\"PATCH\",\"path\":\"/listeners/web\",\"body\":{\"priority\":5}},"
 	        "{\"method\":\"PUT\",\"path\":\"listeners/brief\",\"body\":{}},"
@@ -235,8 +238,9 @@ static void test_history(void **state)
 	_cleanup_answer_ struct api_answer diff = api_json(&api, "GET", "/api/v1/revisions/2/diff?to=4", "", NULL);
 	_cleanup_answer_ struct api_answer audit = api_json(&api, "GET", "/api/v1/audit?limit=3", "", NULL);
 
-	assert_string_equal(api_body(&page), "{\"items\":[{\"revision\":5,\"actor\":\"uid 0\"},{\"revision\":4,\"actor\":"
-	                                     "\"uid 0\"}],\"next\":4,\"pending\":null}\n");
+	assert_string_equal(api_body(&page),
+	        "{\"items\":[{\"revision\":5,\"actor\":\"uid 0\"},{\"revision\":4,\"actor\":"
+	        "\"uid 0\"}],\"next\":4,\"pending\":null}\n");
 	assert_non_null(strstr(api_body(&last), "\"next\":null"));
 	assert_string_equal(api_body(&diff), "{\"from\":2,\"to\":4,\"diff\":[{\"from\":2,\"to\":4}]}\n");
 	assert_non_null(strstr(api_body(&audit), "\"next\":3"));
@@ -264,7 +268,8 @@ static void test_rollback_and_confirm(void **state)
 	assert_int_equal(api.core.confirmed, 1);
 	api_expect(&api, "POST", "/api/v1/revisions/1/confirm", "", NULL, 404);
 	api_expect(&api, "POST", "/api/v1/revisions/9/rollback", "", NULL, 404);
-	_cleanup_answer_ struct api_answer dry = api_json(&api, "POST", "/api/v1/revisions/1/rollback?dry_run=true", "", NULL);
+	_cleanup_answer_ struct api_answer dry =
+	        api_json(&api, "POST", "/api/v1/revisions/1/rollback?dry_run=true", "", NULL);
 	assert_non_null(strstr(api_body(&dry), "\"dry_run\":true"));
 	assert_int_equal(api.core.rolled_back_to, 0);
 	_cleanup_answer_ struct api_answer back =

@@ -91,8 +91,8 @@ static void publish(const char *type, int number)
 
 static void test_faults(void **state)
 {
-	static const char *const queries[] = { "?types=", "?types=A", "?types=a%20b", "?after=x", "?after=-1", "?after=",
-		"?after=9999999999999999999", "?x=1" };
+	static const char *const queries[] = { "?types=", "?types=A", "?types=a%20b", "?after=x", "?after=-1",
+		"?after=", "?after=9999999999999999999", "?x=1" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(queries); i++) {
@@ -113,7 +113,8 @@ static void test_stream(void **state)
 	(void)state;
 	expect_stream(fd, ":\n\n");
 	publish("revision", 1);
-	snprintf(text, sizeof(text), "id: %lld\nevent: revision\ndata: {\"n\":1}\n\n", (long long)events_newest(events));
+	snprintf(
+	        text, sizeof(text), "id: %lld\nevent: revision\ndata: {\"n\":1}\n\n", (long long)events_newest(events));
 	expect_stream(fd, text);
 	publish("drift", 2);
 	expect_stream(fd, "event: drift\ndata: {\"n\":2}\n\n");

@@ -49,7 +49,8 @@ static void test_faults(void **state)
 	api_expect(&api, "POST", TOKENS, ADMIN, "{\"name\":\"x\",\"role\":\"root\"}", 422);
 	api_expect(&api, "POST", TOKENS, ADMIN, "{\"name\":\"admin\",\"role\":\"viewer\"}", 422);
 	api_expect(&api, "PUT", TOKENS "/admin", ADMIN, "{\"role\":\"viewer\"}", 422);
-	api_expect(&api, "POST", TOKENS, ADMIN, "{\"name\":\"x\",\"role\":\"viewer\",\"expires_at\":\"tomorrow\"}", 422);
+	api_expect(
+	        &api, "POST", TOKENS, ADMIN, "{\"name\":\"x\",\"role\":\"viewer\",\"expires_at\":\"tomorrow\"}", 422);
 	assert_int_equal(core_count(&api.core, RESOURCE_TOKEN), 0);
 }
 
@@ -63,7 +64,8 @@ static void test_shown_once(void **state)
 	assert_int_equal(strspn(secret + 4, "0123456789abcdef"), 64);
 	_cleanup_answer_ struct api_answer got = api_json(&api, "GET", TOKENS "/ci", header, NULL);
 	_cleanup_answer_ struct api_answer list = api_json(&api, "GET", TOKENS, header, NULL);
-	_cleanup_answer_ struct api_answer patched = api_json(&api, "PATCH", TOKENS "/ci", header, "{\"role\":\"operator\"}");
+	_cleanup_answer_ struct api_answer patched =
+	        api_json(&api, "PATCH", TOKENS "/ci", header, "{\"role\":\"operator\"}");
 	api_expect_status(&got, 200);
 	api_expect_status(&patched, 200);
 	assert_null(strstr(got.bytes, "gwt_"));
@@ -110,7 +112,7 @@ static void test_roles(void **state)
 		{ "PUT", "/api/v1/tls", "{}", 403, 404 },
 		{ "DELETE", "/api/v1/listeners/none", NULL, 403, 404 },
 	};
-	_cleanup_free_ char *viewer = make_token("v", "viewer", ""), *operator = make_token("o", "operator", ""),
+	_cleanup_free_ char *viewer = make_token("v", "viewer", ""), *operator= make_token("o", "operator", ""),
 	                    *admin = make_token("a", "admin", "");
 
 	(void)state;

@@ -32,7 +32,8 @@ static void test_bad_parameters(void **state)
 {
 	static const char *const queries[] = { "?dry_run=1", "?dry_run=", "?dry_run=TRUE", "?confirm_within=4",
 		"?confirm_within=86401", "?confirm_within=", "?confirm_within=-5", "?confirm_within=5s",
-		"?confirm_within=%2b5", "?confirm_within=99999999999999999999", "?dry_run=true&dry_run=true", "?force=true" };
+		"?confirm_within=%2b5", "?confirm_within=99999999999999999999", "?dry_run=true&dry_run=true",
+		"?force=true" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(queries); i++) {
@@ -128,7 +129,8 @@ static void test_audit_strangers(void **state)
 static void make_pool(void)
 {
 	api_expect(&api, "PUT", POOL, "",
-	        "{\"targets\":[{\"address\":\"192.0.2.1\",\"port\":80},{\"address\":\"2001:db8::1\",\"port\":0}]}", 201);
+	        "{\"targets\":[{\"address\":\"192.0.2.1\",\"port\":80},{\"address\":\"2001:db8::1\",\"port\":0}]}",
+	        201);
 }
 
 static void test_target_faults(void **state)
@@ -171,7 +173,8 @@ static void test_targets(void **state)
 	_cleanup_answer_ struct api_answer list = api_json(&api, "GET", TARGETS, "", NULL);
 	_cleanup_answer_ struct api_answer patched =
 	        api_json(&api, "PATCH", TARGETS "/192.0.2.1:80", "If-Match: \"1\"\r\n", "{\"weight\":7}");
-	_cleanup_answer_ struct api_answer v6 = api_json(&api, "PATCH", TARGETS "/[2001:DB8::1]:0", "", "{\"weight\":8}");
+	_cleanup_answer_ struct api_answer v6 =
+	        api_json(&api, "PATCH", TARGETS "/[2001:DB8::1]:0", "", "{\"weight\":8}");
 	_cleanup_answer_ struct api_answer made =
 	        api_json(&api, "POST", TARGETS, "", "{\"address\":\"2001:db8::2\",\"port\":443}");
 
