@@ -13,12 +13,15 @@
 #include "gatewayd/base/log.h"
 #include "gatewayd/store_history.h"
 #include "rules/heal.h"
-#include "schema/encode.h"
+#include "schema/change.h"
+#include "schema/field.h"
+#include "schema/hash.h"
 
 struct apply {
 	struct apply_config config;
 	struct model *model;
 	struct snapshot *current;
+	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
 };
 
@@ -28,6 +31,7 @@ struct transaction {
 	struct errs *errs;
 	struct plan *plan;
 	char *text, *undo_text;
+	struct config_hash hash; /* of request->to */
 	bool relay_prepared;
 };
 
@@ -66,20 +70,6 @@ static int store_failed(struct transaction *t, int error)
 	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
 }
 
-/* A row as the history keeps it; NULL for none. */
-static int row_text(const struct row *row, char **ret)
-{
-	json_t *json;
-
-	*ret = NULL;
-	if (!row)
-		return 0;
-	json = encode_row(row);
-	*ret = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	json_decref(json);
-	return *ret ? 0 : -ENOMEM;
-}
-
 /* Secrets have no history: they could neither be shown nor be brought back. */
 static bool is_private(const struct apply_change *change)
 {
@@ -98,9 +88,7 @@ static int store_history(struct transaction *t, unsigned position)
 		.name = row_name(row) };
 	int r;
 
-	r = row_text(change->old_row, &before);
-	if (r == 0)
-		r = row_text(change->new_row, &after);
+	r = change_encode(change->old_row, change->new_row, &before, &after);
 	entry.before = before;
 	entry.after = after;
 	return r < 0 ? r : store_history_add(t->apply->config.store, &entry, position);
@@ -151,9 +139,24 @@ static int store_all(struct transaction *t)
 	return r;
 }
 
+static int hash_changes(struct transaction *t)
+{
+	t->hash = t->apply->hash;
+	for (size_t i = 0; i < t->request->n; i++) {
+		int r = config_hash_change(&t->hash, t->request->changes[i].old_row, t->request->changes[i].new_row);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int do_store(struct transaction *t)
 {
-	int r = store_begin(t->apply->config.store);
+	int r = hash_changes(t);
+
+	if (r == 0)
+		r = store_begin(t->apply->config.store);
 
 	if (r < 0)
 		return store_failed(t, r);
@@ -314,8 +317,14 @@ static void undo_relay(struct transaction *t)
 
 static int do_commit(struct transaction *t)
 {
-	int r = store_commit(t->apply->config.store, t->request->to->revision, t->request->actor, t->request->summary);
+	const struct apply_request *request = t->request;
+	struct store *store = t->apply->config.store;
+	char hash[CONFIG_HASH_TEXT];
+	int r;
 
+	config_hash_text(&t->hash, hash);
+	store_history_hash(store, hash);
+	r = store_commit(store, request->to->revision, request->actor, request->summary);
 	return r < 0 ? store_failed(t, r) : 0;
 }
 
@@ -373,12 +382,23 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 		plan_commit(apply->model, t.plan);
 		snapshot_unref(apply->current);
 		apply->current = snapshot_ref(request->to);
+		apply->hash = t.hash;
 		apply->route_generation = apply->current->revision;
 	}
 	if (r == 0 && ret_nft)
 		*ret_nft = TAKE_PTR(t.text);
 	free(t.text);
 	free(t.undo_text);
+	return r;
+}
+
+static int hash_all(struct apply *apply)
+{
+	int r = 0;
+
+	apply->hash = (struct config_hash){ 0 };
+	for (int id = 0; id < RESOURCES && r == 0; id++)
+		r = config_hash_add_rows(&apply->hash, &apply->current->rows[id]);
 	return r;
 }
 
@@ -399,7 +419,7 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 	plan_commit(apply->model, plan);
 	snapshot_unref(apply->current);
 	apply->current = snapshot_ref(snapshot);
-	return 0;
+	return hash_all(apply);
 }
 
 /* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there.

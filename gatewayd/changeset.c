@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "schema/encode.h"
+#include "schema/change.h"
 
 static const struct row *any_row(const struct apply_change *change)
 {
@@ -294,30 +294,36 @@ void changeset_clear(struct changeset *changeset)
 	*changeset = (struct changeset){ 0 };
 }
 
-json_t *changeset_json_item(const struct resource *resource, const char *name, json_t *before, json_t *after)
+/* The path is that of the row in the API; before and after are taken over, JSON null where there is none. */
+static json_t *changeset_json_item(const struct resource *resource, const char *name, json_t *before, json_t *after)
 {
-	const char *op = !before ? "add" : !after ? "remove" : "replace";
+	const char *op = json_is_null(before) ? "add" : json_is_null(after) ? "remove" : "replace";
+	bool single = resource->flags & RESOURCE_IS_SINGLE;
 	char path[192];
 
-	snprintf(path, sizeof(path), "/%s/%s", resource->path ? resource->path : resource->plural, name);
-	return json_pack("{s:s, s:s, s:o?, s:o?}", "op", op, "path", path, "before", before, "after", after);
+	snprintf(path, sizeof(path), "/%s%s%s", resource->path, single ? "" : "/", single ? "" : name);
+	return json_pack("{s:s, s:s, s:o, s:o}", "op", op, "path", path, "before", before, "after", after);
+}
+
+json_t *changeset_json_rows(const struct row *before, const struct row *after)
+{
+	const struct row *row = after ? after : before;
+	json_t *old = NULL, *new = NULL;
+
+	if (change_json(before, after, &old, &new) < 0)
+		return NULL;
+	return changeset_json_item(resource_get(row->resource), row_name(row), old, new);
 }
 
 json_t *changeset_json(const struct changeset *changeset)
 {
 	json_t *array = json_array();
 
-	for (size_t i = 0; array && i < changeset->n; i++) {
-		const struct apply_change *change = &changeset->items[i];
-		const struct row *row = any_row(change);
-		json_t *item = changeset_json_item(resource_get(row->resource), row_name(row),
-		        change->old_row ? encode_row(change->old_row) : NULL,
-		        change->new_row ? encode_row(change->new_row) : NULL);
-
-		if (json_array_append_new(array, item) < 0) {
+	for (size_t i = 0; array && i < changeset->n; i++)
+		if (json_array_append_new(
+		            array, changeset_json_rows(changeset->items[i].old_row, changeset->items[i].new_row)) < 0) {
 			json_decref(array);
 			return NULL;
 		}
-	}
 	return array;
 }
