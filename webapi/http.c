@@ -49,7 +49,7 @@ struct http_server {
 	struct events_listener listener;
 	struct sessions *own_sessions;
 	uint64_t beat; /* when the next heartbeat is due, microseconds */
-	bool resumed; /* since the last MHD_run a stream was resumed, which the library tells nobody */
+	bool resumed;  /* since the last MHD_run a stream was resumed, which the library tells nobody */
 	bool closing;
 	int listen_fd;
 	bool closed_some; /* since the last MHD_run a connection ended */

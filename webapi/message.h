@@ -89,7 +89,7 @@ struct request {
 	bool on_targets;                 /* the path goes on to the targets of an upstream */
 	enum role role;
 	char actor[80]; /* "token " and a name */
-	char *body; /* owned, not terminated; NULL if empty */
+	char *body;     /* owned, not terminated; NULL if empty */
 	size_t body_length, body_capacity;
 };
 

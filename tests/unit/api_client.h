@@ -27,7 +27,8 @@
 /* A tenth of a second and the like, so that waiting for a deadline does not make the tests slow. */
 #define API_LIMITS_SHORT                                                                                               \
 	{                                                                                                              \
-		.headers = 150000, .body_idle = 100000, .body = 300000, .answer = 300000, .idle = 200000, .heartbeat = 100000 \
+		.headers = 150000, .body_idle = 100000, .body = 300000, .answer = 300000, .idle = 200000,              \
+		.heartbeat = 100000                                                                                    \
 	}
 
 struct api {
