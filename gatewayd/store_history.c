@@ -218,12 +218,20 @@ static int sync_file(const char *path)
 int store_backup(struct store *store, const char *path)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
+	/* Empty, and readable by nobody else, before the library writes into it: it holds the hashes of tokens. */
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int r;
 
-	if (access(path, F_OK) == 0)
+	if (fd < 0 && errno == EEXIST)
 		return store_fault(store, -EEXIST, "there is a file %s already", path);
+	if (fd < 0)
+		return store_fault(store, -errno, "cannot make %s: %s", path, strerror(errno));
 	r = prepare(store, &statement, "VACUUM INTO ?1", "s", path);
 	if (r == 0)
 		r = finish(store, statement, "cannot write the copy");
-	return r < 0 ? r : sync_file(path);
+	if (r == 0)
+		r = sync_file(path);
+	if (r < 0)
+		unlink(path);
+	return r;
 }
