@@ -517,7 +517,8 @@ static int check_hash(struct store *store, const struct snapshot *snapshot)
 	if (strcmp(text, recorded) == 0)
 		return 0;
 	return store_fault(store, -EUCLEAN,
-	        "the configuration in the database is not the one of revision %lld: its hash is %.16s..., and not %.16s...",
+	        "the configuration in the database is not the one of revision %lld: its hash is %.16s..., and not "
+	        "%.16s...",
 	        (long long)snapshot->revision, text, recorded);
 }
 

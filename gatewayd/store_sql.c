@@ -31,7 +31,8 @@ static void sql_list(const struct resource *resource, FILE *out)
 {
 	fprintf(out, "SELECT id, revision%s", is_child(resource) ? ", parent" : "");
 	columns(resource, out, true, false);
-	fprintf(out, " FROM %s ORDER BY %s", resource->name, is_child(resource) ? "parent, position" : resource->fields[0].member);
+	fprintf(out, " FROM %s ORDER BY %s", resource->name,
+	        is_child(resource) ? "parent, position" : resource->fields[0].member);
 }
 
 static void sql_find(const struct resource *resource, FILE *out)
@@ -114,13 +115,16 @@ static void sql_write(const struct resource *resource, enum store_statement stat
 		fprintf(out, "DELETE FROM %s WHERE parent = ?1 AND position < 0", resource->name);
 		return;
 	case STATEMENT_ENTRIES:
-		fprintf(out, "SELECT prefix FROM %s_%s WHERE parent = ?1 ORDER BY prefix", resource->name, prefixes_member(resource));
+		fprintf(out, "SELECT prefix FROM %s_%s WHERE parent = ?1 ORDER BY prefix", resource->name,
+		        prefixes_member(resource));
 		return;
 	case STATEMENT_ENTRY_ADD:
-		fprintf(out, "INSERT INTO %s_%s (parent, prefix) VALUES (?1, ?2)", resource->name, prefixes_member(resource));
+		fprintf(out, "INSERT INTO %s_%s (parent, prefix) VALUES (?1, ?2)", resource->name,
+		        prefixes_member(resource));
 		return;
 	case STATEMENT_ENTRY_DELETE:
-		fprintf(out, "DELETE FROM %s_%s WHERE parent = ?1 AND prefix = ?2", resource->name, prefixes_member(resource));
+		fprintf(out, "DELETE FROM %s_%s WHERE parent = ?1 AND prefix = ?2", resource->name,
+		        prefixes_member(resource));
 		return;
 	case STATEMENTS:
 		return;
