@@ -53,7 +53,8 @@ static int read_entries(struct store *store, struct sqlite3_stmt *statement, int
 		return store_fail(store, code, "cannot read prefixes");
 	if (r == 0)
 		r = prefixes_finish(&builder, ret);
-	return r == -EBADMSG ? store_fault(store, -EUCLEAN, "id %lld has an entry that is no prefix", (long long)id) : r;
+	return r == -EBADMSG ? store_fault(store, -EUCLEAN, "id %lld has an entry that is no prefix", (long long)id)
+	                     : r;
 }
 
 int store_entries_load(struct store *store, enum resource_id resource, int64_t id, struct prefixes *ret)
@@ -103,6 +104,5 @@ int store_entries_write(struct store *store, const struct row *row, const struct
 		r = store_entries_load(store, row->resource, row->id, &stored);
 	if (r < 0)
 		return r;
-	return prefixes_differences(
-	        &stored, FIELD_AT_CONST(row, field, struct prefixes), write_difference, &writer);
+	return prefixes_differences(&stored, FIELD_AT_CONST(row, field, struct prefixes), write_difference, &writer);
 }

@@ -92,7 +92,8 @@ static void check_health(const struct upstream *upstream, const struct subject *
 	if (upstream->health_timeout_ms > upstream->health_interval_ms)
 		FAULT(subject, "health/timeout_ms", "out_of_range", "a probe must end before the next one begins");
 	if (upstream->health_http_status > 0 && upstream->health_http_status < 100)
-		FAULT(subject, "health/http_status", "out_of_range", "a status is 100 to 599, or 0 for any from 200 to 399");
+		FAULT(subject, "health/http_status", "out_of_range",
+		        "a status is 100 to 599, or 0 for any from 200 to 399");
 	if (upstream->health_http_path[0] != '/' || strpbrk(upstream->health_http_path, " #"))
 		FAULT(subject, "health/http_path", "bad_value", "a path begins with / and has no space");
 }
@@ -122,7 +123,8 @@ static void check_route(const struct row *row, const struct subject *subject)
 {
 	const struct listener_route *route = (const struct listener_route *)row;
 
-	if ((route->sni.n || route->alpn.n) && (route->http_host.n || route->http_method.n || route->http_path_prefix.n))
+	if ((route->sni.n || route->alpn.n) &&
+	        (route->http_host.n || route->http_method.n || route->http_path_prefix.n))
 		FAULT(subject, "sni", "never_matches", "a connection is TLS or plain HTTP, never both");
 	if (route->action != ROUTE_ACTION_RELAY && route->upstream && !is_faulty(subject, "upstream") &&
 	        !is_faulty(subject, "action"))
@@ -133,9 +135,11 @@ static void check_rate_limit(const struct row *row, const struct subject *subjec
 {
 	const struct rate_limit *limit = (const struct rate_limit *)row;
 
-	if (limit->action == LIMIT_ACTION_REJECT && (limit->metric == METRIC_PACKETS || limit->metric == METRIC_BYTES) &&
-	        !is_faulty(subject, "action") && !is_faulty(subject, "metric"))
-		FAULT(subject, "action", "not_applicable", "only connections can be rejected; packets and bytes are dropped");
+	if (limit->action == LIMIT_ACTION_REJECT &&
+	        (limit->metric == METRIC_PACKETS || limit->metric == METRIC_BYTES) && !is_faulty(subject, "action") &&
+	        !is_faulty(subject, "metric"))
+		FAULT(subject, "action", "not_applicable",
+		        "only connections can be rejected; packets and bytes are dropped");
 }
 
 static void check_nothing(const struct row *row, const struct subject *subject)

@@ -358,7 +358,8 @@ static bool has_key(const struct resource *resource, const char *group, const ch
 
 		if (!field_in_documents(field))
 			continue;
-		if ((same && strcmp(field->key, key) == 0) || (!group && field->group && strcmp(field->group, key) == 0))
+		if ((same && strcmp(field->key, key) == 0) ||
+		        (!group && field->group && strcmp(field->group, key) == 0))
 			return true;
 	}
 	return false;
@@ -395,8 +396,8 @@ static json_t *group_of(const struct field *field, json_t *object, json_t *none)
 }
 
 /* Once per group: its type and its keys. */
-static int check_group(const struct resource *resource, const struct field *field, json_t *object, const char *base,
-        struct errs *errs)
+static int check_group(
+        const struct resource *resource, const struct field *field, json_t *object, const char *base, struct errs *errs)
 {
 	json_t *group = json_object_get(object, field->group);
 	char pointer[VALUE_POINTER_MAX];

@@ -41,10 +41,10 @@ enum {
 	PLANE_NFT = 1 << 0,
 	PLANE_RELAY = 1 << 1,
 	PLANE_XDP = 1 << 2,
-	FLAG_KEY = 1 << 8,       /* part of what tells an item from its siblings; a NAME always is */
-	FLAG_REQUIRED = 1 << 9,  /* a document without it is refused, although the member has an initial value */
-	FLAG_SECRET = 1 << 10,   /* never in a document: set by code, stored, and told to nobody */
-	FLAG_FIXED = 1 << 11,    /* NAME that is always initial_text; not in documents */
+	FLAG_KEY = 1 << 8,        /* part of what tells an item from its siblings; a NAME always is */
+	FLAG_REQUIRED = 1 << 9,   /* a document without it is refused, although the member has an initial value */
+	FLAG_SECRET = 1 << 10,    /* never in a document: set by code, stored, and told to nobody */
+	FLAG_FIXED = 1 << 11,     /* NAME that is always initial_text; not in documents */
 	FLAG_INTERFACE = 1 << 12, /* NAME that is the name of an interface */
 };
 

@@ -136,6 +136,7 @@ int main(int argc, char **argv)
 			return run(argv[1], &artefacts[i], argv[3]);
 	if (argc == 5 && strcmp(argv[1], "quote") == 0)
 		return quote_file(argv[2], argv[3], argv[4]);
-	fputs("usage: gwgen write|check|embed sql|openapi|schema|manual|dict FILE, or quote NAME FILE HEADER\n", stderr);
+	fputs("usage: gwgen write|check|embed sql|openapi|schema|manual|dict FILE, or quote NAME FILE HEADER\n",
+	        stderr);
 	return 2;
 }

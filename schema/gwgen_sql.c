@@ -26,8 +26,9 @@ static void column_name(const struct field *field, FILE *out)
 	if (field->flags & FLAG_FIXED)
 		fprintf(out, "TEXT NOT NULL UNIQUE CHECK (%s = '%s')", field->member, field->initial_text);
 	else if (field->flags & FLAG_INTERFACE)
-		fprintf(out, "TEXT NOT NULL UNIQUE CHECK (length(%1$s) BETWEEN 1 AND %2$d AND %1$s NOT GLOB "
-		             "'*[^a-zA-Z0-9._@-]*')",
+		fprintf(out,
+		        "TEXT NOT NULL UNIQUE CHECK (length(%1$s) BETWEEN 1 AND %2$d AND %1$s NOT GLOB "
+		        "'*[^a-zA-Z0-9._@-]*')",
 		        field->member, (int)field->max);
 	else
 		fprintf(out, "TEXT NOT NULL UNIQUE CHECK (" NAME_CHECK ")", field->member, NAME_MAX_BYTES);

@@ -76,9 +76,9 @@ static json_t *schema_words(const struct field *field)
 
 static json_t *schema_field(const struct field *field)
 {
-	json_t *object = gwgen_need(json_pack("{s:s, s:s, s:s, s:b, s:b, s:o, s:s}", "member", field->member, "name", field->key, "kind",
-	        gwgen_kind(field->kind), "key", field_is_key(field), "required", field_required(field), "planes",
-	        schema_planes(field), "doc", field->doc));
+	json_t *object = gwgen_need(json_pack("{s:s, s:s, s:s, s:b, s:b, s:o, s:s}", "member", field->member, "name",
+	        field->key, "kind", gwgen_kind(field->kind), "key", field_is_key(field), "required",
+	        field_required(field), "planes", schema_planes(field), "doc", field->doc));
 	json_t *initial = gwgen_default(field);
 
 	json_object_set_new(object, "group", field->group ? json_string(field->group) : json_null());
@@ -107,8 +107,7 @@ static json_t *schema_resource(const struct resource *resource)
 	return gwgen_need(json_pack("{s:s, s:s, s:s?, s:s?, s:b, s:s, s:o}", "name", resource->name, "plural",
 	        resource->plural, "path", resource->path, "parent",
 	        resource->parent == RESOURCE_NONE ? NULL : resource_get(resource->parent)->name, "single",
-	        (resource->flags & RESOURCE_IS_SINGLE) != 0, "doc", resource->doc,
-	        "fields", fields));
+	        (resource->flags & RESOURCE_IS_SINGLE) != 0, "doc", resource->doc, "fields", fields));
 }
 
 void gwgen_schema(FILE *out)

@@ -103,7 +103,7 @@ static int sum_change(struct sum *sum, const struct row *old, const struct row *
 /* Another name or resource: the prefixes of one say nothing about those of the other. */
 static bool is_same(const struct row *old, const struct row *new)
 {
-	return !old || !new || (old->resource == new->resource && strcmp(row_name(old), row_name(new)) == 0);
+	return !old || !new || (old->resource == new->resource &&strcmp(row_name(old), row_name(new)) == 0);
 }
 
 int config_hash_change(struct config_hash *hash, const struct row *old, const struct row *new)

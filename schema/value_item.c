@@ -188,7 +188,8 @@ static bool is_plain(const char *text)
 	return true;
 }
 
-static int item_text(const char *text, char *buffer, bool fits, const char *what, const char *pointer, struct errs *errs)
+static int item_text(
+        const char *text, char *buffer, bool fits, const char *what, const char *pointer, struct errs *errs)
 {
 	if (!fits || strlen(text) >= VALUE_TEXT_MAX || !is_plain(text)) {
 		errs_add(errs, pointer, "bad_value", "%s", what);

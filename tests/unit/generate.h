@@ -136,7 +136,8 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		*FIELD_AT(row, field, bool) = generate_number(2);
 		return;
 	case FIELD_TEXT:
-		snprintf(text, sizeof(text), field->group ? "/%u" : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\", generate_number(1000));
+		snprintf(text, sizeof(text), field->group ? "/%u" : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
+		        generate_number(1000));
 		generate_text(FIELD_AT(row, field, char *), text);
 		return;
 	case FIELD_INT:
@@ -158,7 +159,8 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		return;
 	case FIELD_CHILDREN:
 		for (unsigned n = generate_number(6); n > 0; n--)
-			if (rows_append(FIELD_AT(row, field, struct rows), generate_row(field->target, NULL, reference)) < 0)
+			if (rows_append(FIELD_AT(row, field, struct rows),
+			            generate_row(field->target, NULL, reference)) < 0)
 				abort();
 		return;
 	case FIELD_KINDS:

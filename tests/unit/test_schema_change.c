@@ -234,8 +234,8 @@ static void test_references(void **state)
 
 static void test_a_plain_row_is_enforced(void **state)
 {
-	static const enum resource_id plain[] = { RESOURCE_LISTENER, RESOURCE_UPSTREAM, RESOURCE_TARGET, RESOURCE_ADDRESS_SET,
-		RESOURCE_SETTINGS, RESOURCE_TOKEN };
+	static const enum resource_id plain[] = { RESOURCE_LISTENER, RESOURCE_UPSTREAM, RESOURCE_TARGET,
+		RESOURCE_ADDRESS_SET, RESOURCE_SETTINGS, RESOURCE_TOKEN };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++) {

@@ -334,19 +334,21 @@ static void test_rules(void **state)
 	/* A faulty action says nothing about the protocol. */
 	expect_document(
 	        RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"?\"}", "bad_value", "/action");
-	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"routes\":[{}]}", "not_applicable", "/routes");
+	expect_document(
+	        RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"routes\":[{}]}", "not_applicable", "/routes");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"routes\":[{\"sni\":[\"a\"],\"http_host\":[\"a\"]}]}",
 	        "never_matches", "/routes/0/sni");
 	expect_document(RESOURCE_LISTENER,
 	        "{\"name\":\"a\",\"routes\":[{},{\"action\":\"reject\",\"upstream\":\"u\"}]}", "not_applicable",
 	        "/routes/1/upstream");
-	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"sources\":[\"10.0.0.1\",\"@x\"],\"destinations\":[\"::1\"]}", NULL,
-	        NULL);
+	expect_document(RESOURCE_LISTENER,
+	        "{\"name\":\"a\",\"sources\":[\"10.0.0.1\",\"@x\"],\"destinations\":[\"::1\"]}", NULL, NULL);
 	expect_document(RESOURCE_RATE_LIMIT, "{\"name\":\"a\"}", "required", "/rate");
 	expect_document(RESOURCE_RATE_LIMIT, "{\"name\":\"a\",\"rate\":1,\"metric\":\"bytes\",\"action\":\"reject\"}",
 	        "not_applicable", "/action");
 	expect_document(RESOURCE_ADDRESS_SET, "{\"name\":\"a\",\"entries\":[\"@b\"]}", "bad_value", "/entries/0");
-	expect_document(RESOURCE_ADDRESS_SET, "{\"name\":\"a\",\"entries\":[\"10.0.0.1/8\"]}", "host_bits", "/entries/0");
+	expect_document(
+	        RESOURCE_ADDRESS_SET, "{\"name\":\"a\",\"entries\":[\"10.0.0.1/8\"]}", "host_bits", "/entries/0");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"upstream\":\"u\"}", "not_applicable",
 	        "/upstream");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"sources\":[\"10.0.0.1\"],\"destinations\":[\"::1\"]}",
@@ -511,7 +513,8 @@ static void test_groups(void **state)
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":1}", "wrong_type", "/health");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"kind\":1}}", "unknown_key", "/health/kind");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health_type\":\"tcp\"}", "unknown_key", "/health_type");
-	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"type\":\"icmp\"}}", "bad_value", "/health/type");
+	expect_document(
+	        RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"type\":\"icmp\"}}", "bad_value", "/health/type");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"timeout_ms\":6000}}", "out_of_range",
 	        "/health/timeout_ms");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_status\":7}}", "out_of_range",
@@ -589,7 +592,8 @@ static void test_items_of_routes(void **state)
 		if (r == 0)
 			assert_string_equal(text, cases[i].canonical);
 	}
-	assert_int_equal(value_item(ITEM_HOST, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b", text, "", &errs),
+	assert_int_equal(value_item(ITEM_HOST, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b",
+	                         text, "", &errs),
 	        -EINVAL); /* a label of 64 */
 	errs_clear(&errs);
 }

@@ -78,7 +78,8 @@ static void test_long_line(void **state)
 
 static void test_canonical(void **state)
 {
-	struct prefixes prefixes = parse("2001:DB8::/32\r\n\t10.1.0.0/16 # inside\n10.0.0.0/8\n10.0.0.1-10.0.0.2\n10.0.0.0/8");
+	struct prefixes prefixes =
+	        parse("2001:DB8::/32\r\n\t10.1.0.0/16 # inside\n10.0.0.0/8\n10.0.0.1-10.0.0.2\n10.0.0.0/8");
 
 	(void)state;
 	expect_text(&prefixes, "10.0.0.0/8\n10.0.0.1\n10.0.0.2\n10.1.0.0/16\n2001:db8::/32\n");
@@ -233,7 +234,8 @@ static char *bulk(unsigned n, size_t *ret_length)
 	for (unsigned i = 0; i < n; i++) {
 		unsigned value = i * 2654435761u;
 
-		at += sprintf(at, "%u.%u.%u.%u\n", 1 + (value >> 24) % 200, value >> 16 & 255, value >> 8 & 255, value & 255);
+		at += sprintf(
+		        at, "%u.%u.%u.%u\n", 1 + (value >> 24) % 200, value >> 16 & 255, value >> 8 & 255, value & 255);
 	}
 	*ret_length = (size_t)(at - text);
 	return text;

@@ -206,12 +206,14 @@ static void test_refuses_bad_rows(void **state)
 	expect_unloadable("/sources/0: there is no address_set gone");
 	run_sqlite("UPDATE listener SET sources = '[]', rate_limits = '[\\\"gone\\\"]'");
 	expect_unloadable("/rate_limits/0: there is no rate_limit gone");
-	run_sqlite("INSERT INTO address_set (revision, name) VALUES (1, 's'); INSERT INTO address_set_entries VALUES (1, "
-	           "x'040a00000108')");
+	run_sqlite(
+	        "INSERT INTO address_set (revision, name) VALUES (1, 's'); INSERT INTO address_set_entries VALUES (1, "
+	        "x'040a00000108')");
 	expect_unloadable("table address_set, id 1 (s): /entries");
 	run_sqlite("UPDATE address_set_entries SET prefix = x'050a0000ff08'");
 	expect_unloadable("no prefix");
-	run_sqlite("DELETE FROM address_set; DELETE FROM address_set_entries; UPDATE listener SET rate_limits = '[]', protocol = 'udp'");
+	run_sqlite("DELETE FROM address_set; DELETE FROM address_set_entries; UPDATE listener SET rate_limits = '[]', "
+	           "protocol = 'udp'");
 	expect_unloadable("/protocol");
 	run_sqlite("PRAGMA ignore_check_constraints = 1; UPDATE listener SET protocol = 'sctp'");
 	expect_refused(-EUCLEAN, "CHECK constraint failed");
@@ -569,7 +571,8 @@ static void test_round_trip(void **state)
 
 		/* Names come again, so that rows are replaced too. */
 		snprintf(name, sizeof(name), "n%u", first ? 0 : generate_number(80));
-		row = generate_row(i % 2 && !first ? RESOURCE_LISTENER : kinds[(size_t)i % ARRAY_SIZE(kinds)], name, "n0");
+		row = generate_row(
+		        i % 2 && !first ? RESOURCE_LISTENER : kinds[(size_t)i % ARRAY_SIZE(kinds)], name, "n0");
 		assert_int_equal(store_put(store, row), 0);
 		assert_int_equal(snapshot_put(wanted, row), 0);
 		row_unref(row);
