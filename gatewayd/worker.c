@@ -637,9 +637,10 @@ static bool has_answered(const struct worker *worker, int64_t generation)
 	return worker->refused || worker->ready == generation;
 }
 
+/* A relay can still fail to take what it found well-formed: then its configuration is incomplete. */
 static bool has_committed(const struct worker *worker, int64_t generation)
 {
-	return worker->generation == generation;
+	return worker->refused || worker->generation == generation;
 }
 
 int worker_prepare(struct worker *worker, const struct plan *plan, const char **ret_reason)
@@ -681,6 +682,8 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 		r = wait_until(worker, has_committed, plan->to_revision);
 	if (r < 0)
 		kill_relay(worker, "it did not commit in time");
+	else if (worker->refused)
+		kill_relay(worker, worker->reason);
 }
 
 void worker_abort(struct worker *worker, const struct plan *plan)
