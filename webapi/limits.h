@@ -20,6 +20,8 @@
 #define HTTP_BODY_BULK ((size_t)8 * 1024 * 1024)
 /* Body of a whole configuration: 10,000 listeners are about 8 MiB, an address set may have a million entries. */
 #define HTTP_BODY_CONFIG ((size_t)64 * 1024 * 1024)
+/* Entries of an address set in bulk: a million lines with the longest IPv6 prefixes are 46 MB. */
+#define HTTP_BODY_ENTRIES ((size_t)64 * 1024 * 1024)
 /* Body of a request that has no use for one: read and forgotten. */
 #define HTTP_BODY_IGNORED ((size_t)4096)
 /* A refused body up to this size is read to its end before the answer, because most clients do not read before they

@@ -33,6 +33,7 @@ static const char *const header_names[] = {
 	[HEADER_IF_MATCH] = "If-Match",
 	[HEADER_IF_NONE_MATCH] = "If-None-Match",
 	[HEADER_COOKIE] = "Cookie",
+	[HEADER_ACCEPT] = "Accept",
 	[HEADER_CSRF] = "X-CSRF-Token",
 	[HEADER_LAST_EVENT_ID] = "Last-Event-ID",
 };

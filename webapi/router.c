@@ -5,6 +5,7 @@
 
 #include "webapi/assets.h"
 #include "webapi/config.h"
+#include "webapi/entries.h"
 #include "webapi/events.h"
 #include "webapi/history.h"
 #include "webapi/rest.h"
@@ -51,8 +52,8 @@ static bool match_segment(const char *pattern, size_t length, const char *segmen
 	}
 	if (!is_pattern(pattern, length, segment))
 		return false;
-	/* Targets are parts of upstreams: the handlers of resources take such paths as well. */
-	if (!strcmp(segment, "upstreams"))
+	/* Targets and entries are parts of objects: the handlers of resources take such paths as well. */
+	if (!strcmp(segment, "upstreams") || !strcmp(segment, "address-sets"))
 		request->resource = resource_by_path(segment);
 	request->on_targets = request->on_targets || !strcmp(segment, "targets");
 	return true;

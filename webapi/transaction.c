@@ -23,34 +23,6 @@ static void item_clear(struct item *item)
 	request_clear(&item->address);
 }
 
-/* The body is a JSON list, which decode_parse does not take. -EBADMSG with a fault, -ENOMEM. */
-static int parse_list(const struct request *request, struct errs *errs, json_t **ret)
-{
-	json_error_t error = { 0 };
-	json_t *list = request->body_length
-	                       ? json_loadb(request->body, request->body_length, JSON_REJECT_DUPLICATES, &error)
-	                       : NULL;
-
-	if (!list && request->body_length && json_error_code(&error) == json_error_out_of_memory)
-		return -ENOMEM;
-	if (!list)
-		errs_add(errs, "",
-		        request->body_length && json_error_code(&error) == json_error_duplicate_key ? "duplicate_key"
-		                                                                                    : "malformed",
-		        "line %d, column %d: %s", error.line, error.column,
-		        *error.text ? error.text : "the body is empty");
-	else if (!json_is_array(list))
-		errs_add(errs, "", "malformed", "A transaction is a list of {method, path, body}.");
-	else if (json_array_size(list) > TRANSACTION_ITEMS_MAX)
-		errs_add(errs, "", "too_many_items", "A transaction has at most %d items.", TRANSACTION_ITEMS_MAX);
-	if (errs->n) {
-		json_decref(list);
-		return -EBADMSG;
-	}
-	*ret = list;
-	return 0;
-}
-
 static int fault(const struct item *item, const char *key, const char *code, const char *detail, struct errs *errs)
 {
 	char pointer[48];
@@ -211,7 +183,8 @@ int transaction_post(const struct request *request, struct response *response)
 	char etag[ETAG_BYTES];
 	int r = write_begin(request, &write, response);
 
-	if (!r && (r = parse_list(request, &errs, &list)) == -EBADMSG)
+	if (!r && (r = write_parse_list(request, "A transaction is a list of {method, path, body}.",
+	                   TRANSACTION_ITEMS_MAX, &errs, &list)) == -EBADMSG)
 		return problem_answer(response, PROBLEM_MALFORMED, request, &errs, "%s", errs.items[0].detail);
 	if (!r)
 		r = write_check_precondition(request, write_etag(core_revision(request->core), etag), response);

@@ -189,6 +189,35 @@ int write_parse_body(const struct request *request, struct response *response, j
 	return r;
 }
 
+/* jansson keeps its own bound on depth; lists are not for decode_parse, which takes objects. */
+int write_parse_list(const struct request *request, const char *wanted, size_t max, struct errs *errs, json_t **ret)
+{
+	_cleanup_json_ json_t *list = NULL;
+	json_error_t error = { 0 };
+	bool repeated;
+	size_t before = errs_count(errs);
+
+	if (!request->body_length) {
+		errs_add(errs, "", "malformed", "The body is empty. %s", wanted);
+		return -EBADMSG;
+	}
+	list = json_loadb(request->body, request->body_length, JSON_REJECT_DUPLICATES, &error);
+	if (!list && json_error_code(&error) == json_error_out_of_memory)
+		return -ENOMEM;
+	repeated = !list && json_error_code(&error) == json_error_duplicate_key;
+	if (!list)
+		errs_add(errs, "", repeated ? "duplicate_key" : "malformed", "line %d, column %d: %s", error.line,
+		        error.column, error.text);
+	else if (!json_is_array(list))
+		errs_add(errs, "", "malformed", "%s", wanted);
+	else if (json_array_size(list) > max)
+		errs_add(errs, "", "too_many_items", "At most %zu items are taken.", max);
+	if (errs_count(errs) > before)
+		return -EBADMSG;
+	*ret = TAKE_PTR(list);
+	return 0;
+}
+
 int write_check_precondition(const struct request *request, const char *etag, struct response *response)
 {
 	int r;

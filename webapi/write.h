@@ -43,6 +43,9 @@ int write_answer(const struct request *request, const struct write *write, const
         json_t *results, struct response *response);
 /* Parses a body that must be one JSON object. 0, 1 if the response tells why not, -ENOMEM. */
 int write_parse_body(const struct request *request, struct response *response, json_t **ret);
+/* Parses a body that must be a JSON list of at most `max` items; `wanted` is said of any other. -EBADMSG with a fault
+ * in errs, -ENOMEM. */
+int write_parse_list(const struct request *request, const char *wanted, size_t max, struct errs *errs, json_t **ret);
 /* Compares the preconditions with an entity tag (NULL: nothing there). 0 to go on, 1 if the response is ready (304 has
  * no body yet), -ENOMEM. */
 int write_check_precondition(const struct request *request, const char *etag, struct response *response);
