@@ -196,6 +196,24 @@ static int render_undo(struct transaction *t)
 	return r;
 }
 
+static bool changes_chains(const struct plan *plan)
+{
+	return plan->n_shapes_before != plan->n_shapes_after || plan->n_shapes_rebuilt > 0 ||
+	       memcmp(plan->shapes_before, plan->shapes_after, plan->n_shapes_after * sizeof(struct match_shape)) != 0;
+}
+
+/* The kernel looks at every element of a map when one is added, also in a dry run. Where only elements change, the
+ * transaction itself, which is all or nothing as well, is the check. */
+static bool needs_dry_run(const struct transaction *t)
+{
+	return t->request->dry_run || changes_chains(t->plan);
+}
+
+static void add_refusal(struct transaction *t, int error, const char *text)
+{
+	errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s", text ? text : strerror(-error));
+}
+
 static int do_check(struct transaction *t)
 {
 	_cleanup_free_ char *error = NULL;
@@ -204,12 +222,11 @@ static int do_check(struct transaction *t)
 	r = render_nft_plan(t->plan, &t->apply->config.render, &t->text);
 	if (r == 0)
 		r = render_undo(t);
-	if (r < 0)
+	if (r < 0 || !needs_dry_run(t))
 		return r;
 	r = kernel_nft_check(t->apply->config.kernel, t->text, &error);
 	if (r < 0)
-		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s",
-		        error ? error : strerror(-r));
+		add_refusal(t, r, error);
 	return r;
 }
 
@@ -253,6 +270,10 @@ static int do_nft(struct transaction *t)
 	int r;
 
 	r = kernel_nft_commit(t->apply->config.kernel, t->text, &error);
+	if (r == -EINVAL && !needs_dry_run(t)) {
+		add_refusal(t, r, error);
+		return r;
+	}
 	if (r < 0) {
 		errs_add(t->errs, "", "apply_failed", "Step nft: %s", error ? error : strerror(-r));
 		return -EIO;

@@ -124,29 +124,45 @@ static int resolve(struct changeset *set, const struct core_change *changes, siz
 	return resolve_sorted(set, entries, n, errs);
 }
 
-/* One resource of the target: a merge of the sorted old rows with the sorted changes. */
+/* Index of the first row at or behind `start` whose name is not less. */
+static size_t find_place(const struct rows *rows, size_t start, const char *name)
+{
+	size_t low = start, high = rows->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (strcmp(row_name(rows->items[middle]), name) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static void share_range(const struct rows *old, size_t from, size_t to, struct rows *ret)
+{
+	while (from < to)
+		ret->items[ret->n++] = row_ref(old->items[from++]);
+}
+
+/* One resource of the target: the sorted old rows with the sorted changes put in their places. */
 static int merge_rows(const struct rows *old, const struct apply_change *changes, size_t n, struct rows *ret)
 {
-	size_t o = 0, c = 0;
+	size_t done = 0;
 
 	ret->items = calloc(old->n + n + 1, sizeof(struct row *));
 	if (!ret->items)
 		return -ENOMEM;
-	while (o < old->n || c < n) {
-		int order = o == old->n ? 1
-		            : c == n    ? -1
-		                        : strcmp(row_name(old->items[o]), row_name(any_row(&changes[c])));
+	for (size_t i = 0; i < n; i++) {
+		size_t place = find_place(old, done, row_name(any_row(&changes[i])));
 
-		if (order < 0) {
-			ret->items[ret->n++] = row_ref(old->items[o++]);
-			continue;
-		}
-		if (order == 0)
-			o++;
-		if (changes[c].new_row)
-			ret->items[ret->n++] = row_ref(changes[c].new_row);
-		c++;
+		share_range(old, done, place, ret);
+		if (changes[i].new_row)
+			ret->items[ret->n++] = row_ref(changes[i].new_row);
+		done = changes[i].old_row ? place + 1 : place;
 	}
+	share_range(old, done, old->n, ret);
 	return 0;
 }
 

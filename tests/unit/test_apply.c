@@ -311,11 +311,32 @@ static void test_plan_fails(void **state)
 	assert_state(f, 1, 1);
 }
 
+/* A change of the chains is tried dry first ... */
 static void test_check_fails(void **state)
 {
-	first(*state);
-	kernel_fake_fail_at(((struct fixture *)*state)->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
-	expect_failure(*state, -EINVAL, "kernel_refused");
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
+	assert_int_equal(put(f, "b", "8000-8100", &errs), -EINVAL);
+	assert_string_equal(errs.items[0].code, "kernel_refused");
+	assert_state(f, 1, 1);
+	assert_int_equal(f->relay.aborts, 0);
+}
+
+/* ... and one of elements only is refused by the transaction itself. */
+static void test_elements_refused(void **state)
+{
+	struct fixture *f = *state;
+	unsigned checks;
+
+	first(f);
+	checks = kernel_fake_calls(f->kernel, KERNEL_NFT_CHECK);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EINVAL);
+	expect_failure(f, -EINVAL, "kernel_refused");
+	assert_int_equal(kernel_fake_calls(f->kernel, KERNEL_NFT_CHECK), checks);
+	assert_int_equal(f->relay.aborts, 1);
 }
 
 static void test_prepare_fails(void **state)
@@ -408,6 +429,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_store_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_plan_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_elements_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_prepare_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_relay_absent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_route_fails, setup, teardown),
