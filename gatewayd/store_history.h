@@ -53,7 +53,9 @@ int store_meta_set(struct store *store, const char *key, const char *value);
 /* *ret is a new string, or NULL if there is none. */
 int store_meta_get(struct store *store, const char *key, char **ret);
 
+/* One line more; at once, outside of the transactions of the configuration. */
 int store_audit_append(struct store *store, const struct store_audit *entry);
+/* Up to max lines with ids below `before` (0: from the newest), newest first. */
 int store_audit_list(struct store *store, int64_t before, size_t max, store_audit_visitor visitor, void *userdata);
 
 /* Writes a consistent copy, without free pages, to a file that must not exist (-EEXIST). Synced. */

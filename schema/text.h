@@ -17,6 +17,7 @@ struct text {
 	bool failed; /* memory was out: what follows is dropped */
 };
 
+/* Each appends: bytes as they are, a string, a number in decimal. */
 void text_bytes(struct text *text, const char *bytes, size_t n);
 void text_add(struct text *text, const char *string);
 void text_number(struct text *text, int64_t value);
