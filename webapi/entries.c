@@ -208,21 +208,15 @@ static int answer(const struct request *request, const struct write *write, cons
 {
 	const struct row *stored = row_of(request);
 	char etag[ETAG_BYTES];
-	int r;
+	json_t *counts;
 
-	if (write->core.dry_run)
-		return write_answer_dry_run(result, response);
 	if (!stored) /* cannot be, but must not end the daemon */
 		return problem_from_errno(response, -EIO, request, NULL);
-	r = write_headers(request, write, result, response);
-	if (!r)
-		r = response_header(response, "ETag", "%s", write_etag(stored->revision, etag));
-	if (r < 0)
-		return r;
-	return response_json(response, 200, CONTENT_JSON,
-	        json_pack("{s:I, s:I, s:I, s:I}", "revision", (json_int_t)result->revision, "entries",
-	                (json_int_t)entries_of(stored)->n, "added", (json_int_t)change->added, "removed",
-	                (json_int_t)change->removed));
+	if (!write->core.dry_run && response_header(response, "ETag", "%s", write_etag(stored->revision, etag)) < 0)
+		return -ENOMEM;
+	counts = json_pack("{s:I, s:I, s:I}", "entries", (json_int_t)entries_of(stored)->n, "added",
+	        (json_int_t)change->added, "removed", (json_int_t)change->removed);
+	return counts ? write_answer(request, write, result, counts, response) : -ENOMEM;
 }
 
 static int run(const struct request *request, const struct row *row, const struct write *write,

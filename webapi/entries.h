@@ -9,9 +9,9 @@
  *         no fault; a prefix is not cut out of a wider one)
  *
  * Body: text/plain (an address, prefix or range a line; a # begins a comment) or application/json (a list of the same
- * as strings). Faults name the line, or point to the item. A write answers {"revision", "entries", "added",
- * "removed"}, `entries` being how many the set has now, with the headers of write.h and the set's ETag; ?dry_run= and
- * ?confirm_within=, If-Match and If-None-Match are those of the set.
+ * as strings). Faults name the line, or point to the item. A write answers {"revision", "changed", "entries", "added",
+ * "removed", "warnings", "pending"}, `entries` being how many the set has now, with the headers of write.h and the
+ * set's ETag; ?dry_run= and ?confirm_within=, If-Match and If-None-Match are those of the set.
  */
 #ifndef GW_WEBAPI_ENTRIES_H
 #define GW_WEBAPI_ENTRIES_H

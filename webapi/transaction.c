@@ -166,13 +166,15 @@ static int run(const struct request *request, json_t *list, const struct write *
 	_cleanup_errs_ struct errs errs = { 0 };
 	_cleanup_core_result_ struct core_result result = { 0 };
 	_cleanup_json_ json_t *results = json_array();
+	json_t *more;
 	int r = results ? run_all(&edit, list, results, &errs) : -ENOMEM;
 
 	if (!r)
 		r = edit_commit(&edit, &write->core, &errs, &result);
 	if (r < 0)
 		return problem_from_errno(response, r, request, &errs);
-	return write_answer(request, write, &result, TAKE_PTR(results), response);
+	more = json_pack("{s:O}", "results", results);
+	return more ? write_answer(request, write, &result, more, response) : -ENOMEM;
 }
 
 int transaction_post(const struct request *request, struct response *response)

@@ -151,23 +151,23 @@ int write_answer_dry_run(const struct core_result *result, struct response *resp
 }
 
 int write_answer(const struct request *request, const struct write *write, const struct core_result *result,
-        json_t *results, struct response *response)
+        json_t *more, struct response *response)
 {
+	_cleanup_json_ json_t *added = more;
 	json_t *document;
 	int r;
 
-	if (write->core.dry_run) {
-		json_decref(results);
+	if (write->core.dry_run)
 		return write_answer_dry_run(result, response);
-	}
 	r = write_headers(request, write, result, response);
-	if (r < 0) {
-		json_decref(results);
+	if (r < 0)
 		return r;
+	document = json_pack("{s:I, s:b, s:o, s:o}", "revision", (json_int_t)result->revision, "changed",
+	        (int)result->changed, "warnings", warnings_of(result), "pending", core_pending(request->core));
+	if (document && added && json_object_update(document, added) < 0) {
+		json_decref(document);
+		return -ENOMEM;
 	}
-	document = json_pack("{s:I, s:b, s:o*, s:o, s:o}", "revision", (json_int_t)result->revision, "changed",
-	        (int)result->changed, "results", results, "warnings", warnings_of(result), "pending",
-	        core_pending(request->core));
 	return response_json(response, 200, CONTENT_JSON, document);
 }
 

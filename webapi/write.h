@@ -37,10 +37,10 @@ int write_headers(const struct request *request, const struct write *write, cons
         struct response *response);
 /* The answer to a dry run. 0 or -ENOMEM. */
 int write_answer_dry_run(const struct core_result *result, struct response *response);
-/* The answer to a write of many objects: {"revision", "changed", "results" (taken over; NULL: without), "warnings",
- * "pending"} with the headers, or that of a dry run. 0 or -ENOMEM. */
+/* The answer to a write that has no one object to show: {"revision", "changed", "warnings", "pending"} and what `more`
+ * has (taken over; NULL: nothing) with the headers, or that of a dry run. 0 or -ENOMEM. */
 int write_answer(const struct request *request, const struct write *write, const struct core_result *result,
-        json_t *results, struct response *response);
+        json_t *more, struct response *response);
 /* Parses a body that must be one JSON object. 0, 1 if the response tells why not, -ENOMEM. */
 int write_parse_body(const struct request *request, struct response *response, json_t **ret);
 /* Parses a body that must be a JSON list of at most `max` items; `wanted` is said of any other. -EBADMSG with a fault

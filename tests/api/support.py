@@ -5,6 +5,8 @@ import json
 import socket
 import sqlite3
 
+from api.contract import observe_bytes
+
 
 def read_answer(connection):
     """One answer from a socket: (status, headers with lower-case names, body). The body ends with its length, or with
@@ -48,7 +50,9 @@ class Raw:
         with self.connection() as opened:
             for piece in pieces:
                 opened.sendall(piece)
-            return read_answer(opened)
+            answer = read_answer(opened)
+        observe_bytes(self.gateway.socket, b"".join(pieces), answer)
+        return answer
 
     def send(self, method, path, body, kind="application/json"):
         """A request with a body."""
@@ -101,3 +105,55 @@ def expect_problem(answer, status):
         assert fault.keys() == {"pointer", "code", "detail"}
         assert fault["pointer"] == "" or fault["pointer"].startswith("/")
     return document
+
+
+# One of each resource, in the order of their references, with no field at its default; the first key is the name.
+WHOLE = {
+    "address-sets": {"name": "small", "comment": "ä ☂ \"quoted\"", "entries": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]},
+    "upstreams": {
+        "name": "pool", "comment": "all of it", "algorithm": "source_hash",
+        "targets": [
+            {"address": "10.71.2.3", "port": 8080, "weight": 7, "backup": True, "admin_state": "drain"},
+            {"address": "fd71:2::4", "port": 1, "weight": 0, "backup": True, "admin_state": "down"},
+        ],
+        "health": {"type": "http", "interval_ms": 700, "timeout_ms": 300, "rise": 4, "fall": 5, "http_path": "/up?x=1",
+                   "http_status": 204},
+        "max_retries": 2, "passive_failures": 9, "slow_start_s": 30, "on_down": "reset",
+    },
+    "rate-limits": {
+        "name": "slow", "comment": "limits", "key": "source_prefix", "prefix_v4": 20, "prefix_v6": 56, "metric": "bytes",
+        "rate": 1000000, "per": "minute", "burst": 2000000, "action": "ban", "ban_s": 61, "mode": "shadow",
+    },
+    "listeners": {
+        "name": "all", "enabled": False, "comment": "every field", "protocol": "tcp", "interfaces": ["eth0", "in0"],
+        "sources": ["10.9.0.0/16"], "destinations": ["10.71.2.0/24"], "ports": ["443", "8000-8100"], "action": "relay",
+        "upstream": "pool", "source_address": "gateway", "proxy_protocol": "v2",
+        "routes": [
+            {"sni": ["*.example.com"], "alpn": ["h2"], "http_host": [], "http_method": [], "http_path_prefix": [],
+             "action": "reject", "upstream": None},
+            {"sni": [], "alpn": [], "http_host": ["www.example.com"], "http_method": ["GET"],
+             "http_path_prefix": ["/a"], "action": "relay", "upstream": "pool"},
+        ],
+        "rate_limits": ["slow"], "on_worker_down": "direct", "connect_timeout_ms": 10, "idle_timeout_s": 604800,
+        "priority": 65535,
+    },
+    "prefilters": {
+        "interface": "eth0.5", "enabled": False, "comment": "before the stack", "mode": "generic", "deny": ["@small"],
+        "allow": ["192.0.2.1", "198.51.100.0/24"], "source_pps": {"rate": 10, "burst": 20, "action": "ban", "ban_s": 61},
+        "syn_cookies": "always", "drop_fragments": True, "drop_bogons": True, "only_listener_ports": True,
+    },
+    "tokens": {"name": "who", "role": "operator", "expires_at": "2099-12-31T23:59:59Z"},
+}
+
+
+def furnish_fully(gateway, up_to=None):
+    """One of each resource, a large set and settings of one's own; up_to: only what comes before this path."""
+    for path, whole in WHOLE.items():
+        if path == up_to:
+            return gateway
+        gateway.must("PUT", f"{path}/{next(iter(whole.values()))}", whole)
+    entries = "".join(f"172.16.{i >> 8}.{i & 255}\n" for i in range(0, 4000, 2)).encode()
+    gateway.must("PUT", "address-sets/large", {})
+    gateway.must("PUT", "address-sets/large/entries", entries, headers={"Content-Type": "text/plain"})
+    gateway.must("PUT", "settings", {"drift": "alert", "revisions_kept": 1234})
+    return gateway

@@ -65,8 +65,8 @@ static void expect_counts(const struct api_answer *answer, int entries, int adde
 
 	api_expect_status(answer, 200);
 	document = api_document(answer);
-	wanted = json_pack("{s:I, s:i, s:i, s:i}", "revision", (json_int_t)api.core.revision, "entries", entries,
-	        "added", added, "removed", removed);
+	wanted = json_pack("{s:I, s:b, s:i, s:i, s:i, s:[], s:n}", "revision", (json_int_t)api.core.revision, "changed",
+	        1, "entries", entries, "added", added, "removed", removed, "warnings", "pending");
 	if (!json_equal(document, wanted))
 		fail_msg("%d, %d, %d wanted: %s", entries, added, removed, api_body(answer));
 	json_decref(document);
