@@ -84,7 +84,7 @@ static void test_hash_does_not_depend_on_the_way(void **state)
 
 static void test_hash_sees_each_prefix(void **state)
 {
-	struct address_set *set = (struct address_set *)generate_row(RESOURCE_ADDRESS_SET, "a", NULL), *copy;
+	struct address_set *set = (struct address_set *)generate_row(RESOURCE_ADDRESS_SET, "a", NULL), *copy, *renamed;
 	struct config_hash hash = { 0 }, direct = { 0 };
 	struct prefixes more = { 0 }, none = { 0 };
 	struct errs errs = { 0 };
@@ -101,11 +101,14 @@ static void test_hash_sees_each_prefix(void **state)
 	assert_int_equal(config_hash_change(&hash, &set->row, &copy->row), 0);
 	assert_memory_equal(&hash, &direct, sizeof(hash));
 	/* The same entries under another name are another configuration. */
-	copy->name[0] = 'b';
-	assert_int_equal(config_hash_change(&hash, &set->row, &copy->row), 0);
+	renamed = (struct address_set *)row_copy(&copy->row);
+	renamed->name[0] = 'b';
+	assert_int_equal(config_hash_change(&hash, &copy->row, &renamed->row), 0);
+	assert_memory_not_equal(&hash, &direct, sizeof(hash));
 	direct = (struct config_hash){ 0 };
-	assert_int_equal(config_hash_add(&direct, &copy->row), 0);
+	assert_int_equal(config_hash_add(&direct, &renamed->row), 0);
 	assert_memory_equal(&hash, &direct, sizeof(hash));
+	row_unref(&renamed->row);
 	prefixes_clear(&none);
 	prefixes_clear(&more);
 	row_unref(&set->row);
