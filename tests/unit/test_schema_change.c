@@ -39,6 +39,12 @@ static void test_hash_of_one_row(void **state)
 	assert_int_equal(config_hash_add(&hash, row), 0);
 	assert_int_equal(gnutls_hash_fast(GNUTLS_DIG_SHA256, text, sizeof(text) - 1, digest), 0);
 	assert_memory_equal(hash.bytes, digest, sizeof(digest));
+	assert_int_equal(config_hash_add(&hash, row), 0); /* twice is one bit to the left: with carries */
+	for (size_t i = 0; i < sizeof(digest); i++)
+		assert_int_equal(
+		        hash.bytes[i], (uint8_t)(digest[i] << 1 | (i + 1 < sizeof(digest) ? digest[i + 1] >> 7 : 0)));
+	assert_int_equal(config_hash_remove(&hash, row), 0);
+	assert_memory_equal(hash.bytes, digest, sizeof(digest));
 	assert_int_equal(config_hash_remove(&hash, row), 0);
 	expect_hash(&hash, EMPTY);
 	row_unref(row);
@@ -113,6 +119,27 @@ static void test_hash_sees_each_prefix(void **state)
 	prefixes_clear(&more);
 	row_unref(&set->row);
 	row_unref(&copy->row);
+}
+
+/* An entry is a term of its own, and no part of its row's text. */
+static void test_hash_of_one_prefix(void **state)
+{
+	static const char text[] = "address_set\0a\0entries\0004\12\0\0\0\10";
+	struct address_set *set = (struct address_set *)row_new(RESOURCE_ADDRESS_SET), *with;
+	struct config_hash hash = { 0 };
+	struct errs errs = { 0 };
+	uint8_t digest[32];
+
+	(void)state;
+	strcpy(set->name, "a");
+	with = (struct address_set *)row_copy(&set->row);
+	assert_int_equal(prefixes_parse("10.0.0.0/8", 10, &errs, &with->entries), 0);
+	assert_int_equal(config_hash_add(&hash, &with->row), 0);
+	assert_int_equal(config_hash_remove(&hash, &set->row), 0);
+	assert_int_equal(gnutls_hash_fast(GNUTLS_DIG_SHA256, text, sizeof(text) - 1, digest), 0);
+	assert_memory_equal(hash.bytes, digest, sizeof(digest));
+	row_unref(&set->row);
+	row_unref(&with->row);
 }
 
 static void test_hash_leaves_tokens_out(void **state)
@@ -268,6 +295,9 @@ static void test_what_is_not_enforced_is_told(void **state)
 	assert_string_equal(errs.items[1].pointer, "/health/type");
 	assert_string_equal(errs.items[2].pointer, "/targets/0/backup");
 	errs_clear(&errs);
+	upstream->algorithm = ALGORITHM_ROUND_ROBIN;
+	upstream->health_type = HEALTH_TYPE_NONE;
+	assert_true(check_unenforced(&upstream->row, NULL)); /* the target alone */
 	assert_true(check_unenforced(&prefilter->row, NULL));
 	prefilter->enabled = false;
 	assert_false(check_unenforced(&prefilter->row, NULL)); /* it asks for nothing */
@@ -281,6 +311,7 @@ int main(void)
 		cmocka_unit_test(test_hash_of_one_row),
 		cmocka_unit_test(test_hash_does_not_depend_on_the_way),
 		cmocka_unit_test(test_hash_sees_each_prefix),
+		cmocka_unit_test(test_hash_of_one_prefix),
 		cmocka_unit_test(test_hash_leaves_tokens_out),
 		cmocka_unit_test(test_there_and_back),
 		cmocka_unit_test(test_made_and_deleted),
