@@ -11,8 +11,8 @@ import pytest
 
 from lab import kernel, servers
 from lab.netns import run
-from lab.process import alive, wait_for
-from net.control import expect_kernel_as_desired, expect_sound, redirect, target_of, timed
+from lab.process import alive, rss_kib, wait_for
+from net.control import desired, expect_kernel_as_desired, expect_sound, redirect, target_of, timed
 
 REFUSED_S = 10
 
@@ -25,11 +25,12 @@ class Before:
         self.config, self.revision = gateway.must("GET", "config"), gateway.status()["revision"]
         self.table, self.routing = kernel.our_table(lab.gateway), kernel.routing(lab.gateway)
 
-    def expect(self):
-        """It is all the same now."""
+    def expect(self, gate=False):
+        """It is all the same now; `gate`: but for the way past a relay that is being restarted."""
         assert self.gateway.must("GET", "config") == self.config
         assert self.gateway.status()["revision"] == self.revision
-        assert kernel.our_table(self.lab.gateway) == self.table
+        table = [o for o in kernel.our_table(self.lab.gateway) if not (gate and '"rule": {"chain": "direct_gate"' in o)]
+        assert table == self.table
         assert kernel.routing(self.lab.gateway) == self.routing
 
 
@@ -62,12 +63,13 @@ def test_the_relay_hangs(lab, nginx, gateway, figure, method, path, body):
         figure("answered after, s", f"{seconds:.1f}")
         expect_unavailable(answer, "relay")
         assert seconds < REFUSED_S
-        before.expect()
+        before.expect(gate=True)
     finally:
         if alive(old):
             os.kill(old, signal.SIGCONT)
     gateway.wait_relay(old)
     assert not alive(old), "the relay that hung is ended"
+    wait_for(lambda: kernel.our_table(lab.gateway) == before.table, 3, "the gate to be closed again")
     assert target_of(lab) == "10.71.2.3"
     answer = gateway.api(method, path, body)
     assert answer.status < 300, answer
@@ -146,25 +148,27 @@ def test_nft_refuses(lab, nginx, gateway):
         assert there == (200 if answer.status < 300 else 404)
         if answer.status < 300:
             gateway.delete("listeners", "shape")
-        wait_for(lambda: gateway.status()["ready"], 3, "readiness")
-        expect_kernel_as_desired(lab, gateway)
+        wait_for(lambda: desired(lab, gateway) == kernel.our_table(lab.gateway), 3, "the kernel as desired")
     assert refused, "the kernel never refused: the trap is not set"
     assert target_of(lab) == "10.71.2.3"
 
 
-def test_too_large_for_the_relay(lab, nginx, gateway):
-    """More elements than the relay can hold: refused with words, nothing changed."""
+def test_too_large(lab, nginx, gateway, figure):
+    """The lists of one listener multiply to two hundred and fifty thousand elements: in force, or refused with words that
+    name the limit; within half a minute, in bounded memory, and never half."""
     redirect(gateway)
     before = Before(lab, gateway)
-    document = before.config | {"listeners": before.config["listeners"] + [
-        {"name": f"big{n}", "ports": [str(p) for p in range(10000 + 64 * n, 10000 + 64 * n + 64)],
-         "destinations": [f"10.{n}.{i}.0/24" for i in range(64)], "sources": [f"192.168.{i}.0/24" for i in range(32)]}
-        for n in range(40)]}
-    answer, seconds = timed(lambda: gateway.api("PUT", "config", document, timeout=100))
-    if answer.status == 200:
-        pytest.skip(f"five million elements were taken, in {seconds:.0f} s")
-    assert answer.status in (413, 422, 503), answer
-    before.expect()
+    body = {"ports": [str(p) for p in range(10000, 10064)], "destinations": [f"10.1.{i}.0/24" for i in range(64)],
+            "sources": [f"192.168.{i}.0/24" for i in range(64)]}
+    answer, seconds = timed(lambda: gateway.api("PUT", "listeners/huge", body, timeout=100))
+    figure("answer, seconds, RSS of the daemon in MiB",
+           f"{answer.status}, {seconds:.1f}, {rss_kib(gateway.process.pid) // 1024}")
+    if answer.status == 201:
+        expect_kernel_as_desired(lab, gateway)
+    else:
+        assert answer.status in (413, 422, 503), answer
+        before.expect()
+    assert seconds < 30
     assert target_of(lab) == "10.71.2.3"
 
 
@@ -253,26 +257,8 @@ def test_killed_with_a_full_disk(lab, nginx, tmpfs_gateway):
     assert gateway.api("PUT", "listeners/more", {"name": "more", "ports": ["8001"]}).status == 201
 
 
-def test_read_only_file_system(lab, nginx, tmpfs_gateway, figure):
-    """Remounted read-only under the daemon: 503 with words; writable again: works by itself."""
-    gateway = tmpfs_gateway
-    redirect(gateway)
-    before = Before(lab, gateway)
-    # A file open for writing forbids the remount of this mount, but not of the file system read-only by force.
-    if run("mount", "-o", "remount,ro", gateway.state, check=False).returncode:
-        pytest.skip("a tmpfs with files open for writing is not remounted read-only by this kernel")
-    answer = gateway.api(*WRITES[0])
-    figure("the words", answer.text)
-    expect_unavailable(answer, "read")
-    before.expect()
-    assert target_of(lab) == "10.71.2.3"
-    run("mount", "-o", "remount,rw", gateway.state)
-    assert gateway.api(*WRITES[0]).status == 201
-    assert target_of(lab, port=8001) == "10.71.2.4"
-
-
-def test_read_only_image(lab, nginx, make_gateway, tmp_path, figure):
-    """The same on ext4, whose emergency remount does what a failing disk does: read-only with files open."""
+def test_read_only_file_system(lab, nginx, make_gateway, tmp_path, figure):
+    """ext4 whose emergency remount does what a failing disk does, read-only with files open: 503, and all goes on."""
     image = tmp_path / "state.img"
     with open(image, "wb") as file:
         file.truncate(32 << 20)
@@ -365,7 +351,8 @@ def test_a_deadline_on_a_locked_database(lab, nginx, gateway):
 
 
 def test_the_database_is_deleted(lab, nginx, gateway):
-    """rm of the database under the running daemon: writes are refused or hold; the gateway goes on serving."""
+    """rm of the database under the running daemon: writes are refused or hold; after a restart the gateway has what was
+    acknowledged, or at least does not forget what it intercepts."""
     redirect(gateway)
     for name in ("gateway.db", "gateway.db-wal", "gateway.db-shm"):
         (gateway.state / name).unlink(missing_ok=True)
@@ -373,7 +360,8 @@ def test_the_database_is_deleted(lab, nginx, gateway):
     assert target_of(lab) == "10.71.2.3"
     gateway.kill()
     gateway.start(ready=False)
-    time.sleep(1)
+    time.sleep(2)
+    assert target_of(lab) == "10.71.2.3", "a lost database took the interception with it"
     if answer.status < 300 and gateway.process.running():
         assert gateway.api("GET", "listeners/more").status == 200, "an acknowledged write is lost"
 
