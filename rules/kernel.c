@@ -60,5 +60,8 @@ void kernel_state_clear(struct kernel_state *state)
 {
 	free(state->elements.items);
 	free(state->shapes);
+	for (size_t i = 0; i < state->n_strays; i++)
+		free(state->strays[i].name);
+	free(state->strays);
 	*state = (struct kernel_state){ 0 };
 }

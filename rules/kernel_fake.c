@@ -273,6 +273,8 @@ static int fake_read(struct kernel *kernel, struct kernel_state *ret)
 	if (r < 0)
 		return r;
 	copy.elements.items = copy_of(copy.elements.items, copy.elements.n * sizeof(*copy.elements.items));
+	copy.strays = NULL;
+	copy.n_strays = 0;
 	copy.shapes = copy_of(copy.shapes, copy.n_shapes * sizeof(*copy.shapes));
 	if (!copy.elements.items || !copy.shapes) {
 		kernel_state_clear(&copy);

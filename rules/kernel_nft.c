@@ -23,6 +23,8 @@
 struct nft_kernel {
 	struct kernel kernel;
 	struct nft_ctx *ctx;
+	bool has_digest; /* of the table but its elements, as our last commit left it */
+	uint64_t digest;
 };
 
 static struct nft_ctx *ctx_of(struct kernel *kernel)
@@ -92,11 +94,6 @@ static int nft_check(struct kernel *kernel, const char *text, char **ret_error)
 	return r;
 }
 
-static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
-{
-	return transact(ctx_of(kernel), text, ret_error);
-}
-
 static int list_json(struct nft_ctx *ctx, const char *command, unsigned flags, json_t **ret)
 {
 	json_t *listing;
@@ -110,6 +107,46 @@ static int list_json(struct nft_ctx *ctx, const char *command, unsigned flags, j
 		return -EBADMSG;
 	*ret = listing;
 	return 0;
+}
+
+/* Whether a transaction changes only elements: every line that is not one of an element's begins a command. */
+static bool changes_elements_only(const char *text)
+{
+	static const char *const commands[] = { " ", "}", "add element ", "delete element ", "flush set " };
+
+	while (*text) {
+		size_t i = 0;
+
+		while (i < ARRAY_SIZE(commands) && strncmp(text, commands[i], strlen(commands[i])) != 0)
+			i++;
+		if (i == ARRAY_SIZE(commands))
+			return false;
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	}
+	return true;
+}
+
+/* So that kernel_nft_read can tell when another hand was in. Who is quicker than this is told by kernel_watch.h. */
+static void remember_digest(struct nft_kernel *nft)
+{
+	json_t *listing;
+
+	nft->has_digest = false;
+	if (list_json(nft->ctx, "list table inet " NFT_TABLE, NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE,
+	            &listing) < 0)
+		return;
+	nft->has_digest = kernel_parse_digest(listing, &nft->digest) == 0;
+	json_decref(listing);
+}
+
+static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
+{
+	int r = transact(ctx_of(kernel), text, ret_error);
+
+	if (r == 0 && !changes_elements_only(text))
+		remember_digest((struct nft_kernel *)kernel);
+	return r;
 }
 
 /* 1 or 0. Asked for by listing all tables, as a missing table and a broken one fail with the same words. */
@@ -132,6 +169,18 @@ static int table_exists(struct nft_ctx *ctx)
 	return found;
 }
 
+static int parse_listing(const struct nft_kernel *nft, json_t *listing, struct kernel_state *ret)
+{
+	uint64_t digest;
+	int r = kernel_parse_table(listing, ret);
+
+	if (r == 0)
+		r = kernel_parse_digest(listing, &digest);
+	if (r == 0)
+		ret->chains_differ |= !nft->has_digest || digest != nft->digest;
+	return r;
+}
+
 static int nft_read(struct kernel *kernel, struct kernel_state *ret)
 {
 	struct kernel_state state = { 0 };
@@ -146,7 +195,7 @@ static int nft_read(struct kernel *kernel, struct kernel_state *ret)
 	r = list_json(ctx_of(kernel), "list table inet " NFT_TABLE, NFT_CTX_OUTPUT_NUMERIC_ALL, &listing);
 	if (r < 0)
 		return r;
-	r = kernel_parse_table(listing, &state);
+	r = parse_listing((struct nft_kernel *)kernel, listing, &state);
 	json_decref(listing);
 	if (r < 0) {
 		kernel_state_clear(&state);

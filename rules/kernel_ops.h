@@ -27,6 +27,9 @@ struct kernel {
 /* nft's JSON listing of our table to a state (which must be zeroed). -EBADMSG if it is no such listing. A table of
  * another layout is not an error: compatible stays false. */
 int kernel_parse_table(json_t *listing, struct kernel_state *ret);
+/* A number for everything in a listing of our table but elements, handles and counts; also of a listing without
+ * elements. -ENOMEM. */
+int kernel_parse_digest(json_t *listing, uint64_t *ret);
 /* From a JSON listing of all chains and of the tables with nat postrouting chains: what interferes; appends to
  * findings. */
 int kernel_parse_chains(json_t *listing, json_t *findings, json_t *nat_tables);

@@ -1,10 +1,12 @@
 /*
- * Reading nft's JSON listings; pure. What is of our own making but not as we
- * make it (another hand was in it, or another version) is not an error: it
- * leaves `compatible` false, and the core then makes the table anew.
+ * Reading nft's JSON listings; pure. What another hand was in is not an error:
+ * an element that is not of our making has no valid verdict, a map that cannot
+ * be used any more and whatever we do not know is a stray, and what cannot even
+ * be named leaves `compatible` false, whereupon the table is made anew.
  */
 #include "rules/kernel_ops.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,16 +88,14 @@ static int parse_key(json_t *value, const struct match_shape *shape, struct matc
 	return match_key_check(ret);
 }
 
-static int parse_verdict(json_t *value, enum verdict *ret)
+/* VERDICTS for one that we do not give. */
+static void parse_verdict(json_t *value, enum verdict *ret)
 {
 	const char *target = text_of(json_object_get(value, "goto"), "target");
 
-	for (unsigned verdict = 0; verdict < VERDICTS; verdict++)
-		if (strcmp(map_verdict_chains[verdict], target) == 0) {
-			*ret = verdict;
-			return 0;
-		}
-	return -EBADMSG;
+	*ret = 0;
+	while (*ret < VERDICTS && strcmp(map_verdict_chains[*ret], target) != 0)
+		++*ret;
 }
 
 static int parse_element(json_t *pair, const struct match_shape *shape, struct element *ret)
@@ -105,60 +105,152 @@ static int parse_element(json_t *pair, const struct match_shape *shape, struct e
 
 	if (elem)
 		key = json_object_get(elem, "val");
-	if (parse_key(key, shape, &element.key) < 0 || parse_verdict(json_array_get(pair, 1), &element.verdict) < 0)
+	if (parse_key(key, shape, &element.key) < 0)
 		return -EBADMSG;
+	parse_verdict(json_array_get(pair, 1), &element.verdict);
+	/* Ours have a counter and nothing else: no comment, say. */
+	if (json_object_size(elem) > 2)
+		element.verdict = VERDICTS;
 	*ret = element;
 	return 0;
 }
 
-static int parse_map(json_t *map, struct kernel_state *state)
-{
-	json_t *elements = json_object_get(map, "elem"), *pair;
-	struct match_shape shape, *shapes;
-	struct element *items;
-	size_t i;
+/* nft's words for what a table may hold. */
+static const char *const kinds[] = { "chain", "set", "map", "counter", "quota", "limit", "flowtable", "ct helper",
+	"ct timeout", "ct expectation", "secmark", "synproxy" };
 
-	if (map_shape_of_name(text_of(map, "name"), &shape) < 0) {
+static int add_stray(struct kernel_state *state, const char *kind, const char *name)
+{
+	struct kernel_stray *strays;
+
+	/* Names go into a command; others may have named things as they liked. */
+	if (!isalpha((unsigned char)name[0]) ||
+	        name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")] != '\0') {
 		state->compatible = false;
 		return 0;
 	}
-	shapes = reallocarray(state->shapes, state->n_shapes + 1, sizeof(*shapes));
+	strays = reallocarray(state->strays, state->n_strays + 1, sizeof(*strays));
+	if (!strays)
+		return -ENOMEM;
+	state->strays = strays;
+	strays[state->n_strays].kind = kind;
+	strays[state->n_strays].name = strdup(name);
+	return strays[state->n_strays].name ? (state->n_strays++, 0) : -ENOMEM;
+}
+
+static int keep_shape(struct kernel_state *state, const struct match_shape *shape)
+{
+	struct match_shape *shapes = reallocarray(state->shapes, state->n_shapes + 1, sizeof(*shapes));
+
 	if (!shapes)
 		return -ENOMEM;
 	state->shapes = shapes;
-	state->shapes[state->n_shapes++] = shape;
+	shapes[state->n_shapes++] = *shape;
+	return 0;
+}
+
+/* -EBADMSG if an element cannot be told in our terms; the state's elements are then as before. */
+static int parse_elements(json_t *elements, const struct match_shape *shape, struct kernel_state *state)
+{
+	size_t before = state->elements.n, i;
+	struct element *items;
+	json_t *pair;
+
 	if (json_array_size(elements) == 0)
 		return 0;
-	items = reallocarray(state->elements.items, state->elements.n + json_array_size(elements), sizeof(*items));
+	items = reallocarray(state->elements.items, before + json_array_size(elements), sizeof(*items));
 	if (!items)
 		return -ENOMEM;
 	state->elements.items = items;
 	json_array_foreach(elements, i, pair)
 	{
-		if (parse_element(pair, &shape, &items[state->elements.n]) < 0)
-			state->compatible = false;
-		else
-			state->elements.n++;
+		if (parse_element(pair, shape, &items[state->elements.n]) < 0) {
+			state->elements.n = before;
+			return -EBADMSG;
+		}
+		state->elements.n++;
 	}
 	return 0;
 }
 
-/* The only element of a set of one number; 0 if it has none. */
-static int64_t number_of(json_t *set)
+/* A name that looks like ours does not make a map ours: it must be declared like ours, too. */
+static bool is_declared_as_ours(json_t *map, const struct match_shape *shape)
 {
-	return json_integer_value(json_array_get(json_object_get(set, "elem"), 0));
+	json_t *type = json_object_get(map, "type"), *flags = json_object_get(map, "flags");
+	enum map_field fields[MAP_FIELDS];
+	size_t n = map_fields(shape, fields);
+	bool interval =
+	        json_array_size(flags) == 1 && strcmp(json_string_value(json_array_get(flags, 0)), "interval") == 0;
+
+	if (n == 1 ? !json_is_string(type) : json_array_size(type) != n)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		const char *word = json_string_value(n == 1 ? type : json_array_get(type, i));
+
+		if (!word || strcmp(word, map_field_type(shape, fields[i])) != 0)
+			return false;
+	}
+	return strcmp(text_of(map, "map"), "verdict") == 0 && (map_is_interval(shape) ? interval : !flags) &&
+	       json_object_get(map, "stmt") && !json_object_get(map, "size") && !json_object_get(map, "timeout");
 }
 
-static int parse_object(json_t *object, struct kernel_state *state, int64_t *version)
+static int parse_map(json_t *map, struct kernel_state *state)
 {
-	json_t *map = json_object_get(object, "map"), *set = json_object_get(object, "set");
+	const char *name = text_of(map, "name");
+	struct match_shape shape;
+	int r = -EBADMSG;
 
-	if (map)
-		return parse_map(map, state);
-	if (set && strcmp(text_of(set, "name"), "generation") == 0)
-		state->generation = number_of(set);
-	if (set && strcmp(text_of(set, "name"), "skeleton") == 0)
-		*version = number_of(set);
+	if (map_shape_of_name(name, &shape) == 0 && is_declared_as_ours(map, &shape))
+		r = parse_elements(json_object_get(map, "elem"), &shape, state);
+	return r == -EBADMSG ? add_stray(state, "map", name) : r < 0 ? r : keep_shape(state, &shape);
+}
+
+/* The only element of a set of one number; 0 if it has none, -1 if it has several. */
+static int64_t number_of(json_t *set)
+{
+	json_t *elements = json_object_get(set, "elem");
+
+	return json_array_size(elements) > 1 ? -1 : json_integer_value(json_array_get(elements, 0));
+}
+
+static bool has_number(json_t *set, int64_t number)
+{
+	json_t *elements = json_object_get(set, "elem"), *element;
+	size_t i;
+
+	json_array_foreach(elements, i, element)
+	{
+		if (json_integer_value(element) == number)
+			return true;
+	}
+	return false;
+}
+
+static int parse_object(json_t *object, struct kernel_state *state, bool *versioned)
+{
+	json_t *body = NULL;
+	const char *name;
+	size_t k = 0;
+
+	while (k < ARRAY_SIZE(kinds) && !(body = json_object_get(object, kinds[k])))
+		k++;
+	if (!body) {
+		/* Rules belong to their chains; anything else is of a kind that we cannot delete. */
+		state->compatible &= json_object_get(object, "rule") || json_object_get(object, "table") ||
+		                     json_object_get(object, "metainfo");
+		return 0;
+	}
+	name = text_of(body, "name");
+	if (strcmp(kinds[k], "map") == 0)
+		return parse_map(body, state);
+	if (!chains_own(kinds[k], name))
+		return add_stray(state, kinds[k], name);
+	if (strcmp(name, "generation") == 0)
+		state->generation = number_of(body);
+	if (strcmp(name, "skeleton") == 0) {
+		*versioned = has_number(body, NFT_SKELETON_VERSION);
+		state->chains_differ |= number_of(body) != NFT_SKELETON_VERSION;
+	}
 	return 0;
 }
 
@@ -175,7 +267,7 @@ static int compare_elements(const void *a, const void *b)
 int kernel_parse_table(json_t *listing, struct kernel_state *ret)
 {
 	json_t *objects = json_object_get(listing, "nftables"), *object;
-	int64_t version = 0;
+	bool versioned = false;
 	size_t i;
 
 	if (!json_is_array(objects))
@@ -184,17 +276,67 @@ int kernel_parse_table(json_t *listing, struct kernel_state *ret)
 	ret->compatible = true;
 	json_array_foreach(objects, i, object)
 	{
-		int r = parse_object(object, ret, &version);
+		int r = parse_object(object, ret, &versioned);
 
 		if (r < 0)
 			return r;
 	}
-	ret->compatible &= version == NFT_SKELETON_VERSION;
+	ret->compatible &= versioned;
 	if (ret->n_shapes > 1)
 		qsort(ret->shapes, ret->n_shapes, sizeof(*ret->shapes), compare_shapes);
 	if (ret->elements.n > 1)
 		qsort(ret->elements.items, ret->elements.n, sizeof(*ret->elements.items), compare_elements);
 	return 0;
+}
+
+/* The digest. */
+
+static uint64_t mix(uint64_t hash, const char *text)
+{
+	for (; *text; text++) /* FNV-1a */
+		hash = (hash ^ (unsigned char)*text) * 1099511628211ULL;
+	return hash;
+}
+
+/* Without what differs from one listing to the next: handles, elements, values of counters. */
+static int mix_object(json_t *object, uint64_t *hash)
+{
+	const char *kind = json_object_iter_key(json_object_iter(object));
+	json_t *body = kind ? json_copy(json_object_get(object, kind)) : NULL;
+	char *text;
+
+	if (!body)
+		return -ENOMEM;
+	json_object_del(body, "handle");
+	json_object_del(body, "elem");
+	if (strcmp(kind, "counter") == 0) {
+		json_object_del(body, "packets");
+		json_object_del(body, "bytes");
+	}
+	text = json_dumps(body, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(body);
+	if (!text)
+		return -ENOMEM;
+	*hash = mix(mix(*hash, kind), text);
+	free(text);
+	return 0;
+}
+
+int kernel_parse_digest(json_t *listing, uint64_t *ret)
+{
+	uint64_t hash = 14695981039346656037ULL;
+	json_t *object;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(listing, "nftables"), i, object)
+	{
+		if (r == 0 && !json_object_get(object, "metainfo"))
+			r = mix_object(object, &hash);
+	}
+	if (r == 0)
+		*ret = hash;
+	return r;
 }
 
 /* Others' chains. */

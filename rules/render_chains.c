@@ -62,6 +62,36 @@ static const char *const other_chains[] = { "go_direct", "go_reply", "direct_gat
 static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies", "rejected",
 	"dropped", "bypassed" };
 
+static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6" };
+
+static bool is_in(const char *const *names, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+bool chains_own(const char *kind, const char *name)
+{
+	if (strcmp(kind, "counter") == 0)
+		return is_in(counters, ARRAY_SIZE(counters), name);
+	if (strcmp(kind, "set") == 0)
+		return is_in(sets, ARRAY_SIZE(sets), name);
+	if (strcmp(kind, "chain") != 0)
+		return false;
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		if (strcmp(classify_chains[i].name, name) == 0)
+			return true;
+	return strcmp(name, "prerouting") == 0 || is_in(other_chains, ARRAY_SIZE(other_chains), name);
+}
+
+void chains_put_version(FILE *out)
+{
+	fprintf(out, "flush set inet " NFT_TABLE " skeleton\nadd element inet " NFT_TABLE " skeleton { %d }\n",
+	        NFT_SKELETON_VERSION);
+}
+
 void chains_put_objects(FILE *out)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(counters); i++)

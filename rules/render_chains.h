@@ -22,12 +22,16 @@ struct chain_id {
 #define CLASSIFY_CHAINS 4
 extern const struct chain_id classify_chains[CLASSIFY_CHAINS];
 
-/* Named counters and sets, and every chain, empty. */
+/* Whether an object of this kind (nft's word) and name is one of those that chains_put_objects adds. */
+bool chains_own(const char *kind, const char *name);
+/* Named counters and sets, and every chain, empty. What exists already stays as it is. */
 void chains_put_objects(FILE *out);
 /* The rules of every chain but those of the classification ones. */
 void chains_put_rules(FILE *out, const struct render_params *params);
 /* Empties every chain but the classification ones. */
 void chains_put_flush(FILE *out);
+/* Makes the mark of the version the only one again. */
+void chains_put_version(FILE *out);
 /* The rules of one classification chain: `shapes` are all in use, in order of precedence. */
 void chains_put_classify(FILE *out, const struct chain_id *chain, const struct match_shape *shapes, size_t n);
 /* The rule that lies in direct_gate while the gate is open. */

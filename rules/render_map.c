@@ -94,25 +94,21 @@ int map_shape_of_name(const char *name, struct match_shape *ret)
 	return 0;
 }
 
-static void put_field_type(FILE *out, const struct match_shape *shape, enum map_field field)
+const char *map_field_type(const struct match_shape *shape, enum map_field field)
 {
 	switch (field) {
 	case MAP_PROTOCOL:
-		fputs("inet_proto", out);
-		break;
+		return "inet_proto";
 	case MAP_DST:
 	case MAP_SRC:
-		fputs(shape->family == AF_INET ? "ipv4_addr" : "ipv6_addr", out);
-		break;
+		return shape->family == AF_INET ? "ipv4_addr" : "ipv6_addr";
 	case MAP_INTERFACE:
-		fputs("ifname", out);
-		break;
+		return "ifname";
 	case MAP_PORT:
-		fputs("inet_service", out);
-		break;
 	case MAP_FIELDS:
 		break;
 	}
+	return "inet_service";
 }
 
 void map_put_declaration(FILE *out, const struct match_shape *shape)
@@ -125,7 +121,7 @@ void map_put_declaration(FILE *out, const struct match_shape *shape)
 	fprintf(out, "add map inet " NFT_TABLE " %s { type ", name);
 	for (size_t i = 0; i < n; i++) {
 		fputs(i ? " . " : "", out);
-		put_field_type(out, shape, fields[i]);
+		fputs(map_field_type(shape, fields[i]), out);
 	}
 	fprintf(out, " : verdict; %scounter; }\n", map_is_interval(shape) ? "flags interval; " : "");
 }
@@ -222,7 +218,7 @@ static int put_element(FILE *out, const struct element *element, bool with_verdi
 	enum map_field fields[MAP_FIELDS];
 	size_t n = map_fields(&element->key.shape, fields);
 
-	if (match_key_check(&element->key) < 0 || (unsigned)element->verdict >= VERDICTS)
+	if (match_key_check(&element->key) < 0 || (with_verdict && (unsigned)element->verdict >= VERDICTS))
 		return -EINVAL;
 	if (element->key.shape.interface && !interface_is_harmless(element->key.interface))
 		return -EINVAL;

@@ -20,6 +20,9 @@ bool map_is_interval(const struct match_shape *shape);
 /* The shape of a map by its name, the inverse of render_nft_map_name. -EINVAL for a name that is not one. */
 int map_shape_of_name(const char *name, struct match_shape *ret);
 
+/* nft's type of a field, e.g. "ipv4_addr". */
+const char *map_field_type(const struct match_shape *shape, enum map_field field);
+
 /* Names of the action chains, by verdict. */
 extern const char *const map_verdict_chains[VERDICTS];
 

@@ -10,7 +10,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "rules/kernel.h"
 #include "rules/render_chains.h"
 #include "rules/render_map.h"
 
@@ -172,6 +174,14 @@ static int put_element_changes(FILE *out, const struct plan *plan, const char *v
 	return r;
 }
 
+bool render_nft_needs_check(const struct plan *plan)
+{
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		if (chain_changes(plan, &classify_chains[i]))
+			return true;
+	return false;
+}
+
 static int put_plan(FILE *out, const struct plan *plan, const struct render_params *params)
 {
 	int r;
@@ -203,6 +213,62 @@ int render_nft_plan(const struct plan *plan, const struct render_params *params,
 
 	if (r == 0)
 		r = put_plan(text.out, plan, params);
+	return r < 0 ? r : text_take(&text, ret);
+}
+
+enum stray_group { STRAY_CHAINS, STRAY_SETS, STRAY_OTHERS };
+
+static enum stray_group stray_group_of(const struct kernel_stray *stray)
+{
+	if (strcmp(stray->kind, "chain") == 0)
+		return STRAY_CHAINS;
+	return strcmp(stray->kind, "set") == 0 || strcmp(stray->kind, "map") == 0 ? STRAY_SETS : STRAY_OTHERS;
+}
+
+static void put_strays(FILE *out, const struct kernel_state *found, const char *verb, enum stray_group group)
+{
+	for (size_t i = 0; i < found->n_strays; i++)
+		if (stray_group_of(&found->strays[i]) == group)
+			fprintf(out, "%s %s inet " NFT_TABLE " %s\n", verb, found->strays[i].kind,
+			        found->strays[i].name);
+}
+
+/* Whoever refers goes before what is referred to: rules, then sets and elements, then chains and objects. */
+static int put_repair(
+        FILE *out, const struct plan *plan, const struct kernel_state *found, const struct render_params *params)
+{
+	int r;
+
+	chains_put_objects(out);
+	chains_put_flush(out);
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		fprintf(out, "flush chain inet " NFT_TABLE " %s\n", classify_chains[i].name);
+	put_strays(out, found, "flush", STRAY_CHAINS);
+	chains_put_version(out);
+	put_strays(out, found, "delete", STRAY_SETS);
+	put_map_changes(out, plan);
+	r = put_element_changes(out, plan, "delete", &plan->removed);
+	put_strays(out, found, "delete", STRAY_CHAINS);
+	put_strays(out, found, "delete", STRAY_OTHERS);
+	if (r == 0)
+		r = put_element_changes(out, plan, "add", &plan->added);
+	if (r == 0)
+		r = put_all_elements(out, &plan->rebuilt);
+	chains_put_rules(out, params);
+	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
+		chains_put_classify(out, &classify_chains[i], plan->shapes_after, plan->n_shapes_after);
+	put_generation(out, plan->to_revision);
+	return r;
+}
+
+int render_nft_repair(
+        const struct plan *plan, const struct kernel_state *found, const struct render_params *params, char **ret)
+{
+	_cleanup_(text_clear) struct text text = { 0 };
+	int r = text_open(&text);
+
+	if (r == 0)
+		r = put_repair(text.out, plan, found, params);
 	return r < 0 ? r : text_take(&text, ret);
 }
 

@@ -10,6 +10,8 @@
 
 #define NFT_TABLE "gatewayd"
 
+struct kernel_state;
+
 struct render_params {
 	uint32_t mark, mark_mask;  /* the bit we set, and the bits that are ours */
 	uint16_t port_v4, port_v6; /* where tproxy sends to on 127.0.0.1 and ::1 */
@@ -20,6 +22,14 @@ struct render_params {
 int render_nft_full(const struct model *model, const struct render_params *params, int64_t generation, char **ret);
 /* Only what the plan changes, and the generation marker. */
 int render_nft_plan(const struct plan *plan, const struct render_params *params, char **ret);
+/* What brings a damaged table (compatible, as kernel_nft_read found it) to the plan's target in one transaction; the
+ * plan's `removed` may hold elements of verdict VERDICTS. For heal.c. */
+int render_nft_repair(
+        const struct plan *plan, const struct kernel_state *found, const struct render_params *params, char **ret);
+/* Whether a plan changes more than elements. One that does not need not be tried in a dry run before: its commit is
+ * atomic and takes a tenth of a millisecond, while a dry run makes the kernel wait for an RCU grace period (8-25 ms)
+ * when it undoes what it tried. */
+bool render_nft_needs_check(const struct plan *plan);
 /* Opens or closes the gate for `direct` listeners, nothing else. */
 int render_nft_gate(bool open, char **ret);
 /* Name of the map that holds the elements of a shape, e.g. "tcp4_d24_s0_exact"; at most 31 bytes and the NUL. */

@@ -1,0 +1,161 @@
+/* The flow table at its limit, stale cookies, and the pools beside it. */
+#include "gatewayd/relay/flow.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "gatewayd/relay/buffers.h"
+#include "gatewayd/relay/limit.h"
+#include "gatewayd/relay/pipes.h"
+
+#define SIZE 100
+
+static void test_full(void **state)
+{
+	struct flow *flows[SIZE];
+	struct flow_table table;
+
+	(void)state;
+	assert_int_equal(flow_table_init(&table, SIZE), 0);
+	for (int round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < SIZE; i++) {
+			flows[i] = flow_alloc(&table);
+			assert_non_null(flows[i]);
+			assert_int_equal(flows[i]->state, FLOW_CONNECTING);
+			assert_int_equal(flows[i]->end[FLOW_CLIENT].fd, -1);
+		}
+		assert_null(flow_alloc(&table));
+		assert_int_equal(table.open, SIZE);
+		for (unsigned i = 0; i < SIZE; i++)
+			flow_free(&table, flows[(i * 37) % SIZE]);
+		assert_int_equal(table.open, 0);
+	}
+	flow_table_destroy(&table);
+}
+
+static void test_stale_cookie(void **state)
+{
+	struct flow_table table;
+	struct flow *flow;
+	enum flow_side side;
+	uint64_t client, target;
+
+	(void)state;
+	assert_int_equal(flow_table_init(&table, SIZE), 0);
+	flow_alloc(&table);
+	flow = flow_alloc(&table);
+	client = flow_cookie(&table, flow, FLOW_CLIENT);
+	target = flow_cookie(&table, flow, FLOW_TARGET);
+	assert_ptr_equal(flow_from_cookie(&table, client, &side), flow);
+	assert_int_equal(side, FLOW_CLIENT);
+	assert_ptr_equal(flow_from_cookie(&table, target, &side), flow);
+	assert_int_equal(side, FLOW_TARGET);
+	flow_free(&table, flow);
+	assert_null(flow_from_cookie(&table, client, &side));
+	assert_ptr_equal(flow_alloc(&table), flow); /* the same place, another flow */
+	assert_null(flow_from_cookie(&table, client, &side));
+	assert_null(flow_from_cookie(&table, target, &side));
+	flow_table_destroy(&table);
+}
+
+static void test_other_cookies(void **state)
+{
+	struct flow_table table;
+	uint32_t number;
+
+	(void)state;
+	assert_int_equal(flow_table_init(&table, SIZE), 0);
+	for (uint32_t i = 0; i < SIZE; i++) {
+		struct flow *flow = flow_alloc(&table);
+
+		assert_false(flow_cookie_is_other(flow_cookie(&table, flow, FLOW_CLIENT), &number));
+		assert_false(flow_cookie_is_other(flow_cookie(&table, flow, FLOW_TARGET), &number));
+		assert_true(flow_cookie_is_other(flow_cookie_other(i), &number));
+		assert_int_equal(number, i);
+	}
+	flow_table_destroy(&table);
+}
+
+static void test_buffers(void **state)
+{
+	struct buffers buffers;
+	uint32_t taken[3];
+
+	(void)state;
+	assert_int_equal(buffers_init(&buffers, 4), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < 3; i++) {
+			assert_true(buffers_available(&buffers));
+			taken[i] = buffers_take_scratch(&buffers);
+			memset(buffers_data(&buffers, taken[i]), (int)i + 1, BUFFER_SIZE);
+		}
+		assert_false(buffers_available(&buffers));
+		memset(buffers_data(&buffers, buffers.scratch), 0xff, BUFFER_SIZE); /* is none of those given away */
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(buffers_data(&buffers, taken[i])[0], i + 1);
+			assert_int_equal(buffers_data(&buffers, taken[i])[BUFFER_SIZE - 1], i + 1);
+			buffers_put(&buffers, taken[i]);
+		}
+	}
+	buffers_destroy(&buffers);
+}
+
+static void test_pipes(void **state)
+{
+	static struct pipes pipes;
+	uint32_t pipe, other;
+
+	(void)state;
+	pipes_init(&pipes);
+	pipe = pipes_take(&pipes, 0);
+	assert_int_not_equal(pipe, PIPE_NONE);
+	pipes_put(&pipes, pipe);
+	assert_int_equal(pipes_take(&pipes, 0), pipe);
+	assert_int_equal(write(pipes.pair[pipe].write_fd, "x", 1), 1);
+	pipes_discard(&pipes, pipe);
+	other = pipes_take(&pipes, 0);
+	assert_int_equal(write(pipes.pair[other].write_fd, "y", 1), 1); /* open anew, and empty before */
+	pipes_discard(&pipes, other);
+	pipes.n_closed = 0; /* as if all were in use */
+	assert_int_equal(pipes_take(&pipes, 0), PIPE_NONE);
+	pipes_init(&pipes);
+	pipes.retry_ms = 100; /* as if one had been refused */
+	assert_int_equal(pipes_take(&pipes, 99), PIPE_NONE);
+	pipe = pipes_take(&pipes, 100);
+	assert_int_not_equal(pipe, PIPE_NONE);
+	pipes_put(&pipes, pipe);
+	pipes_destroy(&pipes);
+}
+
+static void test_limit(void **state)
+{
+	struct limit limit = { 0 };
+	uint64_t left_out = 77;
+
+	(void)state;
+	assert_true(limit_pass(&limit, 5, &left_out));
+	assert_int_equal(left_out, 0);
+	for (int i = 0; i < 9; i++)
+		assert_false(limit_pass(&limit, 5 + LIMIT_INTERVAL_MS - 1, &left_out));
+	assert_true(limit_pass(&limit, 5 + LIMIT_INTERVAL_MS, &left_out));
+	assert_int_equal(left_out, 9);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_stale_cookie),
+		cmocka_unit_test(test_other_cookies),
+		cmocka_unit_test(test_buffers),
+		cmocka_unit_test(test_pipes),
+		cmocka_unit_test(test_limit),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
