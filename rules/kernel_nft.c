@@ -83,14 +83,32 @@ static int transact(struct nft_ctx *ctx, const char *text, char **ret_error)
 	return r;
 }
 
+/* A context with its output and errors buffered; NULL when memory is out. */
+static struct nft_ctx *context_new(void)
+{
+	struct nft_ctx *ctx = nft_ctx_new(NFT_CTX_DEFAULT);
+
+	if (ctx && (nft_ctx_buffer_output(ctx) != 0 || nft_ctx_buffer_error(ctx) != 0)) {
+		nft_ctx_free(ctx);
+		return NULL;
+	}
+	return ctx;
+}
+
+/* In a context of its own: the library takes what a dry run did for done, and would go on from there. */
 static int nft_check(struct kernel *kernel, const char *text, char **ret_error)
 {
-	struct nft_ctx *ctx = ctx_of(kernel);
+	struct nft_ctx *ctx = context_new();
 	int r;
 
+	(void)kernel;
+	if (ret_error)
+		*ret_error = NULL;
+	if (!ctx)
+		return -ENOMEM;
 	nft_ctx_set_dry_run(ctx, true);
 	r = transact(ctx, text, ret_error);
-	nft_ctx_set_dry_run(ctx, false);
+	nft_ctx_free(ctx);
 	return r;
 }
 
@@ -338,10 +356,8 @@ int kernel_open(struct kernel **ret)
 	if (!kernel)
 		return -ENOMEM;
 	kernel->kernel.ops = &nft_ops;
-	kernel->ctx = nft_ctx_new(NFT_CTX_DEFAULT);
-	if (!kernel->ctx || nft_ctx_buffer_output(kernel->ctx) || nft_ctx_buffer_error(kernel->ctx)) {
-		if (kernel->ctx)
-			nft_ctx_free(kernel->ctx);
+	kernel->ctx = context_new();
+	if (!kernel->ctx) {
 		free(kernel);
 		return -ENOMEM;
 	}

@@ -32,6 +32,7 @@ struct held_socket {
 struct control {
 	const struct control_params *params;
 	struct msg_channel *channel; /* NULL while there is no daemon */
+	bool lonely;                 /* a daemon was there and has gone */
 	bool greeted;                /* the daemon's HELLO was read */
 	bool greet_later;            /* a new daemon waits for ours until a commit is through */
 	uint64_t generation;         /* in force; 0: none, or known to be incomplete */
@@ -115,6 +116,7 @@ static void channel_close(struct control *control, const char *why)
 	log_warning("the daemon's connection is closed (%s); flows go on", why);
 	msg_channel_free(control->channel);
 	control->channel = NULL;
+	control->lonely = true;
 	control->greeted = false;
 	control->greet_later = false;
 	control->ping_pending = false;
@@ -513,6 +515,15 @@ static void replies_read(struct control *control)
 
 enum polled { POLLED_CHANNEL, POLLED_LISTEN, POLLED_REPLY, POLLED_SIGNAL, POLLED };
 
+/* Without a daemon there is reason to go on only for what a later one would miss: sockets and flows. */
+static void check_needed(struct control *control)
+{
+	if (control->lonely && !control->channel && control->n_sockets == 0 && control->exit_status < 0) {
+		log_info("the daemon is gone before it gave anything to keep");
+		control->exit_status = EXIT_SUCCESS;
+	}
+}
+
 static void check_drained(struct control *control)
 {
 	if (control->draining && (open_flows(control) == 0 || clock_ms() >= control->drain_deadline_ms))
@@ -541,6 +552,7 @@ static void control_turn(struct control *control)
 	if (fds[POLLED_SIGNAL].revents && control->exit_status < 0)
 		drain(control, 0);
 	check_drained(control);
+	check_needed(control);
 }
 
 int control_run(const struct control_params *params)
