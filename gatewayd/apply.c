@@ -12,12 +12,16 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/store_history.h"
-#include "schema/encode.h"
+#include "rules/heal.h"
+#include "schema/change.h"
+#include "schema/field.h"
+#include "schema/hash.h"
 
 struct apply {
 	struct apply_config config;
 	struct model *model;
 	struct snapshot *current;
+	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
 };
 
@@ -27,6 +31,7 @@ struct transaction {
 	struct errs *errs;
 	struct plan *plan;
 	char *text, *undo_text;
+	struct config_hash hash; /* of request->to */
 	bool relay_prepared;
 };
 
@@ -65,18 +70,12 @@ static int store_failed(struct transaction *t, int error)
 	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
 }
 
-/* A row as the history keeps it; NULL for none. */
-static int row_text(const struct row *row, char **ret)
+/* Secrets have no history: they could neither be shown nor be brought back. */
+static bool is_private(const struct apply_change *change)
 {
-	json_t *json;
+	const struct row *row = change->new_row ? change->new_row : change->old_row;
 
-	*ret = NULL;
-	if (!row)
-		return 0;
-	json = encode_row(row);
-	*ret = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	json_decref(json);
-	return *ret ? 0 : -ENOMEM;
+	return resource_get(row->resource)->flags & RESOURCE_IS_PRIVATE;
 }
 
 static int store_history(struct transaction *t, unsigned position)
@@ -89,9 +88,7 @@ static int store_history(struct transaction *t, unsigned position)
 		.name = row_name(row) };
 	int r;
 
-	r = row_text(change->old_row, &before);
-	if (r == 0)
-		r = row_text(change->new_row, &after);
+	r = change_encode(change->old_row, change->new_row, &before, &after);
 	entry.before = before;
 	entry.after = after;
 	return r < 0 ? r : store_history_add(t->apply->config.store, &entry, position);
@@ -135,15 +132,31 @@ static int store_all(struct transaction *t)
 	if (r == 0)
 		r = store_deletions(t);
 	for (unsigned i = 0; r == 0 && i < t->request->n; i++)
-		r = store_history(t, i);
+		if (!is_private(&t->request->changes[i]))
+			r = store_history(t, i);
 	if (r == 0)
 		r = store_meta_set(t->apply->config.store, APPLY_PENDING_KEY, t->request->pending);
 	return r;
 }
 
+static int hash_changes(struct transaction *t)
+{
+	t->hash = t->apply->hash;
+	for (size_t i = 0; i < t->request->n; i++) {
+		int r = config_hash_change(&t->hash, t->request->changes[i].old_row, t->request->changes[i].new_row);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int do_store(struct transaction *t)
 {
-	int r = store_begin(t->apply->config.store);
+	int r = hash_changes(t);
+
+	if (r == 0)
+		r = store_begin(t->apply->config.store);
 
 	if (r < 0)
 		return store_failed(t, r);
@@ -304,8 +317,14 @@ static void undo_relay(struct transaction *t)
 
 static int do_commit(struct transaction *t)
 {
-	int r = store_commit(t->apply->config.store, t->request->to->revision, t->request->actor, t->request->summary);
+	const struct apply_request *request = t->request;
+	struct store *store = t->apply->config.store;
+	char hash[CONFIG_HASH_TEXT];
+	int r;
 
+	config_hash_text(&t->hash, hash);
+	store_history_hash(store, hash);
+	r = store_commit(store, request->to->revision, request->actor, request->summary);
 	return r < 0 ? store_failed(t, r) : 0;
 }
 
@@ -363,12 +382,23 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 		plan_commit(apply->model, t.plan);
 		snapshot_unref(apply->current);
 		apply->current = snapshot_ref(request->to);
+		apply->hash = t.hash;
 		apply->route_generation = apply->current->revision;
 	}
 	if (r == 0 && ret_nft)
 		*ret_nft = TAKE_PTR(t.text);
 	free(t.text);
 	free(t.undo_text);
+	return r;
+}
+
+static int hash_all(struct apply *apply)
+{
+	int r = 0;
+
+	apply->hash = (struct config_hash){ 0 };
+	for (int id = 0; id < RESOURCES && r == 0; id++)
+		r = config_hash_add_rows(&apply->hash, &apply->current->rows[id]);
 	return r;
 }
 
@@ -389,137 +419,31 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 	plan_commit(apply->model, plan);
 	snapshot_unref(apply->current);
 	apply->current = snapshot_ref(snapshot);
-	return 0;
+	return hash_all(apply);
 }
 
-static int elements_append(struct elements *elements, const struct element *element)
+/* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there.
+ */
+static int examine(struct apply *apply, struct heal *ret)
 {
-	struct element *more = reallocarray(elements->items, elements->n + 1, sizeof(*more));
-
-	if (!more)
-		return -ENOMEM;
-	elements->items = more;
-	more[elements->n++] = *element;
-	return 0;
-}
-
-/* Merges two sorted lists into what is missing from and what is too much in the kernel. */
-static int compare_elements(const struct elements *wanted, const struct elements *found, struct plan *plan)
-{
-	size_t w = 0, f = 0;
-	int r = 0;
-
-	while (r == 0 && (w < wanted->n || f < found->n)) {
-		int order = w == wanted->n  ? 1
-		            : f == found->n ? -1
-		                            : match_key_compare(&wanted->items[w].key, &found->items[f].key);
-
-		if (order == 0 && wanted->items[w].verdict == found->items[f].verdict) {
-			w++;
-			f++;
-			continue;
-		}
-		if (order >= 0)
-			r = elements_append(&plan->removed, &found->items[f++]);
-		if (r == 0 && order <= 0)
-			r = elements_append(&plan->added, &wanted->items[w++]);
-	}
-	return r;
-}
-
-/* The plan from what was found in the kernel to what must be there. */
-static int plan_from_kernel(struct apply *apply, struct kernel_state *state, struct plan *ret)
-{
-	struct elements wanted = { 0 };
-	int r;
-
-	*ret = (struct plan){ .from_revision = state->generation,
-		.to_revision = apply->current->revision,
-		.shapes_before = state->shapes,
-		.n_shapes_before = state->n_shapes,
-		.rewrite_chains = true };
-	r = model_elements(apply->model, &wanted);
-	if (r == 0)
-		r = model_shapes(apply->model, &ret->shapes_after, &ret->n_shapes_after);
-	if (r == 0)
-		r = compare_elements(&wanted, &state->elements, ret);
-	free(wanted.items);
-	return r;
-}
-
-static int render_adoption(struct apply *apply, struct kernel_state *state, char **ret_text)
-{
-	struct plan plan;
-	int r;
-
-	r = plan_from_kernel(apply, state, &plan);
-	if (r == 0) {
-		log_info("adopting the kernel's generation %lld: %zu elements to add, %zu to remove",
-		        (long long)state->generation, plan.added.n, plan.removed.n);
-		r = render_nft_plan(&plan, &apply->config.render, ret_text);
-	}
-	free(plan.shapes_after);
-	free(plan.added.items);
-	free(plan.removed.items);
-	return r;
-}
-
-/* What of ours is in the kernel; a table that cannot be read counts as one that is not there. */
-static void read_kernel(struct apply *apply, struct kernel_state *ret)
-{
-	int r = kernel_nft_read(apply->config.kernel, ret);
+	struct kernel_state state = { 0 };
+	int r = kernel_nft_read(apply->config.kernel, &state);
 
 	if (r < 0) {
 		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
-		*ret = (struct kernel_state){ 0 };
+		state = (struct kernel_state){ 0 };
 	}
-}
-
-static int render_from(struct apply *apply, struct kernel_state *state, char **ret_text)
-{
-	if (state->present && state->compatible)
-		return render_adoption(apply, state, ret_text);
-	return render_nft_full(apply->model, &apply->config.render, apply->current->revision, ret_text);
-}
-
-static int render_boot(struct apply *apply, char **ret_text)
-{
-	struct kernel_state state = { 0 };
-	int r;
-
-	read_kernel(apply, &state);
-	r = render_from(apply, &state, ret_text);
+	r = heal_new(apply->model, &state, &apply->config.render, apply->current->revision, ret);
 	kernel_state_clear(&state);
-	return r;
-}
-
-/* 1 if the state is not what the configuration in force asks for. */
-static int differs(struct apply *apply, struct kernel_state *state)
-{
-	struct plan plan = { 0 };
-	int r;
-
-	if (!state->present || !state->compatible ||
-	        (uint32_t)state->generation != (uint32_t)apply->current->revision)
-		return 1;
-	r = plan_from_kernel(apply, state, &plan);
-	if (r == 0)
-		r = plan.added.n > 0 || plan.removed.n > 0 || plan.n_shapes_before != plan.n_shapes_after;
-	free(plan.shapes_after);
-	free(plan.added.items);
-	free(plan.removed.items);
 	return r;
 }
 
 int apply_differs(struct apply *apply)
 {
-	struct kernel_state state = { 0 };
-	int r;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	int r = examine(apply, &heal);
 
-	read_kernel(apply, &state);
-	r = differs(apply, &state);
-	kernel_state_clear(&state);
-	return r;
+	return r < 0 ? r : heal.needed;
 }
 
 /* Commits the text, or puts the whole table in place if the kernel does not take it. */
@@ -536,20 +460,16 @@ static int commit_or_replace(struct apply *apply, const char *text, char **ret_e
 
 static int heal_nft(struct apply *apply)
 {
-	_cleanup_free_ char *text = NULL, *error = NULL;
-	struct kernel_state state = { 0 };
-	int r, different;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
+	int r = examine(apply, &heal);
 
-	read_kernel(apply, &state);
-	different = r = differs(apply, &state);
-	if (r > 0)
-		r = render_from(apply, &state, &text);
-	kernel_state_clear(&state);
-	if (different > 0 && r == 0)
-		r = commit_or_replace(apply, text, &error);
+	if (r < 0 || !heal.needed)
+		return r;
+	r = commit_or_replace(apply, heal.text, &error);
 	if (r < 0)
 		log_error("nft cannot be put right: %s", error ? error : strerror(-r));
-	return r < 0 ? r : different;
+	return r < 0 ? r : 1;
 }
 
 int apply_heal(struct apply *apply)
@@ -574,15 +494,16 @@ static void explain_refusal(int error, const char *text, char **ret_reason)
 
 int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
 {
-	_cleanup_free_ char *text = NULL, *error = NULL;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
 	int r;
 
 	r = load_model(apply, snapshot, ret_reason);
 	if (r == 0)
-		r = render_boot(apply, &text);
+		r = examine(apply, &heal);
 	if (r < 0)
 		return r;
-	r = kernel_nft_check(apply->config.kernel, text, &error);
+	r = kernel_nft_check(apply->config.kernel, heal.text, &error);
 	if (r < 0)
 		explain_refusal(r, error, ret_reason);
 	return r;
@@ -590,17 +511,20 @@ int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_re
 
 int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
 {
-	_cleanup_free_ char *text = NULL, *error = NULL;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
 	int r;
 
 	r = load_model(apply, snapshot, ret_reason);
 	if (r == 0)
 		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
 	if (r == 0)
-		r = render_boot(apply, &text);
+		r = examine(apply, &heal);
 	if (r < 0)
 		return r;
-	r = commit_or_replace(apply, text, &error);
+	log_info("our table in the kernel: %s, %zu elements to add, %zu to remove",
+	        heal.replaces ? "to be made" : "to be adopted", heal.added, heal.removed);
+	r = commit_or_replace(apply, heal.text, &error);
 	if (r < 0) {
 		explain_refusal(r, error, ret_reason);
 		return r;

@@ -64,10 +64,10 @@ int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_re
 struct apply_request {
 	const struct apply_change *changes; /* sorted by resource, so that what is referred to comes first */
 	size_t n;
-	struct snapshot *to;        /* the configuration in force with these changes, of the next revision's number */
+	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
 	const char *actor, *summary; /* for the history */
-	const char *pending;        /* value of the pending mark from this revision on; NULL: no mark */
-	bool dry_run;               /* stop after APPLY_CHECK and take everything back */
+	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
+	bool dry_run;                /* stop after APPLY_CHECK and take everything back */
 };
 
 /* Key of the value in the store that marks a change which waits to be confirmed. */

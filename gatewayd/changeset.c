@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "schema/encode.h"
+#include "schema/change.h"
 
 static const struct row *any_row(const struct apply_change *change)
 {
@@ -46,7 +46,8 @@ static int check_presence(const struct core_change *change, const struct row *ol
 	char pointer[128];
 
 	if (change->operation == CORE_DELETE && !old) {
-		errs_add(errs, pointer_of(change), "not_found", "There is no %s \"%s\".", kind_of(change), change->name);
+		errs_add(
+		        errs, pointer_of(change), "not_found", "There is no %s \"%s\".", kind_of(change), change->name);
 		return -ENOENT;
 	}
 	if (change->operation == CORE_CREATE && old) {
@@ -95,8 +96,8 @@ static int resolve_sorted(struct changeset *set, const struct entry *entries, si
 		int r;
 
 		if (i > 0 && compare_entries(&entries[i - 1], &entries[i]) == 0) {
-			errs_add(errs, pointer_of(change), "duplicate", "The %s \"%s\" occurs more than once.", kind_of(change),
-			        change->name);
+			errs_add(errs, pointer_of(change), "duplicate", "The %s \"%s\" occurs more than once.",
+			        kind_of(change), change->name);
 			r = -EINVAL;
 		} else {
 			r = resolve_one(set, change, errs);
@@ -132,9 +133,9 @@ static int merge_rows(const struct rows *old, const struct apply_change *changes
 	if (!ret->items)
 		return -ENOMEM;
 	while (o < old->n || c < n) {
-		int order = o == old->n ? 1 :
-		            c == n      ? -1 :
-		                          strcmp(row_name(old->items[o]), row_name(any_row(&changes[c])));
+		int order = o == old->n ? 1
+		            : c == n    ? -1
+		                        : strcmp(row_name(old->items[o]), row_name(any_row(&changes[c])));
 
 		if (order < 0) {
 			ret->items[ret->n++] = row_ref(old->items[o++]);
@@ -191,44 +192,48 @@ static const struct apply_change *find_item(const struct changeset *set, enum re
 	return NULL;
 }
 
-/* A reference that leads nowhere: the fault of the row that refers if it is being written, else that of the deletion. */
-static int dangling(const struct changeset *set, const struct row *row, const struct field *field, const char *name,
-        struct errs *errs)
+/* The references of one row, being looked at. */
+struct look {
+	const struct changeset *set;
+	const struct row *row;
+	const struct apply_change *own; /* the row's own item, NULL if it is not written */
+	struct errs *errs;
+	int result;
+};
+
+/* A reference that leads nowhere is the fault of the row that refers if it is being written, else of the deletion. */
+static int look_at_reference(void *userdata, const struct reference *reference)
 {
-	const char *kind = resource_get(row->resource)->name, *target_kind = resource_get(field->target)->name;
-	const struct apply_change *own = find_item(set, row->resource, row_name(row));
-	const struct apply_change *deletion = find_item(set, field->target, name);
+	struct look *look = userdata;
+	const struct changeset *set = look->set;
+	const struct apply_change *deletion = find_item(set, reference->target, reference->name);
+	const char *target = resource_get(reference->target)->name;
 	char pointer[192];
 
-	if (own || !deletion) {
-		snprintf(pointer, sizeof(pointer), "%s/%s", own ? set->pointers[own - set->items] : "", field->member);
-		errs_add(errs, pointer, "unknown_reference", "There is no %s \"%s\".", target_kind, name);
-		return -EINVAL;
+	if (snapshot_find(set->to, reference->target, reference->name))
+		return 0;
+	if (look->own || !deletion) {
+		snprintf(pointer, sizeof(pointer), "%s%s", look->own ? set->pointers[look->own - set->items] : "",
+		        reference->pointer);
+		errs_add(look->errs, pointer, "unknown_reference", "There is no %s \"%s\".", target, reference->name);
+		look->result = -EINVAL;
+		return 0;
 	}
-	errs_add(errs, set->pointers[deletion - set->items], "in_use", "The %s \"%s\" uses the %s \"%s\".", kind,
-	        row_name(row), target_kind, name);
-	return -EBUSY;
+	errs_add(look->errs, set->pointers[deletion - set->items], "in_use", "The %s \"%s\" uses the %s \"%s\".",
+	        resource_get(look->row->resource)->name, row_name(look->row), target, reference->name);
+	if (look->result == 0)
+		look->result = -EBUSY;
+	return 0;
 }
 
 static int check_row_references(const struct changeset *set, const struct row *row, struct errs *errs)
 {
-	const struct resource *resource = resource_get(row->resource);
-	int result = 0;
+	struct look look = {
+		.set = set, .row = row, .own = find_item(set, row->resource, row_name(row)), .errs = errs
+	};
+	int r = resource_references(row, look_at_reference, &look);
 
-	for (size_t i = 0; i < resource->n_fields; i++) {
-		const struct field *field = &resource->fields[i];
-		const char *name;
-		int r;
-
-		if (field->kind != FIELD_REF)
-			continue;
-		name = *FIELD_AT_CONST(row, field, char *);
-		if (!name || snapshot_find(set->to, field->target, name))
-			continue;
-		r = dangling(set, row, field, name, errs);
-		result = result == -EINVAL ? result : r;
-	}
-	return result;
+	return r < 0 ? r : look.result;
 }
 
 static bool deletes_any(const struct changeset *set)
@@ -289,30 +294,36 @@ void changeset_clear(struct changeset *changeset)
 	*changeset = (struct changeset){ 0 };
 }
 
-json_t *changeset_json_item(const struct resource *resource, const char *name, json_t *before, json_t *after)
+/* The path is that of the row in the API; before and after are taken over, JSON null where there is none. */
+static json_t *changeset_json_item(const struct resource *resource, const char *name, json_t *before, json_t *after)
 {
-	const char *op = !before ? "add" : !after ? "remove" : "replace";
+	const char *op = json_is_null(before) ? "add" : json_is_null(after) ? "remove" : "replace";
+	bool single = resource->flags & RESOURCE_IS_SINGLE;
 	char path[192];
 
-	snprintf(path, sizeof(path), "/%s/%s", resource->path ? resource->path : resource->plural, name);
-	return json_pack("{s:s, s:s, s:o?, s:o?}", "op", op, "path", path, "before", before, "after", after);
+	snprintf(path, sizeof(path), "/%s%s%s", resource->path, single ? "" : "/", single ? "" : name);
+	return json_pack("{s:s, s:s, s:o, s:o}", "op", op, "path", path, "before", before, "after", after);
+}
+
+json_t *changeset_json_rows(const struct row *before, const struct row *after)
+{
+	const struct row *row = after ? after : before;
+	json_t *old = NULL, *new = NULL;
+
+	if (change_json(before, after, &old, &new) < 0)
+		return NULL;
+	return changeset_json_item(resource_get(row->resource), row_name(row), old, new);
 }
 
 json_t *changeset_json(const struct changeset *changeset)
 {
 	json_t *array = json_array();
 
-	for (size_t i = 0; array && i < changeset->n; i++) {
-		const struct apply_change *change = &changeset->items[i];
-		const struct row *row = any_row(change);
-		json_t *item = changeset_json_item(resource_get(row->resource), row_name(row),
-		        change->old_row ? encode_row(change->old_row) : NULL,
-		        change->new_row ? encode_row(change->new_row) : NULL);
-
-		if (json_array_append_new(array, item) < 0) {
+	for (size_t i = 0; array && i < changeset->n; i++)
+		if (json_array_append_new(
+		            array, changeset_json_rows(changeset->items[i].old_row, changeset->items[i].new_row)) < 0) {
 			json_decref(array);
 			return NULL;
 		}
-	}
 	return array;
 }

@@ -24,7 +24,7 @@ void changeset_clear(struct changeset *changeset);
 
 /* The changes as a new JSON array of {op, path, before, after}; NULL when memory is out. */
 json_t *changeset_json(const struct changeset *changeset);
-/* One element of such an array; before and after (NULL: none) are taken over. */
-json_t *changeset_json_item(const struct resource *resource, const char *name, json_t *before, json_t *after);
+/* One element of such an array for a row that was and is (NULL: is not there); NULL when memory is out. */
+json_t *changeset_json_rows(const struct row *before, const struct row *after);
 
 #endif

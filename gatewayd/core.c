@@ -8,6 +8,7 @@
 
 #include "gatewayd/changeset.h"
 #include "schema/encode.h"
+#include "schema/unenforced.h"
 
 const struct row *core_find(struct core *core, enum resource_id resource, const char *name)
 {
@@ -59,6 +60,29 @@ static int pending_mark(struct core *core, const struct core_request *request, c
 	return core_pending_text(ret, ret_text);
 }
 
+/* What was accepted but has no effect yet; NULL if there is nothing to say. */
+static json_t *unenforced(const struct changeset *set)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+	json_t *warnings = NULL;
+
+	for (size_t i = 0; i < set->n; i++) {
+		size_t first = errs.n;
+
+		if (set->items[i].new_row)
+			(void)check_unenforced(set->items[i].new_row, &errs);
+		for (size_t j = first; j < errs.n; j++) {
+			json_t *warning = json_pack("{s:s, s:s, s:s+}", "code", errs.items[j].code, "detail",
+			        errs.items[j].detail, "pointer", set->pointers[i], errs.items[j].pointer);
+
+			if (!warnings)
+				warnings = json_array();
+			(void)json_array_append_new(warnings, warning); /* a warning lost is no fault of the write */
+		}
+	}
+	return warnings;
+}
+
 static int run_changeset(struct core *core, const struct changeset *set, const struct core_request *request,
         struct errs *errs, struct core_result *ret)
 {
@@ -75,9 +99,13 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	run.pending = mark;
 	if (r == 0)
 		r = apply_run(core->apply, &run, errs, request->dry_run ? &ret->nft : NULL);
-	if (r == 0 && !request->dry_run)
-		core_set_pending(core, &pending);
-	return r;
+	if (r < 0 || request->dry_run)
+		return r;
+	core_tell(core, "revision",
+	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
+	                "summary", request->summary));
+	core_set_pending(core, &pending);
+	return 0;
 }
 
 /* Nothing to do: no revision is made, but a change that waited is settled by a write that leads to where it is. */
@@ -109,6 +137,7 @@ int core_write_unguarded(struct core *core, const struct core_change *changes, s
 		ret->diff = changeset_json(&set);
 		r = ret->diff ? 0 : -ENOMEM;
 	}
+	ret->warnings = unenforced(&set);
 	if (r == 0)
 		r = run_changeset(core, &set, request, errs, ret);
 	if (r < 0)
@@ -129,6 +158,12 @@ int core_write(struct core *core, const struct core_change *changes, size_t n, c
 	return core_write_unguarded(core, changes, n, request, errs, ret);
 }
 
+/* Whether a resource is part of the configuration as a document. */
+static bool is_documented(const struct resource *resource)
+{
+	return resource->path && !(resource->flags & RESOURCE_IS_PRIVATE);
+}
+
 json_t *core_config(struct core *core)
 {
 	const struct snapshot *snapshot = apply_snapshot(core->apply);
@@ -138,7 +173,7 @@ json_t *core_config(struct core *core)
 		const struct resource *resource = resource_get((enum resource_id)id);
 		json_t *list;
 
-		if (!resource->path)
+		if (!is_documented(resource))
 			continue;
 		list = json_array();
 		for (size_t i = 0; list && i < snapshot->rows[id].n; i++)
@@ -168,14 +203,17 @@ static size_t add_deletions(
 	size_t count = 0;
 
 	for (int id = 0; id < RESOURCES; id++)
-		for (size_t i = 0; resource_get((enum resource_id)id)->path && i < now->rows[id].n; i++) {
+		for (size_t i = 0; i < now->rows[id].n; i++) {
 			const struct row *row = now->rows[id].items[i];
 
+			if (!is_documented(resource_get(row->resource)) ||
+			        (resource_get(row->resource)->flags & RESOURCE_IS_SINGLE))
+				break;
 			if (n > 0 && bsearch(&row, sorted, n, sizeof(*sorted), compare_rows))
 				continue;
-			changes[count++] = (struct core_change){ .operation = CORE_DELETE,
-				.resource = (enum resource_id)id,
-				.name = row_name(row) };
+			changes[count++] = (struct core_change){
+				.operation = CORE_DELETE, .resource = (enum resource_id)id, .name = row_name(row)
+			};
 		}
 	return count;
 }
@@ -196,10 +234,9 @@ int core_replace(struct core *core, const struct row *const *rows, size_t n, con
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
 		sorted[i] = rows[i];
-		changes[i] = (struct core_change){ .operation = CORE_PUT,
-			.resource = rows[i]->resource,
-			.name = row_name(rows[i]),
-			.row = rows[i] };
+		changes[i] = (struct core_change){
+			.operation = CORE_PUT, .resource = rows[i]->resource, .name = row_name(rows[i]), .row = rows[i]
+		};
 	}
 	qsort(sorted, n, sizeof(*sorted), compare_rows);
 	return core_write(core, changes, n + add_deletions(now, sorted, n, changes + n), request, errs, ret);

@@ -12,6 +12,7 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
+#include "webapi/events.h"
 
 /* A change that is taken back unless somebody confirms it in time. */
 struct core_pending {
@@ -23,6 +24,7 @@ struct core_pending {
 struct core {
 	sd_event *event;
 	struct store *store;
+	struct events *events; /* NULL in tests that have none */
 	struct apply *apply;
 	struct worker *worker;
 	struct kernel *kernel;
@@ -32,6 +34,15 @@ struct core {
 	struct core_pending pending;
 	sd_event_source *pending_timer;
 };
+
+/* Tells the readers of the event stream; takes data over. */
+static inline void core_tell(struct core *core, const char *type, json_t *data)
+{
+	if (core->events)
+		events_publish(core->events, type, data);
+	else
+		json_decref(data);
+}
 
 /* Reads the pending mark from the store. One whose time is past is taken back at once. 0 or negative errno. */
 int core_confirm_start(struct core *core);

@@ -19,7 +19,8 @@
 
 int core_pending_text(const struct core_pending *pending, char **ret)
 {
-	return asprintf(ret, "%" PRId64 " %" PRId64 " %" PRId64, pending->revision, pending->base, pending->deadline) < 0
+	return asprintf(ret, "%" PRId64 " %" PRId64 " %" PRId64, pending->revision, pending->base, pending->deadline) <
+	                       0
 	               ? -ENOMEM
 	               : 0;
 }
@@ -47,8 +48,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata);
 static int set_timer(struct core *core, uint64_t at_us)
 {
 	core->pending_timer = sd_event_source_disable_unref(core->pending_timer);
-	return sd_event_add_time(
-	        core->event, &core->pending_timer, CLOCK_REALTIME, at_us, 10000, on_deadline, core);
+	return sd_event_add_time(core->event, &core->pending_timer, CLOCK_REALTIME, at_us, 10000, on_deadline, core);
 }
 
 static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
@@ -64,6 +64,10 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 
 void core_set_pending(struct core *core, const struct core_pending *pending)
 {
+	if (pending->revision != 0 || core->pending.revision != 0)
+		core_tell(core, "pending",
+		        json_pack("{s:I, s:I, s:I}", "revision", (json_int_t)pending->revision, "base",
+		                (json_int_t)pending->base, "deadline", (json_int_t)pending->deadline));
 	core->pending = *pending;
 	core->pending_timer = sd_event_source_disable_unref(core->pending_timer);
 	if (pending->revision != 0 && set_timer(core, (uint64_t)pending->deadline * 1000000) < 0)
@@ -78,7 +82,8 @@ int core_confirm_start(struct core *core)
 
 	if (r < 0 || !text)
 		return r;
-	if (sscanf(text, "%" SCNd64 " %" SCNd64 " %" SCNd64, &pending.revision, &pending.base, &pending.deadline) != 3 ||
+	if (sscanf(text, "%" SCNd64 " %" SCNd64 " %" SCNd64, &pending.revision, &pending.base, &pending.deadline) !=
+	                3 ||
 	        pending.revision != core_revision(core)) {
 		log_error("the mark of an unconfirmed change makes no sense and is ignored: %s", text);
 		return store_meta_set(core->store, APPLY_PENDING_KEY, NULL);
@@ -108,7 +113,8 @@ int core_confirm(struct core *core, int64_t revision, const struct core_request 
 	}
 	r = store_meta_set(core->store, APPLY_PENDING_KEY, NULL);
 	if (r < 0) {
-		errs_add(errs, "", "store_failed", "The database does not take the confirmation: %s.", store_error(core->store));
+		errs_add(errs, "", "store_failed", "The database does not take the confirmation: %s.",
+		        store_error(core->store));
 		return r;
 	}
 	core_set_pending(core, &none);

@@ -11,8 +11,7 @@
 #include "gatewayd/changeset.h"
 #include "gatewayd/core.h"
 #include "gatewayd/store_history.h"
-#include "schema/decode.h"
-#include "schema/encode.h"
+#include "schema/change.h"
 
 /* RFC 3339 in UTC. */
 static json_t *json_time(int64_t seconds)
@@ -56,107 +55,137 @@ int core_revisions(struct core *core, int64_t before, size_t max, json_t **ret)
 	return 0;
 }
 
-/* ---- what differs ---- */
+/* ---- the past ---- */
 
-/* The first word of each row's JSON on the way from a later revision back to an earlier one, by "resource name". */
-struct difference {
-	json_t *rows; /* key -> {resource, name, before, after} */
+/* A row on the way back through the history. */
+struct past_row {
+	enum resource_id resource;
+	char name[NAME_MAX_BYTES + 1];
+	struct row *row;  /* as it was where the walk stands; NULL: not there */
+	struct row *late; /* as it was at the later of the two revisions */
+	bool differs;     /* changed between the two */
 };
 
-static json_t *parse(const char *text)
-{
-	return text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : json_null();
-}
+/* A walk from the configuration in force back to revision `early`, with a look around at revision `late`. */
+struct past {
+	struct core *core;
+	int64_t late;
+	json_t *index; /* "resource name" -> position in rows */
+	struct past_row *rows;
+	size_t n, capacity;
+	struct errs *errs;
+};
 
-/* Walking backward: the after of the first visit is that of the end, the before of the last visit that of the start. */
-static int add_change(void *userdata, const struct store_change *change)
+static void past_clear(struct past *past)
 {
-	struct difference *difference = userdata;
-	char key[192];
-	json_t *entry;
-
-	snprintf(key, sizeof(key), "%s %s", change->resource, change->name);
-	entry = json_object_get(difference->rows, key);
-	if (!entry) {
-		entry = json_pack("{s:s, s:s, s:o}", "resource", change->resource, "name", change->name, "after",
-		        parse(change->after));
-		if (json_object_set_new(difference->rows, key, entry) < 0)
-			return -ENOMEM;
+	for (size_t i = 0; i < past->n; i++) {
+		row_unref(past->rows[i].row);
+		row_unref(past->rows[i].late);
 	}
-	return json_object_set_new(entry, "before", parse(change->before)) < 0 ? -ENOMEM : 0;
+	free(past->rows);
+	json_decref(past->index);
 }
 
-static const struct resource *resource_named(const char *name)
+static int past_grow(struct past *past)
 {
-	for (int id = 0; id < RESOURCES; id++)
-		if (strcmp(resource_get((enum resource_id)id)->name, name) == 0)
-			return resource_get((enum resource_id)id);
-	return NULL;
-}
+	size_t capacity = past->capacity ? 2 * past->capacity : 64;
+	struct past_row *rows;
 
-/* A new reference, or NULL for JSON null. */
-static json_t *value_or_none(json_t *entry, const char *key)
-{
-	json_t *value = json_object_get(entry, key);
-
-	return json_is_null(value) ? NULL : json_incref(value);
-}
-
-/* The rows that differ between two revisions, from < to. */
-static int find_difference(struct core *core, int64_t from, int64_t to, json_t **ret)
-{
-	struct difference difference = { json_object() };
-	int r;
-
-	if (!difference.rows)
+	if (past->n < past->capacity)
+		return 0;
+	rows = reallocarray(past->rows, capacity, sizeof(*rows));
+	if (!rows)
 		return -ENOMEM;
-	r = store_history_changes(core->store, from, to, add_change, &difference);
-	if (r < 0) {
-		json_decref(difference.rows);
-		return r;
-	}
-	*ret = difference.rows;
+	past->rows = rows;
+	past->capacity = capacity;
 	return 0;
 }
 
-/* As the API shows it; backward swaps before and after. */
-static int show_difference(json_t *rows, bool backward, json_t **ret)
+/* The row's place on the walk; seen for the first time it is as it is now. */
+static int past_find(struct past *past, const struct resource *resource, const char *name, struct past_row **ret)
 {
-	json_t *array = json_array(), *entry;
-	const char *key;
+	char key[192];
+	json_t *position;
+	struct row *now;
 
-	json_object_foreach(rows, key, entry)
-	{
-		const struct resource *resource = resource_named(json_string_value(json_object_get(entry, "resource")));
-		json_t *before = value_or_none(entry, backward ? "after" : "before");
-		json_t *after = value_or_none(entry, backward ? "before" : "after");
-
-		if (!resource || (!before && !after) || (before && after && json_equal(before, after))) {
-			json_decref(before);
-			json_decref(after);
-			continue;
-		}
-		if (json_array_append_new(array, changeset_json_item(resource,
-		                                         json_string_value(json_object_get(entry, "name")), before, after)) < 0) {
-			json_decref(array);
-			return -ENOMEM;
-		}
+	snprintf(key, sizeof(key), "%s %s", resource->name, name);
+	position = json_object_get(past->index, key);
+	if (position) {
+		*ret = &past->rows[json_integer_value(position)];
+		return 0;
 	}
-	*ret = array;
-	return array ? 0 : -ENOMEM;
+	if (past_grow(past) < 0 || json_object_set_new(past->index, key, json_integer((json_int_t)past->n)) < 0)
+		return -ENOMEM;
+	now = (struct row *)core_find(past->core, resource->id, name);
+	*ret = &past->rows[past->n++];
+	**ret = (struct past_row){ .resource = resource->id, .row = now ? row_ref(now) : NULL };
+	snprintf((*ret)->name, sizeof((*ret)->name), "%s", name);
+	return 0;
+}
+
+static int past_undo(void *userdata, const struct store_change *change)
+{
+	const struct resource *resource = resource_by_name(change->resource);
+	struct past *past = userdata;
+	struct past_row *place;
+	struct row *before = NULL;
+	int r;
+
+	if (!resource)
+		return 0; /* of a kind that is no more */
+	r = past_find(past, resource, change->name, &place);
+	if (r < 0)
+		return r;
+	if (change->revision <= past->late && !place->differs) {
+		place->differs = true;
+		place->late = place->row ? row_ref(place->row) : NULL;
+	}
+	if (change->before)
+		r = change_undo(
+		        resource->id, change->name, place->row, change->before, change->after, past->errs, &before);
+	if (r < 0)
+		return r;
+	row_unref(place->row);
+	place->row = before;
+	return 0;
+}
+
+/* Walks back from now to revision early. -ENOENT: out of reach. */
+static int past_walk(struct past *past, int64_t early)
+{
+	past->index = json_object();
+	if (!past->index)
+		return -ENOMEM;
+	return store_history_changes(past->core->store, early, core_revision(past->core), past_undo, past);
+}
+
+static int show_row(const struct past_row *place, bool backward, json_t *array)
+{
+	const struct row *before = backward ? place->late : place->row;
+	const struct row *after = backward ? place->row : place->late;
+
+	if (!place->differs || (!before && !after) || (before && after && row_equal(before, after)))
+		return 0;
+	return json_array_append_new(array, changeset_json_rows(before, after)) < 0 ? -ENOMEM : 0;
 }
 
 int core_revision_diff(struct core *core, int64_t from, int64_t to, json_t **ret)
 {
-	bool backward = from > to;
-	json_t *rows;
-	int r;
+	_cleanup_errs_ struct errs errs = { 0 };
+	_cleanup_(past_clear) struct past past = { .core = core, .late = from > to ? from : to, .errs = &errs };
+	json_t *array = NULL;
+	int r = past.late > core_revision(core) ? -ENOENT : past_walk(&past, from > to ? to : from);
 
-	r = find_difference(core, backward ? to : from, backward ? from : to, &rows);
+	if (r == 0) {
+		array = json_array();
+		r = array ? 0 : -ENOMEM;
+	}
+	for (size_t i = 0; r == 0 && i < past.n; i++)
+		r = show_row(&past.rows[i], from > to, array);
 	if (r < 0)
-		return r;
-	r = show_difference(rows, backward, ret);
-	json_decref(rows);
+		json_decref(array);
+	else
+		*ret = array;
 	return r;
 }
 
@@ -188,65 +217,22 @@ int core_revision_get(struct core *core, int64_t revision, json_t **ret)
 
 /* ---- the way back ---- */
 
-/* The changes that make rows what they were before; rows[i] owns changes[i].row. */
-struct way_back {
-	struct core_change *changes;
-	struct row **rows;
-	size_t n;
-};
-
-static void way_back_clear(struct way_back *way)
+/* The changes that lead from the configuration in force to what the walk has found; they borrow from it. */
+static size_t way_back(struct past *past, struct core_change *changes)
 {
-	for (size_t i = 0; i < way->n; i++)
-		row_unref(way->rows[i]);
-	free(way->changes);
-	free(way->rows);
-}
+	size_t n = 0;
 
-static int add_step(struct way_back *way, struct core *core, json_t *entry, struct errs *errs)
-{
-	const struct resource *resource = resource_named(json_string_value(json_object_get(entry, "resource")));
-	const char *name = json_string_value(json_object_get(entry, "name"));
-	json_t *before = json_object_get(entry, "before");
-	struct core_change change = { .operation = CORE_DELETE, .name = name };
-	struct row *row = NULL;
-	int r;
+	for (size_t i = 0; i < past->n; i++) {
+		const struct past_row *place = &past->rows[i];
 
-	if (!resource)
-		return 0; /* of a kind that is no more */
-	change.resource = resource->id;
-	if (json_is_null(before)) {
-		if (!core_find(core, resource->id, name))
-			return 0;
-	} else {
-		r = decode_row(resource, before, name, errs, &row);
-		if (r < 0)
-			return r;
-		change.operation = CORE_PUT;
-		change.row = row;
+		if (!place->row && !core_find(past->core, place->resource, place->name))
+			continue;
+		changes[n++] = (struct core_change){ .operation = place->row ? CORE_PUT : CORE_DELETE,
+			.resource = place->resource,
+			.name = place->name,
+			.row = place->row };
 	}
-	way->rows[way->n] = row;
-	way->changes[way->n++] = change;
-	return 0;
-}
-
-static int find_way_back(struct core *core, json_t *rows, struct errs *errs, struct way_back *ret)
-{
-	json_t *entry;
-	const char *key;
-	int r = 0;
-
-	ret->changes = calloc(json_object_size(rows) + 1, sizeof(*ret->changes));
-	ret->rows = calloc(json_object_size(rows) + 1, sizeof(*ret->rows));
-	if (!ret->changes || !ret->rows)
-		return -ENOMEM;
-	json_object_foreach(rows, key, entry)
-	{
-		r = add_step(ret, core, entry, errs);
-		if (r < 0)
-			break;
-	}
-	return r;
+	return n;
 }
 
 /* After a way back that had nothing to do in the configuration the mark is still there. */
@@ -263,22 +249,23 @@ static int settle(struct core *core)
 int core_rollback(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs,
         struct core_result *ret)
 {
-	_cleanup_(way_back_clear) struct way_back way = { 0 };
-	json_t *rows = NULL;
+	_cleanup_(past_clear) struct past past = { .core = core, .late = core_revision(core), .errs = errs };
+	_cleanup_free_ struct core_change *changes = NULL;
 	int r;
 
 	if (revision < 0 || revision > core_revision(core)) {
 		errs_add(errs, "", "not_found", "There is no revision %lld.", (long long)revision);
 		return -ENOENT;
 	}
-	r = find_difference(core, revision, core_revision(core), &rows);
+	r = past_walk(&past, revision);
 	if (r == -ENOENT)
 		errs_add(errs, "", "not_found", "Revision %lld is not in the history any more.", (long long)revision);
-	if (r == 0)
-		r = find_way_back(core, rows, errs, &way);
-	if (r == 0)
-		r = core_write_unguarded(core, way.changes, way.n, request, errs, ret);
-	json_decref(rows);
+	if (r < 0)
+		return r;
+	changes = calloc(past.n + 1, sizeof(*changes));
+	if (!changes)
+		return -ENOMEM;
+	r = core_write_unguarded(core, changes, way_back(&past, changes), request, errs, ret);
 	if (r == 0 && !ret->changed && !request->dry_run)
 		r = settle(core);
 	return r;

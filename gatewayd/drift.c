@@ -17,9 +17,9 @@
 /* Pause between the first event and the look, so that one transaction of somebody is looked at once. */
 #define GATHER_MS 20
 /* Shortest pause between two looks; and between two when somebody keeps undoing ours, more than BUSY_LOOKS in a row. */
-#define PAUSE_MS 100
+#define PAUSE_MS      100
 #define PAUSE_BUSY_MS 1000
-#define BUSY_LOOKS 10
+#define BUSY_LOOKS    10
 /* A quiet time after which the count of looks in a row starts anew. */
 #define QUIET_MS 10000
 
@@ -62,8 +62,8 @@ static json_t *describe(const struct drift_monitor *drift, bool healed)
 	if (gmtime_r(&now, &utc))
 		strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &utc);
 	return json_pack("{s:s, s:s, s:s, s:o, s:s, s:b}", "at", at, "what", kind_name(drift->cause.kind), "process",
-	        drift->cause.process, "pid", drift->cause.pid > 0 ? json_integer(drift->cause.pid) : json_null(), "detail",
-	        drift->cause.detail, "healed", healed);
+	        drift->cause.process, "pid", drift->cause.pid > 0 ? json_integer(drift->cause.pid) : json_null(),
+	        "detail", drift->cause.detail, "healed", healed);
 }
 
 static void report(struct drift_monitor *drift, bool healed)
@@ -119,7 +119,8 @@ static void look_soon(struct drift_monitor *drift)
 	if (now - drift->looked_ms > QUIET_MS)
 		drift->looks = 0;
 	pause = drift->looks > BUSY_LOOKS ? PAUSE_BUSY_MS : PAUSE_MS;
-	due = drift->looks > 0 && drift->looked_ms + pause > now + GATHER_MS ? drift->looked_ms + pause : now + GATHER_MS;
+	due = drift->looks > 0 && drift->looked_ms + pause > now + GATHER_MS ? drift->looked_ms + pause
+	                                                                     : now + GATHER_MS;
 	if (sd_event_add_time(drift->event, &drift->timer, CLOCK_MONOTONIC, due * 1000, 1000, on_timer, drift) < 0)
 		look(drift);
 }

@@ -61,7 +61,8 @@ static const char usage[] =
         "Management daemon of the transparent gateway.\n\n"
         "  --state-dir DIR     database and admin token (default /var/lib/gatewayd)\n"
         "  --runtime-dir DIR   api.sock and relay.sock (default /run/gatewayd)\n"
-        "  --listen URL        also serve the API on http://ADDRESS:PORT, loopback only; repeatable\n"
+        "  --listen URL        serve the API on https://ADDRESS:PORT, or http:// on loopback; repeatable\n"
+        "                      (default https://127.0.0.1:8443)\n"
         "  --ui-dir DIR        static files of the web UI\n"
         "  --relay PATH        the gateway-relay program\n"
         "  --mover MODE        how the relay moves bytes: auto, copy or splice (default auto)\n"
@@ -220,5 +221,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		fprintf(stderr, "gatewayd: unexpected argument \"%s\"\n", argv[optind]);
 		return -EINVAL;
 	}
+	if (ret->n_listen == 0)
+		ret->listen[ret->n_listen++] = "https://127.0.0.1:8443";
 	return check_marks(ret);
 }

@@ -13,6 +13,7 @@
 #include "schema/check.h"
 #include "schema/decode.h"
 #include "schema/encode.h"
+#include "schema/hash.h"
 
 /* A cached statement that is free for its next use when it goes out of scope. */
 static void reset_p(struct sqlite3_stmt **statement)
@@ -463,6 +464,63 @@ static int check_rows(struct store *store, const struct rows *rows)
 	return 0;
 }
 
+/* Who refers, for the words of a fault. */
+struct referrer {
+	struct store *store;
+	const struct snapshot *snapshot;
+	const struct row *row;
+};
+
+static int check_reference(void *userdata, const struct reference *reference)
+{
+	const struct referrer *referrer = userdata;
+
+	if (snapshot_find(referrer->snapshot, reference->target, reference->name))
+		return 0;
+	return store_fault(referrer->store, -EUCLEAN, "table %s, id %lld (%s): %s: there is no %s %s",
+	        resource_get(referrer->row->resource)->name, (long long)referrer->row->id, row_name(referrer->row),
+	        reference->pointer, resource_get(reference->target)->name, reference->name);
+}
+
+/* Names in lists are no foreign keys; they must lead to rows all the same. */
+static int check_names(struct store *store, const struct snapshot *snapshot)
+{
+	int r = 0;
+
+	for (enum resource_id i = 0; i < RESOURCES && r == 0; i++)
+		for (size_t j = 0; j < snapshot->rows[i].n && r == 0; j++) {
+			struct referrer referrer = { store, snapshot, snapshot->rows[i].items[j] };
+
+			r = resource_references(referrer.row, check_reference, &referrer);
+		}
+	return r;
+}
+
+/* Damage that leaves the file's structure sound shows here: the rows are not those that were committed. */
+static int check_hash(struct store *store, const struct snapshot *snapshot)
+{
+	_cleanup_reset_ struct sqlite3_stmt *statement = store->command[COMMAND_HASH];
+	int code = sqlite3_step(statement), r = 0;
+	const char *recorded = code == SQLITE_ROW ? column_text(statement, 0) : NULL;
+	struct config_hash hash = { 0 };
+	char text[CONFIG_HASH_TEXT];
+
+	if (code != SQLITE_ROW && code != SQLITE_DONE)
+		return store_fail(store, code, "cannot read the hash of the configuration");
+	if (!recorded)
+		return 0;
+	for (enum resource_id i = 0; i < RESOURCES && r == 0; i++)
+		r = config_hash_add_rows(&hash, &snapshot->rows[i]);
+	if (r < 0)
+		return store_fault(store, r, "cannot compute the hash of the configuration");
+	config_hash_text(&hash, text);
+	if (strcmp(text, recorded) == 0)
+		return 0;
+	return store_fault(store, -EUCLEAN,
+	        "the configuration in the database is not the one of revision %lld: its hash is %.16s..., and not %.16s...",
+	        (long long)snapshot->revision, text, recorded);
+}
+
 int store_load(struct store *store, struct snapshot **ret)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = snapshot_new();
@@ -474,6 +532,10 @@ int store_load(struct store *store, struct snapshot **ret)
 		r = load_table(store, resource_get(i), snapshot);
 	for (enum resource_id i = 0; i < RESOURCES && r == 0; i++)
 		r = check_rows(store, &snapshot->rows[i]);
+	if (r == 0)
+		r = check_names(store, snapshot);
+	if (r == 0)
+		r = check_hash(store, snapshot);
 	if (r == 0)
 		*ret = TAKE_PTR(snapshot);
 	return r;

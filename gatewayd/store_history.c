@@ -25,8 +25,9 @@ static int prepare(struct store *store, struct sqlite3_stmt **ret, const char *s
 
 	va_start(values, types);
 	for (int i = 0; code == SQLITE_OK && types[i]; i++)
-		code = types[i] == 'i' ? sqlite3_bind_int64(*ret, i + 1, va_arg(values, int64_t))
-		                       : sqlite3_bind_text(*ret, i + 1, va_arg(values, const char *), -1, SQLITE_TRANSIENT);
+		code = types[i] == 'i'
+		               ? sqlite3_bind_int64(*ret, i + 1, va_arg(values, int64_t))
+		               : sqlite3_bind_text(*ret, i + 1, va_arg(values, const char *), -1, SQLITE_TRANSIENT);
 	va_end(values);
 	return code == SQLITE_OK ? 0 : store_fail(store, code, "cannot prepare a statement");
 }
@@ -64,20 +65,19 @@ void store_history_hash(struct store *store, const char *config_hash)
 static int check_kept(struct store *store, int64_t from, int64_t to)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
-	int r = prepare(
-	        store, &statement, "SELECT count(*) FROM revision WHERE n > ?1 AND n <= ?2", "ii", from, to);
+	int r = prepare(store, &statement, "SELECT count(*) FROM revision WHERE n > ?1 AND n <= ?2", "ii", from, to);
 
 	if (r < 0)
 		return r;
 	if (sqlite3_step(statement) != SQLITE_ROW)
 		return store_fault(store, -EIO, "the history cannot be read");
 	if (from < 0 || sqlite3_column_int64(statement, 0) != to - from)
-		return store_fault(store, -ENOENT, "the history does not reach from %lld to %lld", (long long)from, (long long)to);
+		return store_fault(
+		        store, -ENOENT, "the history does not reach from %lld to %lld", (long long)from, (long long)to);
 	return 0;
 }
 
-int store_history_changes(
-        struct store *store, int64_t from, int64_t to, store_change_visitor visitor, void *userdata)
+int store_history_changes(struct store *store, int64_t from, int64_t to, store_change_visitor visitor, void *userdata)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
 	int code, r;
@@ -111,8 +111,8 @@ int store_history_revisions(
 	int code, r;
 
 	r = prepare(store, &statement,
-	        "SELECT n, created_at, actor, summary, config_hash FROM revision WHERE n < ?1 ORDER BY n DESC LIMIT ?2", "ii",
-	        before > 0 ? before : INT64_MAX, (int64_t)max);
+	        "SELECT n, created_at, actor, summary, config_hash FROM revision WHERE n < ?1 ORDER BY n DESC LIMIT ?2",
+	        "ii", before > 0 ? before : INT64_MAX, (int64_t)max);
 	if (r < 0)
 		return r;
 	while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
@@ -136,8 +136,9 @@ int store_meta_set(struct store *store, const char *key, const char *value)
 
 	if (value)
 		r = prepare(store, &statement,
-		        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value", "ss",
-		        key, value);
+		        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = "
+		        "excluded.value",
+		        "ss", key, value);
 	else
 		r = prepare(store, &statement, "DELETE FROM meta WHERE key = ?1", "s", key);
 	return r < 0 ? r : finish(store, statement, "cannot write a value");
@@ -165,9 +166,10 @@ int store_audit_append(struct store *store, const struct store_audit *entry)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL, *trim = NULL;
 	int r = prepare(store, &statement,
-	        "INSERT INTO audit (at, actor, method, path, status, revision, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-	        "isssiis", (int64_t)time(NULL), entry->actor, entry->method, entry->path, entry->status, entry->revision,
-	        entry->detail);
+	        "INSERT INTO audit (at, actor, method, path, status, revision, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
+	        "?7)",
+	        "isssiis", (int64_t)time(NULL), entry->actor, entry->method, entry->path, entry->status,
+	        entry->revision, entry->detail);
 
 	if (r == 0)
 		r = finish(store, statement, "cannot write the audit log");
@@ -216,12 +218,20 @@ static int sync_file(const char *path)
 int store_backup(struct store *store, const char *path)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
+	/* Empty, and readable by nobody else, before the library writes into it: it holds the hashes of tokens. */
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int r;
 
-	if (access(path, F_OK) == 0)
+	if (fd < 0 && errno == EEXIST)
 		return store_fault(store, -EEXIST, "there is a file %s already", path);
+	if (fd < 0)
+		return store_fault(store, -errno, "cannot make %s: %s", path, strerror(errno));
 	r = prepare(store, &statement, "VACUUM INTO ?1", "s", path);
 	if (r == 0)
 		r = finish(store, statement, "cannot write the copy");
-	return r < 0 ? r : sync_file(path);
+	if (r == 0)
+		r = sync_file(path);
+	if (r < 0)
+		unlink(path);
+	return r;
 }

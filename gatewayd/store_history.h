@@ -15,7 +15,7 @@
 /* A row that a revision changed. Strings are borrowed. */
 struct store_change {
 	int64_t revision;
-	const char *resource;      /* "listener" */
+	const char *resource; /* "listener" */
 	const char *name;
 	const char *before, *after; /* JSON; NULL: was not, or is not there */
 };
@@ -40,10 +40,10 @@ typedef int (*store_audit_visitor)(void *userdata, const struct store_audit *ent
 int store_history_add(struct store *store, const struct store_change *change, unsigned position);
 /* Sets the hash of the revision that the open transaction commits; call it before store_commit. */
 void store_history_hash(struct store *store, const char *config_hash);
-/* The changes of the revisions above `from` up to and with `to`, the newest first and each revision's last first: walking
- * them and putting back `before` leads from `to` to `from`. -ENOENT if a revision between is not kept any more. */
-int store_history_changes(
-        struct store *store, int64_t from, int64_t to, store_change_visitor visitor, void *userdata);
+/* The changes of the revisions above `from` up to and with `to`, the newest first and each revision's last first:
+ * walking them and putting back `before` leads from `to` to `from`. -ENOENT if a revision between is not kept any more.
+ */
+int store_history_changes(struct store *store, int64_t from, int64_t to, store_change_visitor visitor, void *userdata);
 /* Up to max revisions below `before` (0: from the newest), newest first. */
 int store_history_revisions(
         struct store *store, int64_t before, size_t max, store_revision_visitor visitor, void *userdata);

@@ -17,13 +17,13 @@ enum store_parameter { PARAMETER_ID = 1, PARAMETER_REVISION, PARAMETER_PARENT, P
 
 /* Statements per resource. */
 enum store_statement {
-	STATEMENT_LIST,   /* all rows, sorted by name, children by parent and position */
-	STATEMENT_FIND,   /* id by key */
-	STATEMENT_INSERT, /* parameters as above */
-	STATEMENT_UPDATE, /* the same */
-	STATEMENT_DELETE, /* by id */
-	STATEMENT_MARK,   /* children of a parent: position made negative */
-	STATEMENT_SWEEP,  /* children of a parent that are still marked */
+	STATEMENT_LIST,    /* all rows, sorted by name, children by parent and position */
+	STATEMENT_FIND,    /* id by key */
+	STATEMENT_INSERT,  /* parameters as above */
+	STATEMENT_UPDATE,  /* the same */
+	STATEMENT_DELETE,  /* by id */
+	STATEMENT_MARK,    /* children of a parent: position made negative */
+	STATEMENT_SWEEP,   /* children of a parent that are still marked */
 	STATEMENT_ENTRIES, /* the prefixes of a row, in their order */
 	STATEMENT_ENTRY_ADD,
 	STATEMENT_ENTRY_DELETE,
@@ -31,7 +31,15 @@ enum store_statement {
 };
 
 /* Statements that belong to no resource. */
-enum store_command { COMMAND_BEGIN, COMMAND_COMMIT, COMMAND_REVISION, COMMAND_RECORD, COMMAND_TRIM, COMMAND_HASH, COMMANDS };
+enum store_command {
+	COMMAND_BEGIN,
+	COMMAND_COMMIT,
+	COMMAND_REVISION,
+	COMMAND_RECORD,
+	COMMAND_TRIM,
+	COMMAND_HASH,
+	COMMANDS
+};
 
 struct store {
 	struct sqlite3 *db;
@@ -49,6 +57,9 @@ int store_fault(struct store *store, int r, const char *format, ...) __attribute
 int store_entries_load(struct store *store, enum resource_id resource, int64_t id, struct prefixes *ret);
 /* Writes what differs between the row's prefixes and those of old, or if that is NULL those stored. */
 int store_entries_write(struct store *store, const struct row *row, const struct field *field, const struct row *old);
+/* Copies the file at path beside itself and begins a transaction in which it becomes one of version `to`; the caller
+ * checks, commits, and turns foreign_keys on again. */
+int store_migrate(struct store *store, const char *path, int64_t from, int64_t to);
 /* Prepares every statement. */
 int store_prepare(struct store *store);
 

@@ -23,18 +23,18 @@ enum core_operation {
 struct core_change {
 	enum core_operation operation;
 	enum resource_id resource;
-	const char *name;     /* of the row */
+	const char *name;      /* of the row */
 	const struct row *row; /* borrowed; NULL for CORE_DELETE */
-	int64_t if_revision;  /* the row must be of this revision (If-Match); 0: any; -1: it must not exist */
-	const char *pointer;  /* in front of the pointers of this change's faults, e.g. "/2/body"; "" or NULL: nothing */
+	int64_t if_revision;   /* the row must be of this revision (If-Match); 0: any; -1: it must not exist */
+	const char *pointer; /* in front of the pointers of this change's faults, e.g. "/2/body"; "" or NULL: nothing */
 };
 
 /* Who writes, and how. */
 struct core_request {
-	const char *actor;         /* for history, audit and log: "uid 0", "token admin" */
-	const char *summary;       /* what, for history: "PUT listeners/web" */
-	bool dry_run;              /* check everything, the kernel's dry run included, and change nothing */
-	int64_t confirm_within_s;  /* 0: for good; else the change is taken back unless confirmed in time */
+	const char *actor;        /* for history, audit and log: "uid 0", "token admin" */
+	const char *summary;      /* what, for history: "PUT listeners/web" */
+	bool dry_run;             /* check everything, the kernel's dry run included, and change nothing */
+	int64_t confirm_within_s; /* 0: for good; else the change is taken back unless confirmed in time */
 };
 
 struct core_result {
@@ -43,7 +43,8 @@ struct core_result {
 	bool changed;     /* there was anything to do at all; if not, no revision was made */
 	json_t *diff;     /* dry run: array of {op, path, before, after}; else NULL */
 	char *nft;        /* dry run: the nft text that would be committed; else NULL */
-	json_t *warnings; /* array of {code, detail, pointer}: accepted, but not (yet) enforced; NULL if there are none */
+	json_t *warnings; /* array of {code, detail, pointer}: accepted, but not (yet) enforced; NULL if there are none
+	                   */
 };
 
 /* Frees what the result owns and empties it. */
@@ -81,8 +82,8 @@ json_t *core_pending(struct core *core);
 /* One line of the audit log; strings are borrowed. Kept in the database, bounded; a failure is only logged. */
 struct core_audit {
 	const char *actor, *method, *path;
-	unsigned status;  /* of the answer */
-	int64_t revision; /* made by it; 0: none */
+	unsigned status;    /* of the answer */
+	int64_t revision;   /* made by it; 0: none */
 	const char *detail; /* title of the problem, or "" */
 };
 void core_audit(struct core *core, const struct core_audit *entry);

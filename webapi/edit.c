@@ -9,6 +9,7 @@
 #include "schema/check.h"
 #include "schema/decode.h"
 #include "schema/encode.h"
+#include "webapi/tokens.h"
 #include "webapi/write.h"
 
 /* Key of the index: a resource's number, a slash, a name. Names in addresses may be longer than names can be. */
@@ -81,15 +82,16 @@ static struct edit_entry *entry_new(struct edit *edit, const struct resource *re
 	        json_object_set_new(edit->index, key, json_integer((json_int_t)edit->n)) < 0)
 		return NULL;
 	entry = &edit->entries[edit->n++];
-	*entry = (struct edit_entry){ .resource = resource,
-		.name = TAKE_PTR(copy),
-		.before = core_find(edit->core, resource->id, name) };
+	*entry = (struct edit_entry){
+		.resource = resource, .name = TAKE_PTR(copy), .before = core_find(edit->core, resource->id, name)
+	};
 	return entry;
 }
 
 /* Notes what the row will be (NULL: deleted); takes over the reference. `based_on`: it was made from the row that is
  * there, which must not have changed. */
-static int edit_set(struct edit *edit, const struct operation *operation, const char *name, struct row *row, bool based_on)
+static int edit_set(
+        struct edit *edit, const struct operation *operation, const char *name, struct row *row, bool based_on)
 {
 	struct edit_entry *entry = entry_of(edit, operation->resource->id, name);
 	char *pointer = strdup(operation->pointer);
@@ -125,12 +127,19 @@ void edit_move_faults(struct errs *to, struct errs *from, const char *base)
 	errs_clear(from);
 }
 
-static int decode(const struct operation *operation, json_t *object, const char *name, struct errs *errs, struct row **ret)
+/* The row out of an object; `now` is the one it replaces, or NULL. */
+static int decode(
+        struct operation *operation, json_t *object, const struct row *now, struct errs *errs, struct row **ret)
 {
 	_cleanup_errs_ struct errs own = { 0 };
-	int r = decode_row(operation->resource, object, name, &own, ret);
+	_cleanup_row_ struct row *row = NULL;
+	int r = decode_row(operation->resource, object, operation->name, &own, &row);
 
 	edit_move_faults(errs, &own, operation->pointer);
+	if (r == 0 && tokens_is(operation->resource))
+		r = tokens_prepare(row, now, operation->pointer, errs, &operation->secret);
+	if (r == 0)
+		*ret = TAKE_PTR(row);
 	return r;
 }
 
@@ -142,7 +151,10 @@ static int missing(const struct operation *operation, struct errs *errs)
 
 static int set_path(struct operation *operation, const char *name)
 {
-	if (asprintf(&operation->path, "/api/v1/%s/%s", operation->resource->path, name) >= 0)
+	bool single = operation->resource->flags & RESOURCE_IS_SINGLE;
+
+	if (asprintf(&operation->path, "/api/v1/%s%s%s", operation->resource->path, single ? "" : "/",
+	            single ? "" : name) >= 0)
 		return 0;
 	operation->path = NULL;
 	return -ENOMEM;
@@ -169,7 +181,7 @@ static int run_put(struct edit *edit, struct operation *operation, struct errs *
 {
 	const struct row *now = edit_find(edit, operation->resource->id, operation->name);
 	_cleanup_row_ struct row *row = NULL;
-	int r = decode(operation, operation->body, operation->name, errs, &row);
+	int r = decode(operation, operation->body, now, errs, &row);
 
 	if (r < 0)
 		return r;
@@ -190,7 +202,7 @@ static int run_patch(struct edit *edit, struct operation *operation, struct errs
 	object = encode_row(now);
 	if (!object || decode_merge_patch(object, operation->body) < 0)
 		return -ENOMEM;
-	r = decode(operation, object, operation->name, errs, &row);
+	r = decode(operation, object, now, errs, &row);
 	if (r < 0)
 		return r;
 	operation->status = 200;
@@ -341,7 +353,8 @@ static void remove_target(struct row *upstream, size_t at)
 }
 
 /* Makes the change in `copy`, the upstream as it will be. */
-static int change_target(struct operation *operation, struct row *copy, const struct target *now, size_t at, struct errs *errs)
+static int change_target(
+        struct operation *operation, struct row *copy, const struct target *now, size_t at, struct errs *errs)
 {
 	_cleanup_errs_ struct errs own = { 0 };
 	_cleanup_row_ struct row *target = NULL;

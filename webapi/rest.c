@@ -20,13 +20,19 @@ static const struct row *row_of(const struct request *request)
 	return core_find(request->core, request->resource->id, request->name);
 }
 
-static int answer_row(struct response *response, unsigned status, const struct row *row, int64_t revision)
+/* The object; with the secret, if one was made with it. */
+static int answer_row(
+        struct response *response, unsigned status, const struct row *row, int64_t revision, const char *secret)
 {
+	json_t *object = encode_row(row);
 	char etag[ETAG_BYTES];
 
-	if (response_header(response, "ETag", "%s", write_etag(revision, etag)) < 0)
+	if (response_header(response, "ETag", "%s", write_etag(revision, etag)) < 0 ||
+	        (secret && json_object_set_new(object, "token", json_string(secret)) < 0)) {
+		json_decref(object);
 		return -ENOMEM;
-	return response_json(response, status, CONTENT_JSON, encode_row(row));
+	}
+	return response_json(response, status, CONTENT_JSON, object);
 }
 
 int rest_get(const struct request *request, struct response *response)
@@ -46,7 +52,7 @@ int rest_get(const struct request *request, struct response *response)
 		return r;
 	if (response->status == 304)
 		return response_header(response, "ETag", "%s", etag);
-	return r ? 0 : answer_row(response, 200, shown, row->revision);
+	return r ? 0 : answer_row(response, 200, shown, row->revision, NULL);
 }
 
 int rest_list_targets(const struct request *request, struct response *response)
@@ -79,8 +85,8 @@ int rest_list_targets(const struct request *request, struct response *response)
 }
 
 /* The object as it is stored now, after the write. */
-static int answer_stored(const struct request *request, const struct operation *operation, const char *name,
-        struct response *response)
+static int answer_stored(
+        const struct request *request, const struct operation *operation, const char *name, struct response *response)
 {
 	const struct row *stored = core_find(request->core, request->resource->id, name), *shown = stored;
 
@@ -90,7 +96,7 @@ static int answer_stored(const struct request *request, const struct operation *
 		return problem_from_errno(response, -EIO, request, NULL);
 	if (operation->status == 201 && response_header(response, "Location", "%s", operation->path) < 0)
 		return -ENOMEM;
-	return answer_row(response, operation->status, shown, stored->revision);
+	return answer_row(response, operation->status, shown, stored->revision, operation->secret);
 }
 
 /* Hands the write to the core and answers what became of it. */
@@ -138,7 +144,8 @@ static int check(const struct request *request, const struct row *now, struct re
 }
 
 /* The part of a write between its body and the core. */
-static int run(const struct request *request, struct operation *operation, struct write *write, struct response *response)
+static int run(
+        const struct request *request, struct operation *operation, struct write *write, struct response *response)
 {
 	_cleanup_edit_ struct edit edit = { .core = request->core };
 	_cleanup_errs_ struct errs errs = { 0 };

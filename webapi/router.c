@@ -4,8 +4,13 @@
 #include <string.h>
 
 #include "webapi/assets.h"
+#include "webapi/config.h"
+#include "webapi/events.h"
+#include "webapi/history.h"
 #include "webapi/rest.h"
+#include "webapi/sessions.h"
 #include "webapi/status.h"
+#include "webapi/tls.h"
 
 static const struct route routes[] = {
 #define ROUTE(method, pattern, handler, role, body_max, media)                                                         \
@@ -19,13 +24,23 @@ static bool is_pattern(const char *pattern, size_t length, const char *word)
 	return strlen(word) == length && !memcmp(pattern, word, length);
 }
 
+/* A resource with one row, or one with many; a single row has the name that it always has. */
+static bool match_resource(const char *segment, bool single, struct request *request)
+{
+	const struct resource *resource = resource_by_path(segment);
+
+	if (!resource || single != !!(resource->flags & RESOURCE_IS_SINGLE))
+		return false;
+	request->resource = resource;
+	request->name = single ? resource->fields[0].initial_text : NULL;
+	return true;
+}
+
 /* Whether one segment fits one segment of a pattern; notes what it stands for. */
 static bool match_segment(const char *pattern, size_t length, const char *segment, struct request *request)
 {
-	if (is_pattern(pattern, length, "{resource}")) {
-		request->resource = resource_by_path(segment);
-		return request->resource;
-	}
+	if (is_pattern(pattern, length, "{resource}") || is_pattern(pattern, length, "{single}"))
+		return match_resource(segment, pattern[1] == 's', request);
 	if (is_pattern(pattern, length, "{name}")) {
 		request->name = segment;
 		return true;

@@ -22,8 +22,8 @@ const char *write_etag(int64_t revision, char text[ETAG_BYTES])
 /* 1 with the refusal of a query in the response, or -ENOMEM. */
 static int refuse(const struct request *request, const struct errs *errs, struct response *response)
 {
-	return problem_answer(response, PROBLEM_MALFORMED, request, errs,
-	               "The query of the address is not understood.") < 0
+	return problem_answer(
+	               response, PROBLEM_MALFORMED, request, errs, "The query of the address is not understood.") < 0
 	               ? -ENOMEM
 	               : 1;
 }

@@ -27,7 +27,8 @@ struct write {
 	char summary[192]; /* "PUT listeners/web" */
 };
 
-/* Reads the query. 0, 1 if the response tells a fault, -ENOMEM. `write` must stay where it is: core.summary is in it. */
+/* Reads the query. 0, 1 if the response tells a fault, -ENOMEM. `write` must stay where it is: core.summary is in it.
+ */
 int write_begin(const struct request *request, struct write *write, struct response *response);
 /* Takes no query parameters at all. 0, 1 if the response tells a fault, -ENOMEM. */
 int write_refuse_query(const struct request *request, struct response *response);

@@ -12,7 +12,7 @@
 #include "schema/encode.h"
 #include "webapi/core.h"
 
-#define FAKE_ROWS_MAX 2048
+#define FAKE_ROWS_MAX  2048
 #define FAKE_AUDIT_MAX 64
 
 struct core {
@@ -30,7 +30,7 @@ struct core {
 	bool warn;           /* answer each write with two warnings */
 	int64_t pending;     /* revision that waits for its confirmation; 0: none */
 	int64_t confirmed, rolled_back_to;
-	unsigned audited;    /* entries of the audit log, the last of them kept as text */
+	unsigned audited; /* entries of the audit log, the last of them kept as text */
 	char audit[FAKE_AUDIT_MAX][256];
 };
 
@@ -121,9 +121,8 @@ static inline json_t *fake_diff(const struct core_change *changes, size_t n)
 
 		snprintf(path, sizeof(path), "/%s/%s", resource_get(changes[i].resource)->plural, changes[i].name);
 		json_array_append_new(diff,
-		        json_pack("{s:s, s:s, s:n, s:o*}", "op",
-		                changes[i].operation == CORE_DELETE ? "remove" : "add", "path", path, "before",
-		                "after", changes[i].row ? encode_row(changes[i].row) : NULL));
+		        json_pack("{s:s, s:s, s:n, s:o*}", "op", changes[i].operation == CORE_DELETE ? "remove" : "add",
+		                "path", path, "before", "after", changes[i].row ? encode_row(changes[i].row) : NULL));
 	}
 	return diff;
 }

@@ -147,12 +147,9 @@ static int run(struct fixture *f, const struct apply_change *change, bool dry_ru
 {
 	const struct snapshot *now = apply_snapshot(f->apply);
 	_cleanup_(snapshot_unref_p) struct snapshot *to = snapshot_edit(now, now->revision + 1);
-	struct apply_request request = { .changes = change,
-		.n = 1,
-		.to = to,
-		.actor = "test",
-		.summary = "change",
-		.dry_run = dry_run };
+	struct apply_request request = {
+		.changes = change, .n = 1, .to = to, .actor = "test", .summary = "change", .dry_run = dry_run
+	};
 
 	if (change->new_row)
 		assert_int_equal(snapshot_put(to, change->new_row), 0);

@@ -123,10 +123,7 @@ static int put(struct fixture *f, enum resource_id resource, const char *text, i
 {
 	_cleanup_errs_ struct errs errs = { 0 };
 	_cleanup_(row_unref_p) struct row *row = make(resource, text);
-	struct core_change change = { .operation = CORE_PUT,
-		.resource = resource,
-		.name = row_name(row),
-		.row = row };
+	struct core_change change = { .operation = CORE_PUT, .resource = resource, .name = row_name(row), .row = row };
 	int r = write_with(f, &change, 1, confirm, &errs);
 
 	if (r < 0)
@@ -147,8 +144,8 @@ static int del(struct fixture *f, enum resource_id resource, const char *name, c
 	return r;
 }
 
-#define POOL "{\"name\": \"pool\", \"targets\": [{\"address\": \"10.0.0.1\"}]}"
-#define USER "{\"name\": \"user\", \"ports\": [\"80\"], \"upstream\": \"pool\"}"
+#define POOL              "{\"name\": \"pool\", \"targets\": [{\"address\": \"10.0.0.1\"}]}"
+#define USER              "{\"name\": \"user\", \"ports\": [\"80\"], \"upstream\": \"pool\"}"
 #define PLAIN(name, port) "{\"name\": \"" name "\", \"ports\": [\"" port "\"]}"
 
 static void test_references(void **state)
@@ -305,7 +302,8 @@ static void test_deadline_by_timer(void **state)
 	while (f->core.pending.revision != 0 && time(NULL) < end)
 		assert_true(sd_event_run(f->core.event, 100000) >= 0);
 	assert_int_equal(core_revision(&f->core), 3);
-	assert_string_equal(((const struct listener *)core_find(&f->core, RESOURCE_LISTENER, "a"))->ports.items[0], "80");
+	assert_string_equal(
+	        ((const struct listener *)core_find(&f->core, RESOURCE_LISTENER, "a"))->ports.items[0], "80");
 	assert_true(core_find(&f->core, RESOURCE_LISTENER, "a")->id > 0);
 }
 
