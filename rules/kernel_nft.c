@@ -151,8 +151,8 @@ static void remember_digest(struct nft_kernel *nft)
 	json_t *listing;
 
 	nft->has_digest = false;
-	if (list_json(nft->ctx, "list table inet " NFT_TABLE, NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE,
-	            &listing) < 0)
+	/* Of the commands that list rules only this one leaves the elements in the kernel. */
+	if (list_json(nft->ctx, "list ruleset inet", NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE, &listing) < 0)
 		return;
 	nft->has_digest = kernel_parse_digest(listing, &nft->digest) == 0;
 	json_decref(listing);
@@ -299,6 +299,7 @@ static int nft_foreign(struct kernel *kernel, json_t **ret)
 	return r;
 }
 
+/* "list counters" would fetch every element of every map first: four seconds with 100,000. */
 static int nft_counters(struct kernel *kernel, json_t **ret)
 {
 	json_t *listing;
@@ -307,7 +308,7 @@ static int nft_counters(struct kernel *kernel, json_t **ret)
 	if (r == 0)
 		return (*ret = json_object()) ? 0 : -ENOMEM;
 	if (r > 0)
-		r = list_json(ctx_of(kernel), "list counters table inet " NFT_TABLE, 0, &listing);
+		r = list_json(ctx_of(kernel), "list ruleset inet", NFT_CTX_OUTPUT_TERSE, &listing);
 	if (r < 0)
 		return r;
 	r = kernel_parse_counters(listing, ret);

@@ -298,13 +298,23 @@ static uint64_t mix(uint64_t hash, const char *text)
 	return hash;
 }
 
+static bool is_of_our_table(const char *kind, const json_t *body)
+{
+	const char *key = kind && strcmp(kind, "table") == 0 ? "name" : "table";
+
+	return strcmp(text_of(body, "family"), "inet") == 0 && strcmp(text_of(body, key), NFT_TABLE) == 0;
+}
+
 /* Without what differs from one listing to the next: handles, elements, values of counters. */
 static int mix_object(json_t *object, uint64_t *hash)
 {
 	const char *kind = json_object_iter_key(json_object_iter(object));
-	json_t *body = kind ? json_copy(json_object_get(object, kind)) : NULL;
+	json_t *body = json_object_get(object, kind ? kind : "");
 	char *text;
 
+	if (!is_of_our_table(kind, body))
+		return 0;
+	body = json_copy(body);
 	if (!body)
 		return -ENOMEM;
 	json_object_del(body, "handle");
@@ -331,7 +341,7 @@ int kernel_parse_digest(json_t *listing, uint64_t *ret)
 
 	json_array_foreach(json_object_get(listing, "nftables"), i, object)
 	{
-		if (r == 0 && !json_object_get(object, "metainfo"))
+		if (r == 0)
 			r = mix_object(object, &hash);
 	}
 	if (r == 0)

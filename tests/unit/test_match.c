@@ -100,6 +100,31 @@ static void test_put_remove(void **state)
 	match_table_free(NULL);
 }
 
+/* The shapes in their documented order; each row comes before all that follow. */
+static void test_precedence(void **state)
+{
+	static const struct match_shape order[] = {
+		{ IPPROTO_TCP, AF_INET, 32, 0, 0, MATCH_PORT_ANY },
+		{ IPPROTO_TCP, AF_INET, 24, 16, 0, MATCH_PORT_ANY },
+		{ IPPROTO_TCP, AF_INET, 24, 8, 1, MATCH_PORT_ANY },
+		{ IPPROTO_TCP, AF_INET, 24, 8, 0, MATCH_PORT_EXACT },
+		{ IPPROTO_TCP, AF_INET, 24, 8, 0, MATCH_PORT_RANGE },
+		{ IPPROTO_TCP, AF_INET, 24, 8, 0, MATCH_PORT_ANY },
+		{ IPPROTO_TCP, AF_INET, 24, 0, 1, MATCH_PORT_EXACT },
+		{ IPPROTO_TCP, AF_INET, 0, 32, 1, MATCH_PORT_EXACT },
+		{ IPPROTO_TCP, AF_INET6, 128, 128, 1, MATCH_PORT_EXACT },
+		{ IPPROTO_UDP, AF_INET, 32, 32, 1, MATCH_PORT_EXACT },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
+		for (size_t j = 0; j < ARRAY_SIZE(order); j++) {
+			int found = match_shape_compare(&order[i], &order[j]);
+
+			assert_int_equal((found > 0) - (found < 0), (i > j) - (i < j));
+		}
+}
+
 /* Few distinct bits, so that random packets hit. */
 static struct addr random_addr(uint8_t family)
 {
@@ -231,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_faulty_keys),
 		cmocka_unit_test(test_put_remove),
+		cmocka_unit_test(test_precedence),
 		cmocka_unit_test(test_against_list),
 	};
 

@@ -294,6 +294,7 @@ static void test_refused_batches(void **state)
 	offer(relay, 12, 13, &missing, 1, PROTO_READY);
 	commit(relay, 13, PROTO_FAILED);
 	offer(relay, 12, 14, NULL, 0, PROTO_FAILED);
+	offer(relay, 13, 14, NULL, 0, PROTO_FAILED);
 	offer(relay, 0, 14, NULL, 0, PROTO_READY);
 	commit(relay, 14, PROTO_COMMITTED);
 }
