@@ -209,9 +209,36 @@ static json_t *resource_schema(const struct resource *resource, enum shape shape
 	return schema;
 }
 
+static void replace_text(json_t *array, const char *old, const char *new)
+{
+	for (size_t i = 0; i < json_array_size(array); i++)
+		if (strcmp(json_string_value(json_array_get(array, i)), old) == 0)
+			json_array_set_new(array, i, gwgen_need(json_string(new)));
+}
+
+/* What stands for a row in a list: itself, or of a row with many prefixes (webapi/rest.h) their number. */
+static json_t *item_of_list(const struct resource *resource)
+{
+	json_t *item = component("schemas", resource->name, ""), *brief;
+	char key[128];
+
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		if (resource->fields[i].kind != FIELD_PREFIXES)
+			continue;
+		brief = resource_schema(resource, SHAPE_ANSWER);
+		snprintf(key, sizeof(key), "%s_count", resource->fields[i].member);
+		json_object_del(json_object_get(brief, "properties"), resource->fields[i].member);
+		set(json_object_get(brief, "properties"), key,
+		        json_pack("{s:s, s:i}", "type", "integer", "minimum", 0));
+		replace_text(json_object_get(brief, "required"), resource->fields[i].member, key);
+		return gwgen_need(json_pack("{s:[o, o]}", "anyOf", item, brief));
+	}
+	return item;
+}
+
 static json_t *list_schema(const struct resource *resource)
 {
-	json_t *items = json_pack("{s:s, s:o}", "type", "array", "items", component("schemas", resource->name, ""));
+	json_t *items = json_pack("{s:s, s:o}", "type", "array", "items", item_of_list(resource));
 	json_t *next = json_pack("{s:[s,s], s:s}", "type", "string", "null", "description",
 	        "Give it as `after` for the next page; null on the last page.");
 	json_t *total = json_pack("{s:s, s:i, s:s}", "type", "integer", "minimum", 0, "description",

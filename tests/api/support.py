@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import sqlite3
+import ssl
 
 from api.contract import observe_bytes
 
@@ -58,6 +59,25 @@ class Raw:
         """A request with a body."""
         kind = [f"Content-Type: {kind}"] if kind else []
         return self.say(self.head(method, path, *kind, f"Content-Length: {len(body)}"), body)
+
+
+class Secure(Raw):
+    """The same over TLS, with header lines of one's own choice."""
+
+    def __init__(self, gateway, *lines, context=None, server_name="localhost"):
+        super().__init__(gateway, True)
+        self.authorization = "".join(line + "\r\n" for line in lines)
+        self.context, self.server_name = context, server_name
+        if not context:
+            self.context = ssl.create_default_context()
+            self.context.check_hostname = False
+            self.context.verify_mode = ssl.CERT_NONE
+
+    @contextlib.contextmanager
+    def connection(self, timeout=30):
+        with self.gateway.lab.gateway.connect("127.0.0.1", 8443, timeout=timeout) as plain:
+            with self.context.wrap_socket(plain, server_hostname=self.server_name) as opened:
+                yield opened
 
 
 def database(gateway):

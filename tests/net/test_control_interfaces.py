@@ -149,7 +149,7 @@ def test_a_write_while_interfaces_flap(lab, nginx, gateway, cable):
     finally:
         stop.set()
         thread.join()
-    assert len([e for e in kernel.our_elements(lab.gateway) if '"eth' in e or '"flap0' in e]) == 20
+    assert len([e for e in kernel.our_elements(lab.gateway) if '"eth' in e or '"flap0' in e]) == 40
     assert gateway.api("GET", "/readyz").status == 200
     expect_kernel_as_desired(lab, gateway)
 

@@ -67,7 +67,7 @@ def keys(listener):
         for d in dst:
             for s in src:
                 for interface in listener["interfaces"] or [None]:
-                    for ports in listener["ports"] or ["1-65535"]:
+                    for ports in listener["ports"] or ["0-65535"]:
                         lo, _, hi = ports.partition("-")
                         found.add((listener["protocol"], family, d, s, interface, int(lo), int(hi or lo),
                                    listener["priority"]))
