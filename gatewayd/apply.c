@@ -103,7 +103,7 @@ static int store_new_rows(struct transaction *t)
 		if (!row)
 			continue;
 		row->revision = t->request->to->revision;
-		r = store_put(t->apply->config.store, row);
+		r = store_put_over(t->apply->config.store, row, t->request->changes[i].old_row);
 		if (r < 0)
 			return r;
 	}

@@ -24,9 +24,12 @@
 #include "gatewayd/core.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/files.h"
+#include "gatewayd/open.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
+/* How often the configuration is saved beside the database, if it has changed. */
+#define SAVE_PERIOD_MS 1000
 /* How long --cleanup waits for a running daemon to stop, and gives flows to end. */
 #define CLEANUP_WAIT_MS  10000
 #define CLEANUP_FLOWS_MS 0
@@ -40,7 +43,8 @@ struct daemon {
 	struct apply *apply;
 	struct drift_monitor *drift;
 	struct core core;
-	sd_event_source *gate_timer;
+	sd_event_source *gate_timer, *save_timer;
+	int64_t saved_revision; /* of the last good configuration on disk; -1: unknown */
 	struct events *events;
 	struct api *api;
 };
@@ -134,24 +138,6 @@ static int make_apply(struct daemon *daemon)
 	return apply_new(&config, &daemon->apply);
 }
 
-static int open_store(struct daemon *daemon, struct snapshot **ret)
-{
-	_cleanup_free_ char *reason = NULL;
-	char path[PATH_MAX];
-	int r;
-
-	snprintf(path, sizeof(path), "%s/gateway.db", daemon->options->state_dir);
-	r = store_open(path, &reason, &daemon->store);
-	if (r < 0) {
-		log_error("%s: %s", path, reason ? reason : strerror(-r));
-		return r;
-	}
-	r = store_load(daemon->store, ret);
-	if (r < 0)
-		log_error("%s: %s", path, store_error(daemon->store));
-	return r;
-}
-
 static int take_lock(struct daemon *daemon)
 {
 	int holder = 0;
@@ -243,6 +229,24 @@ static int watch_drift(struct daemon *daemon)
 	return r;
 }
 
+static void save_last_good(struct daemon *daemon)
+{
+	const struct snapshot *snapshot = daemon->apply ? apply_snapshot(daemon->apply) : NULL;
+
+	if (!snapshot || snapshot->revision == daemon->saved_revision)
+		return;
+	open_save_last_good(daemon->options, snapshot);
+	daemon->saved_revision = snapshot->revision;
+}
+
+static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)usec;
+	save_last_good(userdata);
+	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
 static int start(struct daemon *daemon)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
@@ -257,7 +261,7 @@ static int start(struct daemon *daemon)
 	if (r == 0)
 		r = make_event_loop(daemon);
 	if (r == 0)
-		r = open_store(daemon, &snapshot);
+		r = open_store(daemon->options, &daemon->store, &snapshot);
 	if (r == 0)
 		r = kernel_open(&daemon->kernel);
 	if (r == 0)
@@ -284,6 +288,10 @@ static int start(struct daemon *daemon)
 	r = watch_drift(daemon);
 	if (r < 0)
 		return r;
+	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
+	        SAVE_PERIOD_MS * UINT64_C(1000), 0, on_save_timer, daemon);
+	if (r < 0)
+		return r;
 	on_worker_state(daemon);
 	worker_start(daemon->worker);
 	r = core_confirm_start(&daemon->core);
@@ -296,6 +304,7 @@ static void stop(struct daemon *daemon)
 	core_confirm_stop(&daemon->core);
 	drift_free(daemon->drift);
 	sd_event_source_disable_unref(daemon->gate_timer);
+	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);
 	apply_free(daemon->apply);
 	kernel_free(daemon->kernel);
@@ -309,7 +318,7 @@ static void stop(struct daemon *daemon)
 
 int daemon_run(const struct options *options)
 {
-	struct daemon daemon = { .options = options, .lock = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
 	int r = start(&daemon);
 
 	if (r == 0) {
@@ -317,6 +326,7 @@ int daemon_run(const struct options *options)
 		(void)sd_notify(0, "READY=1");
 		r = sd_event_loop(daemon.event);
 		(void)sd_notify(0, "STOPPING=1");
+		save_last_good(&daemon);
 		if (r < 0)
 			log_error("the event loop failed: %s", strerror(-r));
 	}
@@ -328,10 +338,10 @@ int daemon_check(const struct options *options)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
 	_cleanup_free_ char *reason = NULL;
-	struct daemon daemon = { .options = options, .lock = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
 	int r;
 
-	r = open_store(&daemon, &snapshot);
+	r = open_store(options, &daemon.store, &snapshot);
 	if (r == 0)
 		r = kernel_open(&daemon.kernel);
 	if (r == 0)
@@ -383,7 +393,7 @@ static void end_relay(struct daemon *daemon)
 int daemon_cleanup(const struct options *options)
 {
 	static const char *const files[] = { "api.sock", "relay.sock" };
-	struct daemon daemon = { .options = options, .lock = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
 	char path[PATH_MAX];
 	int r;
 

@@ -31,6 +31,7 @@ enum {
 	OPT_MARK_MASK,
 	OPT_TABLE,
 	OPT_PRIORITY,
+	OPT_RESTORE,
 	OPT_CHECK,
 	OPT_CLEANUP
 };
@@ -49,6 +50,7 @@ static const struct option long_options[] = {
 	{ "mark-mask", required_argument, NULL, OPT_MARK_MASK },
 	{ "route-table", required_argument, NULL, OPT_TABLE },
 	{ "rule-priority", required_argument, NULL, OPT_PRIORITY },
+	{ "restore", no_argument, NULL, OPT_RESTORE },
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "cleanup", no_argument, NULL, OPT_CLEANUP },
 	{ "help", no_argument, NULL, 'h' },
@@ -73,6 +75,7 @@ static const char usage[] =
         "  --mark-mask N       the mark bits that are ours (default 0x0f000000)\n"
         "  --route-table N     routing table for intercepted packets (default 26487)\n"
         "  --rule-priority N   first of three routing rule priorities (default 100)\n"
+        "  --restore           if the database is refused, keep it aside and start from the last good configuration\n"
         "  --check             validate the database, render, dry-run against the kernel, exit\n"
         "  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
         "  --version, --help\n";
@@ -169,6 +172,9 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return parse_u32("route-table", text, UINT32_MAX, &ret->route_table);
 	case OPT_PRIORITY:
 		return parse_u32("rule-priority", text, 32000, &ret->rule_priority);
+	case OPT_RESTORE:
+		ret->restore = true;
+		return 0;
 	case OPT_CHECK:
 		ret->mode = OPTIONS_CHECK;
 		return 0;
