@@ -64,11 +64,13 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 
 void core_set_pending(struct core *core, const struct core_pending *pending)
 {
-	if (pending->revision != 0 || core->pending.revision != 0)
-		core_tell(core, "pending",
-		        json_pack("{s:I, s:I, s:I}", "revision", (json_int_t)pending->revision, "base",
-		                (json_int_t)pending->base, "deadline", (json_int_t)pending->deadline));
+	bool was_pending = core->pending.revision != 0;
+
 	core->pending = *pending;
+	if (pending->revision != 0)
+		core_tell(core, "pending", core_pending(core));
+	else if (was_pending)
+		core_tell(core, "pending", json_pack("{s:i}", "revision", 0));
 	core->pending_timer = sd_event_source_disable_unref(core->pending_timer);
 	if (pending->revision != 0 && set_timer(core, (uint64_t)pending->deadline * 1000000) < 0)
 		log_error("no timer for the confirmation of revision %" PRId64, pending->revision);
