@@ -7,7 +7,9 @@
  *     ├ tcp ► pre_tcp ─ bare SYN ► tcp4 / tcp6             a SYN is never diverted: it may reuse the ports of a
  *     │         │                                          socket of ours in TIME_WAIT, and must reach tproxy
  *     │         ├ a transparent socket's ► mark, accept    flows of the relay, both legs
- *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open, or pass by
+ *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open, or pass by;
+ *     │         │                                          a FIN or RST moves them to closing4 / closing6
+ *     │         ├ in closing4 / closing6 ► accept          so that they do not pile up
  *     │         └ else ► tcp4 / tcp6                       tproxy hands it to the listener, which answers with RST
  *     ├ udp ► pre_udp ─ udp4 / udp6 first (an unconnected socket would steal the packets of other flows),
  *     │                 then the divert of our own sockets' packets
@@ -39,6 +41,9 @@
  * many at most; beyond that, such flows are reset, by the relay or when it comes back, nothing worse. */
 #define DIRECT_TIMEOUT "2h"
 #define DIRECT_SIZE    "262144"
+/* And how long after a FIN or RST: longer than the other side may take to end as well, and than retransmissions. Each
+ * packet until then begins it anew, so that a half-closed flow goes on. */
+#define CLOSING_TIMEOUT "60s"
 
 #define TUPLE4       "ip saddr . tcp sport . ip daddr . tcp dport"
 #define TUPLE6       "ip6 saddr . tcp sport . ip6 daddr . tcp dport"
@@ -57,12 +62,28 @@ static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
 static const char *const other_chains[] = { "go_direct", "go_reply", "direct_gate", "act_relay", "act_relay_direct",
-	"act_reject", "act_drop", "act_bypass", "pre_tcp", "pre_udp" };
+	"act_reject", "act_drop", "act_bypass", "flow_ends", "pre_tcp", "pre_udp" };
 
 static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies", "rejected",
 	"dropped", "bypassed" };
 
-static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6" };
+static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6", "closing4", "closing6" };
+
+/* The flows that are forwarded although a relay listener matches them. */
+static const struct {
+	const char *name, *address, *timeout;
+} flow_sets[] = {
+	{ "direct4", "ipv4_addr", DIRECT_TIMEOUT },
+	{ "direct6", "ipv6_addr", DIRECT_TIMEOUT },
+	{ "closing4", "ipv4_addr", CLOSING_TIMEOUT },
+	{ "closing6", "ipv6_addr", CLOSING_TIMEOUT },
+};
+
+/* A flow is kept by the tuple of its first packet, so each packet is looked up both ways round. */
+static const struct {
+	const char *tuple;
+	char family;
+} lookups[] = { { TUPLE4, '4' }, { REPLY_TUPLE4, '4' }, { TUPLE6, '6' }, { REPLY_TUPLE6, '6' } };
 
 static bool is_in(const char *const *names, size_t n, const char *name)
 {
@@ -98,11 +119,11 @@ void chains_put_objects(FILE *out)
 		fprintf(out, "add counter inet " NFT_TABLE " %s\n", counters[i]);
 	fputs("add set inet " NFT_TABLE " generation { type mark; }\n", out);
 	fprintf(out, "add set inet " NFT_TABLE " skeleton { type mark; elements = { %d }; }\n", NFT_SKELETON_VERSION);
-	fputs("add set inet " NFT_TABLE " direct4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; "
-	      "size " DIRECT_SIZE "; flags dynamic,timeout; timeout " DIRECT_TIMEOUT "; }\n"
-	      "add set inet " NFT_TABLE " direct6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; "
-	      "size " DIRECT_SIZE "; flags dynamic,timeout; timeout " DIRECT_TIMEOUT "; }\n",
-	        out);
+	for (size_t i = 0; i < ARRAY_SIZE(flow_sets); i++)
+		fprintf(out,
+		        "add set inet " NFT_TABLE " %s { type %s . inet_service . %s . inet_service; size " DIRECT_SIZE
+		        "; flags dynamic,timeout; timeout %s; }\n",
+		        flow_sets[i].name, flow_sets[i].address, flow_sets[i].address, flow_sets[i].timeout);
 	for (size_t i = 0; i < ARRAY_SIZE(other_chains); i++)
 		fprintf(out, "add chain inet " NFT_TABLE " %s\n", other_chains[i]);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
@@ -164,6 +185,22 @@ void chains_put_gate(FILE *out, bool open)
 		fputs(RULE "direct_gate goto go_direct\n", out);
 }
 
+/* A FIN or RST of a remembered flow. */
+static void put_flow_ends(FILE *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(lookups); i++)
+		fprintf(out, RULE "flow_ends %s @direct%c update @closing%c { %s } delete @direct%c { %s } accept\n",
+		        lookups[i].tuple, lookups[i].family, lookups[i].family, lookups[i].tuple, lookups[i].family,
+		        lookups[i].tuple);
+}
+
+static void put_remembered(FILE *out, const char *set)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(lookups); i++)
+		fprintf(out, RULE "pre_tcp %s @%s%c update @%s%c { %s } accept\n", lookups[i].tuple, set,
+		        lookups[i].family, set, lookups[i].family, lookups[i].tuple);
+}
+
 static void put_pre_tcp(FILE *out, const struct render_params *params)
 {
 	fputs(RULE "pre_tcp " BARE_SYN "meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n" RULE
@@ -171,12 +208,10 @@ static void put_pre_tcp(FILE *out, const struct render_params *params)
 	        out);
 	put_mark(out, params);
 	fputs(" accept\n", out);
-	fputs(RULE "pre_tcp " TUPLE4 " @direct4 update @direct4 { " TUPLE4 " } accept\n" RULE "pre_tcp " REPLY_TUPLE4
-	           " @direct4 update @direct4 { " REPLY_TUPLE4 " } accept\n" RULE "pre_tcp " TUPLE6
-	           " @direct6 update @direct6 { " TUPLE6 " } accept\n" RULE "pre_tcp " REPLY_TUPLE6
-	           " @direct6 update @direct6 { " REPLY_TUPLE6 " } accept\n" RULE
-	           "pre_tcp meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n",
-	        out);
+	fputs(RULE "pre_tcp tcp flags & (fin | rst) != 0 jump flow_ends\n", out);
+	put_remembered(out, "direct");
+	put_remembered(out, "closing");
+	fputs(RULE "pre_tcp meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n", out);
 }
 
 static void put_pre_udp(FILE *out, const struct render_params *params)
@@ -191,6 +226,7 @@ static void put_pre_udp(FILE *out, const struct render_params *params)
 void chains_put_rules(FILE *out, const struct render_params *params)
 {
 	put_actions(out, params);
+	put_flow_ends(out);
 	put_pre_tcp(out, params);
 	put_pre_udp(out, params);
 	fputs(RULE "prerouting iifname \"lo\" accept\n" RULE

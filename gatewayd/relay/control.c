@@ -233,8 +233,9 @@ static bool socket_is_held(const struct control *control, const struct proto_lis
 	return false;
 }
 
-/* What accepted sockets are to inherit: a reset on every unexpected end, and no delay of small segments. The
- * listening socket itself must never make a thread wait. */
+/* What accepted sockets are to inherit: a reset on every unexpected end, no delay of small segments, and urgent bytes
+ * in their place, so that a first read before the first event leaves none out. The listening socket itself must never
+ * make a thread wait. */
 static int socket_prepare(int fd)
 {
 	static const struct linger reset = { 1, 0 };
@@ -245,15 +246,29 @@ static int socket_prepare(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 || !listening)
 		return -ENOTSOCK;
 	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ||
-	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
+	        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
+}
+
+/* The thread of this number accepts from the socket, and those after it help. */
+static int order_listen(struct control *control, unsigned thread, int fd)
+{
+	unsigned n = control->params->n_loops;
+	struct order order = { .kind = ORDER_LISTEN, .fd = fd };
+	int r = order_one(control, thread % n, &order);
+
+	order.kind = ORDER_HELP;
+	for (unsigned i = 1; i <= LISTEN_HELPERS && i < n && r >= 0; i++)
+		r = order_one(control, (thread + i) % n, &order);
+	return r;
 }
 
 static int on_listen(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_listen *key = &message->listen;
-	struct order order = { .kind = ORDER_LISTEN, .fd = *fd };
+	int socket = *fd;
 
 	if (key->protocol != IPPROTO_TCP) {
 		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
@@ -264,7 +279,7 @@ static int on_listen(struct control *control, const struct proto_message *messag
 	if (control->draining)
 		return 0;
 	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
-	if (order_one(control, key->thread % control->params->n_loops, &order) < 0)
+	if (order_listen(control, key->thread, socket) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }

@@ -57,6 +57,7 @@ struct flow_direction {
 	const struct mover *mover;
 	uint8_t state;
 	uint8_t streak;     /* reads in a row that speak for the other mover */
+	bool moved;         /* any bytes so far */
 	bool splice_denied; /* no pipe was to be had: stays with copy */
 	uint32_t store;     /* buffer or pipe that holds bytes, as the mover says */
 	uint32_t held;      /* bytes read and not yet written */

@@ -25,7 +25,7 @@ int listen_init(struct listen_sockets *sockets)
 static int socket_poll(struct loop *loop, uint32_t number, int operation)
 {
 	struct listen_socket *socket = &loop->listen.socket[number];
-	struct epoll_event event = { .events = EPOLLIN, .data.u64 = flow_cookie_other(number) };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = flow_cookie_other(number) };
 
 	if (epoll_ctl(loop->epoll_fd, operation, socket->fd, &event) < 0)
 		return -errno;
@@ -33,7 +33,38 @@ static int socket_poll(struct loop *loop, uint32_t number, int operation)
 	return 0;
 }
 
-int listen_add(struct loop *loop, int fd)
+/* Begins or ceases to poll all sockets of one kind. Whether any was changed. */
+static bool poll_kind(struct loop *loop, int operation, bool helped)
+{
+	bool changed = false;
+
+	for (uint32_t i = 0; i < loop->listen.n; i++) {
+		const struct listen_socket *socket = &loop->listen.socket[i];
+
+		if (socket->helped == helped && socket->polled != (operation == EPOLL_CTL_ADD))
+			changed = socket_poll(loop, i, operation) == 0 || changed;
+	}
+	return changed;
+}
+
+/* Own sockets at once, helped ones later. */
+static void poll_begin(struct loop *loop)
+{
+	bool changed = poll_kind(loop, EPOLL_CTL_ADD, false);
+
+	if (!changed)
+		poll_kind(loop, EPOLL_CTL_ADD, true);
+	else
+		wheel_set(&loop->wheel, &loop->listen.rest, loop->now_ms + LISTEN_HELP_MS);
+}
+
+static void poll_end(struct loop *loop)
+{
+	poll_kind(loop, EPOLL_CTL_DEL, false);
+	poll_kind(loop, EPOLL_CTL_DEL, true);
+}
+
+int listen_add(struct loop *loop, int fd, bool helped)
 {
 	struct listen_sockets *sockets = &loop->listen;
 	struct listen_socket *socket = &sockets->socket[sockets->n];
@@ -49,6 +80,7 @@ int listen_add(struct loop *loop, int fd)
 	if (r < 0)
 		return r;
 	socket->fd = fd;
+	socket->helped = helped;
 	socket->polled = false;
 	if (sockets->open && !sockets->draining && !wheel_is_set(&sockets->rest))
 		r = socket_poll(loop, sockets->n, EPOLL_CTL_ADD);
@@ -57,32 +89,25 @@ int listen_add(struct loop *loop, int fd)
 	return r;
 }
 
-static void poll_all(struct loop *loop, int operation)
-{
-	for (uint32_t i = 0; i < loop->listen.n; i++)
-		if (loop->listen.socket[i].polled != (operation == EPOLL_CTL_ADD))
-			socket_poll(loop, i, operation);
-}
-
 void listen_open(struct loop *loop)
 {
 	if (loop->listen.open)
 		return;
 	loop->listen.open = true;
 	if (!loop->listen.draining)
-		poll_all(loop, EPOLL_CTL_ADD);
+		poll_begin(loop);
 }
 
 void listen_drain(struct loop *loop)
 {
 	loop->listen.draining = true;
 	wheel_clear(&loop->wheel, &loop->listen.rest);
-	poll_all(loop, EPOLL_CTL_DEL);
+	poll_end(loop);
 }
 
 void listen_rested(struct loop *loop)
 {
-	poll_all(loop, EPOLL_CTL_ADD);
+	poll_begin(loop);
 }
 
 /* No descriptor or memory for an accepted socket. One connection is answered with a reset by means of the reserve,
@@ -100,7 +125,7 @@ static void starved(struct loop *loop, const struct listen_socket *socket, int e
 			close(fd);
 	}
 	loop->listen.reserve_fd = eventfd(0, EFD_CLOEXEC);
-	poll_all(loop, EPOLL_CTL_DEL);
+	poll_end(loop);
 	wheel_set(&loop->wheel, &loop->listen.rest, loop->now_ms + LISTEN_REST_MS);
 }
 
@@ -235,18 +260,16 @@ static void accepted(
 void listen_accept(struct loop *loop, uint32_t number)
 {
 	const struct listen_socket *socket = &loop->listen.socket[number];
+	struct sockaddr_storage source;
+	socklen_t length = sizeof(source);
+	int fd;
 
-	for (int i = 0; i < LISTEN_BATCH && socket->polled; i++) {
-		struct sockaddr_storage source;
-		socklen_t length = sizeof(source);
-		int fd = accept4(socket->fd, (struct sockaddr *)&source, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-		if (fd >= 0)
-			accepted(loop, socket, fd, &source);
-		else if (errno == EAGAIN)
-			return;
-		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			starved(loop, socket, -errno);
-		/* All others are about the one connection, which is gone. */
-	}
+	if (!socket->polled) /* any more: the event is from before */
+		return;
+	fd = accept4(socket->fd, (struct sockaddr *)&source, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0)
+		accepted(loop, socket, fd, &source);
+	else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+		starved(loop, socket, -errno);
+	/* All others mean that the connection is gone, or another thread's. */
 }

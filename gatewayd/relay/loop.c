@@ -167,7 +167,8 @@ static void carry_out(struct loop *loop, const struct order *order)
 	case ORDER_PING:
 		break;
 	case ORDER_LISTEN:
-		r = listen_add(loop, order->fd);
+	case ORDER_HELP:
+		r = listen_add(loop, order->fd, order->kind == ORDER_HELP);
 		if (r < 0)
 			log_error("cannot accept from a listening socket: %s", strerror(-r));
 		break;

@@ -29,6 +29,7 @@ enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
 enum order_kind {
 	ORDER_PING,   /* nothing but to be seen done */
 	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
+	ORDER_HELP,   /* fd: the same, but it is another thread's */
 	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_STATS,  /* stats: count there from now on */
 	ORDER_DRAIN   /* stop accepting */

@@ -69,6 +69,22 @@ static int bind_as_client(int fd, const struct addr *client)
 	return r;
 }
 
+/* The kernel leaves the handshake's last packet to the first bytes, which most clients have sent by the time that the
+ * target answers: a packet saved, and the server finds the bytes as it accepts. The kernel waits 200 ms at most;
+ * handshake_finish sends the packet if there are no bytes, for the server may be the one that speaks first. */
+static void handshake_hold(int fd)
+{
+	static const int off = 0;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
+}
+
+static void handshake_finish(const struct flow *flow)
+{
+	if (!flow->direction[FLOW_CLIENT].moved)
+		set_flag(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, TCP_QUICKACK);
+}
+
 /* A socket on its way to the target, or a negative errno. */
 static int connect_target(const struct tcp_route *route)
 {
@@ -86,6 +102,8 @@ static int connect_target(const struct tcp_route *route)
 		r = -errno;
 	if (r == 0)
 		r = set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
+	if (r == 0)
+		handshake_hold(fd);
 	if (r == 0 && connect(fd, (struct sockaddr *)&sa, length) < 0 && errno != EINPROGRESS)
 		r = -errno;
 	if (r < 0) {
@@ -180,6 +198,7 @@ static void count_moved(
 {
 	if (moved == 0)
 		return;
+	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
 	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
@@ -279,6 +298,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 		return;
 	}
 	flow->state = FLOW_RELAYING;
+	flow->end[FLOW_CLIENT].readable = true; /* likely, and known without another turn */
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
@@ -323,13 +343,16 @@ static int connecting_event(struct loop *loop, struct flow *flow, enum flow_side
 
 void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32_t events)
 {
+	bool connecting = flow->state == FLOW_CONNECTING;
 	struct flow_end *end = &flow->end[side];
 
 	end_note(end, events);
-	if (flow->state == FLOW_CONNECTING && !connecting_event(loop, flow, side, events))
+	if (connecting && !connecting_event(loop, flow, side, events))
 		return;
 	if (!flow_pump(loop, flow, side) || !flow_pump(loop, flow, !side))
 		return;
+	if (connecting)
+		handshake_finish(flow);
 	/* What could still be read of a broken connection has been passed on. */
 	if (end->broken)
 		flow_reset(loop, flow);

@@ -10,11 +10,17 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 
+/* Behind the last bytes the end of stream follows at once: both are to travel in one packet. */
+static int send_flags(const struct flow_direction *direction)
+{
+	return direction->state == DIRECTION_OPEN ? MSG_NOSIGNAL : MSG_NOSIGNAL | MSG_MORE;
+}
+
 /* 1: all held bytes are written, 0: the other end is full, or a negative errno. */
 static int write_held(struct loop *loop, struct flow_direction *direction, struct flow_end *to)
 {
 	const uint8_t *data = buffers_data(&loop->buffers, direction->store) + direction->offset;
-	ssize_t sent = send(to->fd, data, direction->held, MSG_NOSIGNAL);
+	ssize_t sent = send(to->fd, data, direction->held, send_flags(direction));
 
 	if (sent < 0 && errno != EAGAIN)
 		return -errno;
@@ -74,7 +80,7 @@ static ssize_t move_once(
 
 	if (got <= 0)
 		return got;
-	sent = send(to->fd, buffers_data(&loop->buffers, loop->buffers.scratch), (size_t)got, MSG_NOSIGNAL);
+	sent = send(to->fd, buffers_data(&loop->buffers, loop->buffers.scratch), (size_t)got, send_flags(direction));
 	if (sent < 0 && errno != EAGAIN)
 		return -errno;
 	if (sent < 0)

@@ -66,6 +66,18 @@ for line in sys.stdin:
         print(type(error).__name__, flush=True)
 """
 
+# Connects, prints the greeting; on a line of stdin sends a lot, ends its direction, and prints how much came back.
+HALF = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)
+f = s.makefile("rb")
+print(f.readline().decode().strip(), flush=True)
+sys.stdin.readline()
+s.sendall(b"x" * 100000)
+s.shutdown(socket.SHUT_WR)
+print(len(f.read()), flush=True)
+"""
+
 
 def run(*command, check=True, **options):
     """A command; its output."""
@@ -303,6 +315,43 @@ def test_a_direct_flow_outlives_the_gate(net):
     finally:
         talker.stdin.close()
         net.stop(relay + [talker])
+
+
+def remembered(net, name):
+    """How many flows a set holds, and the longest rest of time of one in it."""
+    elements = [e["elem"] for e in net.objects("set")[name].get("elem", [])]
+    return len(elements), max((e["expires"] for e in elements), default=0)
+
+
+def test_direct_flows_are_forgotten_soon_after_they_end(net):
+    """A FIN moves a remembered flow to a set of a minute; a half-closed one goes on; none piles up."""
+    net.reset()
+    talkers = [net.talk(DIRECT_SERVER, 8000) for _ in range(3)]
+    half = subprocess.Popen(["ip", "netns", "exec", net.client, sys.executable, "-c", HALF, DIRECT_SERVER, "8000"],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    relay = []
+    try:
+        assert all(t.stdout.readline().startswith("server") for t in talkers)
+        assert half.stdout.readline().startswith("server")
+        assert remembered(net, "direct4")[0] == 4
+        for talker in talkers[:2]:
+            talker.stdin.close()
+            talker.wait(5)
+        relay = net.relay()
+        half.stdin.write("end\n")
+        half.stdin.flush()
+        # What was sent before its FIN comes back after it, although a relay listens now.
+        assert half.stdout.readline() == "100000\n"
+        assert half.wait(5) == 0
+        assert remembered(net, "direct4") == (1, pytest.approx(7200, abs=60))
+        count, rest = remembered(net, "closing4")
+        assert count == 3 and rest <= 60
+        talkers[2].stdin.write("still there\n")
+        talkers[2].stdin.flush()
+        assert talkers[2].stdout.readline() == "still there\n"
+    finally:
+        half.kill()
+        net.stop(talkers + relay)
 
 
 def test_the_gate_forwards_although_a_socket_listens(relayed):

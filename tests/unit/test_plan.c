@@ -3,108 +3,9 @@
  * overlapping listeners; the difference, checked against a model from nothing;
  * ties, limits, and that an aborted plan leaves no trace.
  */
-#include "rules_fixture.h"
+#include "rules_reference.h"
 
 #include <errno.h>
-
-/* How well a listener matches a packet, the reference: brute force over the contract's order of precedence. */
-struct rank {
-	int dst_len, src_len, named, width;
-	int64_t priority;
-};
-
-static bool better(const struct rank *a, const struct rank *b)
-{
-	if (a->dst_len != b->dst_len)
-		return a->dst_len > b->dst_len;
-	if (a->src_len != b->src_len)
-		return a->src_len > b->src_len;
-	if (a->named != b->named)
-		return a->named > b->named;
-	if (a->width != b->width)
-		return a->width < b->width;
-	return a->priority < b->priority;
-}
-
-/* The longest prefix of the list that holds the address; 0 for an empty list, -1 for none. */
-static int longest(const struct strings *texts, const struct addr *addr)
-{
-	struct prefix prefixes[PREFIX_RANGE_MAX];
-	int best = texts->n ? -1 : 0;
-
-	for (size_t i = 0; i < texts->n; i++) {
-		int n = prefix_range_parse(texts->items[i], prefixes);
-
-		for (int k = 0; k < n; k++)
-			if (prefixes[k].addr.family == addr->family && prefix_contains(&prefixes[k], addr) &&
-			        prefixes[k].length > best)
-				best = prefixes[k].length;
-	}
-	return best;
-}
-
-static int narrowest(const struct strings *texts, uint16_t port)
-{
-	int best = texts->n ? INT32_MAX : 65536;
-
-	for (size_t i = 0; i < texts->n; i++) {
-		struct port_range range;
-
-		assert_int_equal(port_range_parse(texts->items[i], &range), 0);
-		if (range.lo <= port && port <= range.hi && range.hi - range.lo + 1 < best)
-			best = range.hi - range.lo + 1;
-	}
-	return best;
-}
-
-static bool matches(const struct listener *listener, const struct match_packet *packet, struct rank *ret)
-{
-	bool named = false;
-
-	*ret = (struct rank){ longest(&listener->destinations, &packet->dst), longest(&listener->sources, &packet->src),
-		listener->interfaces.n > 0, narrowest(&listener->ports, packet->dst_port), listener->priority };
-	for (size_t i = 0; i < listener->interfaces.n; i++)
-		named |= strcmp(listener->interfaces.items[i], packet->interface) == 0;
-	return listener->enabled && (listener->protocol == PROTOCOL_TCP) == (packet->protocol == IPPROTO_TCP) &&
-	       ret->dst_len >= 0 && ret->src_len >= 0 && (!ret->named || named) && ret->width <= 65536;
-}
-
-static uint32_t reference(const struct snapshot *snapshot, const struct match_packet *packet)
-{
-	const struct rows *rows = &snapshot->rows[RESOURCE_LISTENER];
-	struct rank best = { 0 }, rank;
-	uint32_t winner = 0;
-
-	for (size_t i = 0; i < rows->n; i++) {
-		const struct listener *listener = (const struct listener *)rows->items[i];
-
-		if (!matches(listener, packet, &rank) || (winner && !better(&rank, &best)))
-			continue;
-		best = rank;
-		winner = (uint32_t)listener->row.id;
-	}
-	return winner;
-}
-
-static struct match_packet random_packet(void)
-{
-	static const char *const v4[][2] = { { "10.1.1.1", "10.9.1.7" }, { "10.1.1.2", "10.9.1.8" },
-		{ "10.1.1.99", "10.9.2.1" }, { "10.1.1.200", "10.8.1.1" }, { "10.1.7.1", "10.9.1.7" },
-		{ "8.8.8.8", "1.1.1.1" } };
-	static const char *const v6[][2] = { { "fd00:1::1", "fd00:9::1" }, { "fd00:1:2::1", "fd00:9::2" },
-		{ "2001:db8::1", "fd00:8::1" } };
-	static const char *const interfaces[] = { "eth0", "eth1", "lan.5", "wan" };
-	static const uint16_t ports[] = { 1, 79, 80, 81, 85, 86, 88, 90, 95, 100, 101, 400, 430, 443, 450, 500, 501,
-		65535 };
-	struct match_packet packet = { .protocol = fixture_random(4) ? IPPROTO_TCP : IPPROTO_UDP,
-		.dst_port = ports[fixture_random(ARRAY_SIZE(ports))],
-		.interface = fixture_pick(interfaces, ARRAY_SIZE(interfaces)) };
-	bool six = fixture_random(3) == 0;
-
-	addr_parse(six ? v6[fixture_random(3)][0] : v4[fixture_random(6)][0], &packet.dst);
-	addr_parse(six ? v6[fixture_random(3)][1] : v4[fixture_random(6)][1], &packet.src);
-	return packet;
-}
 
 static struct match_table *table_of(const struct model *model)
 {
@@ -146,11 +47,11 @@ static void winners_are_the_reference(void **state)
 		}
 		table = table_of(model);
 		for (unsigned i = 0; i < 60; i++) {
-			struct match_packet packet = random_packet();
+			struct match_packet packet = reference_packet();
 			uint32_t found = 0;
 
 			(void)match_table_find(table, &packet, &found);
-			assert_int_equal(found, reference(snapshot, &packet));
+			assert_int_equal(found, reference_winner(snapshot, &packet));
 			packets++;
 			hits += found != 0;
 		}
