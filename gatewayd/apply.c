@@ -393,12 +393,31 @@ static int run_steps(struct transaction *t)
 	return 0;
 }
 
+/* Whether nft refused because somebody has changed our table, which is as it must be now. */
+static bool has_healed(struct apply *apply, const struct errs *errs)
+{
+	const char *code = errs->n > 0 ? errs->items[0].code : NULL;
+
+	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0))
+		return false;
+	return apply_differs(apply) > 0 && apply_heal(apply) >= 0;
+}
+
 int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft)
 {
 	struct transaction t = { .apply = apply, .request = request, .errs = errs };
 	int r;
 
 	r = run_steps(&t);
+	if (r < 0 && has_healed(apply, errs)) {
+		log_warning("somebody had changed our table; change %lld is tried once more",
+		        (long long)request->to->revision);
+		errs_clear(errs);
+		free(t.text);
+		free(t.undo_text);
+		t = (struct transaction){ .apply = apply, .request = request, .errs = errs };
+		r = run_steps(&t);
+	}
 	if (r == 0 && !request->dry_run) {
 		plan_commit(apply->model, t.plan);
 		snapshot_unref(apply->current);

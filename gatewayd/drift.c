@@ -198,7 +198,8 @@ bool drift_present(const struct drift_monitor *drift)
 	return drift->present;
 }
 
-void drift_look(struct drift_monitor *drift)
+void drift_look_if_present(struct drift_monitor *drift)
 {
-	look_soon(drift);
+	if (drift->present)
+		look_soon(drift);
 }

@@ -32,7 +32,7 @@ void drift_free(struct drift_monitor *drift);
 json_t *drift_status(const struct drift_monitor *drift);
 /* Whether a difference is there that was not put right. */
 bool drift_present(const struct drift_monitor *drift);
-/* Looks at once, whatever the monitor says: after the mode was changed to healing. */
-void drift_look(struct drift_monitor *drift);
+/* Looks again soon if there is a difference that was not put right: after a change of the configuration. */
+void drift_look_if_present(struct drift_monitor *drift);
 
 #endif
