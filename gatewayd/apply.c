@@ -11,23 +11,27 @@
 #include <string.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/store_history.h"
+#include "rules/heal.h"
+#include "schema/change.h"
+#include "schema/field.h"
+#include "schema/hash.h"
 
 struct apply {
 	struct apply_config config;
 	struct model *model;
 	struct snapshot *current;
+	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
 };
 
 struct transaction {
 	struct apply *apply;
-	const struct apply_change *changes;
-	size_t n_changes;
-	const char *actor, *summary;
+	const struct apply_request *request;
 	struct errs *errs;
-	struct snapshot *to;
 	struct plan *plan;
 	char *text, *undo_text;
+	struct config_hash hash; /* of request->to */
 	bool relay_prepared;
 };
 
@@ -66,40 +70,102 @@ static int store_failed(struct transaction *t, int error)
 	return error == -ENOMEM || error == -ENOSPC || error == -EROFS || error == -EAGAIN ? error : -EIO;
 }
 
-static int store_row(struct transaction *t, const struct apply_change *change, int64_t revision)
+/* Secrets have no history: they could neither be shown nor be brought back. */
+static bool is_private(const struct apply_change *change)
 {
-	struct store *store = t->apply->config.store;
+	const struct row *row = change->new_row ? change->new_row : change->old_row;
+
+	return resource_get(row->resource)->flags & RESOURCE_IS_PRIVATE;
+}
+
+static int store_history(struct transaction *t, unsigned position)
+{
+	const struct apply_change *change = &t->request->changes[position];
+	const struct row *row = change->new_row ? change->new_row : change->old_row;
+	_cleanup_free_ char *before = NULL, *after = NULL;
+	struct store_change entry = { .revision = t->request->to->revision,
+		.resource = resource_get(row->resource)->name,
+		.name = row_name(row) };
 	int r;
 
-	if (!change->new_row) {
-		r = store_delete(store, change->old_row);
-		return r < 0 ? store_failed(t, r)
-		             : snapshot_remove(t->to, change->old_row->resource, row_name(change->old_row));
+	r = change_encode(change->old_row, change->new_row, &before, &after);
+	entry.before = before;
+	entry.after = after;
+	return r < 0 ? r : store_history_add(t->apply->config.store, &entry, position);
+}
+
+static int store_new_rows(struct transaction *t)
+{
+	for (size_t i = 0; i < t->request->n; i++) {
+		struct row *row = t->request->changes[i].new_row;
+		int r;
+
+		if (!row)
+			continue;
+		row->revision = t->request->to->revision;
+		r = store_put_over(t->apply->config.store, row, t->request->changes[i].old_row);
+		if (r < 0)
+			return r;
 	}
-	change->new_row->revision = revision;
-	r = store_put(store, change->new_row);
-	return r < 0 ? store_failed(t, r) : snapshot_put(t->to, change->new_row);
+	return 0;
+}
+
+/* Backward, so that what refers goes before what it refers to. */
+static int store_deletions(struct transaction *t)
+{
+	for (size_t i = t->request->n; i-- > 0;) {
+		int r;
+
+		if (t->request->changes[i].new_row)
+			continue;
+		r = store_delete(t->apply->config.store, t->request->changes[i].old_row);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int store_all(struct transaction *t)
+{
+	int r = store_new_rows(t);
+
+	if (r == 0)
+		r = store_deletions(t);
+	for (unsigned i = 0; r == 0 && i < t->request->n; i++)
+		if (!is_private(&t->request->changes[i]))
+			r = store_history(t, i);
+	if (r == 0)
+		r = store_meta_set(t->apply->config.store, APPLY_PENDING_KEY, t->request->pending);
+	return r;
+}
+
+static int hash_changes(struct transaction *t)
+{
+	t->hash = t->apply->hash;
+	for (size_t i = 0; i < t->request->n; i++) {
+		int r = config_hash_change(&t->hash, t->request->changes[i].old_row, t->request->changes[i].new_row);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static int do_store(struct transaction *t)
 {
-	struct apply *apply = t->apply;
-	int r;
+	int r = hash_changes(t);
 
-	t->to = snapshot_edit(apply->current, apply->current->revision + 1);
-	if (!t->to)
-		return -ENOMEM;
-	r = store_begin(apply->config.store);
+	if (r == 0)
+		r = store_begin(t->apply->config.store);
+
 	if (r < 0)
 		return store_failed(t, r);
-	for (size_t i = 0; i < t->n_changes; i++) {
-		r = store_row(t, &t->changes[i], t->to->revision);
-		if (r < 0) {
-			store_rollback(apply->config.store);
-			return r;
-		}
+	r = store_all(t);
+	if (r < 0) {
+		r = store_failed(t, r);
+		store_rollback(t->apply->config.store);
 	}
-	return 0;
+	return r;
 }
 
 static void undo_store(struct transaction *t)
@@ -109,7 +175,7 @@ static void undo_store(struct transaction *t)
 
 static int do_plan(struct transaction *t)
 {
-	return plan_new(t->apply->model, t->apply->current, t->to, t->errs, &t->plan);
+	return plan_new(t->apply->model, t->apply->current, t->request->to, t->errs, &t->plan);
 }
 
 static void undo_plan(struct transaction *t)
@@ -130,6 +196,24 @@ static int render_undo(struct transaction *t)
 	return r;
 }
 
+static bool changes_chains(const struct plan *plan)
+{
+	return plan->n_shapes_before != plan->n_shapes_after || plan->n_shapes_rebuilt > 0 ||
+	       memcmp(plan->shapes_before, plan->shapes_after, plan->n_shapes_after * sizeof(struct match_shape)) != 0;
+}
+
+/* The kernel looks at every element of a map when one is added, also in a dry run. Where only elements change, the
+ * transaction itself, which is all or nothing as well, is the check. */
+static bool needs_dry_run(const struct transaction *t)
+{
+	return t->request->dry_run || changes_chains(t->plan);
+}
+
+static void add_refusal(struct transaction *t, int error, const char *text)
+{
+	errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s", text ? text : strerror(-error));
+}
+
 static int do_check(struct transaction *t)
 {
 	_cleanup_free_ char *error = NULL;
@@ -138,12 +222,11 @@ static int do_check(struct transaction *t)
 	r = render_nft_plan(t->plan, &t->apply->config.render, &t->text);
 	if (r == 0)
 		r = render_undo(t);
-	if (r < 0)
+	if (r < 0 || !needs_dry_run(t))
 		return r;
 	r = kernel_nft_check(t->apply->config.kernel, t->text, &error);
 	if (r < 0)
-		errs_add(t->errs, "", "kernel_refused", "The kernel refuses the change: %s",
-		        error ? error : strerror(-r));
+		add_refusal(t, r, error);
 	return r;
 }
 
@@ -187,11 +270,15 @@ static int do_nft(struct transaction *t)
 	int r;
 
 	r = kernel_nft_commit(t->apply->config.kernel, t->text, &error);
+	if (r == -EINVAL && !needs_dry_run(t)) {
+		add_refusal(t, r, error);
+		return r;
+	}
 	if (r < 0) {
 		errs_add(t->errs, "", "apply_failed", "Step nft: %s", error ? error : strerror(-r));
 		return -EIO;
 	}
-	t->apply->nft_generation = t->to->revision;
+	t->apply->nft_generation = t->request->to->revision;
 	return 0;
 }
 
@@ -251,8 +338,14 @@ static void undo_relay(struct transaction *t)
 
 static int do_commit(struct transaction *t)
 {
-	int r = store_commit(t->apply->config.store, t->to->revision, t->actor, t->summary);
+	const struct apply_request *request = t->request;
+	struct store *store = t->apply->config.store;
+	char hash[CONFIG_HASH_TEXT];
+	int r;
 
+	config_hash_text(&t->hash, hash);
+	store_history_hash(store, hash);
+	r = store_commit(store, request->to->revision, request->actor, request->summary);
 	return r < 0 ? store_failed(t, r) : 0;
 }
 
@@ -272,43 +365,80 @@ static const struct {
 };
 static_assert(ARRAY_SIZE(steps) == APPLY_STEPS, "every step has a way forward and a way back");
 
+/* Takes back the steps below this one, the last first. */
+static void undo_steps(struct transaction *t, int step)
+{
+	while (--step >= 0)
+		if (steps[step].undo)
+			steps[step].undo(t);
+}
+
 static int run_steps(struct transaction *t)
 {
-	for (int step = 0; step < APPLY_STEPS; step++) {
+	int end = t->request->dry_run ? APPLY_CHECK + 1 : APPLY_STEPS;
+
+	for (int step = 0; step < end; step++) {
 		int r = steps[step].run(t);
 
 		if (r == 0)
 			continue;
 		if (step > APPLY_CHECK)
-			log_error("change %lld failed at step %s: %s", (long long)t->to->revision, steps[step].name,
-			        strerror(-r));
-		while (--step >= 0)
-			if (steps[step].undo)
-				steps[step].undo(t);
+			log_error("change %lld failed at step %s: %s", (long long)t->request->to->revision,
+			        steps[step].name, strerror(-r));
+		undo_steps(t, step);
 		return r;
 	}
+	if (t->request->dry_run)
+		undo_steps(t, end);
 	return 0;
 }
 
-int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor, const char *summary,
-        struct errs *errs, int64_t *ret_revision)
+/* Whether nft refused because somebody has changed our table, which is as it must be now. */
+static bool has_healed(struct apply *apply, const struct errs *errs)
 {
-	struct transaction t = {
-		.apply = apply, .changes = changes, .n_changes = n, .actor = actor, .summary = summary, .errs = errs
-	};
+	const char *code = errs->n > 0 ? errs->items[0].code : NULL;
+
+	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0))
+		return false;
+	return apply_differs(apply) > 0 && apply_heal(apply) >= 0;
+}
+
+int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft)
+{
+	struct transaction t = { .apply = apply, .request = request, .errs = errs };
 	int r;
 
 	r = run_steps(&t);
-	if (r == 0) {
+	if (r < 0 && has_healed(apply, errs)) {
+		log_warning("somebody had changed our table; change %lld is tried once more",
+		        (long long)request->to->revision);
+		errs_clear(errs);
+		free(t.text);
+		free(t.undo_text);
+		t = (struct transaction){ .apply = apply, .request = request, .errs = errs };
+		r = run_steps(&t);
+	}
+	if (r == 0 && !request->dry_run) {
 		plan_commit(apply->model, t.plan);
 		snapshot_unref(apply->current);
-		apply->current = TAKE_PTR(t.to);
+		apply->current = snapshot_ref(request->to);
+		apply->hash = t.hash;
 		apply->route_generation = apply->current->revision;
-		*ret_revision = apply->current->revision;
 	}
+	if (r == 0 && ret_nft)
+		*ret_nft = TAKE_PTR(t.text);
 	free(t.text);
 	free(t.undo_text);
-	snapshot_unref(t.to);
+	return r;
+}
+
+static int hash_all(struct apply *apply)
+{
+	int r = 0;
+
+	apply->hash = (struct config_hash){ 0 };
+	for (int id = 0; id < RESOURCES && r == 0; id++)
+		r = config_hash_add_rows(&apply->hash, &apply->current->rows[id]);
 	return r;
 }
 
@@ -329,97 +459,71 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 	plan_commit(apply->model, plan);
 	snapshot_unref(apply->current);
 	apply->current = snapshot_ref(snapshot);
-	return 0;
+	return hash_all(apply);
 }
 
-static int elements_append(struct elements *elements, const struct element *element)
-{
-	struct element *more = reallocarray(elements->items, elements->n + 1, sizeof(*more));
-
-	if (!more)
-		return -ENOMEM;
-	elements->items = more;
-	more[elements->n++] = *element;
-	return 0;
-}
-
-/* Merges two sorted lists into what is missing from and what is too much in the kernel. */
-static int compare_elements(const struct elements *wanted, const struct elements *found, struct plan *plan)
-{
-	size_t w = 0, f = 0;
-	int r = 0;
-
-	while (r == 0 && (w < wanted->n || f < found->n)) {
-		int order = w == wanted->n  ? 1
-		            : f == found->n ? -1
-		                            : match_key_compare(&wanted->items[w].key, &found->items[f].key);
-
-		if (order == 0 && wanted->items[w].verdict == found->items[f].verdict) {
-			w++;
-			f++;
-			continue;
-		}
-		if (order >= 0)
-			r = elements_append(&plan->removed, &found->items[f++]);
-		if (r == 0 && order <= 0)
-			r = elements_append(&plan->added, &wanted->items[w++]);
-	}
-	return r;
-}
-
-/* The plan from what was found in the kernel to what must be there. */
-static int plan_from_kernel(struct apply *apply, struct kernel_state *state, struct plan *ret)
-{
-	struct elements wanted = { 0 };
-	int r;
-
-	*ret = (struct plan){ .from_revision = state->generation,
-		.to_revision = apply->current->revision,
-		.shapes_before = state->shapes,
-		.n_shapes_before = state->n_shapes,
-		.rewrite_chains = true };
-	r = model_elements(apply->model, &wanted);
-	if (r == 0)
-		r = model_shapes(apply->model, &ret->shapes_after, &ret->n_shapes_after);
-	if (r == 0)
-		r = compare_elements(&wanted, &state->elements, ret);
-	free(wanted.items);
-	return r;
-}
-
-static int render_adoption(struct apply *apply, struct kernel_state *state, char **ret_text)
-{
-	struct plan plan;
-	int r;
-
-	r = plan_from_kernel(apply, state, &plan);
-	if (r == 0) {
-		log_info("adopting the kernel's generation %lld: %zu elements to add, %zu to remove",
-		        (long long)state->generation, plan.added.n, plan.removed.n);
-		r = render_nft_plan(&plan, &apply->config.render, ret_text);
-	}
-	free(plan.shapes_after);
-	free(plan.added.items);
-	free(plan.removed.items);
-	return r;
-}
-
-static int render_boot(struct apply *apply, char **ret_text)
+/* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there.
+ */
+static int examine(struct apply *apply, struct heal *ret)
 {
 	struct kernel_state state = { 0 };
-	int r;
+	int r = kernel_nft_read(apply->config.kernel, &state);
 
-	r = kernel_nft_read(apply->config.kernel, &state);
 	if (r < 0) {
 		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
 		state = (struct kernel_state){ 0 };
 	}
-	if (state.present && state.compatible)
-		r = render_adoption(apply, &state, ret_text);
-	else
-		r = render_nft_full(apply->model, &apply->config.render, apply->current->revision, ret_text);
+	r = heal_new(apply->model, &state, &apply->config.render, apply->current->revision, ret);
 	kernel_state_clear(&state);
 	return r;
+}
+
+int apply_differs(struct apply *apply)
+{
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	int r = examine(apply, &heal);
+
+	return r < 0 ? r : heal.needed;
+}
+
+/* Commits the text, or puts the whole table in place if the kernel does not take it. */
+static int commit_or_replace(struct apply *apply, const char *text, char **ret_error)
+{
+	_cleanup_free_ char *error = NULL;
+	int r = kernel_nft_commit(apply->config.kernel, text, &error);
+
+	if (r == 0)
+		return 0;
+	log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
+	return replace_table(apply, apply->current->revision, ret_error);
+}
+
+static int heal_nft(struct apply *apply)
+{
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
+	int r = examine(apply, &heal);
+
+	if (r < 0 || !heal.needed)
+		return r;
+	r = commit_or_replace(apply, heal.text, &error);
+	if (r < 0)
+		log_error("nft cannot be put right: %s", error ? error : strerror(-r));
+	return r < 0 ? r : 1;
+}
+
+int apply_heal(struct apply *apply)
+{
+	unsigned changed = 0;
+	int r, nft;
+
+	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
+	r = kernel_route_sync(apply->config.kernel, &apply->config.route, &changed);
+	nft = heal_nft(apply);
+	if (r < 0 || nft < 0)
+		return r < 0 ? r : nft;
+	apply->nft_generation = apply->route_generation = apply->current->revision;
+	return nft > 0 || changed > 0;
 }
 
 static void explain_refusal(int error, const char *text, char **ret_reason)
@@ -430,15 +534,16 @@ static void explain_refusal(int error, const char *text, char **ret_reason)
 
 int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
 {
-	_cleanup_free_ char *text = NULL, *error = NULL;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
 	int r;
 
 	r = load_model(apply, snapshot, ret_reason);
 	if (r == 0)
-		r = render_boot(apply, &text);
+		r = examine(apply, &heal);
 	if (r < 0)
 		return r;
-	r = kernel_nft_check(apply->config.kernel, text, &error);
+	r = kernel_nft_check(apply->config.kernel, heal.text, &error);
 	if (r < 0)
 		explain_refusal(r, error, ret_reason);
 	return r;
@@ -446,23 +551,22 @@ int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_re
 
 int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
 {
-	_cleanup_free_ char *text = NULL, *error = NULL, *again = NULL;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
 	int r;
 
 	r = load_model(apply, snapshot, ret_reason);
 	if (r == 0)
 		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
 	if (r == 0)
-		r = render_boot(apply, &text);
+		r = examine(apply, &heal);
 	if (r < 0)
 		return r;
-	r = kernel_nft_commit(apply->config.kernel, text, &error);
+	log_info("our table in the kernel: %s, %zu elements to add, %zu to remove",
+	        heal.replaces ? "to be made" : "to be adopted", heal.added, heal.removed);
+	r = commit_or_replace(apply, heal.text, &error);
 	if (r < 0) {
-		log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
-		r = replace_table(apply, snapshot->revision, &again);
-	}
-	if (r < 0) {
-		explain_refusal(r, again, ret_reason);
+		explain_refusal(r, error, ret_reason);
 		return r;
 	}
 	apply->nft_generation = apply->route_generation = snapshot->revision;

@@ -60,12 +60,31 @@ int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason
 /* Only what apply_boot would let the kernel check, without effect. */
 int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason);
 
-/* Runs the transaction. 0 and the new revision, or the errors of core_write with faults in errs. */
-int apply_run(struct apply *apply, const struct apply_change *changes, size_t n, const char *actor, const char *summary,
-        struct errs *errs, int64_t *ret_revision);
+/* What to run, and how. Borrowed. */
+struct apply_request {
+	const struct apply_change *changes; /* sorted by resource, so that what is referred to comes first */
+	size_t n;
+	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
+	const char *actor, *summary; /* for the history */
+	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
+	bool dry_run;                /* stop after APPLY_CHECK and take everything back */
+};
+
+/* Key of the value in the store that marks a change which waits to be confirmed. */
+#define APPLY_PENDING_KEY "pending"
+
+/* Runs the transaction: 0 and request->to is in force, or the errors of core_write with faults in errs. ret_nft (may
+ * be NULL), on success: the nft text of the change, a new string. */
+int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft);
 
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
 int apply_set_gate(struct apply *apply, bool open);
+
+/* Puts right what of ours in the kernel is not what it must be, counters and dynamic sets kept where they are intact.
+ * 1 if anything had to be done, 0 if not, negative errno. */
+int apply_heal(struct apply *apply);
+/* Whether anything is different: 1, 0, or negative errno. */
+int apply_differs(struct apply *apply);
 
 /* The configuration in force and its compiled form, borrowed. */
 const struct snapshot *apply_snapshot(const struct apply *apply);

@@ -4,6 +4,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+#include "gatewayd/changeset.h"
+#include "schema/encode.h"
+#include "schema/unenforced.h"
 
 const struct row *core_find(struct core *core, enum resource_id resource, const char *name)
 {
@@ -33,138 +38,219 @@ int64_t core_revision(struct core *core)
 	return apply_snapshot(core->apply)->revision;
 }
 
-/* If-Match and If-None-Match, and what the operation itself presumes. */
-static int check_presence(const struct core_write *write, const struct row *old, struct errs *errs)
+void core_result_clear(struct core_result *result)
 {
-	if (write->operation == CORE_DELETE && !old) {
-		errs_add(errs, "", "not_found", "There is no %s \"%s\".", resource_get(write->resource)->name,
-		        write->name);
-		return -ENOENT;
-	}
-	if (write->operation == CORE_CREATE && old) {
-		errs_add(errs, "/name", "exists", "There is a %s \"%s\" already.", resource_get(write->resource)->name,
-		        write->name);
-		return -EEXIST;
-	}
-	if (write->if_revision == 0)
+	json_decref(result->diff);
+	json_decref(result->warnings);
+	free(result->nft);
+	*result = (struct core_result){ 0 };
+}
+
+/* The mark of a change that is to be confirmed; NULL if it is for good. */
+static int pending_mark(struct core *core, const struct core_request *request, const struct changeset *set,
+        struct core_pending *ret, char **ret_text)
+{
+	*ret = (struct core_pending){ 0 };
+	*ret_text = NULL;
+	if (request->confirm_within_s <= 0)
 		return 0;
-	if (write->if_revision < 0 ? old != NULL : !old || old->revision != write->if_revision) {
-		errs_add(errs, "", "precondition_failed", old ? "It is at revision %lld." : "It does not exist.",
-		        old ? (long long)old->revision : 0LL);
-		return -ESTALE;
+	*ret = (struct core_pending){ .revision = set->to->revision,
+		.base = core_revision(core),
+		.deadline = (int64_t)time(NULL) + request->confirm_within_s };
+	return core_pending_text(ret, ret_text);
+}
+
+/* What was accepted but has no effect yet; NULL if there is nothing to say. */
+static json_t *unenforced(const struct changeset *set)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+	json_t *warnings = NULL;
+
+	for (size_t i = 0; i < set->n; i++) {
+		size_t first = errs.n;
+
+		if (set->items[i].new_row)
+			(void)check_unenforced(set->items[i].new_row, &errs);
+		for (size_t j = first; j < errs.n; j++) {
+			json_t *warning = json_pack("{s:s, s:s, s:s+}", "code", errs.items[j].code, "detail",
+			        errs.items[j].detail, "pointer", set->pointers[i], errs.items[j].pointer);
+
+			if (!warnings)
+				warnings = json_array();
+			(void)json_array_append_new(warnings, warning); /* a warning lost is no fault of the write */
+		}
 	}
+	return warnings;
+}
+
+static int run_changeset(struct core *core, const struct changeset *set, const struct core_request *request,
+        struct errs *errs, struct core_result *ret)
+{
+	struct apply_request run = { .changes = set->items,
+		.n = set->n,
+		.to = set->to,
+		.actor = request->actor,
+		.summary = request->summary,
+		.dry_run = request->dry_run };
+	_cleanup_free_ char *mark = NULL;
+	struct core_pending pending;
+	int r = pending_mark(core, request, set, &pending, &mark);
+
+	run.pending = mark;
+	if (r == 0)
+		r = apply_run(core->apply, &run, errs, request->dry_run ? &ret->nft : NULL);
+	if (r < 0 || request->dry_run)
+		return r;
+	core_tell(core, "revision",
+	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
+	                "summary", request->summary));
+	core_set_pending(core, &pending);
+	/* How drift is dealt with may have changed: what was only told so far may be to be put right. */
+	if (core->drift)
+		drift_look_if_present(core->drift);
 	return 0;
 }
 
-static int check_reference(struct core *core, const struct row *row, const struct field *field, struct errs *errs)
+/* Nothing to do: no revision is made, but a change that waited is settled by a write that leads to where it is. */
+static int write_nothing(struct core *core, const struct core_request *request, struct core_result *ret)
 {
-	const char *name = *FIELD_AT_CONST(row, field, char *);
-	char pointer[80];
-
-	if (!name || core_find(core, field->target, name))
+	ret->revision = core_revision(core);
+	if (!request->dry_run)
 		return 0;
-	snprintf(pointer, sizeof(pointer), "/%s", field->member);
-	errs_add(errs, pointer, "unknown_reference", "There is no %s \"%s\".", resource_get(field->target)->name, name);
-	return -EINVAL;
+	ret->diff = json_array();
+	ret->nft = strdup("");
+	return ret->diff && ret->nft ? 0 : -ENOMEM;
 }
 
-static int check_references(struct core *core, const struct row *row, struct errs *errs)
+int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
+        const struct core_request *request, struct errs *errs, struct core_result *ret)
 {
-	const struct resource *resource = resource_get(row->resource);
-	int result = 0;
-
-	for (size_t i = 0; i < resource->n_fields; i++)
-		if (resource->fields[i].kind == FIELD_REF && check_reference(core, row, &resource->fields[i], errs) < 0)
-			result = -EINVAL;
-	return result;
-}
-
-static bool refers_to(const struct row *row, const struct field *field, const struct row *target)
-{
-	const char *name = *FIELD_AT_CONST(row, field, char *);
-
-	return field->target == target->resource && name && strcmp(name, row_name(target)) == 0;
-}
-
-/* Names the rows of one resource that refer to the target through this field. */
-static int check_unused_by(struct core *core, const struct resource *resource, const struct field *field,
-        const struct row *target, struct errs *errs)
-{
-	const struct rows *rows = &apply_snapshot(core->apply)->rows[resource->id];
-	int result = 0;
-
-	for (size_t i = 0; i < rows->n; i++) {
-		if (!refers_to(rows->items[i], field, target))
-			continue;
-		errs_add(errs, "", "in_use", "The %s \"%s\" uses it as its %s.", resource->name,
-		        row_name(rows->items[i]), field->member);
-		result = -EBUSY;
-	}
-	return result;
-}
-
-static int check_unused(struct core *core, const struct row *target, struct errs *errs)
-{
-	int result = 0;
-
-	for (int id = 0; id < RESOURCES; id++) {
-		const struct resource *resource = resource_get((enum resource_id)id);
-
-		for (size_t i = 0; i < resource->n_fields; i++)
-			if (resource->fields[i].kind == FIELD_REF &&
-			        check_unused_by(core, resource, &resource->fields[i], target, errs) < 0)
-				result = -EBUSY;
-	}
-	return result;
-}
-
-static int apply_one(struct core *core, const struct core_write *write, const struct row *old, struct row *new_row,
-        struct errs *errs, struct core_result *ret)
-{
-	static const char *const verbs[] = { [CORE_CREATE] = "create", [CORE_PUT] = "put", [CORE_DELETE] = "delete" };
-	struct apply_change change = { .old_row = old, .new_row = new_row };
-	char summary[160];
+	_cleanup_(changeset_clear) struct changeset set = { 0 };
 	int r;
 
-	snprintf(summary, sizeof(summary), "%s %s/%s", verbs[write->operation], resource_get(write->resource)->plural,
-	        write->name);
-	r = apply_run(core->apply, &change, 1, write->actor, summary, errs, &ret->revision);
+	*ret = (struct core_result){ 0 };
+	r = changeset_new((struct snapshot *)apply_snapshot(core->apply), changes, n, errs, &set);
+	if (r < 0)
+		return r;
+	if (set.n == 0)
+		return write_nothing(core, request, ret);
+	ret->changed = true;
+	ret->created = n == 1 && !set.items[0].old_row;
+	if (request->dry_run) {
+		ret->diff = changeset_json(&set);
+		r = ret->diff ? 0 : -ENOMEM;
+	}
+	ret->warnings = unenforced(&set);
 	if (r == 0)
-		ret->created = !old;
+		r = run_changeset(core, &set, request, errs, ret);
+	if (r < 0)
+		core_result_clear(ret);
+	else
+		ret->revision = core_revision(core);
 	return r;
 }
 
-int core_write(struct core *core, const struct core_write *write, struct errs *errs, struct core_result *ret)
+int core_write(struct core *core, const struct core_change *changes, size_t n, const struct core_request *request,
+        struct errs *errs, struct core_result *ret)
 {
-	_cleanup_(row_unref_p) struct row *row = NULL;
-	const struct row *old = core_find(core, write->resource, write->name);
-	int r;
+	if (core->pending.revision != 0 && !request->dry_run) {
+		errs_add(errs, "", "pending", "Revision %lld waits to be confirmed or rolled back to %lld.",
+		        (long long)core->pending.revision, (long long)core->pending.base);
+		return -EBUSY;
+	}
+	return core_write_unguarded(core, changes, n, request, errs, ret);
+}
 
-	r = check_presence(write, old, errs);
-	if (r < 0)
-		return r;
-	if (write->operation == CORE_DELETE) {
-		r = check_unused(core, old, errs);
-		return r < 0 ? r : apply_one(core, write, old, NULL, errs, ret);
+/* Whether a resource is part of the configuration as a document. */
+static bool is_documented(const struct resource *resource)
+{
+	return resource->path && !(resource->flags & RESOURCE_IS_PRIVATE);
+}
+
+json_t *core_config(struct core *core)
+{
+	const struct snapshot *snapshot = apply_snapshot(core->apply);
+	json_t *document = json_object();
+
+	for (int id = 0; document && id < RESOURCES; id++) {
+		const struct resource *resource = resource_get((enum resource_id)id);
+		json_t *list;
+
+		if (!is_documented(resource))
+			continue;
+		list = json_array();
+		for (size_t i = 0; list && i < snapshot->rows[id].n; i++)
+			if (json_array_append_new(list, encode_row(snapshot->rows[id].items[i])) < 0) {
+				json_decref(list);
+				list = NULL;
+			}
+		if (json_object_set_new(document, resource->path, list) < 0) {
+			json_decref(document);
+			return NULL;
+		}
 	}
-	r = check_references(core, write->row, errs);
-	if (r < 0)
-		return r;
-	if (old && row_equal(old, write->row)) {
-		*ret = (struct core_result){ .revision = core_revision(core) };
-		return 0;
-	}
-	row = row_copy(write->row);
-	if (!row)
+	return document;
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+	const struct row *x = *(const struct row *const *)a, *y = *(const struct row *const *)b;
+
+	return x->resource != y->resource ? (x->resource < y->resource ? -1 : 1) : strcmp(row_name(x), row_name(y));
+}
+
+/* Deletions of what is in force and not among the sorted rows. */
+static size_t add_deletions(
+        const struct snapshot *now, const struct row **sorted, size_t n, struct core_change *changes)
+{
+	size_t count = 0;
+
+	for (int id = 0; id < RESOURCES; id++)
+		for (size_t i = 0; i < now->rows[id].n; i++) {
+			const struct row *row = now->rows[id].items[i];
+
+			if (!is_documented(resource_get(row->resource)) ||
+			        (resource_get(row->resource)->flags & RESOURCE_IS_SINGLE))
+				break;
+			if (n > 0 && bsearch(&row, sorted, n, sizeof(*sorted), compare_rows))
+				continue;
+			changes[count++] = (struct core_change){
+				.operation = CORE_DELETE, .resource = (enum resource_id)id, .name = row_name(row)
+			};
+		}
+	return count;
+}
+
+int core_replace(struct core *core, const struct row *const *rows, size_t n, const struct core_request *request,
+        struct errs *errs, struct core_result *ret)
+{
+	const struct snapshot *now = apply_snapshot(core->apply);
+	_cleanup_free_ struct core_change *changes = NULL;
+	_cleanup_free_ const struct row **sorted = NULL;
+	size_t existing = 0;
+
+	for (int id = 0; id < RESOURCES; id++)
+		existing += now->rows[id].n;
+	changes = calloc(n + existing + 1, sizeof(*changes));
+	sorted = calloc(n + 1, sizeof(*sorted));
+	if (!changes || !sorted)
 		return -ENOMEM;
-	row->id = old ? old->id : 0;
-	return apply_one(core, write, old, row, errs, ret);
+	for (size_t i = 0; i < n; i++) {
+		sorted[i] = rows[i];
+		changes[i] = (struct core_change){
+			.operation = CORE_PUT, .resource = rows[i]->resource, .name = row_name(rows[i]), .row = rows[i]
+		};
+	}
+	qsort(sorted, n, sizeof(*sorted), compare_rows);
+	return core_write(core, changes, n + add_deletions(now, sorted, n, changes + n), request, errs, ret);
 }
 
 int core_ready(struct core *core)
 {
 	int64_t revision = core_revision(core);
 
+	if (core->drift && drift_present(core->drift))
+		return 0;
 	return apply_nft_generation(core->apply) == revision && apply_route_generation(core->apply) == revision &&
 	       worker_state(core->worker) == WORKER_RUNNING && worker_generation(core->worker) == revision;
 }

@@ -6,16 +6,53 @@
 #ifndef GW_CORE_H
 #define GW_CORE_H
 
+#include <systemd/sd-event.h>
+
 #include "gatewayd/apply.h"
+#include "gatewayd/drift.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
+#include "webapi/events.h"
+
+/* A change that is taken back unless somebody confirms it in time. */
+struct core_pending {
+	int64_t revision; /* that waits; 0: none does */
+	int64_t base;     /* to go back to */
+	int64_t deadline; /* seconds since 1970: it must mean the same after a reboot */
+};
 
 struct core {
+	sd_event *event;
+	struct store *store;
+	struct events *events; /* NULL in tests that have none */
 	struct apply *apply;
 	struct worker *worker;
 	struct kernel *kernel;
+	struct drift_monitor *drift; /* NULL in tests that have none */
 	const struct options *options;
 	uint64_t started_us; /* CLOCK_MONOTONIC */
+	struct core_pending pending;
+	sd_event_source *pending_timer;
 };
+
+/* Tells the readers of the event stream; takes data over. */
+static inline void core_tell(struct core *core, const char *type, json_t *data)
+{
+	if (core->events)
+		events_publish(core->events, type, data);
+	else
+		json_decref(data);
+}
+
+/* Reads the pending mark from the store. One whose time is past is taken back at once. 0 or negative errno. */
+int core_confirm_start(struct core *core);
+void core_confirm_stop(struct core *core);
+/* The mark for a change of this revision, as the store keeps it. -ENOMEM. */
+int core_pending_text(const struct core_pending *pending, char **ret);
+/* Takes note of a pending change that is now in force (revision 0: none), and sets the timer. */
+void core_set_pending(struct core *core, const struct core_pending *pending);
+/* core_write without the rule that nothing may be written while a change waits. */
+int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
+        const struct core_request *request, struct errs *errs, struct core_result *ret);
 
 #endif

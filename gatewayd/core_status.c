@@ -1,9 +1,14 @@
 /* The document of GET /status: what is configured, what each plane has applied, and what stands in the way. */
+#include <net/if.h>
 #include <string.h>
 #include <sys/utsname.h>
 #include <time.h>
 
 #include "gatewayd/core.h"
+#include "schema/unenforced.h"
+
+/* Entries of one kind in the status: it must stay readable with ten thousand listeners. */
+#define WAITING_MAX 100
 
 /* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
 static void set(json_t *object, const char *key, json_t *value, bool *failed)
@@ -52,6 +57,52 @@ static json_t *relay(struct core *core, bool *failed)
 	return object;
 }
 
+/* Listeners that name an interface which is not there: they match it as soon as it comes. Told up to a bound. */
+static json_t *waiting(struct core *core, bool *failed)
+{
+	const struct rows *rows = &apply_snapshot(core->apply)->rows[RESOURCE_LISTENER];
+	json_t *array = json_array();
+
+	if (!array)
+		*failed = true;
+	for (size_t i = 0; i < rows->n && json_array_size(array) < WAITING_MAX; i++) {
+		const struct listener *listener = (const struct listener *)rows->items[i];
+
+		for (size_t j = 0; listener->enabled && j < listener->interfaces.n; j++)
+			if (if_nametoindex(listener->interfaces.items[j]) == 0 &&
+			        json_array_append_new(array,
+			                json_pack("{s:s, s:s, s:s}", "listener", listener->name, "interface",
+			                        listener->interfaces.items[j], "state", "waiting for interface")) < 0)
+				*failed = true;
+	}
+	return array;
+}
+
+/* What is stored and checked but has no effect in this version. Told up to a bound. */
+static json_t *not_enforced(struct core *core, bool *failed)
+{
+	const struct snapshot *snapshot = apply_snapshot(core->apply);
+	_cleanup_errs_ struct errs errs = { 0 };
+	json_t *array = json_array();
+
+	if (!array)
+		*failed = true;
+	for (int id = 0; id < RESOURCES; id++)
+		for (size_t i = 0; i < snapshot->rows[id].n && json_array_size(array) < WAITING_MAX; i++) {
+			const struct row *row = snapshot->rows[id].items[i];
+
+			if (!check_unenforced(row, &errs))
+				continue;
+			if (json_array_append_new(array,
+			            json_pack("{s:s, s:s, s:s?, s:s?}", "resource", resource_get(row->resource)->name,
+			                    "name", row_name(row), "pointer", errs.n ? errs.items[0].pointer : NULL,
+			                    "detail", errs.n ? errs.items[0].detail : NULL)) < 0)
+				*failed = true;
+			errs_clear(&errs);
+		}
+	return array;
+}
+
 static json_t *kernel_document(bool *failed)
 {
 	json_t *object = json_object();
@@ -81,7 +132,11 @@ json_t *core_status(struct core *core)
 	set(object, "ready", json_boolean(core_ready(core)), &failed);
 	set(object, "uptime_s", json_integer((json_int_t)uptime_s(core)), &failed);
 	set(object, "applied", applied(core, &failed), &failed);
+	set(object, "pending", core_pending(core), &failed);
+	set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
 	set(object, "relay", relay(core, &failed), &failed);
+	set(object, "waiting", waiting(core, &failed), &failed);
+	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);
 	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */
 	if (kernel_nft_foreign(core->kernel, &warnings) < 0)

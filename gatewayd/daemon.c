@@ -8,7 +8,6 @@
 #include "gatewayd/daemon.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -20,26 +19,20 @@
 #include <systemd/sd-event.h>
 #include <time.h>
 
+#include "gatewayd/api.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/core.h"
+#include "gatewayd/drift.h"
 #include "gatewayd/files.h"
-#include "gatewayd/sockets.h"
-#include "webapi/http.h"
+#include "gatewayd/open.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
+/* How often the configuration is saved beside the database, if it has changed. */
+#define SAVE_PERIOD_MS 1000
 /* How long --cleanup waits for a running daemon to stop, and gives flows to end. */
 #define CLEANUP_WAIT_MS  10000
 #define CLEANUP_FLOWS_MS 0
-/* Members of this group may use api.sock. */
-#define API_GROUP "gatewayd"
-
-/* One API socket and its place in the event loop. */
-struct api {
-	struct http_server *server;
-	sd_event_source *io, *timer;
-};
-
 struct daemon {
 	const struct options *options;
 	int lock;
@@ -48,10 +41,12 @@ struct daemon {
 	struct kernel *kernel;
 	struct worker *worker;
 	struct apply *apply;
+	struct drift_monitor *drift;
 	struct core core;
-	sd_event_source *gate_timer;
-	struct api api[1 + OPTIONS_LISTEN_MAX];
-	unsigned n_api;
+	sd_event_source *gate_timer, *save_timer;
+	int64_t saved_revision; /* of the last good configuration on disk; -1: unknown */
+	struct events *events;
+	struct api *api;
 };
 
 static uint64_t now_us(void)
@@ -93,6 +88,9 @@ static void on_worker_state(void *userdata)
 
 	if (!daemon->apply)
 		return;
+	events_publish(daemon->events, "relay",
+	        json_pack("{s:s, s:i}", "state", worker_state_name(worker_state(daemon->worker)), "pid",
+	                (int)worker_pid(daemon->worker)));
 	if (worker_state(daemon->worker) == WORKER_RUNNING) {
 		daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
 		(void)apply_set_gate(daemon->apply, false);
@@ -117,6 +115,14 @@ static void relay_abort(void *userdata, const struct plan *plan)
 	worker_abort(userdata, plan);
 }
 
+static struct route_params route_params(const struct options *options)
+{
+	return (struct route_params){ .mark = options->mark,
+		.mark_mask = options->mark_mask,
+		.table = options->route_table,
+		.priority = options->rule_priority };
+}
+
 static int make_apply(struct daemon *daemon)
 {
 	const struct options *options = daemon->options;
@@ -126,31 +132,10 @@ static int make_apply(struct daemon *daemon)
 		.kernel = daemon->kernel,
 		.relay = { daemon->worker, relay_prepare, relay_commit, relay_abort },
 		.render = { .mark = options->mark, .mark_mask = options->mark_mask, .port_v4 = port, .port_v6 = port },
-		.route = { .mark = options->mark,
-		        .mark_mask = options->mark_mask,
-		        .table = options->route_table,
-		        .priority = options->rule_priority },
+		.route = route_params(options),
 	};
 
 	return apply_new(&config, &daemon->apply);
-}
-
-static int open_store(struct daemon *daemon, struct snapshot **ret)
-{
-	_cleanup_free_ char *reason = NULL;
-	char path[PATH_MAX];
-	int r;
-
-	snprintf(path, sizeof(path), "%s/gateway.db", daemon->options->state_dir);
-	r = store_open(path, &reason, &daemon->store);
-	if (r < 0) {
-		log_error("%s: %s", path, reason ? reason : strerror(-r));
-		return r;
-	}
-	r = store_load(daemon->store, ret);
-	if (r < 0)
-		log_error("%s: %s", path, store_error(daemon->store));
-	return r;
 }
 
 static int take_lock(struct daemon *daemon)
@@ -176,106 +161,6 @@ static int make_directories(const struct options *options)
 		if (r < 0)
 			log_error("%s cannot be made: %s", options->runtime_dir, strerror(-r));
 	}
-	return r;
-}
-
-static int on_http(sd_event_source *source, int fd, uint32_t events, void *userdata)
-{
-	struct api *api = userdata;
-
-	(void)source;
-	(void)fd;
-	(void)events;
-	http_server_run(api->server);
-	return 0;
-}
-
-static int on_http_timer(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	struct api *api = userdata;
-
-	(void)source;
-	(void)usec;
-	http_server_run(api->server);
-	return 0;
-}
-
-/* Before each wait: the server says when it must be called next, whatever happened meanwhile. */
-static int before_wait(sd_event_source *source, void *userdata)
-{
-	struct api *api = userdata;
-	uint64_t timeout = http_server_timeout(api->server);
-
-	(void)source;
-	if (timeout == UINT64_MAX)
-		return sd_event_source_set_enabled(api->timer, SD_EVENT_OFF);
-	(void)sd_event_source_set_time_relative(api->timer, timeout);
-	return sd_event_source_set_enabled(api->timer, SD_EVENT_ONESHOT);
-}
-
-static int watch_api(struct daemon *daemon, const struct http_config *config)
-{
-	struct api *api = &daemon->api[daemon->n_api];
-	int r;
-
-	r = http_server_new(config, &api->server);
-	if (r < 0)
-		return r;
-	daemon->n_api++;
-	r = sd_event_add_io(daemon->event, &api->io, http_server_fd(api->server), EPOLLIN, on_http, api);
-	if (r >= 0)
-		r = sd_event_add_time_relative(
-		        daemon->event, &api->timer, CLOCK_MONOTONIC, 0, 1000, on_http_timer, api);
-	if (r >= 0)
-		r = sd_event_source_set_prepare(api->io, before_wait);
-	return r < 0 ? r : 0;
-}
-
-static int open_unix_api(struct daemon *daemon)
-{
-	struct http_config config = { .unix_socket = true, .ui_dir = daemon->options->ui_dir, .core = &daemon->core };
-	struct group *group = getgrnam(API_GROUP);
-	char path[PATH_MAX];
-
-	config.api_gid = group ? (int64_t)group->gr_gid : -1;
-	snprintf(path, sizeof(path), "%s/api.sock", daemon->options->runtime_dir);
-	config.listen_fd = sockets_make_api_unix(path, config.api_gid);
-	if (config.listen_fd < 0) {
-		log_error("%s: %s", path, strerror(-config.listen_fd));
-		return config.listen_fd;
-	}
-	return watch_api(daemon, &config);
-}
-
-static int open_tcp_api(struct daemon *daemon, const char *url, const char *token)
-{
-	struct http_config config = {
-		.api_gid = -1, .token = token, .ui_dir = daemon->options->ui_dir, .core = &daemon->core
-	};
-	const char *reason = "";
-
-	config.listen_fd = sockets_make_api_tcp(url, &reason);
-	if (config.listen_fd < 0) {
-		log_error("--listen %s: %s (%s)", url, reason, strerror(-config.listen_fd));
-		return config.listen_fd;
-	}
-	return watch_api(daemon, &config);
-}
-
-static int open_api(struct daemon *daemon)
-{
-	char token[FILES_TOKEN_LENGTH + 1];
-	int r;
-
-	r = files_admin_token(daemon->options->state_dir, token);
-	if (r < 0) {
-		log_error("%s/admin.token cannot be used: %s", daemon->options->state_dir, strerror(-r));
-		return r;
-	}
-	r = open_unix_api(daemon);
-	for (unsigned i = 0; r == 0 && i < daemon->options->n_listen; i++)
-		r = open_tcp_api(daemon, daemon->options->listen[i], token);
-	explicit_bzero(token, sizeof(token));
 	return r;
 }
 
@@ -319,6 +204,49 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 	return r;
 }
 
+static bool drift_heals(void *userdata)
+{
+	struct daemon *daemon = userdata;
+	const struct row *row = core_find(&daemon->core, RESOURCE_SETTINGS, "settings");
+
+	return !row || ((const struct settings *)row)->drift == DRIFT_HEAL;
+}
+
+static void tell_drift(void *userdata, json_t *data)
+{
+	events_publish(((struct daemon *)userdata)->events, "drift", data);
+}
+
+static int watch_drift(struct daemon *daemon)
+{
+	struct drift_owner owner = { .userdata = daemon, .heals = drift_heals, .tell = tell_drift };
+	struct route_params route = route_params(daemon->options);
+	int r = drift_new(daemon->event, daemon->apply, &route, &owner, &daemon->drift);
+
+	if (r < 0)
+		log_error("the kernel cannot be watched: %s", strerror(-r));
+	daemon->core.drift = daemon->drift;
+	return r;
+}
+
+static void save_last_good(struct daemon *daemon)
+{
+	const struct snapshot *snapshot = daemon->apply ? apply_snapshot(daemon->apply) : NULL;
+
+	if (!snapshot || snapshot->revision == daemon->saved_revision)
+		return;
+	open_save_last_good(daemon->options, snapshot);
+	daemon->saved_revision = snapshot->revision;
+}
+
+static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)usec;
+	save_last_good(userdata);
+	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
 static int start(struct daemon *daemon)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
@@ -327,10 +255,13 @@ static int start(struct daemon *daemon)
 	r = make_directories(daemon->options);
 	if (r == 0)
 		r = take_lock(daemon);
+	daemon->events = r == 0 ? events_new() : NULL;
+	if (r == 0 && !daemon->events)
+		r = -ENOMEM;
 	if (r == 0)
 		r = make_event_loop(daemon);
 	if (r == 0)
-		r = open_store(daemon, &snapshot);
+		r = open_store(daemon->options, &daemon->store, &snapshot);
 	if (r == 0)
 		r = kernel_open(&daemon->kernel);
 	if (r == 0)
@@ -346,28 +277,40 @@ static int start(struct daemon *daemon)
 	r = boot_kernel(daemon, snapshot);
 	if (r < 0)
 		return r;
-	daemon->core = (struct core){ .apply = daemon->apply,
+	daemon->core = (struct core){ .event = daemon->event,
+		.store = daemon->store,
+		.events = daemon->events,
+		.apply = daemon->apply,
 		.worker = daemon->worker,
 		.kernel = daemon->kernel,
 		.options = daemon->options,
 		.started_us = now_us() };
+	r = watch_drift(daemon);
+	if (r < 0)
+		return r;
+	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
+	        SAVE_PERIOD_MS * UINT64_C(1000), 0, on_save_timer, daemon);
+	if (r < 0)
+		return r;
 	on_worker_state(daemon);
 	worker_start(daemon->worker);
-	return open_api(daemon);
+	r = core_confirm_start(&daemon->core);
+	return r < 0 ? r : api_new(daemon->event, daemon->options, &daemon->core, daemon->events, &daemon->api);
 }
 
 static void stop(struct daemon *daemon)
 {
-	for (unsigned i = 0; i < daemon->n_api; i++) {
-		sd_event_source_disable_unref(daemon->api[i].io);
-		sd_event_source_disable_unref(daemon->api[i].timer);
-		http_server_free(daemon->api[i].server);
-	}
+	api_free(daemon->api);
+	core_confirm_stop(&daemon->core);
+	drift_free(daemon->drift);
 	sd_event_source_disable_unref(daemon->gate_timer);
+	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);
 	apply_free(daemon->apply);
 	kernel_free(daemon->kernel);
 	store_close(daemon->store);
+	if (daemon->events)
+		events_free(daemon->events);
 	sd_event_unref(daemon->event);
 	if (daemon->lock >= 0)
 		close(daemon->lock);
@@ -375,7 +318,7 @@ static void stop(struct daemon *daemon)
 
 int daemon_run(const struct options *options)
 {
-	struct daemon daemon = { .options = options, .lock = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
 	int r = start(&daemon);
 
 	if (r == 0) {
@@ -383,6 +326,7 @@ int daemon_run(const struct options *options)
 		(void)sd_notify(0, "READY=1");
 		r = sd_event_loop(daemon.event);
 		(void)sd_notify(0, "STOPPING=1");
+		save_last_good(&daemon);
 		if (r < 0)
 			log_error("the event loop failed: %s", strerror(-r));
 	}
@@ -394,10 +338,10 @@ int daemon_check(const struct options *options)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
 	_cleanup_free_ char *reason = NULL;
-	struct daemon daemon = { .options = options, .lock = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
 	int r;
 
-	r = open_store(&daemon, &snapshot);
+	r = open_store(options, &daemon.store, &snapshot);
 	if (r == 0)
 		r = kernel_open(&daemon.kernel);
 	if (r == 0)
@@ -449,7 +393,7 @@ static void end_relay(struct daemon *daemon)
 int daemon_cleanup(const struct options *options)
 {
 	static const char *const files[] = { "api.sock", "relay.sock" };
-	struct daemon daemon = { .options = options, .lock = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
 	char path[PATH_MAX];
 	int r;
 

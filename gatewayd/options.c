@@ -31,6 +31,7 @@ enum {
 	OPT_MARK_MASK,
 	OPT_TABLE,
 	OPT_PRIORITY,
+	OPT_RESTORE,
 	OPT_CHECK,
 	OPT_CLEANUP
 };
@@ -49,6 +50,7 @@ static const struct option long_options[] = {
 	{ "mark-mask", required_argument, NULL, OPT_MARK_MASK },
 	{ "route-table", required_argument, NULL, OPT_TABLE },
 	{ "rule-priority", required_argument, NULL, OPT_PRIORITY },
+	{ "restore", no_argument, NULL, OPT_RESTORE },
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "cleanup", no_argument, NULL, OPT_CLEANUP },
 	{ "help", no_argument, NULL, 'h' },
@@ -61,7 +63,8 @@ static const char usage[] =
         "Management daemon of the transparent gateway.\n\n"
         "  --state-dir DIR     database and admin token (default /var/lib/gatewayd)\n"
         "  --runtime-dir DIR   api.sock and relay.sock (default /run/gatewayd)\n"
-        "  --listen URL        also serve the API on http://ADDRESS:PORT, loopback only; repeatable\n"
+        "  --listen URL        serve the API on https://ADDRESS:PORT, or http:// on loopback; repeatable\n"
+        "                      (default https://127.0.0.1:8443)\n"
         "  --ui-dir DIR        static files of the web UI\n"
         "  --relay PATH        the gateway-relay program\n"
         "  --mover MODE        how the relay moves bytes: auto, copy or splice (default auto)\n"
@@ -72,6 +75,7 @@ static const char usage[] =
         "  --mark-mask N       the mark bits that are ours (default 0x0f000000)\n"
         "  --route-table N     routing table for intercepted packets (default 26487)\n"
         "  --rule-priority N   first of three routing rule priorities (default 100)\n"
+        "  --restore           if the database is refused, keep it aside and start from the last good configuration\n"
         "  --check             validate the database, render, dry-run against the kernel, exit\n"
         "  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
         "  --version, --help\n";
@@ -168,6 +172,9 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return parse_u32("route-table", text, UINT32_MAX, &ret->route_table);
 	case OPT_PRIORITY:
 		return parse_u32("rule-priority", text, 32000, &ret->rule_priority);
+	case OPT_RESTORE:
+		ret->restore = true;
+		return 0;
 	case OPT_CHECK:
 		ret->mode = OPTIONS_CHECK;
 		return 0;
@@ -220,5 +227,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		fprintf(stderr, "gatewayd: unexpected argument \"%s\"\n", argv[optind]);
 		return -EINVAL;
 	}
+	if (ret->n_listen == 0)
+		ret->listen[ret->n_listen++] = "https://127.0.0.1:8443";
 	return check_marks(ret);
 }

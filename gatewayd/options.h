@@ -23,6 +23,7 @@ struct options {
 	unsigned threads;   /* relay threads; 0: one per CPU */
 	unsigned max_flows; /* of the relay, all threads together; 0: what the descriptor limit allows */
 	int log_level;
+	bool restore; /* --restore: a refused database makes room for the last good configuration */
 	uint32_t mark, mark_mask, route_table, rule_priority;
 };
 

@@ -120,6 +120,7 @@ static void send_target(struct sender *sender, const struct upstream *upstream, 
 	memcpy(message.target_put.address, addr.bytes, sizeof(message.target_put.address));
 	message.target_put.port = (uint16_t)target->port;
 	message.target_put.weight = (uint16_t)target->weight;
+	message.target_put.backup = target->backup;
 	message.target_put.state = (uint8_t)target->admin_state;
 	send_item(sender, &message);
 }
@@ -158,7 +159,7 @@ static void send_upstream(struct sender *sender, const struct upstream *old, con
 
 	message.upstream_put.id = (uint32_t)upstream->row.id;
 	memcpy(message.upstream_put.name, upstream->name, sizeof(message.upstream_put.name));
-	message.upstream_put.algorithm = (uint8_t)upstream->algorithm;
+	message.upstream_put.algorithm = 0; /* round robin, the one the relay knows; others are told as not enforced */
 	send_item(sender, &message);
 	send_target_changes(sender, old, upstream);
 }

@@ -205,17 +205,19 @@ static bool is_loopback(const struct addr *addr)
 	return addr->family == AF_INET ? addr->bytes[0] == 127 : addr_equal(addr, &v6);
 }
 
-static int parse_url(const char *url, struct addr *ret_addr, uint16_t *ret_port, const char **ret_reason)
+static int parse_url(
+        const char *url, bool *ret_secure, struct addr *ret_addr, uint16_t *ret_port, const char **ret_reason)
 {
 	char host[ADDR_TEXT_MAX];
 	struct port_range port;
 	const char *start, *colon;
 	size_t length;
 
-	*ret_reason = "want http://ADDRESS:PORT with a numeric loopback address";
-	if (strncmp(url, "http://", 7) != 0)
+	*ret_reason = "want https://ADDRESS:PORT, or http://ADDRESS:PORT on loopback; the address numeric";
+	*ret_secure = strncmp(url, "https://", 8) == 0;
+	if (!*ret_secure && strncmp(url, "http://", 7) != 0)
 		return -EINVAL;
-	start = url + 7;
+	start = url + (*ret_secure ? 8 : 7);
 	colon = strrchr(start, ':');
 	if (!colon || port_range_parse(colon + 1, &port) < 0 || port.lo != port.hi)
 		return -EINVAL;
@@ -230,7 +232,7 @@ static int parse_url(const char *url, struct addr *ret_addr, uint16_t *ret_port,
 	host[length] = '\0';
 	if (addr_parse(host, ret_addr) < 0)
 		return -EINVAL;
-	if (!is_loopback(ret_addr)) {
+	if (!*ret_secure && !is_loopback(ret_addr)) {
 		*ret_reason = "plain http is served on loopback only";
 		return -EPERM;
 	}
@@ -238,7 +240,7 @@ static int parse_url(const char *url, struct addr *ret_addr, uint16_t *ret_port,
 	return 0;
 }
 
-int sockets_make_api_tcp(const char *url, const char **ret_reason)
+int sockets_make_api_tcp(const char *url, bool *ret_secure, const char **ret_reason)
 {
 	struct sockaddr_storage sa;
 	_cleanup_close_ int fd = -1;
@@ -247,7 +249,7 @@ int sockets_make_api_tcp(const char *url, const char **ret_reason)
 	uint16_t port;
 	int r;
 
-	r = parse_url(url, &addr, &port, ret_reason);
+	r = parse_url(url, ret_secure, &addr, &port, ret_reason);
 	if (r < 0)
 		return r;
 	*ret_reason = "the socket could not be opened";

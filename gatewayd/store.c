@@ -13,6 +13,7 @@
 #include "schema/check.h"
 #include "schema/decode.h"
 #include "schema/encode.h"
+#include "schema/hash.h"
 
 /* A cached statement that is free for its next use when it goes out of scope. */
 static void reset_p(struct sqlite3_stmt **statement)
@@ -55,9 +56,15 @@ static int bind_field(struct sqlite3_stmt *statement, int parameter, const struc
 	case FIELD_REF:
 	case FIELD_ADDRESS:
 		return bind_text(statement, parameter, *FIELD_AT_CONST(row, field, char *));
+	case FIELD_TIME:
+		return *FIELD_AT_CONST(row, field, int64_t)
+		               ? sqlite3_bind_int64(statement, parameter, *FIELD_AT_CONST(row, field, int64_t))
+		               : sqlite3_bind_null(statement, parameter);
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return bind_list(statement, parameter, FIELD_AT_CONST(row, field, struct strings));
 	case FIELD_CHILDREN:
+	case FIELD_PREFIXES:
 	case FIELD_KINDS:
 		break;
 	}
@@ -73,7 +80,7 @@ static int bind_fields(struct sqlite3_stmt *statement, const struct row *row, bo
 	for (size_t i = 0; i < resource->n_fields && code == SQLITE_OK; i++) {
 		const struct field *field = &resource->fields[i];
 
-		if (field->kind == FIELD_CHILDREN)
+		if (!field_has_column(field))
 			continue;
 		if (!key_only || field_is_key(field))
 			code = bind_field(statement, parameter, field, row);
@@ -82,14 +89,22 @@ static int bind_fields(struct sqlite3_stmt *statement, const struct row *row, bo
 	return code;
 }
 
-/* The id of the stored row with the same key; 0 if there is none. */
-static int find_id(struct store *store, const struct row *row, int64_t parent, int64_t *ret)
+/* Where a row hangs: parent 0 for one that is no child. */
+struct place {
+	int64_t parent, position;
+};
+
+/* The id of the stored row with the same key, or for children without one of the marked row at the same place; 0 if
+ * there is none. */
+static int find_id(struct store *store, const struct row *row, const struct place *place, int64_t *ret)
 {
 	_cleanup_reset_ struct sqlite3_stmt *statement = store->statement[row->resource][STATEMENT_FIND];
 	int code = bind_fields(statement, row, true);
 
-	if (code == SQLITE_OK && parent)
-		code = sqlite3_bind_int64(statement, PARAMETER_PARENT, parent);
+	if (code == SQLITE_OK && place->parent)
+		code = sqlite3_bind_int64(statement, PARAMETER_PARENT, place->parent);
+	if (code == SQLITE_OK && place->parent && sqlite3_bind_parameter_count(statement) >= PARAMETER_POSITION)
+		code = sqlite3_bind_int64(statement, PARAMETER_POSITION, place->position);
 	if (code == SQLITE_OK)
 		code = sqlite3_step(statement);
 	if (code != SQLITE_ROW && code != SQLITE_DONE)
@@ -97,11 +112,6 @@ static int find_id(struct store *store, const struct row *row, int64_t parent, i
 	*ret = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
 	return 0;
 }
-
-/* Where a row hangs: parent 0 for one that is no child. */
-struct place {
-	int64_t parent, position;
-};
 
 static int bind_row(struct sqlite3_stmt *statement, const struct row *row, int64_t id, const struct place *place)
 {
@@ -123,7 +133,7 @@ static int write_row(struct store *store, struct row *row, const struct place *p
 {
 	_cleanup_reset_ struct sqlite3_stmt *statement = NULL;
 	int64_t id;
-	int r = find_id(store, row, place->parent, &id), code;
+	int r = find_id(store, row, place, &id), code;
 
 	if (r < 0)
 		return r;
@@ -169,7 +179,7 @@ static int need_transaction(struct store *store)
 	return sqlite3_get_autocommit(store->db) ? store_fault(store, -EINVAL, "no transaction is open") : 0;
 }
 
-int store_put(struct store *store, struct row *row)
+int store_put_over(struct store *store, struct row *row, const struct row *old)
 {
 	const struct resource *resource = resource_get(row->resource);
 	struct place top = { 0, 0 };
@@ -177,19 +187,28 @@ int store_put(struct store *store, struct row *row)
 
 	if (r == 0)
 		r = write_row(store, row, &top);
-	for (size_t i = 0; i < resource->n_fields && r == 0; i++)
+	for (size_t i = 0; i < resource->n_fields && r == 0; i++) {
 		if (resource->fields[i].kind == FIELD_CHILDREN)
 			r = write_children(store, row, &resource->fields[i]);
+		else if (resource->fields[i].kind == FIELD_PREFIXES)
+			r = store_entries_write(store, row, &resource->fields[i], old);
+	}
 	return r;
+}
+
+int store_put(struct store *store, struct row *row)
+{
+	return store_put_over(store, row, NULL);
 }
 
 int store_delete(struct store *store, const struct row *row)
 {
+	struct place top = { 0, 0 };
 	int64_t id;
 	int r = need_transaction(store);
 
 	if (r == 0)
-		r = find_id(store, row, 0, &id);
+		r = find_id(store, row, &top, &id);
 	if (r < 0)
 		return r;
 	if (id == 0)
@@ -238,7 +257,10 @@ static int record_revision(struct store *store, int64_t revision, const char *ac
 	if (code == SQLITE_OK)
 		code = bind_text(statement, 4, summary);
 	if (code == SQLITE_OK)
+		code = bind_text(statement, 5, store->config_hash[0] ? store->config_hash : NULL);
+	if (code == SQLITE_OK)
 		code = sqlite3_step(statement);
+	store->config_hash[0] = '\0';
 	return code == SQLITE_DONE ? 0 : store_fail(store, code, "cannot record the revision");
 }
 
@@ -256,7 +278,7 @@ int store_commit(struct store *store, int64_t revision, const char *actor, const
 		        store, -EINVAL, "revision %lld does not come after %lld", (long long)revision, (long long)last);
 	r = record_revision(store, revision, actor, summary);
 	if (r == 0)
-		r = run_with_id(store, store->command[COMMAND_TRIM], revision - STORE_REVISIONS_MAX);
+		r = run_with_id(store, store->command[COMMAND_TRIM], revision);
 	return r < 0 ? r : run_command(store, COMMAND_COMMIT, "cannot commit");
 }
 
@@ -333,9 +355,14 @@ static int load_field(struct sqlite3_stmt *statement, int column, const struct f
 	case FIELD_TEXT:
 	case FIELD_ADDRESS:
 		return load_text(FIELD_AT(row, field, char *), column_text(statement, column));
+	case FIELD_TIME:
+		*FIELD_AT(row, field, int64_t) = sqlite3_column_int64(statement, column); /* null: 0 */
+		return 0;
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return load_list(FIELD_AT(row, field, struct strings), column_text(statement, column));
 	case FIELD_CHILDREN:
+	case FIELD_PREFIXES:
 	case FIELD_KINDS:
 		break;
 	}
@@ -360,7 +387,12 @@ static int load_row(struct store *store, const struct resource *resource, int64_
 
 		if (field->kind == FIELD_CHILDREN)
 			continue;
-		r = load_field(statement, column++, field, row);
+		if (field->kind == FIELD_PREFIXES)
+			r = store_entries_load(store, resource->id, row->id, FIELD_AT(row, field, struct prefixes));
+		else
+			r = load_field(statement, column++, field, row);
+		if (r == -EUCLEAN)
+			return r;
 		if (r == -ENOMEM)
 			return store_fault(store, -ENOMEM, "out of memory");
 		if (r < 0)
@@ -432,6 +464,64 @@ static int check_rows(struct store *store, const struct rows *rows)
 	return 0;
 }
 
+/* Who refers, for the words of a fault. */
+struct referrer {
+	struct store *store;
+	const struct snapshot *snapshot;
+	const struct row *row;
+};
+
+static int check_reference(void *userdata, const struct reference *reference)
+{
+	const struct referrer *referrer = userdata;
+
+	if (snapshot_find(referrer->snapshot, reference->target, reference->name))
+		return 0;
+	return store_fault(referrer->store, -EUCLEAN, "table %s, id %lld (%s): %s: there is no %s %s",
+	        resource_get(referrer->row->resource)->name, (long long)referrer->row->id, row_name(referrer->row),
+	        reference->pointer, resource_get(reference->target)->name, reference->name);
+}
+
+/* Names in lists are no foreign keys; they must lead to rows all the same. */
+static int check_names(struct store *store, const struct snapshot *snapshot)
+{
+	int r = 0;
+
+	for (enum resource_id i = 0; i < RESOURCES && r == 0; i++)
+		for (size_t j = 0; j < snapshot->rows[i].n && r == 0; j++) {
+			struct referrer referrer = { store, snapshot, snapshot->rows[i].items[j] };
+
+			r = resource_references(referrer.row, check_reference, &referrer);
+		}
+	return r;
+}
+
+/* Damage that leaves the file's structure sound shows here: the rows are not those that were committed. */
+static int check_hash(struct store *store, const struct snapshot *snapshot)
+{
+	_cleanup_reset_ struct sqlite3_stmt *statement = store->command[COMMAND_HASH];
+	int code = sqlite3_step(statement), r = 0;
+	const char *recorded = code == SQLITE_ROW ? column_text(statement, 0) : NULL;
+	struct config_hash hash = { 0 };
+	char text[CONFIG_HASH_TEXT];
+
+	if (code != SQLITE_ROW && code != SQLITE_DONE)
+		return store_fail(store, code, "cannot read the hash of the configuration");
+	if (!recorded)
+		return 0;
+	for (enum resource_id i = 0; i < RESOURCES && r == 0; i++)
+		r = config_hash_add_rows(&hash, &snapshot->rows[i]);
+	if (r < 0)
+		return store_fault(store, r, "cannot compute the hash of the configuration");
+	config_hash_text(&hash, text);
+	if (strcmp(text, recorded) == 0)
+		return 0;
+	return store_fault(store, -EUCLEAN,
+	        "the configuration in the database is not the one of revision %lld: its hash is %.16s..., and not "
+	        "%.16s...",
+	        (long long)snapshot->revision, text, recorded);
+}
+
 int store_load(struct store *store, struct snapshot **ret)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = snapshot_new();
@@ -443,6 +533,10 @@ int store_load(struct store *store, struct snapshot **ret)
 		r = load_table(store, resource_get(i), snapshot);
 	for (enum resource_id i = 0; i < RESOURCES && r == 0; i++)
 		r = check_rows(store, &snapshot->rows[i]);
+	if (r == 0)
+		r = check_names(store, snapshot);
+	if (r == 0)
+		r = check_hash(store, snapshot);
 	if (r == 0)
 		*ret = TAKE_PTR(snapshot);
 	return r;

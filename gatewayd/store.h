@@ -15,9 +15,6 @@
 
 #include "rules/snapshot.h"
 
-/* Revisions kept as history; older ones go with the commit that exceeds it. */
-#define STORE_REVISIONS_MAX 10000
-
 struct store;
 
 /* Opens the file, or makes it (mode 0600, empty configuration), and checks it: that it is ours, of a version this
@@ -30,7 +27,8 @@ int store_open(const char *path, char **ret_reason, struct store **ret);
 void store_close(struct store *store);
 
 /* The whole configuration, sorted by name, of the last revision committed (0 for a new file). Every row has passed
- * check_row; -EUCLEAN with table, id and field in store_error if one does not. */
+ * check_row, every name in it leads to a row, and the whole has the hash that the last revision was recorded with (if
+ * it was); -EUCLEAN with table, id and field in store_error if not. */
 int store_load(struct store *store, struct snapshot **ret);
 
 /* Begins a transaction that can write at once. -EALREADY if one is open. */
@@ -39,9 +37,13 @@ int store_begin(struct store *store);
  * matched by their key (a target's address and port): those that stay keep their id. Children take the revision
  * of the row, which is stored as given. Must be in a transaction (-EINVAL). */
 int store_put(struct store *store, struct row *row);
+/* The same where the caller has the row as it is stored now (NULL: it is not): of a large set of prefixes only the
+ * difference is written, and the old ones need not be read. */
+int store_put_over(struct store *store, struct row *row, const struct row *old);
 /* Deletes the row of this name with its children. -ENOENT if there is none, -EBUSY if another row refers to it. */
 int store_delete(struct store *store, const struct row *row);
-/* Records the revision, which must be greater than all before it (-EINVAL), and commits. The transaction stays open
+/* Records the revision, which must be greater than all before it (-EINVAL), forgets those older than the setting
+ * revisions_kept says, and commits. The transaction stays open
  * on failure: follow with store_rollback. */
 int store_commit(struct store *store, int64_t revision, const char *actor, const char *summary);
 /* Ends the transaction without a trace; legal at any time. */

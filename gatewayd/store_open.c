@@ -198,27 +198,29 @@ static char *read_tables(struct store *store)
 	return copy;
 }
 
-static int check_identity(struct store *store, const struct identity *found, struct store *model)
+static int check_identity(struct store *store, const struct identity *found, const struct identity *own)
 {
-	struct identity own;
-	_cleanup_free_ char *tables = NULL, *expected = NULL;
-	int r = read_identity(model, &own);
-
-	if (r < 0)
-		return r;
-	if (found->application != own.application)
+	if (found->application != own->application)
 		return store_fault(store, -EMEDIUMTYPE, "this is a database of another program; it was not touched");
-	if (found->version > own.version)
+	if (found->version > own->version)
 		return store_fault(store, -EPROTONOSUPPORT,
 		        "the database was written by a newer version (format %lld, this program knows %lld); it was "
 		        "not touched",
-		        (long long)found->version, (long long)own.version);
-	tables = read_tables(store);
-	expected = read_tables(model);
-	if (!tables || !expected || found->version < own.version || strcmp(tables, expected) != 0)
+		        (long long)found->version, (long long)own->version);
+	if (found->version < 1)
 		return store_fault(store, -EUCLEAN,
-		        "the tables in the database are not those of format %lld; it was not touched",
-		        (long long)own.version);
+		        "the tables in the database are not those of format 1 or any later one; it was "
+		        "not touched");
+	return 0;
+}
+
+static int check_tables(struct store *store, struct store *model)
+{
+	_cleanup_free_ char *tables = read_tables(store), *expected = read_tables(model);
+
+	if (!tables || !expected || strcmp(tables, expected) != 0)
+		return store_fault(store, -EUCLEAN,
+		        "the tables in the database are not those of format %d; it was not touched", docs_version());
 	return 0;
 }
 
@@ -266,10 +268,29 @@ static int make_tables(struct store *store)
 	return r < 0 ? r : execute(store, "COMMIT");
 }
 
-static int check_or_make(struct store *store)
+/* All or nothing: an older database becomes one of this version, with tables and references checked, or stays. */
+static int upgrade(struct store *store, const char *path, int64_t version, struct store *model)
+{
+	int r = check_pages(store);
+
+	if (r == 0)
+		r = store_migrate(store, path, version, docs_version());
+	if (r == 0)
+		r = check_tables(store, model);
+	if (r == 0)
+		r = check_references(store);
+	if (r == 0)
+		r = execute(store, "COMMIT");
+	store_rollback(store);
+	if (r == 0)
+		r = set_pragma(store, "PRAGMA foreign_keys = ON", "PRAGMA foreign_keys", 1);
+	return r;
+}
+
+static int check_or_make(struct store *store, const char *path)
 {
 	_cleanup_(store_close_p) struct store *model = calloc(1, sizeof(*model));
-	struct identity found;
+	struct identity found, own;
 	int r = read_identity(store, &found);
 
 	if (!model)
@@ -279,7 +300,13 @@ static int check_or_make(struct store *store)
 	if (r == 0)
 		r = open_model(store, model);
 	if (r == 0)
-		r = check_identity(store, &found, model);
+		r = read_identity(model, &own);
+	if (r == 0)
+		r = check_identity(store, &found, &own);
+	if (r == 0 && found.version < own.version)
+		r = upgrade(store, path, found.version, model);
+	if (r == 0)
+		r = check_tables(store, model);
 	if (r == 0)
 		r = check_pages(store);
 	if (r == 0)
@@ -313,7 +340,7 @@ static int open_file(struct store *store, const char *path)
 		return store_fault(store, -EROFS, "the file is not writable");
 	r = set_connection(store);
 	if (r == 0)
-		r = check_or_make(store);
+		r = check_or_make(store, path);
 	return r < 0 ? r : store_prepare(store);
 }
 

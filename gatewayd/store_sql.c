@@ -18,7 +18,7 @@ static void columns(const struct resource *resource, FILE *out, bool name, bool 
 	int parameter = PARAMETER_FIELDS;
 
 	for (size_t i = 0; i < resource->n_fields; i++) {
-		if (resource->fields[i].kind == FIELD_CHILDREN)
+		if (!field_has_column(&resource->fields[i]))
 			continue;
 		fprintf(out, ", %s%s", name ? resource->fields[i].member : "", name && value ? " = " : "");
 		if (value)
@@ -31,12 +31,14 @@ static void sql_list(const struct resource *resource, FILE *out)
 {
 	fprintf(out, "SELECT id, revision%s", is_child(resource) ? ", parent" : "");
 	columns(resource, out, true, false);
-	fprintf(out, " FROM %s ORDER BY %s", resource->name, is_child(resource) ? "parent, position" : "name");
+	fprintf(out, " FROM %s ORDER BY %s", resource->name,
+	        is_child(resource) ? "parent, position" : resource->fields[0].member);
 }
 
 static void sql_find(const struct resource *resource, FILE *out)
 {
 	int parameter = PARAMETER_FIELDS;
+	bool keyed = false;
 
 	fprintf(out, "SELECT id FROM %s WHERE ", resource->name);
 	if (is_child(resource))
@@ -44,13 +46,19 @@ static void sql_find(const struct resource *resource, FILE *out)
 	for (size_t i = 0; i < resource->n_fields; i++) {
 		const struct field *field = &resource->fields[i];
 
-		if (field->kind == FIELD_CHILDREN)
+		if (!field_has_column(field))
 			continue;
-		if (field_is_key(field))
+		if (field_is_key(field)) {
 			fprintf(out, "%s = ?%d AND ", field->member, parameter);
+			keyed = true;
+		}
 		parameter++;
 	}
-	fputs("1", out);
+	/* Without a key it is the place that counts; the rows that are looked for are marked. */
+	if (keyed)
+		fputs("1", out);
+	else
+		fprintf(out, "position = -1 - ?%d", PARAMETER_POSITION);
 }
 
 static void sql_insert(const struct resource *resource, FILE *out)
@@ -71,6 +79,15 @@ static void sql_update(const struct resource *resource, FILE *out)
 		fprintf(out, ", parent = ?%d, position = ?%d", PARAMETER_PARENT, PARAMETER_POSITION);
 	columns(resource, out, true, true);
 	fprintf(out, " WHERE id = ?%d", PARAMETER_ID);
+}
+
+/* The field whose prefixes are in a table of their own, or NULL. */
+static const char *prefixes_member(const struct resource *resource)
+{
+	for (size_t i = 0; i < resource->n_fields; i++)
+		if (resource->fields[i].kind == FIELD_PREFIXES)
+			return resource->fields[i].member;
+	return NULL;
 }
 
 static void sql_write(const struct resource *resource, enum store_statement statement, FILE *out)
@@ -96,6 +113,18 @@ static void sql_write(const struct resource *resource, enum store_statement stat
 		return;
 	case STATEMENT_SWEEP:
 		fprintf(out, "DELETE FROM %s WHERE parent = ?1 AND position < 0", resource->name);
+		return;
+	case STATEMENT_ENTRIES:
+		fprintf(out, "SELECT prefix FROM %s_%s WHERE parent = ?1 ORDER BY prefix", resource->name,
+		        prefixes_member(resource));
+		return;
+	case STATEMENT_ENTRY_ADD:
+		fprintf(out, "INSERT INTO %s_%s (parent, prefix) VALUES (?1, ?2)", resource->name,
+		        prefixes_member(resource));
+		return;
+	case STATEMENT_ENTRY_DELETE:
+		fprintf(out, "DELETE FROM %s_%s WHERE parent = ?1 AND prefix = ?2", resource->name,
+		        prefixes_member(resource));
 		return;
 	case STATEMENTS:
 		return;
@@ -123,14 +152,23 @@ static int prepare_one(struct store *store, const struct resource *resource, enu
 	return prepare_text(store, text, &store->statement[resource->id][statement]);
 }
 
+static bool has_statement(const struct resource *resource, enum store_statement statement)
+{
+	if (statement >= STATEMENT_ENTRIES)
+		return prefixes_member(resource);
+	return statement < STATEMENT_MARK || is_child(resource);
+}
+
 int store_prepare(struct store *store)
 {
 	static const char *const commands[] = {
 		[COMMAND_BEGIN] = "BEGIN IMMEDIATE",
 		[COMMAND_COMMIT] = "COMMIT",
 		[COMMAND_REVISION] = "SELECT ifnull(max(n), 0) FROM revision",
-		[COMMAND_RECORD] = "INSERT INTO revision (n, created_at, actor, summary) VALUES (?1, ?2, ?3, ?4)",
-		[COMMAND_TRIM] = "DELETE FROM revision WHERE n <= ?1",
+		[COMMAND_RECORD] = "INSERT INTO revision (n, created_at, actor, summary, config_hash) "
+		                   "VALUES (?1, ?2, ?3, ?4, ?5)",
+		[COMMAND_TRIM] = "DELETE FROM revision WHERE n <= ?1 - (SELECT revisions_kept FROM settings)",
+		[COMMAND_HASH] = "SELECT config_hash FROM revision ORDER BY n DESC LIMIT 1",
 	};
 	int r = 0;
 
@@ -139,10 +177,10 @@ int store_prepare(struct store *store)
 		r = prepare_text(store, commands[i], &store->command[i]);
 	for (enum resource_id i = 0; i < RESOURCES; i++) {
 		const struct resource *resource = resource_get(i);
-		enum store_statement end = is_child(resource) ? STATEMENTS : STATEMENT_MARK;
 
-		for (enum store_statement j = 0; j < end && r == 0; j++)
-			r = prepare_one(store, resource, j);
+		for (enum store_statement j = 0; j < STATEMENTS && r == 0; j++)
+			if (has_statement(resource, j))
+				r = prepare_one(store, resource, j);
 	}
 	return r;
 }

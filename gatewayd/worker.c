@@ -160,23 +160,29 @@ static int send_socket(struct worker *worker, unsigned index)
 	return msg_send(worker->channel, &message, socket->fd, WORKER_ANSWER_MS);
 }
 
-static int send_introduction(struct worker *worker)
+static int send_hello(struct worker *worker, int64_t generation)
 {
 	struct proto_message message = { .type = PROTO_HELLO };
-	int r;
 
 	message.hello.version = PROTO_VERSION;
 	snprintf(message.hello.build, sizeof(message.hello.build), "%s", GW_VERSION);
-	message.hello.generation = (uint64_t)worker->owner.snapshot(worker->owner.userdata)->revision;
+	message.hello.generation = (uint64_t)generation;
 	message.hello.pid = (uint32_t)getpid();
 	message.hello.threads = worker->threads;
-	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	return msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+}
+
+static int send_introduction(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_STATS_MEMORY };
+	int r;
+
+	r = send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
 		if (!worker->sockets[i].handed)
 			r = send_socket(worker, i);
 	if (r < 0)
 		return r;
-	message = (struct proto_message){ .type = PROTO_STATS_MEMORY };
 	message.stats_memory.size = sizeof(struct stats_memory);
 	r = msg_send(worker->channel, &message, worker->stats_fd, WORKER_ANSWER_MS);
 	if (r < 0)
@@ -631,9 +637,10 @@ static bool has_answered(const struct worker *worker, int64_t generation)
 	return worker->refused || worker->ready == generation;
 }
 
+/* A relay can still fail to take what it found well-formed: then its configuration is incomplete. */
 static bool has_committed(const struct worker *worker, int64_t generation)
 {
-	return worker->generation == generation;
+	return worker->refused || worker->generation == generation;
 }
 
 int worker_prepare(struct worker *worker, const struct plan *plan, const char **ret_reason)
@@ -675,6 +682,8 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 		r = wait_until(worker, has_committed, plan->to_revision);
 	if (r < 0)
 		kill_relay(worker, "it did not commit in time");
+	else if (worker->refused)
+		kill_relay(worker, worker->reason);
 }
 
 void worker_abort(struct worker *worker, const struct plan *plan)
@@ -691,7 +700,9 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 	if (worker->pidfd < 0)
 		return;
 	message.shutdown.deadline_ms = deadline_ms;
-	if (!worker->channel || msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) < 0 ||
+	/* A relay that was found and not configured does not know us yet. */
+	if (!worker->channel || (worker->state == WORKER_STARTING && send_hello(worker, 0) < 0) ||
+	        msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) < 0 ||
 	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0 ||
 	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
 		kill_relay(worker, "it is to end and does not");

@@ -90,17 +90,88 @@ int cells_get(struct cell_index *index, const struct match_key *key, struct cell
 	return 0;
 }
 
-void cell_state_clear(struct cell_state *state)
+struct contender *const *state_contenders(const struct cell_state *state, size_t *ret_n)
 {
-	free(state->contenders);
-	free(state->pieces);
+	*ret_n = state->crowd ? state->crowd->n : state->one ? 1 : 0;
+	return state->crowd ? state->crowd->items : &state->one;
+}
+
+const struct piece *state_pieces(const struct cell_state *state, size_t *ret_n)
+{
+	*ret_n = state->crowd ? state->crowd->n_pieces : state->one ? state->one->n_pieces : 0;
+	return state->crowd ? state->crowd->pieces : state->one ? state->one->pieces : NULL;
+}
+
+static int make_crowd(struct cell_state *state)
+{
+	struct crowd *crowd = calloc(1, sizeof(*crowd));
+
+	if (!crowd || array_reserve(&crowd->items, &crowd->size, 2, sizeof(struct contender *)) < 0) {
+		free(crowd);
+		return -ENOMEM;
+	}
+	crowd->items[crowd->n++] = TAKE_PTR(state->one);
+	state->crowd = crowd;
+	return 0;
+}
+
+int state_join(struct cell_state *state, struct contender *contender)
+{
+	struct crowd *crowd;
+
+	if (!state->one && !state->crowd)
+		state->one = contender;
+	if (state->one == contender)
+		return 0;
+	if (!state->crowd && make_crowd(state) < 0)
+		return -ENOMEM;
+	crowd = state->crowd;
+	if (crowd->items[crowd->n - 1] == contender)
+		return 0;
+	if (array_reserve(&crowd->items, &crowd->size, crowd->n + 1, sizeof(contender)) < 0)
+		return -ENOMEM;
+	crowd->items[crowd->n++] = contender;
+	return 0;
+}
+
+void state_leave(struct cell_state *state, const struct contender *contender)
+{
+	struct crowd *crowd = state->crowd;
+
+	if (state->one == contender)
+		state->one = NULL;
+	for (size_t i = 0; crowd && i < crowd->n; i++)
+		if (crowd->items[i] == contender)
+			crowd->items[i] = crowd->items[--crowd->n];
+	if (!crowd || crowd->n > 1)
+		return;
+	if (crowd->n == 1)
+		state->one = crowd->items[0];
+	free(crowd->items);
+	free(crowd);
+	state->crowd = NULL;
+}
+
+int state_cut(struct cell_state *state, struct tie *ret_tie)
+{
+	struct crowd *crowd = state->crowd;
+
+	return crowd ? pieces_cut(crowd->items, crowd->n, &crowd->pieces, &crowd->n_pieces, ret_tie) : 0;
+}
+
+void state_clear(struct cell_state *state)
+{
+	if (state->crowd) {
+		free(state->crowd->items);
+		free(state->crowd->pieces);
+		free(state->crowd);
+	}
 	*state = (struct cell_state){ 0 };
 }
 
 static void cell_free(struct cell *cell)
 {
-	cell_state_clear(&cell->now);
-	cell_state_clear(&cell->next);
+	state_clear(&cell->now);
 	free(cell);
 }
 

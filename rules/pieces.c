@@ -60,19 +60,25 @@ static int compare_for_sweep(const void *one, const void *other)
 	return order ? order : compare_strength(a, b);
 }
 
-static int items_of(const struct cell_state *state, struct item **ret, size_t *ret_n)
+/* The pieces made so far. */
+struct cutting {
+	struct piece *pieces;
+	size_t n_pieces;
+};
+
+static int items_of(struct contender *const *contenders, size_t n_contenders, struct item **ret, size_t *ret_n)
 {
 	struct item *items;
 	size_t n = 0;
 
-	for (size_t i = 0; i < state->n_contenders; i++)
-		n += state->contenders[i]->n_ports ? state->contenders[i]->n_ports : 1;
+	for (size_t i = 0; i < n_contenders; i++)
+		n += contenders[i]->n_ports ? contenders[i]->n_ports : 1;
 	items = reallocarray(NULL, n ? n : 1, sizeof(*items));
 	if (!items)
 		return -ENOMEM;
 	n = 0;
-	for (size_t i = 0; i < state->n_contenders; i++) {
-		const struct contender *owner = state->contenders[i];
+	for (size_t i = 0; i < n_contenders; i++) {
+		const struct contender *owner = contenders[i];
 
 		if (owner->n_ports == 0)
 			items[n++] = (struct item){ MATCH_PORT_ANY, 0, UINT16_MAX, owner };
@@ -138,28 +144,28 @@ static void heap_pop(struct heap *heap)
 }
 
 /* Appends a piece, or lengthens the last one if it is the same owner's and ends right before. */
-static void emit(struct cell_state *state, uint8_t kind, uint32_t lo, uint32_t hi, const struct contender *owner)
+static void emit(struct cutting *cutting, uint8_t kind, uint32_t lo, uint32_t hi, const struct contender *owner)
 {
-	struct piece *last = state->n_pieces ? &state->pieces[state->n_pieces - 1] : NULL;
+	struct piece *last = cutting->n_pieces ? &cutting->pieces[cutting->n_pieces - 1] : NULL;
 
 	if (last && kind == MATCH_PORT_RANGE && last->kind == kind && last->listener == owner->listener &&
 	        last->verdict == owner->verdict && last->hi + 1U == lo) {
 		last->hi = (uint16_t)hi;
 		return;
 	}
-	state->pieces[state->n_pieces++] =
+	cutting->pieces[cutting->n_pieces++] =
 	        (struct piece){ kind, (uint16_t)lo, (uint16_t)hi, owner->verdict, owner->listener };
 }
 
 /* Items of one kind, sorted by port: the strongest of each port stands first. Right for exact ports and for "any". */
-static void take_first(struct cell_state *state, const struct item *items, size_t n)
+static void take_first(struct cutting *cutting, const struct item *items, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (i == 0 || items[i].lo != items[i - 1].lo)
-			emit(state, items[i].kind, items[i].lo, items[i].hi, items[i].owner);
+			emit(cutting, items[i].kind, items[i].lo, items[i].hi, items[i].owner);
 }
 
-static void sweep(struct cell_state *state, const struct item *items, size_t n, struct heap *heap)
+static void sweep(struct cutting *cutting, const struct item *items, size_t n, struct heap *heap)
 {
 	uint32_t at = 0, end;
 	size_t i = 0;
@@ -176,38 +182,40 @@ static void sweep(struct cell_state *state, const struct item *items, size_t n, 
 		end = heap->items[0]->hi;
 		if (i < n && items[i].lo <= end)
 			end = items[i].lo - 1U;
-		emit(state, MATCH_PORT_RANGE, at, end, heap->items[0]->owner);
+		emit(cutting, MATCH_PORT_RANGE, at, end, heap->items[0]->owner);
 		at = end + 1;
 	}
 }
 
-static int cut_sorted(struct cell_state *state, const struct item *items, size_t n)
+static int cut_sorted(struct cutting *cutting, const struct item *items, size_t n)
 {
 	_cleanup_free_ const struct item **open = reallocarray(NULL, n + 1, sizeof(*open));
 	size_t begin = 0, end;
 
 	/* Each range's start and end begin at most one piece each. */
-	state->pieces = reallocarray(NULL, 2 * n + 1, sizeof(*state->pieces));
-	if (!open || !state->pieces)
+	cutting->pieces = reallocarray(NULL, 2 * n + 1, sizeof(*cutting->pieces));
+	if (!open || !cutting->pieces)
 		return -ENOMEM;
 	for (; begin < n; begin = end) {
 		for (end = begin; end < n && items[end].kind == items[begin].kind; end++)
 			;
 		if (items[begin].kind == MATCH_PORT_RANGE)
-			sweep(state, items + begin, end - begin, &(struct heap){ open, 0 });
+			sweep(cutting, items + begin, end - begin, &(struct heap){ open, 0 });
 		else
-			take_first(state, items + begin, end - begin);
+			take_first(cutting, items + begin, end - begin);
 	}
 	return 0;
 }
 
-int pieces_cut(struct cell_state *state, struct tie *ret_tie)
+int pieces_cut(struct contender *const *contenders, size_t n_contenders, struct piece **ret, size_t *ret_n,
+        struct tie *ret_tie)
 {
 	_cleanup_free_ struct item *items = NULL;
+	struct cutting cutting = { 0 };
 	size_t n = 0;
 	int r;
 
-	r = items_of(state, &items, &n);
+	r = items_of(contenders, n_contenders, &items, &n);
 	if (r < 0)
 		return r;
 	qsort(items, n, sizeof(*items), compare_for_ties);
@@ -215,5 +223,12 @@ int pieces_cut(struct cell_state *state, struct tie *ret_tie)
 	if (r < 0)
 		return r;
 	qsort(items, n, sizeof(*items), compare_for_sweep);
-	return cut_sorted(state, items, n);
+	r = cut_sorted(&cutting, items, n);
+	if (r < 0) {
+		free(cutting.pieces);
+		return r;
+	}
+	*ret = cutting.pieces;
+	*ret_n = cutting.n_pieces;
+	return 0;
 }

@@ -5,7 +5,8 @@
  * snapshot in force, in the snapshot's order, so that a merge walk over row
  * pointers finds what a new snapshot changes. Each changed row's old contender
  * is marked as leaving, its new one is compiled, and the cells of both are
- * staged. A staged cell is cut again and compared with its present pieces;
+ * staged (stage.c); so are the cells of entries that an address set gained or
+ * lost, for each listener that names it. A staged cell is cut again and compared with its present pieces;
  * nothing else is looked at. Until commit, the present state stays untouched.
  */
 #include "rules/plan.h"
@@ -62,6 +63,19 @@ static int append(struct growing *to, const struct cell *cell, const struct piec
 	return 0;
 }
 
+/* All pieces of a state, or those of one kind. */
+static int append_all(struct growing *to, const struct cell *cell, const struct cell_state *state, unsigned kind)
+{
+	size_t n;
+	const struct piece *pieces = state_pieces(state, &n);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (kind == MATCH_PORT_KINDS || pieces[i].kind == kind)
+			r = append(to, cell, &pieces[i]);
+	return r;
+}
+
 int model_elements(const struct model *model, struct elements *ret)
 {
 	struct elements all = { 0 };
@@ -70,8 +84,7 @@ int model_elements(const struct model *model, struct elements *ret)
 
 	for (size_t b = 0; r == 0 && b < model->cells.n_buckets; b++)
 		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain)
-			for (size_t p = 0; r == 0 && p < cell->now.n_pieces; p++)
-				r = append(&growing, cell, &cell->now.pieces[p]);
+			r = append_all(&growing, cell, &cell->now, MATCH_PORT_KINDS);
 	if (r < 0) {
 		free(all.items);
 		return r;
@@ -144,99 +157,7 @@ static int diff_snapshots(struct plan *plan)
 	return r;
 }
 
-/* Staging: the next state of cells beside their present one. */
-
-static int stage_cell(struct stage *stage, struct cell *cell)
-{
-	if (cell->staged)
-		return 0;
-	if (array_reserve(&stage->cells, &stage->cells_size, stage->n_cells + 1, sizeof(*stage->cells)) < 0)
-		return -ENOMEM;
-	stage->cells[stage->n_cells++] = cell;
-	cell->staged = true;
-	return 0;
-}
-
-static int stage_leaving(struct stage *stage, struct contender *contender)
-{
-	int r = 0;
-
-	contender->leaving = true;
-	for (size_t i = 0; r == 0 && i < contender->n_cells; i++)
-		r = stage_cell(stage, contender->cells[i]);
-	return r;
-}
-
-static int cell_join(struct cell *cell, struct contender *contender)
-{
-	struct cell_state *next = &cell->next;
-
-	if (next->n_contenders > 0 && next->contenders[next->n_contenders - 1] == contender)
-		return 0; /* two of its addresses are the same */
-	if (array_reserve(&next->contenders, &next->contenders_size, next->n_contenders + 1, sizeof(contender)) < 0)
-		return -ENOMEM;
-	next->contenders[next->n_contenders++] = contender;
-	return 0;
-}
-
-static int stage_arriving(struct stage *stage, struct contender *contender)
-{
-	int r = 0;
-
-	/* All cells first: one that is not staged and holds nobody would not be cleared away on failure. */
-	for (size_t i = 0; r == 0 && i < contender->n_cells; i++)
-		r = stage_cell(stage, contender->cells[i]);
-	for (size_t i = 0; r == 0 && i < contender->n_cells; i++)
-		r = cell_join(contender->cells[i], contender);
-	return r;
-}
-
-static int new_contender(struct model *model, struct row *row, struct errs *errs, struct contender **ret)
-{
-	struct stage *stage = &model->stage;
-	struct contender *contender;
-	int r;
-
-	if (array_reserve(&stage->arriving, &stage->arriving_size, stage->n_arriving + 1, sizeof(contender)) < 0)
-		return -ENOMEM;
-	r = contender_new(&model->cells, row, errs, &contender);
-	if (r < 0)
-		return r;
-	stage->arriving[stage->n_arriving++] = contender;
-	*ret = contender;
-	return stage_arriving(stage, contender);
-}
-
-/* Walks the listeners of both snapshots side by side: contenders of unchanged rows are taken over. Goes on after a
- * refused listener, so that all faults of a transaction are told at once. */
-static int stage_listeners(struct model *model, const struct rows *to, struct errs *errs)
-{
-	struct stage *stage = &model->stage;
-	size_t i = 0, k = 0;
-	int r = 0, refused = 0;
-
-	stage->contenders = calloc(to->n ? to->n : 1, sizeof(struct contender *));
-	if (!stage->contenders)
-		return -ENOMEM;
-	stage->n_contenders = to->n;
-	while (r == 0 && (i < model->n_contenders || k < to->n)) {
-		struct contender *old = i < model->n_contenders ? model->contenders[i] : NULL;
-		struct row *a = old ? old->row : NULL, *b = k < to->n ? to->items[k] : NULL;
-		int order = a == b ? 0 : compare_rows(a, b);
-
-		if (a == b)
-			stage->contenders[k] = old;
-		if (a != b && order <= 0)
-			r = stage_leaving(stage, old);
-		if (a != b && order >= 0 && r == 0)
-			r = new_contender(model, b, errs, &stage->contenders[k]);
-		if (r == -EINVAL)
-			refused = r, r = 0;
-		i += order <= 0;
-		k += order >= 0;
-	}
-	return r ? r : refused;
-}
+/* Cutting the staged cells. */
 
 static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs *errs)
 {
@@ -257,23 +178,13 @@ static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs
 	        prefix_format(&src, src_text), cell->key.shape.interface ? " on " : "", cell->key.interface);
 }
 
-/* Puts those who stay before those who came, and cuts the ports anew. */
-static int cut_cell(struct cell *cell, struct errs *errs, struct tie *last)
+static int cut_cell(struct staged_cell *staged, struct errs *errs, struct tie *last)
 {
-	struct cell_state *next = &cell->next;
 	struct tie tie;
-	int r;
+	int r = state_cut(&staged->next, &tie);
 
-	for (size_t i = 0; i < cell->now.n_contenders; i++) {
-		if (cell->now.contenders[i]->leaving)
-			continue;
-		r = cell_join(cell, cell->now.contenders[i]);
-		if (r < 0)
-			return r;
-	}
-	r = pieces_cut(next, &tie);
 	if (r == -EEXIST && (tie.a != last->a || tie.b != last->b)) {
-		tell_tie(cell, &tie, errs);
+		tell_tie(staged->cell, &tie, errs);
 		*last = tie;
 	}
 	return r;
@@ -285,7 +196,7 @@ static int cut_cells(struct stage *stage, struct errs *errs)
 	int r = 0;
 
 	for (size_t i = 0; i < stage->n_cells; i++) {
-		int one = cut_cell(stage->cells[i], errs, &last);
+		int one = cut_cell(&stage->cells[i], errs, &last);
 
 		if (one == -ENOMEM)
 			return one;
@@ -307,14 +218,15 @@ static int compare_pieces(const struct piece *a, const struct piece *b)
 	return (a->hi > b->hi) - (a->hi < b->hi);
 }
 
-static int diff_cell(const struct cell *cell, struct growing *removed, struct growing *added)
+static int diff_cell(const struct staged_cell *staged, struct growing *removed, struct growing *added)
 {
-	size_t i = 0, k = 0;
+	size_t n_now, n_next, i = 0, k = 0;
+	const struct piece *now = state_pieces(&staged->cell->now, &n_now);
+	const struct piece *next = state_pieces(&staged->next, &n_next);
 	int r = 0;
 
-	while (r == 0 && (i < cell->now.n_pieces || k < cell->next.n_pieces)) {
-		const struct piece *a = i < cell->now.n_pieces ? &cell->now.pieces[i] : NULL;
-		const struct piece *b = k < cell->next.n_pieces ? &cell->next.pieces[k] : NULL;
+	while (r == 0 && (i < n_now || k < n_next)) {
+		const struct piece *a = i < n_now ? &now[i] : NULL, *b = k < n_next ? &next[k] : NULL;
 		int order = compare_pieces(a, b);
 
 		i += order <= 0;
@@ -322,9 +234,9 @@ static int diff_cell(const struct cell *cell, struct growing *removed, struct gr
 		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener)
 			continue;
 		if (order <= 0)
-			r = append(removed, cell, a);
+			r = append(removed, staged->cell, a);
 		if (order >= 0 && r == 0)
-			r = append(added, cell, b);
+			r = append(added, staged->cell, b);
 	}
 	return r;
 }
@@ -335,7 +247,7 @@ static int diff_cells(struct plan *plan, const struct stage *stage)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < stage->n_cells; i++)
-		r = diff_cell(stage->cells[i], &removed, &added);
+		r = diff_cell(&stage->cells[i], &removed, &added);
 	sort_elements(&plan->removed);
 	sort_elements(&plan->added);
 	return r;
@@ -421,15 +333,14 @@ static int collect_rebuilt(const struct model *model, struct plan *plan)
 
 	for (size_t b = 0; r == 0 && plan->n_shapes_rebuilt > 0 && b < model->cells.n_buckets; b++)
 		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain) {
-			const struct cell_state *state = cell->staged ? &cell->next : &cell->now;
+			const struct cell_state *state =
+			        cell->staged ? &model->stage.cells[cell->staged - 1].next : &cell->now;
 			struct match_shape shape = cell->key.shape;
 
 			shape.port_kind = MATCH_PORT_RANGE;
 			if (!has_shape(plan->shapes_rebuilt, plan->n_shapes_rebuilt, &shape))
 				continue;
-			for (size_t p = 0; r == 0 && p < state->n_pieces; p++)
-				if (state->pieces[p].kind == MATCH_PORT_RANGE)
-					r = append(&growing, cell, &state->pieces[p]);
+			r = append_all(&growing, cell, state, MATCH_PORT_RANGE);
 		}
 	sort_elements(&plan->rebuilt);
 	return r;
@@ -451,66 +362,15 @@ static void plan_free(struct plan *plan)
 	free(plan);
 }
 
-static void stage_clear(struct model *model)
-{
-	free(model->stage.cells);
-	free(model->stage.contenders);
-	free(model->stage.arriving);
-	free(model->stage.shapes);
-	model->stage = (struct stage){ 0 };
-	model->planning = false;
-}
-
-/* Puts every staged cell to rest in its present state; cells without contenders go. */
-static void settle_cells(struct model *model)
-{
-	for (size_t i = 0; i < model->stage.n_cells; i++) {
-		struct cell *cell = model->stage.cells[i];
-
-		cell_state_clear(&cell->next);
-		cell->staged = false;
-		if (cell->now.n_contenders == 0)
-			cells_remove(&model->cells, cell);
-	}
-}
-
-static void unstage(struct model *model)
-{
-	settle_cells(model);
-	for (size_t i = 0; i < model->stage.n_arriving; i++)
-		contender_free(model->stage.arriving[i]);
-	for (size_t i = 0; i < model->n_contenders; i++)
-		model->contenders[i]->leaving = false;
-	stage_clear(model);
-}
-
 void plan_commit(struct model *model, struct plan *plan)
 {
-	struct stage *stage = &model->stage;
-
-	for (size_t i = 0; i < stage->n_cells; i++) {
-		struct cell_state before = stage->cells[i]->now;
-
-		stage->cells[i]->now = stage->cells[i]->next;
-		stage->cells[i]->next = before;
-	}
-	settle_cells(model);
-	for (size_t i = 0; i < model->n_contenders; i++)
-		if (model->contenders[i]->leaving)
-			contender_free(model->contenders[i]);
-	free(model->contenders);
-	model->contenders = TAKE_PTR(stage->contenders);
-	model->n_contenders = stage->n_contenders;
-	free(model->shapes);
-	model->shapes = TAKE_PTR(stage->shapes);
-	model->n_shapes = stage->n_shapes;
-	stage_clear(model);
+	stage_commit(model);
 	plan_free(plan);
 }
 
 void plan_abort(struct model *model, struct plan *plan)
 {
-	unstage(model);
+	stage_abort(model);
 	plan_free(plan);
 }
 
@@ -534,7 +394,7 @@ static int fill(struct model *model, struct plan *plan, struct errs *errs)
 
 	r = diff_snapshots(plan);
 	if (r == 0)
-		r = stage_listeners(model, &plan->to->rows[RESOURCE_LISTENER], errs);
+		r = stage_listeners(model, plan->from, plan->to, errs);
 	if (r == 0)
 		r = cut_cells(stage, errs);
 	if (r == 0)

@@ -6,7 +6,8 @@
  * stays what it was with plan_abort.
  *
  * Compilation: a listener is the cross product of its destinations, sources
- * and interfaces, each combination a cell; in a cell the ports of all
+ * and interfaces, each combination a cell, the entries of address sets being
+ * prefixes like any other (an empty set is none, not "any"); in a cell the ports of all
  * listeners that share it are cut into disjoint pieces, each owned by the
  * listener that wins there (exact before range before any, narrower range
  * first, then the lower priority number). Between cells the order of shapes
@@ -20,8 +21,12 @@
 #include "rules/snapshot.h"
 #include "schema/errs.h"
 
-/* Most cells one listener may expand to; a larger product is refused with "too_complex". */
+/* Most cells one listener that names no address set may expand to; a larger product is refused with "too_complex". */
 #define PLAN_CELLS_MAX 4096
+
+/* Most cells of all listeners together, which address sets can make many: each takes about 120 bytes here, as much in
+ * the relay, and one or more elements in the kernel. Beyond it "too_complex". */
+#define PLAN_TOTAL_MAX 1000000
 
 /* From this many removals on, an interval map is made anew: a deletion from one costs time in proportion to its size
  * (measured: 0.7 ms of 10,000 elements, which load in 110 ms), so about 150 deletions cost as much as a fresh map. */
@@ -83,7 +88,8 @@ int model_shapes(const struct model *model, struct match_shape **ret, size_t *re
 
 /* What must change from the model's state (snapshot `from`, rows shared with `to`) to snapshot `to`.
  * -EEXIST with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
- * -EINVAL with faults ("too_complex"), -ENOMEM. On failure the model is unchanged. At most one plan at a time. */
+ * -EINVAL with faults ("too_complex", "unknown_reference", "invalid"), -ENOMEM. On failure the model is unchanged. At
+ * most one plan at a time. */
 int plan_new(struct model *model, struct snapshot *from, struct snapshot *to, struct errs *errs, struct plan **ret);
 /* Makes the plan's target the model's state; cannot fail. Frees the plan. */
 void plan_commit(struct model *model, struct plan *plan);

@@ -108,3 +108,14 @@ size_t snapshot_after(const struct snapshot *snapshot, enum resource_id resource
 
 	return after && is_at(rows, at, after) ? at + 1 : at;
 }
+
+const struct settings *snapshot_settings(const struct snapshot *snapshot)
+{
+	static struct row *initial; /* one for the process, never freed */
+
+	if (snapshot->rows[RESOURCE_SETTINGS].n)
+		return (const struct settings *)snapshot->rows[RESOURCE_SETTINGS].items[0];
+	if (!initial)
+		initial = row_new(RESOURCE_SETTINGS);
+	return (const struct settings *)initial;
+}

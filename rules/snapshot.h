@@ -12,7 +12,7 @@
 struct snapshot {
 	unsigned references;
 	int64_t revision;
-	struct rows rows[RESOURCES]; /* targets live in their upstream; rows[RESOURCE_TARGET] stays empty */
+	struct rows rows[RESOURCES]; /* children live in their parents: rows[RESOURCE_TARGET] stays empty */
 };
 
 /* An empty one of revision 0; NULL when memory is out. */
@@ -29,6 +29,8 @@ int snapshot_put(struct snapshot *snapshot, struct row *row);
 int snapshot_remove(struct snapshot *snapshot, enum resource_id resource, const char *name);
 /* The row, borrowed, or NULL. */
 struct row *snapshot_find(const struct snapshot *snapshot, enum resource_id resource, const char *name);
+/* The settings in force: the one row, or the defaults if the snapshot has none. Borrowed; NULL when memory is out. */
+const struct settings *snapshot_settings(const struct snapshot *snapshot);
 /* Index of the first row whose name is greater than `after` (NULL: 0); may equal rows[resource].n. */
 size_t snapshot_after(const struct snapshot *snapshot, enum resource_id resource, const char *after);
 

@@ -46,6 +46,8 @@ static int list_family(const struct strings *prefixes)
 	for (size_t i = 0; i < prefixes->n; i++) {
 		int item = strchr(prefixes->items[i], ':') ? AF_INET6 : AF_INET;
 
+		if (prefixes->items[i][0] == '@') /* what it holds may change */
+			return AF_UNSPEC;
 		if (family != AF_UNSPEC && family != item)
 			return AF_UNSPEC;
 		family = item;
@@ -70,6 +72,9 @@ static void check_listener(const struct row *row, const struct subject *subject)
 	const struct listener *listener = (const struct listener *)row;
 
 	check_families(listener, subject);
+	if (listener->routes.n && (listener->action != ACTION_RELAY || listener->protocol != PROTOCOL_TCP) &&
+	        !is_faulty(subject, "routes"))
+		FAULT(subject, "routes", "not_applicable", "routes are for action relay and protocol tcp");
 	if (is_faulty(subject, "action"))
 		return;
 	if (listener->action == ACTION_RELAY && listener->protocol == PROTOCOL_UDP && !is_faulty(subject, "protocol"))
@@ -80,11 +85,25 @@ static void check_listener(const struct row *row, const struct subject *subject)
 		        "an upstream is used by action relay only; set it to null or change the action");
 }
 
+static void check_health(const struct upstream *upstream, const struct subject *subject)
+{
+	if (is_faulty(subject, "health"))
+		return;
+	if (upstream->health_timeout_ms > upstream->health_interval_ms)
+		FAULT(subject, "health/timeout_ms", "out_of_range", "a probe must end before the next one begins");
+	if (upstream->health_http_status > 0 && upstream->health_http_status < 100)
+		FAULT(subject, "health/http_status", "out_of_range",
+		        "a status is 100 to 599, or 0 for any from 200 to 399");
+	if (upstream->health_http_path[0] != '/' || strpbrk(upstream->health_http_path, " #"))
+		FAULT(subject, "health/http_path", "bad_value", "a path begins with / and has no space");
+}
+
 static void check_upstream(const struct row *row, const struct subject *subject)
 {
 	const struct upstream *upstream = (const struct upstream *)row;
 	const struct rows *targets = &upstream->targets;
 
+	check_health(upstream, subject);
 	if (is_faulty(subject, "targets"))
 		return;
 	for (size_t i = 1; i < targets->n; i++)
@@ -100,7 +119,30 @@ static void check_upstream(const struct row *row, const struct subject *subject)
 		}
 }
 
-static void check_target(const struct row *row, const struct subject *subject)
+static void check_route(const struct row *row, const struct subject *subject)
+{
+	const struct listener_route *route = (const struct listener_route *)row;
+
+	if ((route->sni.n || route->alpn.n) &&
+	        (route->http_host.n || route->http_method.n || route->http_path_prefix.n))
+		FAULT(subject, "sni", "never_matches", "a connection is TLS or plain HTTP, never both");
+	if (route->action != ROUTE_ACTION_RELAY && route->upstream && !is_faulty(subject, "upstream") &&
+	        !is_faulty(subject, "action"))
+		FAULT(subject, "upstream", "not_applicable", "an upstream is used by action relay only");
+}
+
+static void check_rate_limit(const struct row *row, const struct subject *subject)
+{
+	const struct rate_limit *limit = (const struct rate_limit *)row;
+
+	if (limit->action == LIMIT_ACTION_REJECT &&
+	        (limit->metric == METRIC_PACKETS || limit->metric == METRIC_BYTES) && !is_faulty(subject, "action") &&
+	        !is_faulty(subject, "metric"))
+		FAULT(subject, "action", "not_applicable",
+		        "only connections can be rejected; packets and bytes are dropped");
+}
+
+static void check_nothing(const struct row *row, const struct subject *subject)
 {
 	(void)row;
 	(void)subject;
@@ -110,8 +152,14 @@ void check_rules(const struct row *row, const char *base, struct errs *errs)
 {
 	static void (*const rules[])(const struct row *, const struct subject *) = {
 		[RESOURCE_UPSTREAM] = check_upstream,
-		[RESOURCE_TARGET] = check_target,
+		[RESOURCE_TARGET] = check_nothing,
+		[RESOURCE_ADDRESS_SET] = check_nothing,
+		[RESOURCE_RATE_LIMIT] = check_rate_limit,
 		[RESOURCE_LISTENER] = check_listener,
+		[RESOURCE_LISTENER_ROUTE] = check_route,
+		[RESOURCE_PREFILTER] = check_nothing,
+		[RESOURCE_TOKEN] = check_nothing,
+		[RESOURCE_SETTINGS] = check_nothing,
 	};
 	struct subject subject = { base, errs };
 
@@ -127,7 +175,7 @@ static void check_at(const struct row *row, const char *base, struct errs *errs)
 	for (size_t i = 0; i < resource->n_fields; i++) {
 		const struct field *field = &resource->fields[i];
 
-		value_pointer(pointer, base, field->member);
+		value_pointer_field(pointer, base, field);
 		if (value_check(field, row, pointer, errs) < 0 || field->kind != FIELD_CHILDREN)
 			continue;
 		for (size_t j = 0; j < FIELD_AT_CONST(row, field, struct rows)->n; j++) {

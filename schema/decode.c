@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "schema/check.h"
+#include "schema/prefixes.h"
 #include "schema/value.h"
 
 /* Where a value stands: the field, its JSON pointer, and where faults go. */
@@ -81,7 +82,7 @@ static int decode_name(const struct place *at, const json_t *value, struct row *
 {
 	const char *text = text_of(value, at->pointer, at->errs);
 
-	if (text && value_name(text, at->pointer, at->errs) == 0)
+	if (text && value_row_name(at->field, text, at->pointer, at->errs) == 0)
 		memcpy(FIELD_AT(row, at->field, char), text, strlen(text) + 1);
 	return 0;
 }
@@ -175,6 +176,17 @@ static ssize_t count_of(const struct place *at, const json_t *value)
 	return (ssize_t)n;
 }
 
+static int canonical_item(const struct field *field, const char *text, char canonical[VALUE_TEXT_MAX],
+        const char *pointer, struct errs *errs)
+{
+	if (field->kind == FIELD_LIST)
+		return value_item(field->item, text, canonical, pointer, errs);
+	if (value_name(text, pointer, errs) < 0)
+		return -EINVAL;
+	memcpy(canonical, text, strlen(text) + 1);
+	return 0;
+}
+
 static int decode_items(const struct place *at, const json_t *value, struct row *row)
 {
 	struct strings *list = FIELD_AT(row, at->field, struct strings);
@@ -186,7 +198,7 @@ static int decode_items(const struct place *at, const json_t *value, struct row 
 
 		value_pointer_item(pointer, at->pointer, (size_t)i);
 		text = text_of(json_array_get(value, (size_t)i), pointer, at->errs);
-		if (!text || value_item(at->field->item, text, canonical, pointer, at->errs) < 0)
+		if (!text || canonical_item(at->field, text, canonical, pointer, at->errs) < 0)
 			continue;
 		if (strings_append(list, canonical) < 0)
 			return -ENOMEM;
@@ -219,6 +231,51 @@ static int decode_children(const struct place *at, const json_t *value, struct r
 	return r;
 }
 
+static int decode_prefixes(const struct place *at, const json_t *value, struct row *row)
+{
+	_cleanup_prefixes_builder_ struct prefixes_builder builder = { 0 };
+	struct prefixes *member = FIELD_AT(row, at->field, struct prefixes);
+	ssize_t n = count_of(at, value);
+	char pointer[VALUE_POINTER_MAX];
+	int r = 0;
+
+	for (ssize_t i = 0; i < n && r != -ENOMEM; i++) {
+		const char *text;
+
+		value_pointer_item(pointer, at->pointer, (size_t)i);
+		text = text_of(json_array_get(value, (size_t)i), pointer, at->errs);
+		if (text)
+			r = prefixes_add_text(&builder, text, pointer, at->errs);
+	}
+	if (r == -ENOMEM || n < 0)
+		return n < 0 ? 0 : r;
+	r = prefixes_finish(&builder, member);
+	if (r == 0 && (int64_t)member->n > at->field->max)
+		errs_add(at->errs, at->pointer, "too_many_items",
+		        "%zu prefixes after ranges are split, at most %" PRId64 " are allowed", member->n,
+		        at->field->max);
+	return r;
+}
+
+static int decode_time(const struct place *at, const json_t *value, struct row *row)
+{
+	const char *text;
+	int64_t time;
+
+	if (json_is_null(value))
+		return 0;
+	if (!json_is_string(value)) {
+		wrong_type(at->pointer, at->errs, "a time or null", value);
+		return 0;
+	}
+	text = text_of(value, at->pointer, at->errs);
+	if (text && value_time_parse(text, &time) == 0)
+		*FIELD_AT(row, at->field, int64_t) = time;
+	else if (text)
+		errs_add(at->errs, at->pointer, "bad_value", "not a time as in 2030-01-31T12:00:00Z, after 1970");
+	return 0;
+}
+
 static int decode_value(const struct place *at, const json_t *value, struct row *row)
 {
 	switch (at->field->kind) {
@@ -235,7 +292,12 @@ static int decode_value(const struct place *at, const json_t *value, struct row 
 	case FIELD_REF:
 		return decode_reference(at, value, row);
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return decode_items(at, value, row);
+	case FIELD_TIME:
+		return decode_time(at, value, row);
+	case FIELD_PREFIXES:
+		return decode_prefixes(at, value, row);
 	case FIELD_ADDRESS:
 		return decode_address(at, value, row);
 	case FIELD_CHILDREN:
@@ -251,14 +313,14 @@ static void settle_name(const struct place *at, const char *name, const json_t *
 {
 	if (value && json_is_string(value) && strcmp(json_string_value(value), name) != 0)
 		errs_add(at->errs, at->pointer, "name_mismatch", "the path says %s; a resource cannot be renamed",
-		        value_is_name(name) ? name : "another name");
-	else if (!value && value_name(name, at->pointer, at->errs) == 0)
+		        value_names_row(resource_get(row->resource), name) ? name : "another name");
+	else if (!value && value_row_name(at->field, name, at->pointer, at->errs) == 0)
 		memcpy(FIELD_AT(row, at->field, char), name, strlen(name) + 1);
 }
 
 static int decode_field(const struct place *at, json_t *object, const char *name, struct row *row)
 {
-	json_t *value = json_object_get(object, at->field->member);
+	json_t *value = json_object_get(object, at->field->key);
 
 	if (at->field->kind == FIELD_NAME && name)
 		settle_name(at, name, value, row);
@@ -287,7 +349,24 @@ static char *pointer_to(const char *base, const char *key)
 	return text;
 }
 
-static int refuse_unknown(const struct resource *resource, json_t *object, const char *base, struct errs *errs)
+/* Whether the object of this group (NULL: the row's own) has the key. */
+static bool has_key(const struct resource *resource, const char *group, const char *key)
+{
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+		bool same = group ? field->group && strcmp(field->group, group) == 0 : !field->group;
+
+		if (!field_in_documents(field))
+			continue;
+		if ((same && strcmp(field->key, key) == 0) ||
+		        (!group && field->group && strcmp(field->group, key) == 0))
+			return true;
+	}
+	return false;
+}
+
+static int refuse_unknown(
+        const struct resource *resource, const char *group, json_t *object, const char *base, struct errs *errs)
 {
 	const char *key;
 	json_t *value;
@@ -296,14 +375,39 @@ static int refuse_unknown(const struct resource *resource, json_t *object, const
 	{
 		_cleanup_free_ char *pointer = NULL;
 
-		if (resource_field(resource, key))
+		if (has_key(resource, group, key))
 			continue;
 		pointer = pointer_to(base, key);
 		if (!pointer)
 			return -ENOMEM;
-		errs_add(errs, pointer, "unknown_key", "%s %s has no such field",
-		        strchr("aeiou", resource->name[0]) ? "an" : "a", resource->name);
+		errs_add(errs, pointer, "unknown_key", "%s %s has no such field%s%s",
+		        strchr("aeiou", resource->name[0]) ? "an" : "a", resource->name, group ? " in " : "",
+		        group ? group : "");
 	}
+	return 0;
+}
+
+/* The object that holds the group's fields; an empty one if the document has none, or something else (a fault). */
+static json_t *group_of(const struct field *field, json_t *object, json_t *none)
+{
+	json_t *group = json_object_get(object, field->group);
+
+	return json_is_object(group) ? group : none;
+}
+
+/* Once per group: its type and its keys. */
+static int check_group(
+        const struct resource *resource, const struct field *field, json_t *object, const char *base, struct errs *errs)
+{
+	json_t *group = json_object_get(object, field->group);
+	char pointer[VALUE_POINTER_MAX];
+
+	if (!group || (field > resource->fields && field[-1].group && strcmp(field[-1].group, field->group) == 0))
+		return 0;
+	value_pointer(pointer, base, field->group);
+	if (json_is_object(group))
+		return refuse_unknown(resource, field->group, group, pointer, errs);
+	wrong_type(pointer, errs, "an object", group);
 	return 0;
 }
 
@@ -311,14 +415,21 @@ static int decode_object(const struct resource *resource, json_t *object, const 
         struct errs *errs, struct row *row)
 {
 	char pointer[VALUE_POINTER_MAX];
-	int r = refuse_unknown(resource, object, base, errs);
+	json_t *none = json_object();
+	int r = none ? refuse_unknown(resource, NULL, object, base, errs) : -ENOMEM;
 
 	for (size_t i = 0; i < resource->n_fields && r == 0; i++) {
 		struct place at = { &resource->fields[i], pointer, errs };
 
-		value_pointer(pointer, base, at.field->member);
-		r = decode_field(&at, object, name, row);
+		if (!field_in_documents(at.field))
+			continue;
+		value_pointer_field(pointer, base, at.field);
+		if (at.field->group)
+			r = check_group(resource, at.field, object, base, errs);
+		if (r == 0)
+			r = decode_field(&at, at.field->group ? group_of(at.field, object, none) : object, name, row);
 	}
+	json_decref(none);
 	if (r == 0)
 		check_rules(row, base, errs);
 	return r;

@@ -1,7 +1,8 @@
 /* Rows to JSON; see encode.h. */
 #include "schema/encode.h"
 
-#include "gatewayd/base/cleanup.h"
+#include "schema/prefixes.h"
+#include "schema/value.h"
 
 static json_t *encode_strings(const struct strings *strings)
 {
@@ -27,6 +28,26 @@ static json_t *encode_children(const struct rows *rows)
 	return array;
 }
 
+static json_t *encode_prefixes(const struct prefixes *prefixes)
+{
+	json_t *array = json_array();
+	char text[ADDR_TEXT_MAX];
+
+	for (size_t i = 0; array && i < prefixes->n; i++)
+		if (json_array_append_new(array, json_string(prefix_format(&prefixes->items[i], text))) < 0) {
+			json_decref(array);
+			return NULL;
+		}
+	return array;
+}
+
+static json_t *encode_time(int64_t time)
+{
+	char text[32];
+
+	return time ? json_string(value_time_format(time, text)) : json_null();
+}
+
 static json_t *encode_field(const struct field *field, const struct row *row)
 {
 	const char *text;
@@ -45,7 +66,12 @@ static json_t *encode_field(const struct field *field, const struct row *row)
 	case FIELD_REF:
 		text = *FIELD_AT_CONST(row, field, char *);
 		return text ? json_string(text) : json_null();
+	case FIELD_TIME:
+		return encode_time(*FIELD_AT_CONST(row, field, int64_t));
+	case FIELD_PREFIXES:
+		return encode_prefixes(FIELD_AT_CONST(row, field, struct prefixes));
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return encode_strings(FIELD_AT_CONST(row, field, struct strings));
 	case FIELD_CHILDREN:
 		return encode_children(FIELD_AT_CONST(row, field, struct rows));
@@ -55,17 +81,31 @@ static json_t *encode_field(const struct field *field, const struct row *row)
 	return NULL;
 }
 
+/* The object that the field's key goes into: the row's own, or its group's, made when it is first needed. */
+static json_t *place_of(json_t *object, const struct field *field)
+{
+	if (!field->group)
+		return object;
+	if (!json_object_get(object, field->group))
+		(void)json_object_set_new(object, field->group, json_object());
+	return json_object_get(object, field->group);
+}
+
 json_t *encode_row(const struct row *row)
 {
 	const struct resource *resource = resource_get(row->resource);
 	json_t *object = json_object();
 
-	for (size_t i = 0; object && i < resource->n_fields; i++)
-		if (json_object_set_new(object, resource->fields[i].member, encode_field(&resource->fields[i], row)) <
-		        0) {
+	for (size_t i = 0; object && i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+
+		if (!field_in_documents(field))
+			continue;
+		if (json_object_set_new(place_of(object, field), field->key, encode_field(field, row)) < 0) {
 			json_decref(object);
 			return NULL;
 		}
+	}
 	return object;
 }
 

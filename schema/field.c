@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "schema/prefixes.h"
+
 const char *field_word(const struct field *field, int64_t value)
 {
 	return value >= 0 && value <= field->max ? field->words[value] : "";
@@ -19,12 +21,23 @@ int64_t field_word_value(const struct field *field, const char *word)
 
 bool field_required(const struct field *field)
 {
-	return field->kind == FIELD_NAME || field->kind == FIELD_ADDRESS;
+	return field_in_documents(field) &&
+	       (field->kind == FIELD_NAME || field->kind == FIELD_ADDRESS || (field->flags & FLAG_REQUIRED));
+}
+
+bool field_in_documents(const struct field *field)
+{
+	return !(field->flags & (FLAG_SECRET | FLAG_FIXED));
 }
 
 bool field_is_key(const struct field *field)
 {
 	return field->flags & FLAG_KEY;
+}
+
+bool field_has_column(const struct field *field)
+{
+	return field->kind != FIELD_CHILDREN && field->kind != FIELD_PREFIXES;
 }
 
 int field_init(const struct field *field, struct row *row)
@@ -39,12 +52,18 @@ int field_init(const struct field *field, struct row *row)
 		return 0;
 	case FIELD_TEXT:
 	case FIELD_ADDRESS:
-		*FIELD_AT(row, field, char *) = strdup("");
+		*FIELD_AT(row, field, char *) = strdup(field->initial_text ? field->initial_text : "");
 		return *FIELD_AT(row, field, char *) ? 0 : -ENOMEM;
 	case FIELD_NAME:
+		if (field->initial_text)
+			memcpy(FIELD_AT(row, field, char), field->initial_text, strlen(field->initial_text) + 1);
+		return 0;
 	case FIELD_REF:
 	case FIELD_LIST:
 	case FIELD_CHILDREN:
+	case FIELD_TIME:
+	case FIELD_NAMES:
+	case FIELD_PREFIXES:
 	case FIELD_KINDS:
 		return 0;
 	}
@@ -61,7 +80,11 @@ void field_clear(const struct field *field, struct row *row)
 		*FIELD_AT(row, field, char *) = NULL;
 		return;
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		strings_clear(FIELD_AT(row, field, struct strings));
+		return;
+	case FIELD_PREFIXES:
+		prefixes_clear(FIELD_AT(row, field, struct prefixes));
 		return;
 	case FIELD_CHILDREN:
 		rows_clear(FIELD_AT(row, field, struct rows));
@@ -70,6 +93,7 @@ void field_clear(const struct field *field, struct row *row)
 	case FIELD_BOOL:
 	case FIELD_INT:
 	case FIELD_ENUM:
+	case FIELD_TIME:
 	case FIELD_KINDS:
 		return;
 	}
@@ -113,13 +137,18 @@ int field_copy(const struct field *field, struct row *to, const struct row *from
 		return 0;
 	case FIELD_INT:
 	case FIELD_ENUM:
+	case FIELD_TIME:
 		*FIELD_AT(to, field, int64_t) = *FIELD_AT_CONST(from, field, int64_t);
 		return 0;
 	case FIELD_TEXT:
 	case FIELD_ADDRESS:
 	case FIELD_REF:
 		return copy_text(FIELD_AT(to, field, char *), *FIELD_AT_CONST(from, field, char *));
+	case FIELD_PREFIXES:
+		prefixes_share(FIELD_AT(to, field, struct prefixes), FIELD_AT_CONST(from, field, struct prefixes));
+		return 0;
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return copy_strings(FIELD_AT(to, field, struct strings), FIELD_AT_CONST(from, field, struct strings));
 	case FIELD_CHILDREN:
 		return copy_children(FIELD_AT(to, field, struct rows), FIELD_AT_CONST(from, field, struct rows));
@@ -153,16 +182,52 @@ bool field_equal(const struct field *field, const struct row *a, const struct ro
 		return *FIELD_AT_CONST(a, field, bool) == *FIELD_AT_CONST(b, field, bool);
 	case FIELD_INT:
 	case FIELD_ENUM:
+	case FIELD_TIME:
 		return *FIELD_AT_CONST(a, field, int64_t) == *FIELD_AT_CONST(b, field, int64_t);
 	case FIELD_TEXT:
 	case FIELD_ADDRESS:
 	case FIELD_REF:
 		return text_equal(*FIELD_AT_CONST(a, field, char *), *FIELD_AT_CONST(b, field, char *));
+	case FIELD_PREFIXES:
+		return prefixes_equal(
+		        FIELD_AT_CONST(a, field, struct prefixes), FIELD_AT_CONST(b, field, struct prefixes));
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return strings_equal(
 		        FIELD_AT_CONST(a, field, struct strings), FIELD_AT_CONST(b, field, struct strings));
 	case FIELD_CHILDREN:
 		return children_equal(FIELD_AT_CONST(a, field, struct rows), FIELD_AT_CONST(b, field, struct rows));
+	case FIELD_KINDS:
+		break;
+	}
+	return true;
+}
+
+bool field_is_initial(const struct field *field, const struct row *row)
+{
+	const char *text;
+
+	switch (field->kind) {
+	case FIELD_NAME:
+	case FIELD_ADDRESS:
+		return false;
+	case FIELD_BOOL:
+		return *FIELD_AT_CONST(row, field, bool) == (field->initial != 0);
+	case FIELD_INT:
+	case FIELD_ENUM:
+	case FIELD_TIME:
+		return *FIELD_AT_CONST(row, field, int64_t) == field->initial;
+	case FIELD_TEXT:
+	case FIELD_REF:
+		text = *FIELD_AT_CONST(row, field, char *);
+		return text_equal(text, field->initial_text);
+	case FIELD_LIST:
+	case FIELD_NAMES:
+		return FIELD_AT_CONST(row, field, struct strings)->n == 0;
+	case FIELD_CHILDREN:
+		return FIELD_AT_CONST(row, field, struct rows)->n == 0;
+	case FIELD_PREFIXES:
+		return FIELD_AT_CONST(row, field, struct prefixes)->n == 0;
 	case FIELD_KINDS:
 		break;
 	}

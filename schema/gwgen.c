@@ -3,6 +3,7 @@
  *   gwgen write ARTEFACT FILE    writes it
  *   gwgen check ARTEFACT FILE    exits 1 if FILE differs from what it would write
  *   gwgen embed ARTEFACT FILE    writes a C header with the document as a string
+ *   gwgen quote NAME FILE HEADER the same for a file that is written by hand
  * Artefacts: sql, openapi, schema, manual, dict. Runs while building; no part of the programs.
  */
 #include "schema/gwgen.h"
@@ -100,6 +101,20 @@ static int embed_file(const char *text, size_t length, const char *name, const c
 	return 0;
 }
 
+static int quote_file(const char *name, const char *from, const char *to)
+{
+	_cleanup_fclose_ FILE *in = fopen(from, "r");
+	_cleanup_free_ char *text = NULL;
+	size_t size = 0;
+	ssize_t length = in ? getdelim(&text, &size, '\0', in) : -1;
+
+	if (length < 0) {
+		perror(from);
+		return 2;
+	}
+	return embed_file(text, (size_t)length, name, to);
+}
+
 static int run(const char *command, const struct artefact *artefact, const char *path)
 {
 	size_t length = 0;
@@ -119,6 +134,9 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc == 4 && i < ARRAY_SIZE(artefacts); i++)
 		if (strcmp(argv[2], artefacts[i].name) == 0)
 			return run(argv[1], &artefacts[i], argv[3]);
-	fputs("usage: gwgen write|check|embed sql|openapi|schema|manual|dict FILE\n", stderr);
+	if (argc == 5 && strcmp(argv[1], "quote") == 0)
+		return quote_file(argv[2], argv[3], argv[4]);
+	fputs("usage: gwgen write|check|embed sql|openapi|schema|manual|dict FILE, or quote NAME FILE HEADER\n",
+	        stderr);
 	return 2;
 }

@@ -1,31 +1,30 @@
 /*
- * openapi.json: the REST interface as OpenAPI 3.1. Paths and schemas of the
- * resources come from their tables; the few other paths are listed here.
+ * The REST interface as OpenAPI 3.1. Paths and schemas of the resources come
+ * from their tables; everything else is written by hand in openapi.json and
+ * merged with them. Errors are added to every operation by one rule.
  */
 #include "schema/gwgen.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_PATTERN "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-#define PROBLEM      "application/problem+json"
-/* As webapi/rest.h has them; a test of the API asks for a page of each size. */
-#define PAGE_MAX     1000
-#define PAGE_DEFAULT 100
-#define MERGE_PATCH  "application/merge-patch+json"
+#include "schema/decode.h"
+#include "schema/encode.h"
+
+#define INTERFACE_PATTERN "^[A-Za-z0-9._@-]{1,15}$"
+#define NAME_PATTERN      "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+#define PREFIX_PATTERN    "[0-9a-fA-F:.]+(/[0-9]{1,3}|-[0-9a-fA-F:.]+)?"
+#define PROBLEM           "application/problem+json"
+#define MERGE_PATCH       "application/merge-patch+json"
 
 /* Which document of a resource a schema describes. */
 enum shape {
 	SHAPE_ANSWER,  /* every field is there */
 	SHAPE_CREATE,  /* fields without a default are there */
-	SHAPE_REPLACE, /* as create, but the name may be left to the path */
+	SHAPE_REPLACE, /* as create, but the name (or key) may be left to the path */
 	SHAPE_PATCH,   /* any field, and null for its default */
 };
-
-static json_t *reference(const char *section, const char *name)
-{
-	return gwgen_need(json_pack("{s:s++}", "$ref", "#/components/", section, name));
-}
 
 static json_t *component(const char *section, const char *prefix, const char *suffix)
 {
@@ -43,10 +42,16 @@ static void set(json_t *object, const char *key, json_t *value)
 static json_t *item_schema(enum item_kind item)
 {
 	static const char *const patterns[] = {
-		"^[A-Za-z0-9._@-]{1,15}$",
-		"^[0-9a-fA-F:.]+(/[0-9]{1,3}|-[0-9a-fA-F:.]+)?$",
+		INTERFACE_PATTERN,
+		"^(" PREFIX_PATTERN "|@[a-z0-9-]{1,63})$",
 		"^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$",
+		"^(\\*\\.)?[A-Za-z0-9_-]{1,63}(\\.[A-Za-z0-9_-]{1,63})*$",
+		"^[!-~]{1,32}$",
+		"^[A-Z_-]{1,32}$",
+		"^/[!-~]{0,254}$",
 	};
+
+	static_assert(ARRAY_SIZE(patterns) == ITEM_KINDS, "a pattern for each kind of item");
 
 	return gwgen_need(json_pack("{s:s, s:s}", "type", "string", "pattern", patterns[item]));
 }
@@ -71,8 +76,18 @@ static json_t *field_type(const struct field *field)
 {
 	switch (field->kind) {
 	case FIELD_NAME:
-		return json_pack("{s:s, s:s, s:i, s:i}", "type", "string", "pattern", NAME_PATTERN, "minLength", 1,
-		        "maxLength", NAME_MAX_BYTES);
+		return json_pack("{s:s, s:s, s:i, s:I}", "type", "string", "pattern",
+		        field->flags & FLAG_INTERFACE ? INTERFACE_PATTERN : NAME_PATTERN, "minLength", 1, "maxLength",
+		        (json_int_t)field->max);
+	case FIELD_TIME:
+		return json_pack("{s:[s,s], s:s}", "type", "string", "null", "format", "date-time");
+	case FIELD_NAMES:
+		return json_pack("{s:s, s:{s:s, s:s}, s:I, s:b, s:s}", "type", "array", "items", "type", "string",
+		        "pattern", NAME_PATTERN, "maxItems", (json_int_t)field->max, "uniqueItems", 1, "x-refers-to",
+		        resource_get(field->target)->plural);
+	case FIELD_PREFIXES:
+		return json_pack("{s:s, s:{s:s, s:s}, s:I}", "type", "array", "items", "type", "string", "pattern",
+		        "^" PREFIX_PATTERN "$", "maxItems", (json_int_t)field->max);
 	case FIELD_BOOL:
 		return json_pack("{s:s}", "type", "boolean");
 	case FIELD_TEXT:
@@ -125,11 +140,44 @@ static bool is_required(const struct field *field, enum shape shape)
 	case SHAPE_CREATE:
 		return field_required(field);
 	case SHAPE_REPLACE:
-		return field_required(field) && field->kind != FIELD_NAME;
+		return field_required(field) && !field_is_key(field);
 	case SHAPE_PATCH:
 		break;
 	}
 	return false;
+}
+
+static bool is_first_of_group(const struct resource *resource, size_t index)
+{
+	const char *group = resource->fields[index].group;
+
+	return index == 0 || !resource->fields[index - 1].group ||
+	       strcmp(resource->fields[index - 1].group, group) != 0;
+}
+
+/* The object that a group of fields stands in. */
+static json_t *group_schema(const struct resource *resource, const char *group, enum shape shape)
+{
+	json_t *properties = gwgen_need(json_object()), *required = gwgen_need(json_array()), *schema;
+
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+
+		if (!field->group || strcmp(field->group, group) != 0)
+			continue;
+		set(properties, field->key, field_schema(field, shape));
+		if (is_required(field, shape))
+			json_array_append_new(required, json_string(field->key));
+	}
+	schema = gwgen_need(
+	        json_pack("{s:s, s:o, s:b}", "type", "object", "properties", properties, "additionalProperties", 0));
+	if (json_array_size(required) > 0)
+		set(schema, "required", required);
+	else
+		json_decref(required);
+	if (shape == SHAPE_PATCH)
+		return gwgen_need(json_pack("{s:[o, {s:s}]}", "anyOf", schema, "type", "null"));
+	return schema;
 }
 
 static json_t *resource_schema(const struct resource *resource, enum shape shape)
@@ -139,9 +187,18 @@ static json_t *resource_schema(const struct resource *resource, enum shape shape
 	for (size_t i = 0; i < resource->n_fields; i++) {
 		const struct field *field = &resource->fields[i];
 
-		set(properties, field->member, field_schema(field, shape));
+		if (!field_in_documents(field))
+			continue;
+		if (field->group) {
+			if (is_first_of_group(resource, i))
+				set(properties, field->group, group_schema(resource, field->group, shape));
+			if (shape == SHAPE_ANSWER && is_first_of_group(resource, i))
+				json_array_append_new(required, json_string(field->group));
+			continue;
+		}
+		set(properties, field->key, field_schema(field, shape));
 		if (is_required(field, shape))
-			json_array_append_new(required, json_string(field->member));
+			json_array_append_new(required, json_string(field->key));
 	}
 	schema = gwgen_need(json_pack("{s:s, s:s, s:o, s:b}", "type", "object", "description", resource->doc,
 	        "properties", properties, "additionalProperties", 0));
@@ -152,9 +209,36 @@ static json_t *resource_schema(const struct resource *resource, enum shape shape
 	return schema;
 }
 
+static void replace_text(json_t *array, const char *old, const char *new)
+{
+	for (size_t i = 0; i < json_array_size(array); i++)
+		if (strcmp(json_string_value(json_array_get(array, i)), old) == 0)
+			json_array_set_new(array, i, gwgen_need(json_string(new)));
+}
+
+/* What stands for a row in a list: itself, or of a row with many prefixes (webapi/rest.h) their number. */
+static json_t *item_of_list(const struct resource *resource)
+{
+	json_t *item = component("schemas", resource->name, ""), *brief;
+	char key[128];
+
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		if (resource->fields[i].kind != FIELD_PREFIXES)
+			continue;
+		brief = resource_schema(resource, SHAPE_ANSWER);
+		snprintf(key, sizeof(key), "%s_count", resource->fields[i].member);
+		json_object_del(json_object_get(brief, "properties"), resource->fields[i].member);
+		set(json_object_get(brief, "properties"), key,
+		        json_pack("{s:s, s:i}", "type", "integer", "minimum", 0));
+		replace_text(json_object_get(brief, "required"), resource->fields[i].member, key);
+		return gwgen_need(json_pack("{s:[o, o]}", "anyOf", item, brief));
+	}
+	return item;
+}
+
 static json_t *list_schema(const struct resource *resource)
 {
-	json_t *items = json_pack("{s:s, s:o}", "type", "array", "items", component("schemas", resource->name, ""));
+	json_t *items = json_pack("{s:s, s:o}", "type", "array", "items", item_of_list(resource));
 	json_t *next = json_pack("{s:[s,s], s:s}", "type", "string", "null", "description",
 	        "Give it as `after` for the next page; null on the last page.");
 	json_t *total = json_pack("{s:s, s:i, s:s}", "type", "integer", "minimum", 0, "description",
@@ -164,283 +248,451 @@ static json_t *list_schema(const struct resource *resource)
 	        "properties", "items", gwgen_need(items), "next", gwgen_need(next), "total", gwgen_need(total));
 }
 
-static json_t *problem_schema(void)
+/* A schema under a name that is made of the resource's. */
+static void set_schema(json_t *all, const struct resource *resource, const char *suffix, json_t *schema)
 {
-	return json_pack("{s:s, s:s, s:[s,s], s:{s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s, s:{s:s, s:[s,s,s], "
-	                 "s:{s:{s:s, s:s}, s:{s:s, s:s}, s:{s:s}}}}}}",
-	        "type", "object", "description", "RFC 9457. `errors` names every fault of the request.", "required",
-	        "title", "status", "properties", "type", "type", "string", "title", "type", "string", "status", "type",
-	        "integer", "detail", "type", "string", "errors", "type", "array", "items", "type", "object", "required",
-	        "pointer", "code", "detail", "properties", "pointer", "type", "string", "description",
-	        "JSON pointer (RFC 6901) into the request body.", "code", "type", "string", "description",
-	        "Stable word for programs.", "detail", "type", "string");
-}
-
-static json_t *schemas(void)
-{
-	json_t *all = gwgen_need(json_object());
 	char name[128];
 
+	snprintf(name, sizeof(name), "%s%s", resource->name, suffix);
+	set(all, name, schema);
+}
+
+/* Whether an item of a parent has a path of its own, since it has a key. */
+static bool is_addressed(const struct resource *resource)
+{
+	for (size_t i = 0; i < resource->n_fields; i++)
+		if (field_is_key(&resource->fields[i]))
+			return true;
+	return false;
+}
+
+static void add_schemas(json_t *all)
+{
 	for (enum resource_id i = 0; i < RESOURCES; i++) {
 		const struct resource *resource = resource_get(i);
 
-		set(all, resource->name, resource_schema(resource, SHAPE_ANSWER));
-		snprintf(name, sizeof(name), "%s_create", resource->name);
-		set(all, name, resource_schema(resource, SHAPE_CREATE));
-		if (!resource->path)
+		set_schema(all, resource, "", resource_schema(resource, SHAPE_ANSWER));
+		set_schema(all, resource, "_create", resource_schema(resource, SHAPE_CREATE));
+		if (!resource->path && !is_addressed(resource))
 			continue;
-		snprintf(name, sizeof(name), "%s_replace", resource->name);
-		set(all, name, resource_schema(resource, SHAPE_REPLACE));
-		snprintf(name, sizeof(name), "%s_patch", resource->name);
-		set(all, name, resource_schema(resource, SHAPE_PATCH));
-		snprintf(name, sizeof(name), "%s_list", resource->name);
-		set(all, name, list_schema(resource));
+		set_schema(all, resource, "_replace", resource_schema(resource, SHAPE_REPLACE));
+		set_schema(all, resource, "_patch", resource_schema(resource, SHAPE_PATCH));
+		if (resource->path && !(resource->flags & RESOURCE_IS_SINGLE))
+			set_schema(all, resource, "_list", list_schema(resource));
 	}
-	set(all, "problem", problem_schema());
-	return all;
 }
 
-/* ---- parameters, headers, responses ---- */
-
-static json_t *text(void)
+/* The configuration as one document: a list per resource, the object of a single one. */
+static json_t *config_schema(const char *suffix)
 {
-	return json_pack("{s:s}", "type", "string");
+	json_t *properties = gwgen_need(json_object());
+
+	for (enum resource_id i = 0; i < RESOURCES; i++) {
+		const struct resource *resource = resource_get(i);
+		json_t *item;
+
+		if (!resource->path || (resource->flags & RESOURCE_IS_PRIVATE))
+			continue;
+		item = component("schemas", resource->name, suffix);
+		set(properties, resource->plural,
+		        resource->flags & RESOURCE_IS_SINGLE ? item
+		                                             : json_pack("{s:s, s:o}", "type", "array", "items", item));
+	}
+	return json_pack("{s:s, s:o, s:b}", "type", "object", "properties", properties, "additionalProperties", 0);
 }
 
-static json_t *parameter(const char *name, const char *in, json_t *schema, const char *doc)
+/* ---- examples ---- */
+
+/* The example of a resource as it stands in openapi.json: what a client sends. */
+static json_t *example(json_t *document, const struct resource *resource)
 {
-	return json_pack("{s:s, s:s, s:b, s:o, s:s}", "name", name, "in", in, "required", strcmp(in, "path") == 0,
-	        "schema", gwgen_need(schema), "description", doc);
+	json_t *value = json_object_get(json_object_get(document, "x-examples"), resource->name);
+
+	if (!value) {
+		fprintf(stderr, "gwgen: openapi.json has no example of %s\n", resource->name);
+		exit(2);
+	}
+	return value;
 }
 
-static json_t *name_schema(void)
+/* The same as the gateway answers it, with every field. Ends the program if it would be refused. */
+static json_t *example_answer(json_t *document, const struct resource *resource)
 {
-	return json_pack("{s:s, s:s}", "type", "string", "pattern", NAME_PATTERN);
-}
+	_cleanup_errs_ struct errs errs = { 0 };
+	struct row *row = NULL;
+	json_t *answer;
 
-static json_t *parameters(void)
-{
-	json_t *all = gwgen_need(json_object());
-
-	set(all, "name", parameter("name", "path", name_schema(), "Name of the resource."));
-	set(all, "limit",
-	        parameter("limit", "query",
-	                json_pack("{s:s, s:i, s:i, s:i}", "type", "integer", "minimum", 1, "maximum", PAGE_MAX,
-	                        "default", PAGE_DEFAULT),
-	                "Most items in the answer."));
-	set(all, "after", parameter("after", "query", name_schema(), "Only items with greater names."));
-	set(all, "by_name",
-	        parameter("name", "query", text(),
-	                "Only the item of this name, or with `*` at its end those that begin so."));
-	set(all, "if_match", parameter("If-Match", "header", text(), "ETag the resource must still have, else 412."));
-	set(all, "if_none_match",
-	        parameter("If-None-Match", "header", text(), "`*`: the resource must not exist, else 412."));
-	return all;
-}
-
-static json_t *header(const char *doc)
-{
-	return gwgen_need(json_pack("{s:s, s:{s:s}}", "description", doc, "schema", "type", "string"));
-}
-
-static json_t *headers(void)
-{
-	json_t *all = gwgen_need(json_object());
-
-	set(all, "ETag", header("Revision that wrote the resource; for If-Match."));
-	set(all, "Location", header("Path of the resource that was made."));
-	set(all, "Gateway-Revision", header("Revision of the configuration after the write."));
-	return all;
-}
-
-/* A response with up to three headers and, unless schema is NULL, a body. */
-static json_t *response(const char *doc, const char *type, json_t *schema, const char *const headers_[])
-{
-	json_t *answer = gwgen_need(json_pack("{s:s}", "description", doc)), *list = gwgen_need(json_object());
-
-	for (size_t i = 0; headers_ && headers_[i]; i++)
-		set(list, headers_[i], component("headers", headers_[i], ""));
-	if (json_object_size(list) > 0)
-		set(answer, "headers", list);
-	else
-		json_decref(list);
-	if (schema)
-		set(answer, "content", json_pack("{s:{s:o}}", type, "schema", schema));
+	if (decode_row(resource, example(document, resource), NULL, &errs, &row) < 0) {
+		fprintf(stderr, "gwgen: the example of %s is refused: %s\n", resource->name,
+		        errs.n ? errs.items[0].detail : "?");
+		exit(2);
+	}
+	answer = gwgen_need(encode_row(row));
+	row_unref(row);
 	return answer;
 }
 
-static json_t *responses(void)
-{
-	json_t *all = gwgen_need(json_object());
+/* ---- operations ---- */
 
-	set(all, "problem",
-	        response("The request was refused; nothing was changed.", PROBLEM, component("schemas", "problem", ""),
-	                NULL));
-	return all;
+/* What operations of one resource are made with. */
+struct subject {
+	json_t *document;
+	const struct resource *resource;
+};
+
+static json_t *operation(const struct subject *subject, const char *id, const char *summary)
+{
+	return gwgen_need(json_pack("{s:o, s:s, s:[s], s:[], s:{}}", "operationId",
+	        json_sprintf("%s_%s", id, subject->resource->name), "summary", summary, "tags",
+	        subject->resource->plural, "parameters", "responses"));
 }
 
-/* ---- paths ---- */
-
-static const char *const header_etag[] = { "ETag", NULL };
-static const char *const header_write[] = { "ETag", "Gateway-Revision", NULL };
-static const char *const header_create[] = { "ETag", "Location", "Gateway-Revision", NULL };
-static const char *const header_delete[] = { "Gateway-Revision", NULL };
-
-static json_t *operation(const char *id, const struct resource *resource, const char *summary)
+static void takes_parameters(json_t *op, const char *const names[])
 {
-	json_t *all = gwgen_need(json_object()), *answers = gwgen_need(json_object());
-
-	set(all, "operationId", resource ? json_sprintf("%s_%s", id, resource->name) : json_string(id));
-	set(all, "summary", json_string(summary));
-	if (resource)
-		set(all, "tags", json_pack("[s]", resource->plural));
-	set(answers, "default", reference("responses/", "problem"));
-	set(all, "responses", answers);
-	return all;
+	for (size_t i = 0; names[i]; i++)
+		json_array_append_new(json_object_get(op, "parameters"), component("parameters", names[i], ""));
 }
 
-static void answers_with(json_t *op, const char *status, json_t *answer)
+static void takes(const struct subject *subject, json_t *op, const char *type, const char *suffix, json_t *value)
 {
+	set(op, "requestBody",
+	        json_pack("{s:b, s:{s:{s:o, s:o}}}", "required", 1, "content", type, "schema",
+	                component("schemas", subject->resource->name, suffix), "example", gwgen_need(value)));
+}
+
+static json_t *headers_of(const char *const names[])
+{
+	json_t *list = gwgen_need(json_object());
+
+	for (size_t i = 0; names[i]; i++)
+		set(list, names[i], component("headers", names[i], ""));
+	return list;
+}
+
+/* An answer with headers and, unless schema is NULL, a body. */
+static void answers(
+        json_t *op, const char *status, const char *doc, const char *const headers[], json_t *schema, json_t *value)
+{
+	json_t *answer = gwgen_need(json_pack("{s:s, s:o}", "description", doc, "headers", headers_of(headers)));
+
+	if (json_object_size(json_object_get(answer, "headers")) == 0)
+		json_object_del(answer, "headers");
+	if (schema)
+		set(answer, "content",
+		        json_pack("{s:{s:o, s:o*}}", "application/json", "schema", schema, "example", value));
 	set(json_object_get(op, "responses"), status, answer);
 }
 
-static void takes(json_t *op, const char *type, const struct resource *resource, const char *suffix)
+#define WRITE_HEADERS    "Gateway-Revision", "Gateway-Confirm-Deadline", "Gateway-Warning"
+#define WRITE_PARAMETERS "dry_run", "confirm_within"
+static const char *const no_headers[] = { NULL };
+static const char *const read_headers[] = { "ETag", NULL };
+static const char *const changed_headers[] = { "ETag", WRITE_HEADERS, NULL };
+static const char *const made_headers[] = { "ETag", "Location", WRITE_HEADERS, NULL };
+static const char *const gone_headers[] = { WRITE_HEADERS, NULL };
+
+/* The object itself; of a new token also its secret, this once. */
+static json_t *body_of(const struct subject *subject, bool made)
 {
-	set(op, "requestBody",
-	        json_pack("{s:b, s:{s:{s:o}}}", "required", 1, "content", type, "schema",
-	                component("schemas", resource->name, suffix)));
+	json_t *schema = component("schemas", subject->resource->name, ""), *whole;
+
+	if (!made || subject->resource->id != RESOURCE_TOKEN)
+		return schema;
+	json_decref(schema);
+	whole = resource_schema(subject->resource, SHAPE_ANSWER);
+	set(json_object_get(whole, "properties"), "token",
+	        json_pack("{s:s, s:s}", "type", "string", "description", "The secret; it is shown only here."));
+	json_array_append_new(json_object_get(whole, "required"), json_string("token"));
+	return whole;
 }
 
-static void takes_parameter(json_t *op, const char *name)
+static json_t *made_example(const struct subject *subject)
 {
-	json_t *list = json_object_get(op, "parameters");
+	json_t *value = example_answer(subject->document, subject->resource);
 
-	if (!list) {
-		set(op, "parameters", json_array());
-		list = json_object_get(op, "parameters");
-	}
-	json_array_append_new(list, component("parameters", name, ""));
+	if (subject->resource->id == RESOURCE_TOKEN)
+		set(value, "token", json_string("gwt_0123456789abcdef"));
+	return value;
 }
 
-static json_t *body_of(const struct resource *resource, const char *suffix)
+static json_t *or_dry_run(json_t *schema)
 {
-	return component("schemas", resource->name, suffix);
+	return json_pack("{s:[o, o]}", "anyOf", schema, component("schemas", "dry_run", ""));
 }
 
-static json_t *list_path(const struct resource *resource)
+static json_t *list_operation(const struct subject *subject)
 {
-	json_t *path = gwgen_need(json_object()), *op = operation("list", resource, "All of them, sorted by name.");
+	json_t *op = operation(subject, "list", "All of them, sorted by name.");
+	json_t *page = json_pack(
+	        "{s:[o], s:n, s:i}", "items", example_answer(subject->document, subject->resource), "next", "total", 1);
 
-	takes_parameter(op, "limit");
-	takes_parameter(op, "after");
-	takes_parameter(op, "by_name");
-	answers_with(op, "200", response("One page.", "application/json", body_of(resource, "_list"), NULL));
-	set(path, "get", op);
-
-	op = operation("create", resource, "Makes a new one.");
-	takes(op, "application/json", resource, "_create");
-	answers_with(op, "201", response("Made.", "application/json", body_of(resource, ""), header_create));
-	set(path, "post", op);
-	return path;
-}
-
-static json_t *put_operation(const struct resource *resource)
-{
-	json_t *op = operation("put", resource, "Makes it or replaces it as a whole.");
-
-	takes(op, "application/json", resource, "_replace");
-	takes_parameter(op, "if_match");
-	takes_parameter(op, "if_none_match");
-	answers_with(op, "200", response("Replaced.", "application/json", body_of(resource, ""), header_write));
-	answers_with(op, "201", response("Made.", "application/json", body_of(resource, ""), header_create));
+	takes_parameters(op, (const char *const[]){ "limit", "after", "by_name", "if_none_match_get", NULL });
+	answers(op, "200", "One page.", read_headers, component("schemas", subject->resource->name, "_list"), page);
 	return op;
 }
 
-static json_t *item_path(const struct resource *resource)
+static json_t *create_operation(const struct subject *subject)
 {
-	json_t *path = gwgen_need(json_object()), *op;
+	json_t *op = operation(subject, "create", "Makes a new one.");
 
-	set(path, "parameters", json_pack("[o]", component("parameters", "name", "")));
-	op = operation("get", resource, "One of them.");
-	answers_with(op, "200", response("It.", "application/json", body_of(resource, ""), header_etag));
-	set(path, "get", op);
-	set(path, "put", put_operation(resource));
-
-	op = operation("patch", resource, "Changes some fields (RFC 7396); null sets a field to its default.");
-	takes(op, MERGE_PATCH, resource, "_patch");
-	takes_parameter(op, "if_match");
-	answers_with(op, "200", response("Changed.", "application/json", body_of(resource, ""), header_write));
-	set(path, "patch", op);
-
-	op = operation("delete", resource, "Deletes it; 409 while another resource refers to it.");
-	takes_parameter(op, "if_match");
-	answers_with(op, "204", response("Deleted.", NULL, NULL, header_delete));
-	set(path, "delete", op);
-	return path;
+	takes(subject, op, "application/json", "_create", json_incref(example(subject->document, subject->resource)));
+	takes_parameters(op, (const char *const[]){ "if_match", WRITE_PARAMETERS, NULL });
+	answers(op, "200", "What it would do (dry_run).", no_headers, component("schemas", "dry_run", ""), NULL);
+	answers(op, "201", "Made.", made_headers, body_of(subject, true), made_example(subject));
+	return op;
 }
 
-static void system_path(json_t *paths, const char *path, const char *id, const char *summary, const char *type)
+static json_t *get_operation(const struct subject *subject)
 {
-	json_t *op = operation(id, NULL, summary), *item = gwgen_need(json_object());
-	bool json = strcmp(type, "application/json") == 0;
+	json_t *op = operation(subject, "get", "One of them.");
 
-	answers_with(
-	        op, "200", response("The answer.", type, json_pack("{s:s}", "type", json ? "object" : "string"), NULL));
-	set(item, "get", op);
+	takes_parameters(op, (const char *const[]){ "if_none_match_get", NULL });
+	answers(op, "200", "It.", read_headers, body_of(subject, false),
+	        example_answer(subject->document, subject->resource));
+	return op;
+}
+
+static json_t *put_operation(const struct subject *subject)
+{
+	bool single = subject->resource->flags & RESOURCE_IS_SINGLE;
+	json_t *op =
+	        operation(subject, "put", single ? "Replaces it as a whole." : "Makes it or replaces it as a whole.");
+	json_t *body = json_deep_copy(example(subject->document, subject->resource));
+
+	json_object_del(body, "name");
+	takes(subject, op, "application/json", "_replace", body);
+	takes_parameters(op, (const char *const[]){ "if_match", "if_none_match", WRITE_PARAMETERS, NULL });
+	answers(op, "200", "Replaced; or what it would do (dry_run).", changed_headers,
+	        or_dry_run(body_of(subject, false)), example_answer(subject->document, subject->resource));
+	if (!single)
+		answers(op, "201", "Made.", made_headers, body_of(subject, true), made_example(subject));
+	return op;
+}
+
+/* What a patch may look like: the first field that has a default, set to it. */
+static json_t *patch_example(const struct resource *resource)
+{
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+		json_t *initial = field->group || !field_in_documents(field) ? NULL : gwgen_default(field);
+
+		if (initial)
+			return json_pack("{s:o}", field->key, initial);
+	}
+	return json_object();
+}
+
+static json_t *patch_operation(const struct subject *subject)
+{
+	json_t *op = operation(subject, "patch", "Changes some fields (RFC 7396); null sets a field to its default.");
+
+	takes(subject, op, MERGE_PATCH, "_patch", patch_example(subject->resource));
+	takes_parameters(op, (const char *const[]){ "if_match", WRITE_PARAMETERS, NULL });
+	answers(op, "200", "Changed; or what it would do (dry_run).", changed_headers,
+	        or_dry_run(body_of(subject, false)), example_answer(subject->document, subject->resource));
+	return op;
+}
+
+static json_t *delete_operation(const struct subject *subject)
+{
+	json_t *op = operation(subject, "delete", "Deletes it; 409 while another object refers to it.");
+
+	takes_parameters(op, (const char *const[]){ "if_match", WRITE_PARAMETERS, NULL });
+	answers(op, "200", "What it would do (dry_run).", no_headers, component("schemas", "dry_run", ""), NULL);
+	answers(op, "204", "Deleted.", gone_headers, NULL, NULL);
+	return op;
+}
+
+static json_t *name_parameter(const struct resource *resource)
+{
+	const struct field *field = &resource->fields[0];
+
+	return json_pack("{s:s, s:s, s:b, s:o, s:s}", "name", "name", "in", "path", "required", 1, "schema",
+	        gwgen_need(field_type(field)), "description", field->doc);
+}
+
+static void add_resource(json_t *paths, const struct subject *subject)
+{
+	json_t *list = gwgen_need(json_object()), *item = gwgen_need(json_object());
+	bool single = subject->resource->flags & RESOURCE_IS_SINGLE;
+	char path[256];
+
+	if (!single) {
+		set(list, "get", list_operation(subject));
+		set(list, "post", create_operation(subject));
+		set(item, "parameters", json_pack("[o]", name_parameter(subject->resource)));
+		set(item, "delete", delete_operation(subject));
+	}
+	set(item, "get", get_operation(subject));
+	set(item, "put", put_operation(subject));
+	set(item, "patch", patch_operation(subject));
+	snprintf(path, sizeof(path), "/api/v1/%s", subject->resource->path);
+	if (single) {
+		json_decref(list);
+		set(paths, path, item);
+		return;
+	}
+	set(paths, path, list);
+	snprintf(path, sizeof(path), "/api/v1/%s/{name}", subject->resource->path);
 	set(paths, path, item);
 }
 
-static json_t *paths(void)
+static void add_resources(json_t *document)
 {
-	json_t *all = gwgen_need(json_object()), *desired, *op;
-	char path[256];
+	json_t *tags = json_object_get(document, "tags");
 
 	for (enum resource_id i = 0; i < RESOURCES; i++) {
-		const struct resource *resource = resource_get(i);
+		struct subject subject = { document, resource_get(i) };
 
-		if (!resource->path)
+		if (!subject.resource->path) {
+			json_decref(example_answer(document, subject.resource)); /* it is one at least */
 			continue;
-		snprintf(path, sizeof(path), "/api/v1/%s", resource->path);
-		set(all, path, list_path(resource));
-		snprintf(path, sizeof(path), "/api/v1/%s/{name}", resource->path);
-		set(all, path, item_path(resource));
+		}
+		add_resource(json_object_get(document, "paths"), &subject);
+		json_array_append_new(tags, gwgen_need(json_pack("{s:s, s:s}", "name", subject.resource->plural,
+		                                    "description", subject.resource->doc)));
 	}
-	system_path(all, "/api/v1/status", "status", "Version, revision, and what each plane has applied.",
-	        "application/json");
-	system_path(all, "/api/v1/ruleset", "ruleset", "The nft rules in force, as text.", "text/plain");
-	system_path(all, "/api/v1/openapi.json", "openapi", "This document.", "application/json");
-	system_path(all, "/api/v1/schema", "schema", "The tables of the resources' fields.", "application/json");
-	system_path(all, "/healthz", "healthz", "Whether the daemon answers; no authentication.", "text/plain");
-	system_path(all, "/readyz", "readyz", "200 when every plane has applied the configuration, else 503.",
-	        "text/plain");
-	op = json_object_get(json_object_get(all, "/readyz"), "get");
-	answers_with(op, "503", response("Not yet.", "text/plain", text(), NULL));
-	op = json_object_get(json_object_get(all, "/api/v1/ruleset"), "get");
-	desired = parameter("format", "query",
-	        json_pack("{s:s, s:[s,s], s:s}", "type", "string", "enum", "applied", "desired", "default", "applied"),
-	        "As read from the kernel, or as rendered from the configuration.");
-	set(op, "parameters", json_pack("[o]", gwgen_need(desired)));
-	return all;
+}
+
+/* ---- errors ---- */
+
+/* Which operations can be answered with which refusal. */
+enum kind {
+	EVERY = 1 << 0,
+	SECURED = 1 << 1, /* not public */
+	NAMED = 1 << 2,   /* the path has a parameter */
+	WRITE = 1 << 3,
+	BODY = 1 << 4,
+	CONDITIONAL = 1 << 5, /* takes If-Match or If-None-Match */
+	CACHED = 1 << 6,      /* a GET with If-None-Match */
+};
+
+static const struct refusal {
+	unsigned kinds;
+	const char *status, *doc;
+	const char *header;
+} refusals[] = {
+	{ CACHED, "304", "Still the same.", "ETag" },
+	{ EVERY, "400", "Malformed: framing, query or JSON.", NULL },
+	{ SECURED, "401", "A valid token is needed.", "WWW-Authenticate" },
+	{ SECURED, "403", "The role or the CSRF token does not allow it.", NULL },
+	{ NAMED, "404", "There is no such thing.", NULL },
+	{ EVERY, "405", "The method is not for this path.", "Allow" },
+	{ BODY, "408", "The body did not arrive in time.", NULL },
+	{ WRITE, "409",
+	        "In conflict: the name is taken, two listeners match alike, in use, or a change waits to be confirmed.",
+	        NULL },
+	{ CONDITIONAL, "412", "The object is not in the state that was asked for.", "ETag" },
+	{ BODY, "413", "The body is too large.", NULL },
+	{ BODY, "415", "The media type is not accepted.", NULL },
+	{ EVERY, "421", "This server does not answer for that host.", NULL },
+	{ WRITE, "422", "Not valid; `errors` names every fault.", NULL },
+	{ SECURED, "429", "Too many attempts or readers.", "Retry-After" },
+	{ EVERY, "503", "Not possible now: the kernel, the disk or the relay refuses; nothing was changed.", NULL },
+};
+
+static bool has_parameter(json_t *op, const char *name)
+{
+	char wanted[128];
+	json_t *parameter;
+	size_t i;
+
+	snprintf(wanted, sizeof(wanted), "#/components/parameters/%s", name);
+	json_array_foreach(json_object_get(op, "parameters"), i, parameter)
+	{
+		const char *found = json_string_value(json_object_get(parameter, "$ref"));
+
+		if (found && strcmp(found, wanted) == 0)
+			return true;
+	}
+	return false;
+}
+
+static unsigned kinds_of(const char *path, const char *method, json_t *op)
+{
+	json_t *security = json_object_get(op, "security");
+	unsigned kinds = EVERY;
+
+	if (!security || strcmp(method, "get") != 0)
+		kinds |= SECURED;
+	if (strchr(path, '{'))
+		kinds |= NAMED;
+	if (strcmp(method, "get") != 0)
+		kinds |= WRITE;
+	if (json_object_get(op, "requestBody"))
+		kinds |= BODY;
+	if (has_parameter(op, "if_match") || has_parameter(op, "if_none_match"))
+		kinds |= CONDITIONAL;
+	if (has_parameter(op, "if_none_match_get"))
+		kinds |= CACHED;
+	return kinds;
+}
+
+static json_t *refusal_response(const struct refusal *refusal)
+{
+	json_t *answer = gwgen_need(json_pack("{s:s}", "description", refusal->doc));
+	int status = atoi(refusal->status);
+
+	if (refusal->header)
+		set(answer, "headers", json_pack("{s:o}", refusal->header, component("headers", refusal->header, "")));
+	if (status >= 400)
+		set(answer, "content",
+		        json_pack("{s:{s:o, s:{s:s, s:s, s:i, s:s}}}", PROBLEM, "schema",
+		                component("schemas", "problem", ""), "example", "type", "about:blank", "title",
+		                refusal->doc, "status", status, "detail", refusal->doc));
+	return answer;
+}
+
+static void add_refusals(const char *path, const char *method, json_t *op)
+{
+	json_t *responses = json_object_get(op, "responses");
+	unsigned kinds = kinds_of(path, method, op);
+
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
+		if ((refusals[i].kinds & kinds) && !json_object_get(responses, refusals[i].status))
+			set(responses, refusals[i].status, component("responses", "refused_", refusals[i].status));
+}
+
+static void add_errors(json_t *document)
+{
+	json_t *responses = gwgen_need(json_object()), *item, *op;
+	const char *path, *method;
+	char name[32];
+
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++) {
+		snprintf(name, sizeof(name), "refused_%s", refusals[i].status);
+		set(responses, name, refusal_response(&refusals[i]));
+	}
+	set(json_object_get(document, "components"), "responses", responses);
+	json_object_foreach(json_object_get(document, "paths"), path, item)
+	        json_object_foreach(item, method, op) if (json_is_object(op)) add_refusals(path, method, op);
+}
+
+/* ---- document ---- */
+
+static json_t *read_hand_written(void)
+{
+	json_error_t error;
+	json_t *document = json_load_file(GW_SCHEMA_DIR "/openapi.json", JSON_REJECT_DUPLICATES, &error);
+
+	if (!document) {
+		fprintf(stderr, "gwgen: openapi.json, line %d: %s\n", error.line, error.text);
+		exit(2);
+	}
+	return document;
 }
 
 void gwgen_openapi(FILE *out)
 {
-	json_t *document = gwgen_need(json_object()), *components = gwgen_need(json_object());
+	json_t *document = read_hand_written(), *schemas;
 
-	set(document, "openapi", json_string("3.1.0"));
-	set(document, "info",
-	        json_pack("{s:s, s:s, s:s}", "title", "gatewayd", "version", GW_VERSION, "description",
-	                "Configuration and state of a transparent gateway."));
-	set(document, "servers", json_pack("[{s:s}]", "url", "/"));
-	set(document, "security", json_pack("[{s:[]}, {}]", "bearer"));
-	set(document, "paths", paths());
-	set(components, "schemas", schemas());
-	set(components, "parameters", parameters());
-	set(components, "headers", headers());
-	set(components, "responses", responses());
-	set(components, "securitySchemes",
-	        json_pack("{s:{s:s, s:s, s:s}}", "bearer", "type", "http", "scheme", "bearer", "description",
-	                "Needed over TCP; on the unix socket the peer's user is enough."));
-	set(document, "components", components);
+	schemas = json_object_get(json_object_get(document, "components"), "schemas");
+	set(json_object_get(document, "info"), "version", json_string(GW_VERSION));
+	add_schemas(schemas);
+	set(schemas, "config", config_schema(""));
+	set(schemas, "config_replace", config_schema("_create"));
+	add_resources(document);
+	add_errors(document);
+	json_object_del(document, "x-examples");
 	gwgen_dump(document, out);
 }

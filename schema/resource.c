@@ -5,6 +5,7 @@
 #include "schema/field.h"
 
 #include <assert.h>
+#include <net/if.h>
 #include <string.h>
 
 // clang-format off
@@ -18,12 +19,31 @@
 #undef ENUM_END
 
 #define FIELD_TO(member_, kind_, target_, ...) \
-	{ .member = #member_, .kind = kind_, .offset = offsetof(struct SELF, member_), .target = target_, __VA_ARGS__ },
+	{ .member = #member_, .key = #member_, .kind = kind_, .offset = offsetof(struct SELF, member_), .target = target_, __VA_ARGS__ },
 #define FIELD(member_, kind_, ...) \
 	FIELD_TO(member_, kind_, RESOURCE_NONE, __VA_ARGS__)
 #define NAME(member_, doc_) FIELD(member_, FIELD_NAME, .min = 1, .max = NAME_MAX_BYTES, .flags = FLAG_KEY, .doc = doc_)
 #define BOOL(member_, initial_, flags_, doc_) FIELD(member_, FIELD_BOOL, .max = 1, .initial = initial_, .flags = flags_, .doc = doc_)
-#define TEXT(member_, max_, flags_, doc_) FIELD(member_, FIELD_TEXT, .max = max_, .flags = flags_, .doc = doc_)
+#define TEXT(member_, max_, flags_, doc_) \
+	FIELD(member_, FIELD_TEXT, .max = max_, .initial_text = "", .flags = flags_, .doc = doc_)
+#define INTERFACE(member_, doc_) \
+	FIELD(member_, FIELD_NAME, .min = 1, .max = IFNAMSIZ - 1, .flags = FLAG_KEY | FLAG_INTERFACE, .doc = doc_)
+#define FIXED(member_, value_, doc_) \
+	FIELD(member_, FIELD_NAME, .min = 1, .max = NAME_MAX_BYTES, .initial_text = value_, .flags = FLAG_KEY | FLAG_FIXED, .doc = doc_)
+#define TIME(member_, flags_, doc_) FIELD(member_, FIELD_TIME, .min = 1, .max = FIELD_TIME_MAX, .flags = flags_, .doc = doc_)
+#define NAMES(member_, target_, max_, flags_, doc_) \
+	FIELD_TO(member_, FIELD_NAMES, target_, .max = max_, .flags = flags_, .doc = doc_)
+#define PREFIXES(member_, max_, flags_, doc_) \
+	FIELD(member_, FIELD_PREFIXES, .max = max_, .flags = flags_, .doc = doc_)
+#define IN_GROUP(group_, key_, kind_, ...) \
+	{ .member = #group_ "_" #key_, .group = #group_, .key = #key_, .kind = kind_, \
+	  .offset = offsetof(struct SELF, group_##_##key_), .target = RESOURCE_NONE, __VA_ARGS__ },
+#define GROUP_INT(group_, key_, min_, max_, initial_, flags_, doc_) \
+	IN_GROUP(group_, key_, FIELD_INT, .min = min_, .max = max_, .initial = initial_, .flags = flags_, .doc = doc_)
+#define GROUP_ENUM(group_, key_, table_, initial_, flags_, doc_) \
+	IN_GROUP(group_, key_, FIELD_ENUM, .max = ARRAY_SIZE(table_##_words) - 1, .initial = initial_, .words = table_##_words, .flags = flags_, .doc = doc_)
+#define GROUP_TEXT(group_, key_, max_, initial_, flags_, doc_) \
+	IN_GROUP(group_, key_, FIELD_TEXT, .max = max_, .initial_text = initial_, .flags = flags_, .doc = doc_)
 #define INT(member_, min_, max_, initial_, flags_, doc_) \
 	FIELD(member_, FIELD_INT, .min = min_, .max = max_, .initial = initial_, .flags = flags_, .doc = doc_)
 #define ENUM(member_, table_, initial_, flags_, doc_) \
@@ -43,16 +63,46 @@ static const struct field target_fields[] = {
 #include "schema/target.def"
 };
 #undef SELF
+#define SELF address_set
+static const struct field address_set_fields[] = {
+#include "schema/address_set.def"
+};
+#undef SELF
+#define SELF rate_limit
+static const struct field rate_limit_fields[] = {
+#include "schema/rate_limit.def"
+};
+#undef SELF
 #define SELF listener
 static const struct field listener_fields[] = {
 #include "schema/listener.def"
 };
 #undef SELF
+#define SELF listener_route
+static const struct field listener_route_fields[] = {
+#include "schema/listener_route.def"
+};
+#undef SELF
+#define SELF prefilter
+static const struct field prefilter_fields[] = {
+#include "schema/prefilter.def"
+};
+#undef SELF
+#define SELF token
+static const struct field token_fields[] = {
+#include "schema/token.def"
+};
+#undef SELF
+#define SELF settings
+static const struct field settings_fields[] = {
+#include "schema/settings.def"
+};
+#undef SELF
 
 static const struct resource resources[] = {
-#define RESOURCE(upper, lower, plural_, path_, parent_, doc_) \
+#define RESOURCE(upper, lower, plural_, path_, parent_, flags_, doc_) \
 	[RESOURCE_##upper] = { .id = RESOURCE_##upper, .name = #lower, .plural = plural_, .path = path_, .parent = parent_, \
-			       .doc = doc_, .size = sizeof(struct lower), .fields = lower##_fields, \
+			       .flags = flags_, .doc = doc_, .size = sizeof(struct lower), .fields = lower##_fields, \
 			       .n_fields = ARRAY_SIZE(lower##_fields) },
 #include "schema/resources.def"
 #undef RESOURCE
@@ -70,6 +120,14 @@ const struct resource *resource_by_path(const char *path)
 {
 	for (size_t i = 0; i < RESOURCES; i++)
 		if (resources[i].path && strcmp(resources[i].path, path) == 0)
+			return &resources[i];
+	return NULL;
+}
+
+const struct resource *resource_by_name(const char *name)
+{
+	for (size_t i = 0; i < RESOURCES; i++)
+		if (strcmp(resources[i].name, name) == 0)
 			return &resources[i];
 	return NULL;
 }

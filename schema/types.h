@@ -10,10 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gatewayd/base/addr.h"
 #include "gatewayd/base/cleanup.h"
 
 /* A resource's name: 1 to 63 of a-z 0-9 and '-', so that it fits a DNS label and needs no quoting anywhere. */
 #define NAME_MAX_BYTES 63
+/* Entries of one address set: at 18 bytes each in memory and about 30 on disk, a million is what a small gateway holds
+ * without noticing. */
+#define ADDRESS_SET_ENTRIES_MAX 1000000
 
 // clang-format off
 #define ENUM_BEGIN(table, upper) enum table {
@@ -27,7 +31,7 @@
 
 enum resource_id {
 	RESOURCE_NONE = -1,
-#define RESOURCE(upper, lower, plural, path, parent, doc) RESOURCE_##upper,
+#define RESOURCE(upper, lower, plural, path, parent, flags, doc) RESOURCE_##upper,
 #include "schema/resources.def"
 #undef RESOURCE
 	RESOURCES
@@ -53,6 +57,13 @@ struct rows {
 	size_t n;
 };
 
+/* Prefixes, sorted (prefix_compare), each once; items is NULL when n is 0. The array is immutable and shared by
+ * reference count: see schema/prefixes.h. */
+struct prefixes {
+	const struct prefix *items;
+	size_t n;
+};
+
 // clang-format off
 #define NAME(member, doc) char member[NAME_MAX_BYTES + 1];
 #define BOOL(member, initial, flags, doc) bool member;
@@ -63,7 +74,15 @@ struct rows {
 #define LIST(member, item, max, flags, doc) struct strings member;
 #define ADDRESS(member, flags, doc) char *member;
 #define CHILDREN(member, child, max, flags, doc) struct rows member;
-#define RESOURCE(upper, lower, plural, path, parent, doc) struct lower;
+#define INTERFACE(member, doc) char member[NAME_MAX_BYTES + 1]; /* a name too */
+#define FIXED(member, value, doc) char member[NAME_MAX_BYTES + 1];
+#define TIME(member, flags, doc) int64_t member; /* seconds since 1970, UTC; 0: none */
+#define NAMES(member, target, max, flags, doc) struct strings member;
+#define PREFIXES(member, max, flags, doc) struct prefixes member;
+#define GROUP_INT(group, key, min, max, initial, flags, doc) int64_t group##_##key;
+#define GROUP_ENUM(group, key, table, initial, flags, doc) int64_t group##_##key;
+#define GROUP_TEXT(group, key, max, initial, flags, doc) char *group##_##key;
+#define RESOURCE(upper, lower, plural, path, parent, flags, doc) struct lower;
 #include "schema/resources.def"
 #undef RESOURCE
 struct upstream {
@@ -74,9 +93,33 @@ struct target {
 	struct row row;
 #include "schema/target.def"
 };
+struct address_set {
+	struct row row;
+#include "schema/address_set.def"
+};
+struct rate_limit {
+	struct row row;
+#include "schema/rate_limit.def"
+};
 struct listener {
 	struct row row;
 #include "schema/listener.def"
+};
+struct listener_route {
+	struct row row;
+#include "schema/listener_route.def"
+};
+struct prefilter {
+	struct row row;
+#include "schema/prefilter.def"
+};
+struct token {
+	struct row row;
+#include "schema/token.def"
+};
+struct settings {
+	struct row row;
+#include "schema/settings.def"
 };
 #undef NAME
 #undef BOOL
@@ -87,6 +130,14 @@ struct listener {
 #undef LIST
 #undef ADDRESS
 #undef CHILDREN
+#undef INTERFACE
+#undef FIXED
+#undef TIME
+#undef NAMES
+#undef PREFIXES
+#undef GROUP_INT
+#undef GROUP_ENUM
+#undef GROUP_TEXT
 // clang-format on
 
 /* A new row with every field at its default and one reference; NULL only when memory is out. */
@@ -95,7 +146,7 @@ struct row *row_ref(struct row *row);
 void row_unref(struct row *row);
 /* A deep copy with one reference, for editing before it is shared; NULL when memory is out. */
 struct row *row_copy(const struct row *row);
-/* The row's name; for a target NULL. */
+/* The row's name; NULL for an item of a parent. */
 const char *row_name(const struct row *row);
 /* Whether all fields that the resource table names are equal (ids and revisions do not count). */
 bool row_equal(const struct row *a, const struct row *b);

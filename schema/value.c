@@ -4,16 +4,28 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <net/if.h>
 #include <string.h>
+#include <time.h>
 
-#include "gatewayd/base/addr.h"
+#include "schema/prefixes.h"
 
 void value_pointer(char buffer[VALUE_POINTER_MAX], const char *base, const char *member)
 {
 	/* Always fits, as both come from the tables; a cut pointer would still be a string. */
 	if (snprintf(buffer, VALUE_POINTER_MAX, "%s/%s", base, member) >= VALUE_POINTER_MAX)
 		buffer[VALUE_POINTER_MAX - 1] = '\0';
+}
+
+void value_pointer_field(char buffer[VALUE_POINTER_MAX], const char *base, const struct field *field)
+{
+	char group[VALUE_POINTER_MAX];
+
+	if (!field->group) {
+		value_pointer(buffer, base, field->key);
+		return;
+	}
+	value_pointer(group, base, field->group);
+	value_pointer(buffer, group, field->key);
 }
 
 void value_pointer_item(char buffer[VALUE_POINTER_MAX], const char *base, size_t index)
@@ -103,20 +115,12 @@ int value_int(const struct field *field, int64_t value, const char *pointer, str
 	return -EINVAL;
 }
 
-/* ::ffff:0:0/96 stands for IPv4 inside a program and never in a packet. */
-static bool is_mapped(const struct addr *addr)
-{
-	static const uint8_t head[12] = { [10] = 0xff, [11] = 0xff };
-
-	return addr->family == AF_INET6 && memcmp(addr->bytes, head, sizeof(head)) == 0;
-}
-
 /* Why a target cannot have this address, or NULL. */
 static const char *address_unfit(const struct addr *addr)
 {
 	static const uint8_t zero[16] = { 0 };
 
-	if (is_mapped(addr))
+	if (value_is_mapped(addr))
 		return "an IPv4 address in IPv6 form; write it as IPv4";
 	if (memcmp(addr->bytes, zero, sizeof(zero)) == 0)
 		return "the unspecified address";
@@ -148,119 +152,6 @@ int value_address(const char *text, char buffer[VALUE_TEXT_MAX], const char *poi
 	}
 	addr_format(&addr, buffer);
 	return 0;
-}
-
-static int item_interface(const char *text, char *buffer, const char *pointer, struct errs *errs)
-{
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@";
-	size_t length = strlen(text);
-
-	if (length >= IFNAMSIZ) {
-		errs_add(errs, pointer, "too_long", "an interface name has at most %d bytes", IFNAMSIZ - 1);
-		return -EINVAL;
-	}
-	if (length == 0 || strspn(text, allowed) != length || strcmp(text, ".") == 0 || strcmp(text, "..") == 0) {
-		errs_add(errs, pointer, "bad_value", "an interface name is made of a-z A-Z 0-9 . _ - @");
-		return -EINVAL;
-	}
-	memcpy(buffer, text, length + 1);
-	return 0;
-}
-
-/* "first-last" whose ends are known to be good: one prefix where the range is one, else both ends. */
-static void range_format(const char *text, const struct prefix *split, int n, char *buffer)
-{
-	const char *dash = strchr(text, '-');
-	struct addr first, last;
-	char half[ADDR_TEXT_MAX];
-	size_t length = (size_t)(dash - text);
-
-	if (n == 1) {
-		prefix_format(&split[0], buffer);
-		return;
-	}
-	memcpy(half, text, length);
-	half[length] = '\0';
-	addr_parse(half, &first);
-	addr_parse(dash + 1, &last);
-	addr_format(&first, buffer);
-	length = strlen(buffer);
-	buffer[length] = '-';
-	addr_format(&last, buffer + length + 1);
-}
-
-static int item_range(const char *text, char *buffer, const char *pointer, struct errs *errs)
-{
-	struct prefix split[PREFIX_RANGE_MAX];
-	int n = strlen(text) < VALUE_TEXT_MAX ? prefix_range_parse(text, split) : -EINVAL;
-
-	if (n < 1) {
-		errs_add(errs, pointer, "bad_value",
-		        "not a range \"first-last\" of two addresses of one family in ascending order");
-		return -EINVAL;
-	}
-	if (is_mapped(&split[0].addr) || is_mapped(&split[n - 1].addr)) {
-		errs_add(errs, pointer, "bad_value", "IPv4 addresses in IPv6 form never match a packet; write IPv4");
-		return -EINVAL;
-	}
-	range_format(text, split, n, buffer);
-	return 0;
-}
-
-static int item_prefix(const char *text, char *buffer, const char *pointer, struct errs *errs)
-{
-	struct prefix prefix;
-	int r;
-
-	if (strchr(text, '-'))
-		return item_range(text, buffer, pointer, errs);
-	r = prefix_parse(text, &prefix);
-	if (r == -ENOTUNIQ) {
-		errs_add(errs, pointer, "host_bits", "bits are set behind the prefix length; is %s meant?",
-		        prefix_format(&prefix, buffer));
-		return -EINVAL;
-	}
-	if (r < 0) {
-		errs_add(errs, pointer, "bad_value", "not an address, a prefix such as 192.0.2.0/24, or a range");
-		return -EINVAL;
-	}
-	if (is_mapped(&prefix.addr) && prefix.length >= 96) {
-		errs_add(errs, pointer, "bad_value", "IPv4 addresses in IPv6 form never match a packet; write IPv4");
-		return -EINVAL;
-	}
-	prefix_format(&prefix, buffer);
-	return 0;
-}
-
-static int item_ports(const char *text, char *buffer, const char *pointer, struct errs *errs)
-{
-	struct port_range range;
-
-	if (port_range_parse(text, &range) < 0) {
-		errs_add(errs, pointer, "bad_value", "not a port \"443\" or a range \"8000-8100\" within 1 to 65535");
-		return -EINVAL;
-	}
-	if (range.lo == range.hi)
-		snprintf(buffer, VALUE_TEXT_MAX, "%u", (unsigned)range.lo);
-	else
-		snprintf(buffer, VALUE_TEXT_MAX, "%u-%u", (unsigned)range.lo, (unsigned)range.hi);
-	return 0;
-}
-
-int value_item(
-        enum item_kind kind, const char *text, char buffer[VALUE_TEXT_MAX], const char *pointer, struct errs *errs)
-{
-	switch (kind) {
-	case ITEM_INTERFACE:
-		return item_interface(text, buffer, pointer, errs);
-	case ITEM_PREFIX:
-		return item_prefix(text, buffer, pointer, errs);
-	case ITEM_PORTS:
-		return item_ports(text, buffer, pointer, errs);
-	case ITEM_KINDS:
-		break;
-	}
-	return -EINVAL;
 }
 
 int value_unique(const struct strings *strings, const char *pointer, struct errs *errs)
@@ -300,7 +191,12 @@ static int check_list(const struct field *field, const struct strings *list, con
 		struct strings head = { list->items, i + 1 };
 
 		value_pointer_item(item, pointer, i);
-		r = value_item(field->item, list->items[i], canonical, item, errs);
+		if (field->kind == FIELD_NAMES) {
+			r = value_name(list->items[i], item, errs);
+			memcpy(canonical, list->items[i], r < 0 ? 0 : strlen(list->items[i]) + 1);
+		} else {
+			r = value_item(field->item, list->items[i], canonical, item, errs);
+		}
 		if (r == 0)
 			r = check_canonical(list->items[i], canonical, item, errs);
 		if (r == 0)
@@ -317,13 +213,39 @@ static int check_address(const char *text, const char *pointer, struct errs *err
 	return r < 0 ? r : check_canonical(text, canonical, pointer, errs);
 }
 
+static int check_name(const struct field *field, const char *text, const char *pointer, struct errs *errs)
+{
+	if (!(field->flags & FLAG_FIXED))
+		return value_row_name(field, text, pointer, errs);
+	if (strcmp(text, field->initial_text) == 0)
+		return 0;
+	errs_add(errs, pointer, "bad_name", "there is only the one row %s", field->initial_text);
+	return -EINVAL;
+}
+
+static int check_time(const struct field *field, int64_t value, const char *pointer, struct errs *errs)
+{
+	return value == 0 ? 0 : value_int(field, value, pointer, errs);
+}
+
+static int check_prefixes(
+        const struct field *field, const struct prefixes *prefixes, const char *pointer, struct errs *errs)
+{
+	if (check_count(field, prefixes->n, pointer, errs) < 0)
+		return -EINVAL;
+	if (prefixes_are_canonical(prefixes))
+		return 0;
+	errs_add(errs, pointer, "bad_value", "not sorted, or a prefix stands twice or has bits behind its length");
+	return -EINVAL;
+}
+
 int value_check(const struct field *field, const struct row *row, const char *pointer, struct errs *errs)
 {
 	const char *reference;
 
 	switch (field->kind) {
 	case FIELD_NAME:
-		return value_name(FIELD_AT_CONST(row, field, char), pointer, errs);
+		return check_name(field, FIELD_AT_CONST(row, field, char), pointer, errs);
 	case FIELD_TEXT:
 		return value_text(field, *FIELD_AT_CONST(row, field, char *), pointer, errs);
 	case FIELD_INT:
@@ -333,7 +255,12 @@ int value_check(const struct field *field, const struct row *row, const char *po
 		reference = *FIELD_AT_CONST(row, field, char *);
 		return reference ? value_name(reference, pointer, errs) : 0;
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		return check_list(field, FIELD_AT_CONST(row, field, struct strings), pointer, errs);
+	case FIELD_TIME:
+		return check_time(field, *FIELD_AT_CONST(row, field, int64_t), pointer, errs);
+	case FIELD_PREFIXES:
+		return check_prefixes(field, FIELD_AT_CONST(row, field, struct prefixes), pointer, errs);
 	case FIELD_ADDRESS:
 		return check_address(*FIELD_AT_CONST(row, field, char *), pointer, errs);
 	case FIELD_CHILDREN:
@@ -343,4 +270,60 @@ int value_check(const struct field *field, const struct row *row, const char *po
 		break;
 	}
 	return 0;
+}
+
+/* ---- time ---- */
+
+/* "+02:00" or "Z" as seconds; -EINVAL for anything else. */
+static int parse_offset(const char *text, int64_t *ret)
+{
+	int hours = 0, minutes = 0, length = 0;
+
+	if (strcmp(text, "Z") == 0 || strcmp(text, "z") == 0) {
+		*ret = 0;
+		return 0;
+	}
+	if ((*text != '+' && *text != '-') || strspn(text + 1, "0123456789:") != 5 ||
+	        sscanf(text + 1, "%2d:%2d%n", &hours, &minutes, &length) != 2 || length != 5 || text[6] || hours > 23 ||
+	        minutes > 59)
+		return -EINVAL;
+	*ret = (hours * 60 + minutes) * (*text == '-' ? -60 : 60);
+	return 0;
+}
+
+int value_time_parse(const char *text, int64_t *ret)
+{
+	static const char shape[] = "0000-00-00T00:00:00";
+	struct tm tm = { 0 }, again;
+	int64_t offset, time;
+	time_t local;
+
+	for (size_t i = 0; i < sizeof(shape) - 1; i++)
+		if (shape[i] == '0' ? text[i] < '0' || text[i] > '9' : text[i] != shape[i])
+			return -EINVAL;
+	sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min,
+	        &tm.tm_sec);
+	tm.tm_year -= 1900;
+	tm.tm_mon--;
+	again = tm;
+	local = timegm(&again);
+	if (again.tm_mday != tm.tm_mday || again.tm_mon != tm.tm_mon || again.tm_hour != tm.tm_hour ||
+	        again.tm_min != tm.tm_min || again.tm_sec != tm.tm_sec ||
+	        parse_offset(text + sizeof(shape) - 1, &offset) < 0)
+		return -EINVAL;
+	time = (int64_t)local - offset;
+	if (time < 1 || time > FIELD_TIME_MAX)
+		return -EINVAL;
+	*ret = time;
+	return 0;
+}
+
+const char *value_time_format(int64_t time, char *buffer)
+{
+	time_t seconds = (time_t)time;
+	struct tm tm;
+
+	gmtime_r(&seconds, &tm);
+	strftime(buffer, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+	return buffer;
 }

@@ -11,8 +11,12 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <time.h>
 
-#define SUM_BYTES 32
+#include "webapi/problem.h"
+#include "webapi/sessions.h"
+#include "webapi/watch.h"
+
 /* Supplementary groups looked at; the kernel's own bound is 65536, people have a dozen. */
 #define PEER_GROUPS_MAX 256
 
@@ -25,7 +29,7 @@ struct attempts {
 struct auth {
 	bool unix_socket, has_token;
 	int64_t api_gid;
-	uint8_t sum[SUM_BYTES];
+	uint8_t sum[TOKENS_SUM_BYTES];
 	struct attempts attempts[AUTH_ADDRESSES_MAX];
 };
 
@@ -141,44 +145,157 @@ static const char *bearer_of(const char *authorization)
 	return authorization;
 }
 
-static bool token_is_right(const struct auth *auth, const char *authorization)
+/* Who the token stands for; false: nobody. Both places are looked at in any case. */
+static bool identify(const struct auth *auth, struct core *core, const char *token, struct identity *ret)
 {
-	const char *token = bearer_of(authorization);
 	size_t length = token ? strlen(token) : 0;
-	uint8_t sum[SUM_BYTES];
+	uint8_t sum[TOKENS_SUM_BYTES];
+	bool found;
 
-	if (!auth->has_token || !length || length > AUTH_TOKEN_BYTES_MAX)
+	if (!length || length > AUTH_TOKEN_BYTES_MAX || tokens_sum(token, length, sum) < 0)
 		return false;
-	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, token, length, sum) < 0)
-		return false;
-	return gnutls_memcmp(sum, auth->sum, sizeof(sum)) == 0;
+	found = core && tokens_find(core, sum, (int64_t)time(NULL), ret);
+	if (auth->has_token && !gnutls_memcmp(sum, auth->sum, sizeof(sum))) {
+		*ret = (struct identity){ .role = ROLE_ADMIN };
+		memcpy(ret->sum, sum, sizeof(sum));
+		found = true;
+	}
+	return found;
+}
+
+static void set_actor(struct request *request, const struct identity *identity)
+{
+	request->role = identity->role;
+	snprintf(request->actor, sizeof(request->actor), "token %s", *identity->token ? identity->token : "admin");
+}
+
+static enum auth_verdict check_token(struct auth *auth, const struct auth_peer *peer, const char *token, uint64_t now,
+        struct request *request, struct identity *identity, unsigned *ret_wait)
+{
+	struct attempts *row = attempts_find(auth, peer, now);
+
+	if (row && row->failures >= AUTH_FAILURES_MAX) {
+		*ret_wait = (unsigned)(AUTH_WINDOW_S - (now - row->since));
+		return AUTH_LIMITED;
+	}
+	if (!identify(auth, request->core, token, identity)) {
+		row = row ? row : attempts_make(auth, peer, now);
+		row->failures++;
+		return AUTH_WRONG;
+	}
+	set_actor(request, identity);
+	return AUTH_ALLOWED;
+}
+
+/* Whether the token behind a session is still worth something; the session follows its role. */
+static bool still(const struct auth *auth, struct core *core, struct identity *identity)
+{
+	if (*identity->token)
+		return tokens_still(core, (int64_t)time(NULL), identity);
+	return auth->has_token && !gnutls_memcmp(identity->sum, auth->sum, sizeof(auth->sum));
+}
+
+static bool is_write(enum http_method method)
+{
+	return method != METHOD_GET && method != METHOD_HEAD && method != METHOD_OPTIONS;
+}
+
+/* A cookie that is out of date is no attempt at anything. */
+static enum auth_verdict check_cookie(struct auth *auth, uint64_t now, struct request *request)
+{
+	const char *cookies = request_header(request, HEADER_COOKIE);
+	struct session *session = cookies && request->services && request->services->sessions
+	                                  ? sessions_find(request->services->sessions, cookies, now)
+	                                  : NULL;
+
+	if (!session)
+		return AUTH_MISSING;
+	if (!still(auth, request->core, &session->identity)) {
+		sessions_close(session);
+		return AUTH_MISSING;
+	}
+	set_actor(request, &session->identity);
+	request->session = session;
+	if (is_write(request->method) && !sessions_check_csrf(session, request_header(request, HEADER_CSRF)))
+		return AUTH_NO_CSRF;
+	return AUTH_ALLOWED;
+}
+
+static enum auth_verdict check_limited(
+        struct auth *auth, const struct auth_peer *peer, uint64_t now, unsigned *ret_wait)
+{
+	const struct attempts *row = attempts_find(auth, peer, now);
+
+	if (!row || row->failures < AUTH_FAILURES_MAX)
+		return AUTH_ALLOWED;
+	*ret_wait = (unsigned)(AUTH_WINDOW_S - (now - row->since));
+	return AUTH_LIMITED;
 }
 
 enum auth_verdict auth_check(struct auth *auth, const struct auth_peer *peer, const char *authorization, uint64_t now,
         struct request *request, unsigned *ret_wait)
 {
-	struct attempts *row;
+	struct identity identity;
 
 	if (peer->unix_socket) {
+		snprintf(request->actor, sizeof(request->actor), "uid %u", peer->uid);
 		if (!peer->allowed)
 			return AUTH_FORBIDDEN;
-		snprintf(request->actor, sizeof(request->actor), "uid %u", peer->uid);
 		request->role = ROLE_ADMIN;
 		return AUTH_ALLOWED;
 	}
-	row = attempts_find(auth, peer, now);
-	if (row && row->failures >= AUTH_FAILURES_MAX) {
-		*ret_wait = (unsigned)(AUTH_WINDOW_S - (now - row->since));
+	if (authorization)
+		return check_token(auth, peer, bearer_of(authorization), now, request, &identity, ret_wait);
+	if (check_limited(auth, peer, now, ret_wait) == AUTH_LIMITED)
 		return AUTH_LIMITED;
+	return check_cookie(auth, now, request);
+}
+
+static int refuse_token(const struct request *request, enum auth_verdict verdict, struct response *response)
+{
+	int r = response_header(response, "WWW-Authenticate", "Bearer realm=\"gatewayd\"%s",
+	        verdict == AUTH_WRONG ? ", error=\"invalid_token\"" : "");
+
+	if (r < 0)
+		return r;
+	return problem_answer(response, PROBLEM_UNAUTHORIZED, request, NULL,
+	        verdict == AUTH_WRONG ? "The token is not valid." : "Send \"Authorization: Bearer TOKEN\".");
+}
+
+int auth_refuse(const struct request *request, enum auth_verdict verdict, unsigned wait, struct response *response)
+{
+	int r = 0;
+
+	switch (verdict) {
+	case AUTH_ALLOWED:
+		return 0;
+	case AUTH_MISSING:
+	case AUTH_WRONG:
+		r = refuse_token(request, verdict, response);
+		break;
+	case AUTH_FORBIDDEN:
+		r = problem_answer(response, PROBLEM_FORBIDDEN, request, NULL,
+		        "This socket is for root, the daemon's user and its group.");
+		break;
+	case AUTH_NO_CSRF:
+		r = problem_answer(response, PROBLEM_FORBIDDEN, request, NULL,
+		        "A write by cookie needs the session's csrf_token in the header X-CSRF-Token.");
+		break;
+	case AUTH_LIMITED:
+		r = response_header(response, "Retry-After", "%u", wait);
+		if (!r)
+			r = problem_answer(response, PROBLEM_TOO_MANY, request, NULL,
+			        "Too many failed attempts from this address; wait %u seconds.", wait);
+		break;
 	}
-	if (!authorization)
-		return AUTH_MISSING;
-	if (!token_is_right(auth, authorization)) {
-		row = row ? row : attempts_make(auth, peer, now);
-		row->failures++;
-		return AUTH_WRONG;
-	}
-	snprintf(request->actor, sizeof(request->actor), "token admin");
-	request->role = ROLE_ADMIN;
-	return AUTH_ALLOWED;
+	return r < 0 ? r : 1;
+}
+
+int auth_login(struct request *request, const char *token, struct identity *ret, struct response *response)
+{
+	unsigned wait = 0;
+	enum auth_verdict verdict =
+	        check_token(request->services->auth, request->peer, token, watch_now() / 1000000, request, ret, &wait);
+
+	return auth_refuse(request, verdict, wait, response);
 }

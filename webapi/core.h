@@ -19,24 +19,79 @@ enum core_operation {
 	CORE_DELETE,
 };
 
-struct core_write {
+/* One row to be written. */
+struct core_change {
 	enum core_operation operation;
 	enum resource_id resource;
-	const char *name;    /* of the row */
-	struct row *row;     /* borrowed; NULL for CORE_DELETE */
-	int64_t if_revision; /* the row must be of this revision (If-Match); 0: any; -1: it must not exist */
-	const char *actor;   /* who, for history and log: "uid 0", "token admin" */
+	const char *name;      /* of the row */
+	const struct row *row; /* borrowed; NULL for CORE_DELETE */
+	int64_t if_revision;   /* the row must be of this revision (If-Match); 0: any; -1: it must not exist */
+	const char *pointer; /* in front of the pointers of this change's faults, e.g. "/2/body"; "" or NULL: nothing */
+};
+
+/* Who writes, and how. */
+struct core_request {
+	const char *actor;        /* for history, audit and log: "uid 0", "token admin" */
+	const char *summary;      /* what, for history: "PUT listeners/web" */
+	bool dry_run;             /* check everything, the kernel's dry run included, and change nothing */
+	int64_t confirm_within_s; /* 0: for good; else the change is taken back unless confirmed in time */
 };
 
 struct core_result {
-	int64_t revision; /* of the configuration after the write */
-	bool created;
+	int64_t revision; /* of the configuration after the write (of a dry run: before it) */
+	bool created;     /* the first change made a new row */
+	bool changed;     /* there was anything to do at all; if not, no revision was made */
+	json_t *diff;     /* dry run: array of {op, path, before, after}; else NULL */
+	char *nft;        /* dry run: the nft text that would be committed; else NULL */
+	json_t *warnings; /* array of {code, detail, pointer}: accepted, but not (yet) enforced; NULL if there are none
+	                   */
 };
 
-/* Validates, plans, applies in every plane and stores, or changes nothing at all. 0 or
- * -EINVAL 422, -EEXIST 409 (name, overlap), -EBUSY 409 (in use, pending), -ENOENT 404, -ESTALE 412,
- * -EIO, -ENOSPC, -EROFS, -EAGAIN 503; faults, with words, in errs. */
-int core_write(struct core *core, const struct core_write *write, struct errs *errs, struct core_result *ret);
+/* Frees what the result owns and empties it. */
+void core_result_clear(struct core_result *result);
+#define _cleanup_core_result_ _cleanup_(core_result_clear)
+
+/* Validates, plans, applies in every plane and stores all changes, or changes nothing at all. Changes may refer to
+ * each other's rows in any order; a name may occur once. 0 or
+ * -EINVAL 422, -EEXIST 409 (name, overlap), -EBUSY 409 (in use, or a change waits to be confirmed), -ENOENT 404,
+ * -ESTALE 412, -EIO, -ENOSPC, -EROFS, -EAGAIN 503; faults, with words, in errs. */
+int core_write(struct core *core, const struct core_change *changes, size_t n, const struct core_request *request,
+        struct errs *errs, struct core_result *ret);
+
+/* The whole configuration as one document: {"listeners": [...], ...}, each list sorted by name. NULL: no memory. */
+json_t *core_config(struct core *core);
+/* Makes the rows (each resource's whole list; borrowed) the configuration: what is not among them is deleted. */
+int core_replace(struct core *core, const struct row *const *rows, size_t n, const struct core_request *request,
+        struct errs *errs, struct core_result *ret);
+
+/* History, newest first: up to max revisions below `before` (0: from the newest), as an array of
+ * {revision, created_at, actor, summary, config_hash}. One: the same with "changes". -ENOENT, -ENOMEM, -EIO. */
+int core_revisions(struct core *core, int64_t before, size_t max, json_t **ret);
+int core_revision_get(struct core *core, int64_t revision, json_t **ret);
+/* Array of {op, path, before, after} that leads from one revision to another. -ENOENT: not in the history any more. */
+int core_revision_diff(struct core *core, int64_t from, int64_t to, json_t **ret);
+/* Makes the configuration what it was at this revision, as a new revision. Errors as core_write. Settles a pending one:
+ * rolling back while a change waits is allowed. */
+int core_rollback(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs,
+        struct core_result *ret);
+/* Keeps the change that waits. -ENOENT: none of this revision waits. */
+int core_confirm(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs);
+/* {revision, base, deadline (RFC 3339), seconds_left} of the change that waits, or JSON null. NULL: no memory. */
+json_t *core_pending(struct core *core);
+
+/* One line of the audit log; strings are borrowed. Kept in the database, bounded; a failure is only logged. */
+struct core_audit {
+	const char *actor, *method, *path;
+	unsigned status;    /* of the answer */
+	int64_t revision;   /* made by it; 0: none */
+	const char *detail; /* title of the problem, or "" */
+};
+void core_audit(struct core *core, const struct core_audit *entry);
+/* Newest first, up to max entries with ids below `before` (0: from the newest): array of {id, at, actor, ...}. */
+int core_audit_list(struct core *core, int64_t before, size_t max, json_t **ret);
+
+/* Writes a consistent copy of the database to a new file. 0 or negative errno. */
+int core_backup(struct core *core, const char *path);
 
 /* Borrowed until control returns to the event loop. NULL if there is none. */
 const struct row *core_find(struct core *core, enum resource_id resource, const char *name);

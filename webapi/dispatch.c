@@ -37,38 +37,6 @@ static int split_path(struct exchange *exchange)
 	return r;
 }
 
-static int refuse_unknown(struct exchange *exchange, enum auth_verdict verdict, unsigned wait)
-{
-	struct response *response = &exchange->response;
-	const struct request *request = &exchange->request;
-	int r = 0;
-
-	switch (verdict) {
-	case AUTH_ALLOWED:
-		return 0;
-	case AUTH_MISSING:
-	case AUTH_WRONG:
-		r = response_header(response, "WWW-Authenticate", "Bearer realm=\"gatewayd\"%s",
-		        verdict == AUTH_WRONG ? ", error=\"invalid_token\"" : "");
-		if (!r)
-			r = problem_answer(response, PROBLEM_UNAUTHORIZED, request, NULL,
-			        verdict == AUTH_WRONG ? "The token is not valid."
-			                              : "Send \"Authorization: Bearer TOKEN\".");
-		break;
-	case AUTH_FORBIDDEN:
-		r = problem_answer(response, PROBLEM_FORBIDDEN, request, NULL,
-		        "This socket is for root, the daemon's user and its group.");
-		break;
-	case AUTH_LIMITED:
-		r = response_header(response, "Retry-After", "%u", wait);
-		if (!r)
-			r = problem_answer(response, PROBLEM_TOO_MANY, request, NULL,
-			        "Too many failed attempts from this address; wait %u seconds.", wait);
-		break;
-	}
-	return r < 0 ? r : 1;
-}
-
 static int authenticate(struct dispatch *dispatch, struct exchange *exchange, const struct auth_peer *peer)
 {
 	struct request *request = &exchange->request;
@@ -77,9 +45,9 @@ static int authenticate(struct dispatch *dispatch, struct exchange *exchange, co
 
 	if (exchange->route && exchange->route->role == ROLE_NONE)
 		return 0;
-	verdict = auth_check(dispatch->auth, peer, request_header(request, HEADER_AUTHORIZATION), watch_now() / 1000000,
-	        request, &wait);
-	return refuse_unknown(exchange, verdict, wait);
+	verdict = auth_check(dispatch->services.auth, peer, request_header(request, HEADER_AUTHORIZATION),
+	        watch_now() / 1000000, request, &wait);
+	return auth_refuse(request, verdict, wait, &exchange->response);
 }
 
 /* No route: 404, 405 with Allow, or the answer to OPTIONS. */
@@ -139,6 +107,8 @@ void dispatch_begin(struct dispatch *dispatch, struct exchange *exchange, const 
 {
 	exchange->request.core = dispatch->core;
 	exchange->request.assets = dispatch->assets;
+	exchange->request.services = &dispatch->services;
+	exchange->request.peer = peer;
 	if (begin(dispatch, exchange, peer) < 0)
 		problem_fallback(&exchange->response);
 }
@@ -223,8 +193,40 @@ void dispatch_finish(struct dispatch *dispatch, struct exchange *exchange)
 	if (!response->status && exchange->route->handler(request, response) < 0)
 		problem_fallback(response);
 	log_debug("api: %s: method %d %s: %u, %zu bytes", *request->actor ? request->actor : "-", (int)request->method,
-	        request->path, response->status, response->length);
+	        request->path, response->status, (size_t)response->length);
 	drop_body(dispatch, &exchange->request);
+}
+
+/* Whether another refusal of somebody unknown may be noted. */
+static bool strangers_fit(struct dispatch *dispatch)
+{
+	uint64_t now = watch_now();
+
+	if (now - dispatch->strangers_since >= 60000000) {
+		dispatch->strangers_since = now;
+		dispatch->strangers = 0;
+	}
+	return dispatch->strangers++ < AUDIT_STRANGERS_PER_MINUTE;
+}
+
+void dispatch_audit(struct dispatch *dispatch, struct exchange *exchange)
+{
+	const struct request *request = &exchange->request;
+	const struct response *response = &exchange->response;
+	struct core_audit entry = { .actor = *request->actor ? request->actor : "-",
+		.method = method_name(request->method),
+		.path = request->path,
+		.status = response->status,
+		.revision = response->revision,
+		.detail = response->problem ? response->problem : "" };
+
+	if (exchange->audited || request->method == METHOD_NONE || request->method == METHOD_GET ||
+	        request->method == METHOD_HEAD || request->method == METHOD_OPTIONS)
+		return;
+	exchange->audited = true;
+	if (response->rehearsed || (request->role == ROLE_NONE && response->status >= 400 && !strangers_fit(dispatch)))
+		return;
+	core_audit(dispatch->core, &entry);
 }
 
 void dispatch_end(struct dispatch *dispatch, struct exchange *exchange)

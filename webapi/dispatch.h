@@ -12,10 +12,12 @@
 /* What all requests of one server share. */
 struct dispatch {
 	struct core *core;
-	struct auth *auth;
+	struct services services;
 	struct assets *assets;
-	char *host_name; /* or NULL */
-	size_t bodies;   /* bytes of bodies held at the moment, at most HTTP_BODIES_TOTAL */
+	char *host_name;          /* or NULL */
+	uint64_t strangers_since; /* minute in which refusals of strangers are counted, microseconds */
+	unsigned strangers;       /* noted in the audit log in this minute */
+	size_t bodies;            /* bytes of bodies held at the moment, at most HTTP_BODIES_TOTAL */
 };
 
 /* One request under way. */
@@ -25,6 +27,7 @@ struct exchange {
 	const struct route *route;
 	uint64_t received; /* bytes of body, kept or not */
 	bool begun;        /* for http.c: the headers have been seen */
+	bool audited;
 };
 
 /* The headers are complete: request's target, method and headers are set. Afterwards the response may be filled (a
@@ -35,6 +38,8 @@ void dispatch_begin(struct dispatch *dispatch, struct exchange *exchange, const 
 int dispatch_body(struct dispatch *dispatch, struct exchange *exchange, const char *bytes, size_t length);
 /* The request is complete: calls the handler unless there is an answer already. */
 void dispatch_finish(struct dispatch *dispatch, struct exchange *exchange);
+/* Notes a write that was answered, accepted or refused, in the audit log; once. Called when the answer is sent. */
+void dispatch_audit(struct dispatch *dispatch, struct exchange *exchange);
 /* Frees what the exchange owns, and itself. */
 void dispatch_end(struct dispatch *dispatch, struct exchange *exchange);
 /* Whether a refused request is answered now, and its body not waited for. */

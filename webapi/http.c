@@ -13,6 +13,13 @@
  * deadline, since the library's own timeout is one of inactivity. The strict
  * mode of the library is off, because it refuses without a problem document
  * what screen.c refuses with one.
+ *
+ * Streams of events. The library asks for the next bytes (on_stream_read); if
+ * there are none, the connection is suspended there, and resumed by the next
+ * event or the next heartbeat. A suspended connection has no time limit in
+ * the library and does not notice that its client is gone: the heartbeat is
+ * what finds out. None may be suspended when the library is stopped, so they
+ * are ended and run once more before (end_streams).
  */
 #include "webapi/http.h"
 
@@ -27,8 +34,23 @@
 #include "webapi/problem.h"
 #include "webapi/watch.h"
 
+/* One reader of events. */
+struct stream {
+	struct stream *previous, *next;
+	struct http_server *server;
+	struct MHD_Connection *connection;
+	struct events_reader *reader;
+	bool suspended;
+};
+
 struct http_server {
 	struct MHD_Daemon *mhd;
+	struct stream *streams;
+	struct events_listener listener;
+	struct sessions *own_sessions;
+	uint64_t beat; /* when the next heartbeat is due, microseconds */
+	bool resumed;  /* since the last MHD_run a stream was resumed, which the library tells nobody */
+	bool closing;
 	int listen_fd;
 	bool closed_some; /* since the last MHD_run a connection ended */
 	struct watches watches;
@@ -77,7 +99,7 @@ static void on_connection(
 	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	watch = watch_new(&server->watches, info->connect_fd);
 	if (watch)
-		auth_peer_read(server->dispatch.auth, watch->fd, &watch->peer);
+		auth_peer_read(server->dispatch.services.auth, watch->fd, &watch->peer);
 	*context = watch; /* NULL: on_request then closes the connection */
 }
 
@@ -147,17 +169,137 @@ static bool add_headers(struct MHD_Response *answer, const struct response *resp
 	return ok;
 }
 
+static void resume(struct stream *stream)
+{
+	if (!stream->suspended)
+		return;
+	stream->suspended = false;
+	stream->server->resumed = true;
+	MHD_resume_connection(stream->connection);
+}
+
+static void on_event(void *userdata)
+{
+	struct http_server *server = userdata;
+
+	for (struct stream *stream = server->streams; stream; stream = stream->next)
+		resume(stream);
+}
+
+static ssize_t on_stream_read(void *cls, uint64_t position, char *bytes, size_t size)
+{
+	struct stream *stream = cls;
+	ssize_t n = events_read(stream->reader, bytes, size);
+
+	(void)position;
+	if (n < 0)
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	/* What is read here goes out at once, or the client is slow: then this is not called again in time. */
+	watch_enter(&stream->server->watches, watch_of(stream->connection), WATCH_ANSWER);
+	if (!n) {
+		stream->suspended = true;
+		MHD_suspend_connection(stream->connection);
+	}
+	return n;
+}
+
+static void on_stream_end(void *cls)
+{
+	struct stream *stream = cls;
+
+	if (stream->next)
+		stream->next->previous = stream->previous;
+	if (stream->previous)
+		stream->previous->next = stream->next;
+	else
+		stream->server->streams = stream->next;
+	events_reader_free(stream->reader);
+	free(stream);
+}
+
+/* Takes the reader out of the response. NULL when memory is out. */
+static struct MHD_Response *make_stream(
+        struct http_server *server, struct MHD_Connection *connection, struct response *response)
+{
+	struct stream *stream = calloc(1, sizeof(*stream));
+	struct MHD_Response *answer = stream ? MHD_create_response_from_callback(
+	                                               MHD_SIZE_UNKNOWN, 4096, on_stream_read, stream, on_stream_end)
+	                                     : NULL;
+
+	if (!answer) {
+		free(stream);
+		return NULL;
+	}
+	*stream = (struct stream){ .next = server->streams,
+		.server = server,
+		.connection = connection,
+		.reader = TAKE_PTR(response->stream) };
+	if (stream->next)
+		stream->next->previous = stream;
+	else
+		server->beat = watch_now() + server->watches.limits.heartbeat;
+	server->streams = stream;
+	if (server->closing)
+		events_reader_end(stream->reader);
+	return answer;
+}
+
+/* When it is time, every stream says that it is alive. */
+static void beat(struct http_server *server)
+{
+	uint64_t now = watch_now();
+
+	if (!server->streams || now < server->beat)
+		return;
+	server->beat = now + server->watches.limits.heartbeat;
+	for (struct stream *stream = server->streams; stream; stream = stream->next) {
+		events_reader_beat(stream->reader);
+		resume(stream);
+	}
+}
+
+static void end_streams(struct http_server *server)
+{
+	server->closing = true;
+	for (struct stream *stream = server->streams; stream; stream = stream->next) {
+		events_reader_end(stream->reader);
+		resume(stream);
+	}
+	MHD_run(server->mhd);
+	MHD_run(server->mhd);
+}
+
+/* The library's response with the body, which it takes over. */
+static struct MHD_Response *make_answer(
+        struct http_server *server, struct MHD_Connection *connection, struct response *response)
+{
+	struct MHD_Response *answer;
+
+	if (response->stream)
+		return make_stream(server, connection, response);
+	if (response->has_file) {
+		answer = MHD_create_response_from_fd64(response->length, response->file);
+		response->has_file = !answer;
+		return answer;
+	}
+	answer = MHD_create_response_from_buffer(response->length, response->body,
+	        response->is_static || !response->body ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
+	if (answer)
+		response->body = NULL;
+	return answer;
+}
+
 /* Hands the response to the library; its body goes along. MHD_NO closes the connection. */
 static enum MHD_Result queue(struct http_server *server, struct MHD_Connection *connection, struct exchange *exchange)
 {
 	struct response *response = &exchange->response;
-	struct MHD_Response *answer = MHD_create_response_from_buffer(response->length, response->body,
-	        response->is_static || !response->body ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
+	struct MHD_Response *answer;
 	enum MHD_Result result = MHD_NO;
 
+	dispatch_audit(&server->dispatch, exchange);
+	answer = make_answer(server, connection, response);
 	if (!answer)
 		return MHD_NO;
-	response->body = NULL;
 	watch_enter(&server->watches, watch_of(connection), WATCH_ANSWER);
 	if (add_headers(answer, response))
 		result = MHD_queue_response(connection, response->status, answer);
@@ -196,6 +338,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	if (*upload_size) {
 		watch_progress(&server->watches, watch);
 		if (dispatch_body(&server->dispatch, exchange, upload, *upload_size) < 0) {
+			dispatch_audit(&server->dispatch, exchange);
 			watch_cut(watch, problem_raw_too_large());
 			return MHD_NO;
 		}
@@ -222,16 +365,46 @@ static void on_completed(
 static int start(struct http_server *server, bool unix_socket)
 {
 	unsigned per_address = unix_socket ? 0 : HTTP_CONNECTIONS_PER_ADDRESS_MAX;
+	unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	struct MHD_OptionItem plain[] = { { MHD_OPTION_END, 0, NULL } };
+	struct MHD_OptionItem secure[] = { { MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)tls_retrieve },
+		{ MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2" },
+		{ MHD_OPTION_END, 0, NULL } };
 
 	MHD_set_panic_func(on_panic, NULL);
-	server->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-	        on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-	        server->listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
-	        MHD_OPTION_PER_IP_CONNECTION_LIMIT, per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-	        HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-	        server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_URI_LOG_CALLBACK, on_target,
-	        server, MHD_OPTION_END);
+	if (server->dispatch.services.secure)
+		flags |= MHD_USE_TLS;
+	server->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+	        NULL, MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+	        (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT, per_address,
+	        MHD_OPTION_CONNECTION_MEMORY_LIMIT, HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+	        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+	        MHD_OPTION_URI_LOG_CALLBACK, on_target, server, MHD_OPTION_ARRAY,
+	        server->dispatch.services.secure ? secure : plain, MHD_OPTION_END);
 	return server->mhd ? 0 : -EIO;
+}
+
+/* What the handlers have beside the core. 0 or -ENOMEM. */
+static int build_services(struct http_server *server, const struct http_config *config)
+{
+	struct services *services = &server->dispatch.services;
+
+	if (!config->sessions && !(server->own_sessions = sessions_new()))
+		return -ENOMEM;
+	services->sessions = config->sessions ? config->sessions : server->own_sessions;
+	services->tls = config->tls;
+	services->secure = config->secure && config->tls;
+	services->events = config->events;
+	services->temp_dir = strdup(config->temp_dir ? config->temp_dir : "/tmp");
+	if (!services->temp_dir)
+		return -ENOMEM;
+	if (services->secure)
+		tls_serve(config->tls);
+	server->watches.secure = services->secure;
+	server->listener = (struct events_listener){ .wake = on_event, .userdata = server };
+	if (config->events)
+		events_listen(config->events, &server->listener);
+	return 0;
 }
 
 static int build(struct http_server *server, const struct http_config *config)
@@ -242,7 +415,10 @@ static int build(struct http_server *server, const struct http_config *config)
 	server->watches.limits = config->limits ? *config->limits : (struct http_limits)HTTP_LIMITS_DEFAULT;
 	if (config->host_name && !(server->dispatch.host_name = strdup(config->host_name)))
 		return -ENOMEM;
-	r = auth_new(config->unix_socket, config->api_gid, config->token, &server->dispatch.auth);
+	r = build_services(server, config);
+	if (r < 0)
+		return r;
+	r = auth_new(config->unix_socket, config->api_gid, config->token, &server->dispatch.services.auth);
 	if (r < 0)
 		return r;
 	r = assets_load(config->ui_dir, &server->dispatch.assets);
@@ -276,14 +452,20 @@ void http_server_free(struct http_server *server)
 {
 	if (!server)
 		return;
-	if (server->mhd)
+	if (server->mhd) {
+		end_streams(server);
 		MHD_stop_daemon(server->mhd); /* closes the listening socket and every connection */
-	else
+	} else {
 		close(server->listen_fd);
+	}
+	if (server->dispatch.services.events)
+		events_unlisten(server->dispatch.services.events, &server->listener);
 	while (server->watches.first)
 		watch_free(&server->watches, server->watches.first);
 	assets_free(server->dispatch.assets);
-	auth_free(server->dispatch.auth);
+	auth_free(server->dispatch.services.auth);
+	sessions_free(server->own_sessions);
+	free((char *)server->dispatch.services.temp_dir);
 	free(server->dispatch.host_name);
 	free(server);
 }
@@ -296,6 +478,8 @@ int http_server_fd(const struct http_server *server)
 void http_server_run(struct http_server *server)
 {
 	watches_expire(&server->watches);
+	beat(server);
+	server->resumed = false;
 	MHD_run(server->mhd);
 	/* At its limit of connections the library stops listening, and listens again only at the start of a run. */
 	if (server->closed_some) {
@@ -308,7 +492,12 @@ uint64_t http_server_timeout(struct http_server *server)
 {
 	uint64_t own = watches_wait(&server->watches);
 	MHD_UNSIGNED_LONG_LONG milliseconds;
+	uint64_t now = watch_now();
 
+	if (server->resumed)
+		return 0;
+	if (server->streams && (server->beat <= now || server->beat - now < own))
+		own = server->beat <= now ? 0 : server->beat - now;
 	if (MHD_get_timeout(server->mhd, &milliseconds) != MHD_YES || milliseconds > own / 1000)
 		return own;
 	return milliseconds * 1000;

@@ -9,7 +9,10 @@
 #include <stdint.h>
 
 #include "webapi/core.h"
+#include "webapi/events.h"
 #include "webapi/limits.h"
+#include "webapi/sessions.h"
+#include "webapi/tls.h"
 
 struct http_server;
 
@@ -21,13 +24,19 @@ struct http_config {
 	const char *ui_dir; /* static files for "/", or NULL */
 	struct core *core;
 	const char *host_name; /* TCP: a further name accepted in Host beside addresses and "localhost"; NULL: none */
+	struct events *events; /* shared by all servers (events.h); NULL: no stream of events. Must live longer */
+	struct sessions
+	        *sessions;    /* shared by all servers (sessions.h); NULL: the server has its own. Must live longer */
+	struct tls *tls;      /* certificate that GET and PUT /tls are about (tls.h), or NULL. Must live longer */
+	bool secure;          /* speak TLS, with the certificate of `tls`; one `tls` in a process */
+	const char *temp_dir; /* where copies for GET /backup are made; copied; NULL: "/tmp" */
 	const struct http_limits *limits; /* NULL: HTTP_LIMITS_DEFAULT; copied */
 };
 
 /* 0, -ENOMEM, -EIO (the library refused), or why ui_dir could not be read (assets.h). listen_fd is closed on failure.
  */
 int http_server_new(const struct http_config *config, struct http_server **ret);
-/* Ends every connection, closes the socket and frees. NULL is allowed. */
+/* Ends every connection (streams of events with their last bytes), closes the socket and frees. NULL is allowed. */
 void http_server_free(struct http_server *server);
 /* Poll this for reading, and call http_server_run when it is ready or the timeout has passed. */
 int http_server_fd(const struct http_server *server);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "webapi/events.h"
+
 static const char *const method_names[] = {
 	[METHOD_GET] = "GET",
 	[METHOD_HEAD] = "HEAD",
@@ -30,6 +32,10 @@ static const char *const header_names[] = {
 	[HEADER_EXPECT] = "Expect",
 	[HEADER_IF_MATCH] = "If-Match",
 	[HEADER_IF_NONE_MATCH] = "If-None-Match",
+	[HEADER_COOKIE] = "Cookie",
+	[HEADER_ACCEPT] = "Accept",
+	[HEADER_CSRF] = "X-CSRF-Token",
+	[HEADER_LAST_EVENT_ID] = "Last-Event-ID",
 };
 static_assert(ARRAY_SIZE(header_names) == HEADERS, "a header without a name");
 
@@ -39,6 +45,11 @@ enum http_method method_parse(const char *text)
 		if (!strcmp(text, method_names[i]))
 			return (enum http_method)i;
 	return METHOD_NONE;
+}
+
+const char *method_name(enum http_method method)
+{
+	return method == METHOD_NONE ? "-" : method_names[method];
 }
 
 void method_list(unsigned mask, char text[METHOD_LIST_BYTES])
@@ -125,8 +136,20 @@ void response_static(
 	response->is_static = true;
 }
 
+void response_file(struct response *response, unsigned status, const char *content_type, int fd, uint64_t length)
+{
+	response->status = status;
+	response->content_type = content_type;
+	response->has_file = true;
+	response->file = fd;
+	response->length = length;
+}
+
 void response_clear(struct response *response)
 {
+	if (response->has_file)
+		close(response->file);
+	events_reader_free(response->stream);
 	if (!response->is_static)
 		free(response->body);
 	for (size_t i = 0; i < response->n_headers; i++)

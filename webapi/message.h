@@ -35,6 +35,10 @@ enum header_id {
 	HEADER_EXPECT,
 	HEADER_IF_MATCH,
 	HEADER_IF_NONE_MATCH,
+	HEADER_COOKIE,
+	HEADER_ACCEPT,
+	HEADER_CSRF,
+	HEADER_LAST_EVENT_ID,
 	HEADERS
 };
 
@@ -47,10 +51,30 @@ struct header {
 };
 
 struct assets;
+struct auth;
+struct auth_peer;
+struct events;
+struct events_reader;
+struct session;
+struct sessions;
+struct tls;
+
+/* What the server of a request has beside the core; any of it may be NULL in tests. */
+struct services {
+	struct auth *auth;
+	struct events *events;
+	struct sessions *sessions;
+	struct tls *tls;
+	const char *temp_dir;
+	bool secure; /* the connection is TLS */
+};
 
 struct request {
 	struct core *core;
 	const struct assets *assets;
+	const struct services *services;
+	const struct auth_peer *peer;
+	struct session *session; /* that the request is part of, or NULL */
 	enum http_method method;
 	bool http_1_1;
 	bool bad_header; /* a header name that is not a token */
@@ -62,22 +86,30 @@ struct request {
 	size_t n_segments;
 	const struct resource *resource; /* of the route's {resource}, or NULL */
 	const char *name;                /* of the route's {name}, or NULL */
+	const char *target;              /* of the route's {target}, or NULL */
+	bool on_targets;                 /* the path goes on to the targets of an upstream */
 	enum role role;
-	char actor[64];
-	char *body; /* owned, not terminated; NULL if empty */
+	char actor[80]; /* "token " and a name */
+	char *body;     /* owned, not terminated; NULL if empty */
 	size_t body_length, body_capacity;
 };
 
-#define RESPONSE_HEADERS_MAX 6
+#define RESPONSE_HEADERS_MAX 16
 
 struct response {
 	unsigned status;          /* 0: not answered yet */
 	const char *content_type; /* static text; NULL: no body */
 	char *body;               /* owned unless is_static */
-	size_t length;
+	uint64_t length;
 	bool is_static;
-	bool page;       /* of the UI: may load its own scripts and be kept by caches that ask again */
-	bool must_close; /* the rest of the connection cannot be trusted or is not worth reading */
+	bool has_file;                /* the body is the content of `file` instead */
+	int file;                     /* owned */
+	struct events_reader *stream; /* owned: the body is this stream instead; NULL: it is not */
+	bool page;                    /* of the UI: may load its own scripts and be kept by caches that ask again */
+	bool rehearsed;               /* a dry run: nothing was changed */
+	int64_t revision;             /* that the request made; 0: none */
+	const char *problem;          /* title of the refusal, static text; NULL: not refused */
+	bool must_close;              /* the rest of the connection cannot be trusted or is not worth reading */
 	struct {
 		const char *name; /* static text */
 		char *value;      /* owned */
@@ -87,6 +119,8 @@ struct response {
 
 /* METHOD_NONE if the text (case matters) is none of ours. */
 enum http_method method_parse(const char *text);
+/* "GET" and the like; "-" for METHOD_NONE. */
+const char *method_name(enum http_method method);
 /* "GET, HEAD, OPTIONS" for a mask of METHOD_BITs, into text of METHOD_LIST_BYTES. */
 #define METHOD_LIST_BYTES 64
 void method_list(unsigned mask, char text[METHOD_LIST_BYTES]);
@@ -108,6 +142,8 @@ int response_json(struct response *response, unsigned status, const char *conten
 /* A body that lives longer than the server. */
 void response_static(
         struct response *response, unsigned status, const char *content_type, const char *body, size_t length);
+/* The first `length` bytes of an open file as body; takes over the descriptor. */
+void response_file(struct response *response, unsigned status, const char *content_type, int fd, uint64_t length);
 /* Frees what the response owns and zeroes it: it is then not answered yet. */
 void response_clear(struct response *response);
 

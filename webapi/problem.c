@@ -75,6 +75,7 @@ int problem_answer(struct response *response, enum problem problem, const struct
 	if (r < 0)
 		detail = NULL;
 	drop_body(response);
+	response->problem = problems[problem].title;
 	json_object_set_new(document, "type", json_string(problems[problem].type));
 	json_object_set_new(document, "title", json_string(problems[problem].title));
 	json_object_set_new(document, "status", json_integer(problems[problem].status));
@@ -141,6 +142,7 @@ void problem_fallback(struct response *response)
 
 	response_clear(response);
 	response_static(response, 503, CONTENT_PROBLEM, body, sizeof(body) - 1);
+	response->problem = "The server cannot do this now";
 	response->must_close = true;
 }
 

@@ -1,182 +1,127 @@
-/* One object of a resource: read, create, replace, patch, delete. See rest.h. */
+/* One object of a resource, or one target of an upstream: read, create, replace, patch, delete. See rest.h. */
 #include "webapi/rest.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
-#include "schema/decode.h"
 #include "schema/encode.h"
-#include "webapi/precondition.h"
+#include "webapi/edit.h"
 #include "webapi/problem.h"
-#include "webapi/url.h"
+#include "webapi/write.h"
 
-#define _cleanup_json_ _cleanup_(json_decrefp)
-#define _cleanup_row_  _cleanup_(row_unref_p)
-
-#define ETAG_BYTES 32
-
-/* The entity tag of a revision; NULL for "nothing there". */
-static const char *etag_of(int64_t revision, char text[ETAG_BYTES])
+static int not_found(const struct request *request, const char *what, struct response *response)
 {
-	snprintf(text, ETAG_BYTES, "\"%" PRId64 "\"", revision);
-	return text;
+	return problem_answer(response, PROBLEM_NOT_FOUND, request, NULL, "There is no %s of this name.", what);
 }
 
-/* None of these take query parameters. 0, 1 if the response tells a fault, -ENOMEM. */
-static int refuse_query(const struct request *request, struct response *response)
+/* The row that the path names; of a target its upstream. */
+static const struct row *row_of(const struct request *request)
 {
-	_cleanup_errs_ struct errs errs = { 0 };
-	int r = url_parse_query(request->query, NULL, 0, NULL, &errs);
-
-	if (r == -EINVAL)
-		r = problem_answer(response, PROBLEM_MALFORMED, request, &errs,
-		            "The query of the address is not understood.") < 0
-		            ? -ENOMEM
-		            : 1;
-	return r;
+	return core_find(request->core, request->resource->id, request->name);
 }
 
-static int not_found(const struct request *request, struct response *response)
+/* The object; with the secret, if one was made with it. */
+static int answer_row(
+        struct response *response, unsigned status, const struct row *row, int64_t revision, const char *secret)
 {
-	return problem_answer(
-	        response, PROBLEM_NOT_FOUND, request, NULL, "There is no %s of this name.", request->resource->name);
-}
-
-/* Compares the preconditions with the row (NULL: none). 0 to go on, 1 if the response is ready, -ENOMEM. */
-static int check_precondition(const struct request *request, const char *etag, struct response *response)
-{
-	int r;
-
-	switch (precondition_check(request, etag)) {
-	case PRECONDITION_PASSED:
-		return 0;
-	case PRECONDITION_NOT_MODIFIED:
-		response->status = 304;
-		return 1;
-	case PRECONDITION_FAILED:
-		if (etag && response_header(response, "ETag", "%s", etag) < 0)
-			return -ENOMEM;
-		r = problem_answer(response, PROBLEM_PRECONDITION, request, NULL,
-		        etag ? "The object exists with the entity tag %s." : "The object does not exist%s",
-		        etag ? etag : ".");
-		return r < 0 ? r : 1;
-	case PRECONDITION_MALFORMED:
-		r = problem_answer(response, PROBLEM_MALFORMED, request, NULL,
-		        "If-Match or If-None-Match is not a list of entity tags.");
-		return r < 0 ? r : 1;
-	}
-	return 0;
-}
-
-static int answer_row(struct response *response, unsigned status, const struct row *row)
-{
+	json_t *object = encode_row(row);
 	char etag[ETAG_BYTES];
 
-	if (response_header(response, "ETag", "%s", etag_of(row->revision, etag)) < 0)
+	if (response_header(response, "ETag", "%s", write_etag(revision, etag)) < 0 ||
+	        (secret && json_object_set_new(object, "token", json_string(secret)) < 0)) {
+		json_decref(object);
 		return -ENOMEM;
-	return response_json(response, status, CONTENT_JSON, encode_row(row));
+	}
+	return response_json(response, status, CONTENT_JSON, object);
 }
 
 int rest_get(const struct request *request, struct response *response)
 {
-	const struct row *row = core_find(request->core, request->resource->id, request->name);
+	const struct row *row = row_of(request), *shown = row;
 	char etag[ETAG_BYTES];
-	int r = refuse_query(request, response);
+	int r = write_refuse_query(request, response);
 
 	if (r)
 		return r < 0 ? r : 0;
-	if (!row)
-		return not_found(request, response);
-	r = check_precondition(request, etag_of(row->revision, etag), response);
+	if (row && request->target)
+		shown = (const void *)edit_find_target(row, request->target, NULL);
+	if (!shown)
+		return not_found(request, row ? "target" : request->resource->name, response);
+	r = write_check_precondition(request, write_etag(row->revision, etag), response);
 	if (r < 0)
 		return r;
 	if (response->status == 304)
 		return response_header(response, "ETag", "%s", etag);
-	return r ? 0 : answer_row(response, 200, row);
+	return r ? 0 : answer_row(response, 200, shown, row->revision, NULL);
 }
 
-/* The body as an object. 0, 1 if the response tells why not, -ENOMEM. */
-static int parse_body(const struct request *request, struct response *response, json_t **ret)
+int rest_list_targets(const struct request *request, struct response *response)
 {
-	_cleanup_errs_ struct errs errs = { 0 };
-	int r = -EBADMSG;
+	const struct row *row = row_of(request);
+	const struct rows *targets = row ? &((const struct upstream *)row)->targets : NULL;
+	json_t *items;
+	char etag[ETAG_BYTES];
+	int r = write_refuse_query(request, response);
 
-	if (request->body_length)
-		r = decode_parse(request->body, request->body_length, &errs, ret);
-	else
-		errs_add(&errs, "", "malformed", "The body is empty; a JSON object is expected.");
-	if (r == -EBADMSG || r == -EINVAL)
-		r = problem_answer(response, PROBLEM_MALFORMED, request, &errs, "%s",
-		            errs.n && errs.items[0].detail ? errs.items[0].detail : "The body is not a JSON object.") <
-		                    0
-		            ? -ENOMEM
-		            : 1;
-	return r;
+	if (r)
+		return r < 0 ? r : 0;
+	if (!row)
+		return not_found(request, request->resource->name, response);
+	r = write_check_precondition(request, write_etag(row->revision, etag), response);
+	if (r < 0 || (r && response->status != 304))
+		return r < 0 ? r : 0;
+	if (response_header(response, "ETag", "%s", etag) < 0)
+		return -ENOMEM;
+	if (r)
+		return 0;
+	items = json_array();
+	for (size_t i = 0; i < targets->n; i++)
+		if (json_array_append_new(items, encode_row(targets->items[i])) < 0) {
+			json_decref(items);
+			return -ENOMEM;
+		}
+	return response_json(response, 200, CONTENT_JSON,
+	        json_pack("{s:o, s:n, s:I}", "items", items, "next", "total", (json_int_t)targets->n));
 }
 
-/* Object to row. 0, 1 if the response tells the faults, -ENOMEM. */
-static int decode(const struct request *request, json_t *object, struct response *response, struct row **ret)
+/* The object as it is stored now, after the write. */
+static int answer_stored(
+        const struct request *request, const struct operation *operation, const char *name, struct response *response)
 {
-	_cleanup_errs_ struct errs errs = { 0 };
-	int r = decode_row(request->resource, object, request->name, &errs, ret);
+	const struct row *stored = core_find(request->core, request->resource->id, name), *shown = stored;
 
-	if (r == -EINVAL)
-		r = problem_from_errno(response, r, request, &errs) < 0 ? -ENOMEM : 1;
-	return r;
+	if (operation->on_targets && stored)
+		shown = (const void *)edit_find_target(stored, strrchr(operation->path, '/') + 1, NULL);
+	if (!shown) /* cannot be, but must not end the daemon */
+		return problem_from_errno(response, -EIO, request, NULL);
+	if (operation->status == 201 && response_header(response, "Location", "%s", operation->path) < 0)
+		return -ENOMEM;
+	return answer_row(response, operation->status, shown, stored->revision, operation->secret);
 }
 
 /* Hands the write to the core and answers what became of it. */
-static int write_row(const struct request *request, struct core_write *write, struct response *response)
+static int commit(const struct request *request, struct edit *edit, const struct operation *operation,
+        const struct write *write, struct response *response)
 {
 	_cleanup_errs_ struct errs errs = { 0 };
-	struct core_result result = { 0 };
-	const struct row *stored;
-	int r;
+	_cleanup_core_result_ struct core_result result = { 0 };
+	int r = edit_commit(edit, &write->core, &errs, &result);
 
-	write->resource = request->resource->id;
-	write->actor = request->actor;
-	r = core_write(request->core, write, &errs, &result);
 	if (r < 0)
 		return problem_from_errno(response, r, request, &errs);
-	r = response_header(response, "Gateway-Revision", "%" PRId64, result.revision);
+	if (write->core.dry_run)
+		return write_answer_dry_run(&result, response);
+	r = write_headers(request, write, &result, response);
 	if (r < 0)
 		return r;
-	if (write->operation == CORE_DELETE) {
+	if (operation->status == 204) {
 		response->status = 204;
 		return 0;
 	}
-	stored = core_find(request->core, write->resource, write->name);
-	if (!stored) /* cannot be, but must not end the daemon */
-		return problem_from_errno(response, -EIO, request, NULL);
-	if (result.created)
-		r = response_header(response, "Location", "/api/v1/%s/%s", request->resource->path, row_name(stored));
-	return r < 0 ? r : answer_row(response, result.created ? 201 : 200, stored);
+	return answer_stored(request, operation, edit->entries[0].name, response);
 }
 
-int rest_create(const struct request *request, struct response *response)
-{
-	_cleanup_json_ json_t *object = NULL;
-	_cleanup_row_ struct row *row = NULL;
-	struct core_write write = { .operation = CORE_CREATE };
-	char etag[ETAG_BYTES];
-	int r;
-
-	if ((r = refuse_query(request, response)) || (r = parse_body(request, response, &object)) ||
-	        (r = decode(request, object, response, &row)))
-		return r < 0 ? r : 0;
-	/* The list is what is addressed: its tag is the configuration's revision. */
-	if (request_header(request, HEADER_IF_MATCH)) {
-		r = check_precondition(request, etag_of(core_revision(request->core), etag), response);
-		if (r)
-			return r < 0 ? r : 0;
-	}
-	write.name = row_name(row);
-	write.row = row;
-	return write_row(request, &write, response);
-}
-
-/* What core_write must find, once the preconditions have passed on the row that was there. */
+/* What the core must find, once the preconditions have passed on the row that was there; 0: whatever is there. */
 static int64_t expected_revision(const struct request *request, const struct row *now)
 {
 	if (request_header(request, HEADER_IF_NONE_MATCH) && !now)
@@ -184,66 +129,61 @@ static int64_t expected_revision(const struct request *request, const struct row
 	return request_header(request, HEADER_IF_MATCH) && now ? now->revision : 0;
 }
 
-int rest_put(const struct request *request, struct response *response)
+/* Preconditions speak of what the path names: an object, or the list of a POST, whose tag is the configuration's. */
+static int check(const struct request *request, const struct row *now, struct response *response)
 {
-	const struct row *now = core_find(request->core, request->resource->id, request->name);
-	_cleanup_json_ json_t *object = NULL;
-	_cleanup_row_ struct row *row = NULL;
-	struct core_write write = { .operation = CORE_PUT, .if_revision = expected_revision(request, now) };
 	char etag[ETAG_BYTES];
-	int r;
 
-	if ((r = refuse_query(request, response)) || (r = parse_body(request, response, &object)) ||
-	        (r = decode(request, object, response, &row)) ||
-	        (r = check_precondition(request, now ? etag_of(now->revision, etag) : NULL, response)))
-		return r < 0 ? r : 0;
-	write.name = row_name(row);
-	write.row = row;
-	return write_row(request, &write, response);
+	if (!request->name)
+		return request_header(request, HEADER_IF_MATCH)
+		               ? write_check_precondition(
+		                         request, write_etag(core_revision(request->core), etag), response)
+		               : 0;
+	/* A target that is not there yet has no tag of its own; its upstream has. */
+	return write_check_precondition(request, now ? write_etag(now->revision, etag) : NULL, response);
 }
 
-int rest_patch(const struct request *request, struct response *response)
+/* The part of a write between its body and the core. */
+static int run(
+        const struct request *request, struct operation *operation, struct write *write, struct response *response)
 {
-	const struct row *now = core_find(request->core, request->resource->id, request->name);
-	_cleanup_json_ json_t *patch = NULL, *object = NULL;
-	_cleanup_row_ struct row *row = NULL;
-	struct core_write write = { .operation = CORE_PUT };
-	char etag[ETAG_BYTES];
+	_cleanup_edit_ struct edit edit = { .core = request->core };
+	_cleanup_errs_ struct errs errs = { 0 };
+	const struct row *now = request->name ? row_of(request) : NULL;
+	int64_t expected;
 	int r;
 
-	if ((r = refuse_query(request, response)) || (r = parse_body(request, response, &patch)))
-		return r < 0 ? r : 0;
-	if (!now)
-		return not_found(request, response);
-	r = check_precondition(request, etag_of(now->revision, etag), response);
+	if (!now && request->name && (operation->method != METHOD_PUT || operation->on_targets))
+		return not_found(request, request->resource->name, response);
+	r = check(request, now, response);
 	if (r)
 		return r < 0 ? r : 0;
-	object = encode_row(now);
-	if (!object || decode_merge_patch(object, patch) < 0)
-		return -ENOMEM;
-	r = decode(request, object, response, &row);
-	if (r)
-		return r < 0 ? r : 0;
-	write.name = request->name;
-	write.row = row;
-	write.if_revision = now->revision;
-	return write_row(request, &write, response);
+	r = edit_run(&edit, operation, &errs);
+	if (r < 0)
+		return problem_from_errno(response, r, request, &errs);
+	expected = request->name ? expected_revision(request, now) : 0;
+	if (expected)
+		edit.entries[0].if_revision = expected;
+	return commit(request, &edit, operation, write, response);
 }
 
-int rest_delete(const struct request *request, struct response *response)
+int rest_write(const struct request *request, struct response *response)
 {
-	const struct row *now = core_find(request->core, request->resource->id, request->name);
-	struct core_write write = { .operation = CORE_DELETE, .name = request->name };
-	char etag[ETAG_BYTES];
-	int r = refuse_query(request, response);
+	_cleanup_json_ json_t *body = NULL;
+	_cleanup_operation_ struct operation operation = { .method = request->method,
+		.resource = request->resource,
+		.name = request->name,
+		.on_targets = request->on_targets,
+		.target = request->target,
+		.pointer = "",
+		.address = "" };
+	struct write write;
+	int r = write_begin(request, &write, response);
 
+	if (!r && request->method != METHOD_DELETE)
+		r = write_parse_body(request, response, &body);
 	if (r)
 		return r < 0 ? r : 0;
-	if (!now)
-		return not_found(request, response);
-	r = check_precondition(request, etag_of(now->revision, etag), response);
-	if (r)
-		return r < 0 ? r : 0;
-	write.if_revision = expected_revision(request, now);
-	return write_row(request, &write, response);
+	operation.body = body;
+	return run(request, &operation, &write, response);
 }

@@ -6,8 +6,12 @@
  * List:   {"items": [object...], "next": name or null, "total": number}; `next` is the value for ?after= of the next
  *         page, `total` counts what the filter lets through. ?limit= 1 to 1000 (default 100), ?after= a name,
  *         ?name= a name, or the beginning of one followed by '*'.
+ *         An address set of more than REST_LIST_ENTRIES_MAX entries has `entries_count` in lists instead of `entries`;
+ *         by itself, and in GET /config, it is complete, so that what is got can be put.
  * Object: as encode_row makes it; ETag is its revision, that of a list the configuration's revision.
- * Write:  answers the object as it is stored now, and Gateway-Revision.
+ * Write:  answers the object as it is stored now, with the headers of write.h.
+ * Target: /upstreams/{name}/targets/{address}:{port} (an IPv6 address in brackets, or bare): a part of its upstream,
+ *         with that one's entity tag.
  */
 #ifndef GW_WEBAPI_REST_H
 #define GW_WEBAPI_REST_H
@@ -18,12 +22,14 @@
 #define REST_PAGE_MAX     1000
 #define REST_PAGE_DEFAULT 100
 
+/* Entries of an address set that a list still shows: so many that a page of sets stays some megabytes. */
+#define REST_LIST_ENTRIES_MAX 1000
+
 /* Route handlers: 0 with the response filled, -ENOMEM. */
 int rest_list(const struct request *request, struct response *response);
 int rest_get(const struct request *request, struct response *response);
-int rest_create(const struct request *request, struct response *response);
-int rest_put(const struct request *request, struct response *response);
-int rest_patch(const struct request *request, struct response *response);
-int rest_delete(const struct request *request, struct response *response);
+int rest_list_targets(const struct request *request, struct response *response);
+/* POST to a list, PUT, PATCH and DELETE of an object. */
+int rest_write(const struct request *request, struct response *response);
 
 #endif

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "schema/encode.h"
+#include "schema/prefixes.h"
 #include "webapi/precondition.h"
 #include "webapi/problem.h"
 #include "webapi/url.h"
+#include "webapi/write.h"
 
 /* Rows asked for at a time when a filter has to look at many. */
 #define BATCH 256
@@ -94,13 +96,35 @@ static void fill(struct page *page, struct core *core, enum resource_id id, char
 	}
 }
 
+/* An object as lists show it. */
+static json_t *encode_listed(const struct row *row)
+{
+	const struct address_set *set = (const void *)row;
+	_cleanup_row_ struct row *bare = NULL;
+	json_t *object;
+
+	if (row->resource != RESOURCE_ADDRESS_SET || set->entries.n <= REST_LIST_ENTRIES_MAX)
+		return encode_row(row);
+	bare = row_copy(row);
+	if (!bare)
+		return NULL;
+	prefixes_clear(&((struct address_set *)bare)->entries);
+	object = encode_row(bare);
+	if (!object || json_object_del(object, "entries") < 0 ||
+	        json_object_set_new(object, "entries_count", json_integer((json_int_t)set->entries.n)) < 0) {
+		json_decref(object);
+		return NULL;
+	}
+	return object;
+}
+
 static int answer_page(struct response *response, const struct page *page)
 {
 	json_t *document = json_object(), *items = json_array();
 	size_t shown = page->n < page->limit ? page->n : page->limit;
 
 	for (size_t i = 0; i < shown; i++)
-		if (json_array_append_new(items, encode_row(page->rows[i])) < 0) {
+		if (json_array_append_new(items, encode_listed(page->rows[i])) < 0) {
 			json_decref(items);
 			json_decref(document);
 			return -ENOMEM;

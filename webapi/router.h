@@ -12,6 +12,7 @@ enum media {
 	MEDIA_ANY,         /* the body is not read */
 	MEDIA_JSON,        /* application/json */
 	MEDIA_MERGE_PATCH, /* application/merge-patch+json, or plain JSON */
+	MEDIA_ENTRIES,     /* text/plain or application/json; none at all if the body is empty */
 };
 
 /* Answers a request whose body is complete. 0 with the response filled, or -ENOMEM. */

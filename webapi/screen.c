@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -21,11 +22,11 @@ static int refuse(const struct request *request, struct response *response, cons
 	return problem_answer(response, PROBLEM_MALFORMED, request, NULL, "%s", detail) < 0 ? -ENOMEM : 1;
 }
 
-/* The header that stands more than once, or HEADERS. */
+/* The header that stands more than once, or HEADERS. Accept may: it decides nothing but the form of an answer. */
 static enum header_id repeated(const struct request *request)
 {
 	for (int i = 0; i < HEADERS; i++)
-		if (request->headers[i].count > 1)
+		if (request->headers[i].count > 1 && i != HEADER_ACCEPT)
 			return (enum header_id)i;
 	return HEADERS;
 }
@@ -165,8 +166,80 @@ static bool media_fits(const struct request *request, enum media media)
 		return is_media(value, CONTENT_JSON);
 	case MEDIA_MERGE_PATCH:
 		return is_media(value, "application/merge-patch+json") || is_media(value, CONTENT_JSON);
+	case MEDIA_ENTRIES:
+		return is_media(value, "text/plain") || is_media(value, CONTENT_JSON) ||
+		       (!value && !screen_announced(request));
 	}
 	return false;
+}
+
+/* What else than JSON a route reads, for words. */
+static const char *beside_json(enum media media)
+{
+	switch (media) {
+	case MEDIA_MERGE_PATCH:
+		return "application/merge-patch+json or ";
+	case MEDIA_ENTRIES:
+		return "text/plain or ";
+	case MEDIA_ANY:
+	case MEDIA_JSON:
+		break;
+	}
+	return "";
+}
+
+bool screen_is_json(const struct request *request)
+{
+	return is_media(request_header(request, HEADER_CONTENT_TYPE), CONTENT_JSON);
+}
+
+/* How well one media range ("text/plain", "text/any of them", anything) fits a type: 3, 2, 1, or 0 for not at all. */
+static unsigned range_fits(const char *range, size_t length, const char *type)
+{
+	size_t family = strcspn(type, "/") + 1;
+
+	if (length == strlen(type) && !strncasecmp(range, type, length))
+		return 3;
+	if (length == family + 1 && range[family] == '*' && !strncasecmp(range, type, family))
+		return 2;
+	return length == 3 && !strncmp(range, "*/*", 3);
+}
+
+/* The weight in parameters like ";q=0.5"; 1 if there is none. */
+static double weight_of(const char *parameters, size_t length)
+{
+	for (size_t i = 0; i + 2 < length; i++)
+		if (strchr("; \t", parameters[i]) && !strncasecmp(&parameters[i + 1], "q=", 2))
+			return strtod(&parameters[i + 3], NULL);
+	return 1;
+}
+
+/* The weight that an Accept header gives a type: that of the range that says most about it. */
+static double accepted(const char *accept, const char *type)
+{
+	unsigned best = 0;
+	double weight = 0;
+
+	while (*accept) {
+		size_t range, length;
+
+		accept += strspn(accept, " \t,");
+		length = strcspn(accept, ",");
+		range = strcspn(accept, ",; \t");
+		if (range_fits(accept, range, type) > best) {
+			best = range_fits(accept, range, type);
+			weight = weight_of(accept + range, length - range);
+		}
+		accept += length;
+	}
+	return weight;
+}
+
+bool screen_prefers_json(const struct request *request)
+{
+	const char *accept = request_header(request, HEADER_ACCEPT);
+
+	return accept && accepted(accept, CONTENT_JSON) > accepted(accept, "text/plain");
 }
 
 int screen_body(const struct request *request, const struct route *route, struct response *response)
@@ -182,6 +255,6 @@ int screen_body(const struct request *request, const struct route *route, struct
 	if (media_fits(request, route->media))
 		return 0;
 	r = problem_answer(response, PROBLEM_MEDIA_TYPE, request, NULL, "Content-Type must be %s%s.",
-	        route->media == MEDIA_MERGE_PATCH ? "application/merge-patch+json or " : "", CONTENT_JSON);
+	        beside_json(route->media), CONTENT_JSON);
 	return r < 0 ? r : 1;
 }

@@ -20,6 +20,11 @@ int screen_method(const struct request *request, struct response *response);
 /* Media type and announced length of a body for this route. */
 int screen_body(const struct request *request, const struct route *route, struct response *response);
 
+/* Whether the body says that it is JSON. */
+bool screen_is_json(const struct request *request);
+/* Whether the one who asks would rather have JSON than plain text; in doubt, and for curl and browsers, not. */
+bool screen_prefers_json(const struct request *request);
+
 /* The announced length of the body; 0 if none is announced, UINT64_MAX if it is chunked or absurd. */
 uint64_t screen_announced(const struct request *request);
 

@@ -22,6 +22,7 @@ struct watch *watch_new(struct watches *watches, int fd)
 	if (!watch)
 		return NULL;
 	watch->fd = fd;
+	watch->secure = watches->secure;
 	watch->next = watches->first;
 	if (watch->next)
 		watch->next->previous = watch;
@@ -84,7 +85,7 @@ void watch_progress(const struct watches *watches, struct watch *watch)
 
 void watch_cut(struct watch *watch, const char *answer)
 {
-	if (answer)
+	if (answer && !watch->secure)
 		(void)!send(watch->fd, answer, strlen(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
 	shutdown(watch->fd, SHUT_RDWR);
 	watch->state = WATCH_GONE;

@@ -23,12 +23,14 @@ struct watch {
 	enum watch_state state;
 	uint64_t deadline; /* microseconds, CLOCK_MONOTONIC */
 	uint64_t end;      /* of the body, whatever its pace */
+	bool secure;       /* TLS: plain bytes of ours have no place on the socket */
 	struct auth_peer peer;
 };
 
 struct watches {
 	struct watch *first;
 	struct http_limits limits;
+	bool secure;
 };
 
 /* Microseconds of CLOCK_MONOTONIC. */
@@ -44,7 +46,7 @@ void watch_progress(const struct watches *watches, struct watch *watch);
 size_t watches_expire(struct watches *watches);
 /* Microseconds until the next deadline; UINT64_MAX: none. */
 uint64_t watches_wait(const struct watches *watches);
-/* Sends a raw answer (problem.h) if the socket takes it at once, then shuts it down. */
+/* Sends a raw answer (problem.h; NULL: none) if the socket takes it at once and is not TLS, then shuts it down. */
 void watch_cut(struct watch *watch, const char *answer);
 
 #endif

@@ -4,6 +4,9 @@ import contextlib
 import json
 import socket
 import sqlite3
+import ssl
+
+from api.contract import observe_bytes
 
 
 def read_answer(connection):
@@ -15,7 +18,7 @@ def read_answer(connection):
         while (text := stream.readline().strip()):
             name, _, value = text.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
-        length = headers.get("content-length")
+        length = headers.get("content-length", 0 if line[1] in (b"204", b"304") else None)
         return int(line[1]), headers, stream.read(int(length)) if length is not None else stream.read()
 
 
@@ -48,7 +51,9 @@ class Raw:
         with self.connection() as opened:
             for piece in pieces:
                 opened.sendall(piece)
-            return read_answer(opened)
+            answer = read_answer(opened)
+        observe_bytes(self.gateway.socket, b"".join(pieces), answer)
+        return answer
 
     def send(self, method, path, body, kind="application/json"):
         """A request with a body."""
@@ -56,10 +61,30 @@ class Raw:
         return self.say(self.head(method, path, *kind, f"Content-Length: {len(body)}"), body)
 
 
+class Secure(Raw):
+    """The same over TLS, with header lines of one's own choice."""
+
+    def __init__(self, gateway, *lines, context=None, server_name="localhost"):
+        super().__init__(gateway, True)
+        self.authorization = "".join(line + "\r\n" for line in lines)
+        self.context, self.server_name = context, server_name
+        if not context:
+            self.context = ssl.create_default_context()
+            self.context.check_hostname = False
+            self.context.verify_mode = ssl.CERT_NONE
+
+    @contextlib.contextmanager
+    def connection(self, timeout=30):
+        with self.gateway.lab.gateway.connect("127.0.0.1", 8443, timeout=timeout) as plain:
+            with self.context.wrap_socket(plain, server_hostname=self.server_name) as opened:
+                yield opened
+
+
 def database(gateway):
-    """The database as SQL text."""
+    """The database as SQL text, without the audit log, which notes refusals too."""
     with contextlib.closing(sqlite3.connect(f"file:{gateway.state / 'gateway.db'}?mode=ro", uri=True)) as opened:
-        return list(opened.iterdump())
+        return [line for line in opened.iterdump()
+                if not line.startswith(('INSERT INTO "audit"', 'INSERT INTO "sqlite_sequence" VALUES(\'audit\''))]
 
 
 def without_counts(value):
@@ -100,3 +125,55 @@ def expect_problem(answer, status):
         assert fault.keys() == {"pointer", "code", "detail"}
         assert fault["pointer"] == "" or fault["pointer"].startswith("/")
     return document
+
+
+# One of each resource, in the order of their references, with no field at its default; the first key is the name.
+WHOLE = {
+    "address-sets": {"name": "small", "comment": "ä ☂ \"quoted\"", "entries": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]},
+    "upstreams": {
+        "name": "pool", "comment": "all of it", "algorithm": "source_hash",
+        "targets": [
+            {"address": "10.71.2.3", "port": 8080, "weight": 7, "backup": True, "admin_state": "drain"},
+            {"address": "fd71:2::4", "port": 1, "weight": 0, "backup": True, "admin_state": "down"},
+        ],
+        "health": {"type": "http", "interval_ms": 700, "timeout_ms": 300, "rise": 4, "fall": 5, "http_path": "/up?x=1",
+                   "http_status": 204},
+        "max_retries": 2, "passive_failures": 9, "slow_start_s": 30, "on_down": "reset",
+    },
+    "rate-limits": {
+        "name": "slow", "comment": "limits", "key": "source_prefix", "prefix_v4": 20, "prefix_v6": 56, "metric": "bytes",
+        "rate": 1000000, "per": "minute", "burst": 2000000, "action": "ban", "ban_s": 61, "mode": "shadow",
+    },
+    "listeners": {
+        "name": "all", "enabled": False, "comment": "every field", "protocol": "tcp", "interfaces": ["eth0", "in0"],
+        "sources": ["10.9.0.0/16"], "destinations": ["10.71.2.0/24"], "ports": ["443", "8000-8100"], "action": "relay",
+        "upstream": "pool", "source_address": "gateway", "proxy_protocol": "v2",
+        "routes": [
+            {"sni": ["*.example.com"], "alpn": ["h2"], "http_host": [], "http_method": [], "http_path_prefix": [],
+             "action": "reject", "upstream": None},
+            {"sni": [], "alpn": [], "http_host": ["www.example.com"], "http_method": ["GET"],
+             "http_path_prefix": ["/a"], "action": "relay", "upstream": "pool"},
+        ],
+        "rate_limits": ["slow"], "on_worker_down": "direct", "connect_timeout_ms": 10, "idle_timeout_s": 604800,
+        "priority": 65535,
+    },
+    "prefilters": {
+        "interface": "eth0.5", "enabled": False, "comment": "before the stack", "mode": "generic", "deny": ["@small"],
+        "allow": ["192.0.2.1", "198.51.100.0/24"], "source_pps": {"rate": 10, "burst": 20, "action": "ban", "ban_s": 61},
+        "syn_cookies": "always", "drop_fragments": True, "drop_bogons": True, "only_listener_ports": True,
+    },
+    "tokens": {"name": "who", "role": "operator", "expires_at": "2099-12-31T23:59:59Z"},
+}
+
+
+def furnish_fully(gateway, up_to=None):
+    """One of each resource, a large set and settings of one's own; up_to: only what comes before this path."""
+    for path, whole in WHOLE.items():
+        if path == up_to:
+            return gateway
+        gateway.must("PUT", f"{path}/{next(iter(whole.values()))}", whole)
+    entries = "".join(f"172.16.{i >> 8}.{i & 255}\n" for i in range(0, 4000, 2)).encode()
+    gateway.must("PUT", "address-sets/large", {})
+    gateway.must("PUT", "address-sets/large/entries", entries, headers={"Content-Type": "text/plain"})
+    gateway.must("PUT", "settings", {"drift": "alert", "revisions_kept": 1234})
+    return gateway

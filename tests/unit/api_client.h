@@ -27,7 +27,8 @@
 /* A tenth of a second and the like, so that waiting for a deadline does not make the tests slow. */
 #define API_LIMITS_SHORT                                                                                               \
 	{                                                                                                              \
-		.headers = 150000, .body_idle = 100000, .body = 300000, .answer = 300000, .idle = 200000               \
+		.headers = 150000, .body_idle = 100000, .body = 300000, .answer = 300000, .idle = 200000,              \
+		.heartbeat = 100000                                                                                    \
 	}
 
 struct api {
@@ -293,6 +294,49 @@ static inline void api_expect_status(const struct api_answer *answer, int status
 {
 	if (api_status(answer) != status)
 		fail_msg("expected %d, got: %s", status, answer->bytes);
+}
+
+/* The document of an answer; the caller drops it. */
+static inline json_t *api_document(const struct api_answer *answer)
+{
+	json_t *document = json_loads(api_body(answer), 0, NULL);
+
+	if (!document)
+		fail_msg("not JSON: %s", answer->bytes);
+	return document;
+}
+
+/* Whether the problem document has a fault with this pointer and code. */
+static inline bool api_has_fault(const struct api_answer *answer, const char *pointer, const char *code)
+{
+	json_t *document = api_document(answer);
+	const json_t *fault;
+	bool found = false;
+	size_t i;
+
+	json_array_foreach(json_object_get(document, "errors"), i, fault)
+	{
+		found = found || (!strcmp(json_string_value(json_object_get(fault, "pointer")), pointer) &&
+		                         !strcmp(json_string_value(json_object_get(fault, "code")), code));
+	}
+	json_decref(document);
+	return found;
+}
+
+static inline void api_expect_fault(const struct api_answer *answer, const char *pointer, const char *code)
+{
+	if (!api_has_fault(answer, pointer, code))
+		fail_msg("no fault %s at %s: %s", code, pointer, answer->bytes);
+}
+
+/* One exchange of which only the status matters. */
+static inline void api_expect(
+        struct api *api, const char *method, const char *path, const char *headers, const char *body, int status)
+{
+	_cleanup_answer_ struct api_answer answer = api_json(api, method, path, headers, body);
+
+	if (api_status(&answer) != status)
+		fail_msg("%s %s: expected %d, got: %s", method, path, status, answer.bytes);
 }
 
 #endif

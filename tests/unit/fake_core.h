@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "schema/encode.h"
 #include "webapi/core.h"
 
-#define FAKE_ROWS_MAX 2048
+#define FAKE_ROWS_MAX  2048
+#define FAKE_AUDIT_MAX 64
 
 struct core {
 	struct row *rows[FAKE_ROWS_MAX]; /* sorted by name */
@@ -22,7 +24,14 @@ struct core {
 	bool ready;
 	size_t ruleset_bytes;
 	char actor[64];      /* of the last write */
-	int64_t if_revision; /* of the last write */
+	char summary[192];   /* of the last write */
+	int64_t if_revision; /* of the last write's first change */
+	size_t n_changes;    /* of the last write */
+	bool warn;           /* answer each write with two warnings */
+	int64_t pending;     /* revision that waits for its confirmation; 0: none */
+	int64_t confirmed, rolled_back_to;
+	unsigned audited; /* entries of the audit log, the last of them kept as text */
+	char audit[FAKE_AUDIT_MAX][256];
 };
 
 static inline void fake_core_clear(struct core *core)
@@ -65,34 +74,254 @@ static inline void fake_insert(struct core *core, struct row *row)
 	core->n++;
 }
 
-int core_write(struct core *core, const struct core_write *write, struct errs *errs, struct core_result *ret)
+void core_result_clear(struct core_result *result)
 {
-	size_t at = fake_index(core, write->resource, write->name);
+	json_decref(result->diff);
+	json_decref(result->warnings);
+	free(result->nft);
+	*result = (struct core_result){ 0 };
+}
+
+/* What core_write would refuse about one change. */
+static inline int fake_refusal(struct core *core, const struct core_change *change)
+{
+	size_t at = fake_index(core, change->resource, change->name);
 	bool exists = at < core->n;
 
-	core->calls++;
-	core->if_revision = write->if_revision;
-	snprintf(core->actor, sizeof(core->actor), "%s", write->actor);
-	if (core->fail) {
-		errs_add(errs, "/ports/0", "overlap", "the port is taken by \"other\"");
-		return core->fail;
-	}
-	if (write->operation == CORE_CREATE && exists)
+	if (change->operation == CORE_CREATE && exists)
 		return -EEXIST;
-	if (write->operation == CORE_DELETE && !exists)
+	if (change->operation == CORE_DELETE && !exists)
 		return -ENOENT;
-	if ((write->if_revision == -1 && exists) ||
-	        (write->if_revision > 0 && (!exists || core->rows[at]->revision != write->if_revision)))
+	if ((change->if_revision == -1 && exists) ||
+	        (change->if_revision > 0 && (!exists || core->rows[at]->revision != change->if_revision)))
 		return -ESTALE;
-	if (exists)
-		fake_remove(core, at);
-	core->revision++;
-	if (write->operation != CORE_DELETE) {
-		write->row->revision = core->revision;
-		fake_insert(core, row_ref(write->row));
-	}
-	*ret = (struct core_result){ .revision = core->revision, .created = !exists };
 	return 0;
+}
+
+static inline void fake_change(struct core *core, const struct core_change *change)
+{
+	size_t at = fake_index(core, change->resource, change->name);
+	struct row *row;
+
+	if (at < core->n)
+		fake_remove(core, at);
+	if (change->operation == CORE_DELETE)
+		return;
+	row = row_copy(change->row);
+	row->revision = core->revision;
+	fake_insert(core, row);
+}
+
+static inline json_t *fake_diff(const struct core_change *changes, size_t n)
+{
+	json_t *diff = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		char path[256];
+
+		snprintf(path, sizeof(path), "/%s/%s", resource_get(changes[i].resource)->plural, changes[i].name);
+		json_array_append_new(diff,
+		        json_pack("{s:s, s:s, s:n, s:o*}", "op", changes[i].operation == CORE_DELETE ? "remove" : "add",
+		                "path", path, "before", "after", changes[i].row ? encode_row(changes[i].row) : NULL));
+	}
+	return diff;
+}
+
+static inline void fake_note(struct core *core, const struct core_request *request)
+{
+	core->calls++;
+	snprintf(core->actor, sizeof(core->actor), "%s", request->actor);
+	snprintf(core->summary, sizeof(core->summary), "%s", request->summary);
+}
+
+static inline int fake_fail(struct core *core, const char *base, struct errs *errs)
+{
+	char pointer[128];
+
+	snprintf(pointer, sizeof(pointer), "%s/ports/0", base);
+	errs_add(errs, pointer, "overlap", "the port is taken by \"other\"");
+	return core->fail;
+}
+
+static inline void fake_finish(struct core *core, const struct core_request *request, struct core_result *ret)
+{
+	ret->revision = core->revision;
+	if (request->dry_run)
+		ret->nft = strdup("add rule\n");
+	else if (request->confirm_within_s)
+		core->pending = core->revision;
+	if (core->warn)
+		ret->warnings = json_pack("[{s:s,s:s,s:s},{s:s,s:s,s:s}]", "code", "not_enforced", "detail",
+		        "no limits\r\nX: y", "pointer", "/a", "code", "second", "detail", "d", "pointer", "");
+}
+
+int core_write(struct core *core, const struct core_change *changes, size_t n, const struct core_request *request,
+        struct errs *errs, struct core_result *ret)
+{
+	int r = 0;
+
+	fake_note(core, request);
+	core->n_changes = n;
+	core->if_revision = n ? changes[0].if_revision : 0;
+	if (core->fail)
+		return fake_fail(core, n && changes[0].pointer ? changes[0].pointer : "", errs);
+	for (size_t i = 0; i < n && !r; i++)
+		r = fake_refusal(core, &changes[i]);
+	if (r)
+		return r;
+	*ret = (struct core_result){ .changed = n > 0,
+		.created = n && fake_index(core, changes[0].resource, changes[0].name) == core->n };
+	if (request->dry_run) {
+		ret->diff = fake_diff(changes, n);
+	} else if (n) {
+		core->revision++;
+		for (size_t i = 0; i < n; i++)
+			fake_change(core, &changes[i]);
+	}
+	fake_finish(core, request, ret);
+	return 0;
+}
+
+json_t *core_config(struct core *core)
+{
+	json_t *document = json_object();
+
+	for (int id = 0; id < RESOURCES; id++) {
+		const struct resource *resource = resource_get((enum resource_id)id);
+		json_t *rows = resource->path ? json_array() : NULL;
+
+		for (size_t i = 0; rows && i < core->n; i++)
+			if (core->rows[i]->resource == resource->id)
+				json_array_append_new(rows, encode_row(core->rows[i]));
+		if (rows)
+			json_object_set_new(document, resource->path, rows);
+	}
+	return document;
+}
+
+int core_replace(struct core *core, const struct row *const *rows, size_t n, const struct core_request *request,
+        struct errs *errs, struct core_result *ret)
+{
+	fake_note(core, request);
+	core->n_changes = n;
+	if (core->fail)
+		return fake_fail(core, "/listeners/0", errs);
+	*ret = (struct core_result){ .changed = true };
+	if (request->dry_run) {
+		ret->diff = json_array();
+	} else {
+		struct row *kept[FAKE_ROWS_MAX];
+
+		for (size_t i = 0; i < n; i++)
+			kept[i] = row_copy(rows[i]);
+		core->revision++;
+		while (core->n)
+			fake_remove(core, 0);
+		for (size_t i = 0; i < n; i++) {
+			kept[i]->revision = core->revision;
+			fake_insert(core, kept[i]);
+		}
+	}
+	fake_finish(core, request, ret);
+	return 0;
+}
+
+/* The history of a fake: each revision up to the current one, without contents. */
+static inline json_t *fake_revision(int64_t revision)
+{
+	return json_pack("{s:I,s:s}", "revision", (json_int_t)revision, "actor", "uid 0");
+}
+
+int core_revisions(struct core *core, int64_t before, size_t max, json_t **ret)
+{
+	json_t *list = json_array();
+	int64_t revision = before && before <= core->revision ? before - 1 : core->revision;
+
+	for (; revision > 0 && json_array_size(list) < max; revision--)
+		json_array_append_new(list, fake_revision(revision));
+	*ret = list;
+	return core->fail == -EIO ? (json_decref(list), -EIO) : 0;
+}
+
+int core_revision_get(struct core *core, int64_t revision, json_t **ret)
+{
+	if (revision < 1 || revision > core->revision)
+		return -ENOENT;
+	*ret = fake_revision(revision);
+	return 0;
+}
+
+int core_revision_diff(struct core *core, int64_t from, int64_t to, json_t **ret)
+{
+	if (from < 0 || to < 0 || from > core->revision || to > core->revision)
+		return -ENOENT;
+	*ret = json_pack("[{s:I,s:I}]", "from", (json_int_t)from, "to", (json_int_t)to);
+	return 0;
+}
+
+int core_rollback(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs,
+        struct core_result *ret)
+{
+	fake_note(core, request);
+	if (core->fail)
+		return fake_fail(core, "", errs);
+	if (revision < 1 || revision > core->revision)
+		return -ENOENT;
+	*ret = (struct core_result){ .changed = true };
+	if (request->dry_run)
+		ret->diff = json_array();
+	else
+		core->revision++;
+	core->rolled_back_to = request->dry_run ? core->rolled_back_to : revision;
+	fake_finish(core, request, ret);
+	return 0;
+}
+
+int core_confirm(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs)
+{
+	(void)errs;
+	fake_note(core, request);
+	if (!core->pending || core->pending != revision)
+		return -ENOENT;
+	core->confirmed = revision;
+	core->pending = 0;
+	return 0;
+}
+
+json_t *core_pending(struct core *core)
+{
+	if (!core->pending)
+		return json_null();
+	return json_pack("{s:I,s:I,s:s,s:I}", "revision", (json_int_t)core->pending, "base",
+	        (json_int_t)core->pending - 1, "deadline", "2030-01-01T00:00:00Z", "seconds_left", (json_int_t)30);
+}
+
+void core_audit(struct core *core, const struct core_audit *entry)
+{
+	snprintf(core->audit[core->audited++ % FAKE_AUDIT_MAX], sizeof(core->audit[0]), "%s|%s|%s|%u|%lld|%s",
+	        entry->actor, entry->method, entry->path, entry->status, (long long)entry->revision, entry->detail);
+}
+
+int core_audit_list(struct core *core, int64_t before, size_t max, json_t **ret)
+{
+	json_t *list = json_array();
+	int64_t id = before && before <= core->audited ? before - 1 : core->audited;
+
+	for (; id > 0 && json_array_size(list) < max; id--)
+		json_array_append_new(list, json_pack("{s:I}", "id", (json_int_t)id));
+	*ret = list;
+	return 0;
+}
+
+int core_backup(struct core *core, const char *path)
+{
+	FILE *file = core->fail ? NULL : fopen(path, "wx");
+
+	if (!file)
+		return core->fail ? core->fail : -errno;
+	for (int i = 0; i < 300000; i++)
+		fprintf(file, "%08d", i);
+	return fclose(file) ? -errno : 0;
 }
 
 size_t core_list(struct core *core, enum resource_id resource, const char *after, size_t max, const struct row **ret)

@@ -143,15 +143,29 @@ static struct row *make_listener(const char *name, const char *port)
 	return row;
 }
 
+static int run(struct fixture *f, const struct apply_change *change, bool dry_run, struct errs *errs, char **ret_nft)
+{
+	const struct snapshot *now = apply_snapshot(f->apply);
+	_cleanup_(snapshot_unref_p) struct snapshot *to = snapshot_edit(now, now->revision + 1);
+	struct apply_request request = {
+		.changes = change, .n = 1, .to = to, .actor = "test", .summary = "change", .dry_run = dry_run
+	};
+
+	if (change->new_row)
+		assert_int_equal(snapshot_put(to, change->new_row), 0);
+	else
+		assert_int_equal(snapshot_remove(to, RESOURCE_LISTENER, row_name(change->old_row)), 0);
+	return apply_run(f->apply, &request, errs, ret_nft);
+}
+
 static int put(struct fixture *f, const char *name, const char *port, struct errs *errs)
 {
 	_cleanup_(row_unref_p) struct row *row = make_listener(name, port);
 	const struct row *old = snapshot_find(apply_snapshot(f->apply), RESOURCE_LISTENER, name);
 	struct apply_change change = { .old_row = old, .new_row = row };
-	int64_t revision = 0;
 
 	row->id = old ? old->id : 0;
-	return apply_run(f->apply, &change, 1, "test", "put", errs, &revision);
+	return run(f, &change, false, errs, NULL);
 }
 
 static size_t count_elements(struct fixture *f)
@@ -239,15 +253,33 @@ static void test_delete(void **state)
 	struct fixture *f = *state;
 	_cleanup_errs_ struct errs errs = { 0 };
 	struct apply_change change = { 0 };
-	int64_t revision;
 
 	first(f);
 	change.old_row = snapshot_find(apply_snapshot(f->apply), RESOURCE_LISTENER, "a");
 	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EIO);
-	assert_int_equal(apply_run(f->apply, &change, 1, "test", "delete", &errs, &revision), -EIO);
+	assert_int_equal(run(f, &change, false, &errs, NULL), -EIO);
 	assert_state(f, 1, 1);
-	assert_int_equal(apply_run(f->apply, &change, 1, "test", "delete", &errs, &revision), 0);
+	assert_int_equal(run(f, &change, false, &errs, NULL), 0);
 	assert_state(f, 2, 0);
+}
+
+/* Everything is checked, the text is told, and nothing is changed. */
+static void test_dry_run(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+	_cleanup_(row_unref_p) struct row *row = make_listener("b", "81");
+	struct apply_change change = { .new_row = row };
+	_cleanup_free_ char *text = NULL;
+
+	first(f);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EIO); /* would fail if it were called */
+	assert_int_equal(run(f, &change, true, &errs, &text), 0);
+	assert_non_null(strstr(text, " 81 "));
+	assert_state(f, 1, 1);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
+	assert_int_equal(run(f, &change, true, &errs, NULL), -EINVAL);
+	assert_state(f, 1, 1);
 }
 
 static void test_store_fails(void **state)
@@ -279,11 +311,32 @@ static void test_plan_fails(void **state)
 	assert_state(f, 1, 1);
 }
 
+/* A change of the chains is tried dry first ... */
 static void test_check_fails(void **state)
 {
-	first(*state);
-	kernel_fake_fail_at(((struct fixture *)*state)->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
-	expect_failure(*state, -EINVAL, "kernel_refused");
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
+	assert_int_equal(put(f, "b", "8000-8100", &errs), -EINVAL);
+	assert_string_equal(errs.items[0].code, "kernel_refused");
+	assert_state(f, 1, 1);
+	assert_int_equal(f->relay.aborts, 0);
+}
+
+/* ... and one of elements only is refused by the transaction itself. */
+static void test_elements_refused(void **state)
+{
+	struct fixture *f = *state;
+	unsigned checks;
+
+	first(f);
+	checks = kernel_fake_calls(f->kernel, KERNEL_NFT_CHECK);
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EINVAL);
+	expect_failure(f, -EINVAL, "kernel_refused");
+	assert_int_equal(kernel_fake_calls(f->kernel, KERNEL_NFT_CHECK), checks);
+	assert_int_equal(f->relay.aborts, 1);
 }
 
 static void test_prepare_fails(void **state)
@@ -372,9 +425,11 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_success, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_delete, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_dry_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_store_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_plan_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_elements_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_prepare_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_relay_absent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_route_fails, setup, teardown),

@@ -43,7 +43,7 @@ static void check_field_row(const struct resource *resource, const struct field 
 	assert_true(field->offset < resource->size);
 	if (field->kind == FIELD_INT || field->kind == FIELD_ENUM || field->kind == FIELD_BOOL)
 		assert_true(field->initial >= field->min && field->initial <= field->max);
-	if (field->kind == FIELD_REF || field->kind == FIELD_CHILDREN)
+	if (field->kind == FIELD_REF || field->kind == FIELD_CHILDREN || field->kind == FIELD_NAMES)
 		assert_true(field->target >= 0 && field->target < RESOURCES);
 	else
 		assert_int_equal(field->target, RESOURCE_NONE);
@@ -90,6 +90,26 @@ static void test_row_defaults(void **state)
 	row_unref(NULL);
 }
 
+static struct prefixes prefixes_of(const char *text)
+{
+	struct prefixes prefixes = { 0 };
+	struct errs errs = { 0 };
+
+	if (prefixes_parse(text, strlen(text), &errs, &prefixes) < 0)
+		fail_msg("%s", errs.items[0].detail);
+	return prefixes;
+}
+
+static void alter_prefixes(struct prefixes *prefixes)
+{
+	struct prefixes more = prefixes_of("192.0.2.77"), both = { 0 };
+
+	assert_int_equal(prefixes_unite(prefixes, &more, &both), 0);
+	prefixes_clear(prefixes);
+	prefixes_clear(&more);
+	*prefixes = both;
+}
+
 /* Changes the member to another value. */
 static void alter(const struct field *field, struct row *row)
 {
@@ -102,6 +122,7 @@ static void alter(const struct field *field, struct row *row)
 		return;
 	case FIELD_INT:
 	case FIELD_ENUM:
+	case FIELD_TIME:
 		*FIELD_AT(row, field, int64_t) += 1;
 		return;
 	case FIELD_TEXT:
@@ -109,7 +130,11 @@ static void alter(const struct field *field, struct row *row)
 	case FIELD_ADDRESS:
 		generate_text(FIELD_AT(row, field, char *), "altered");
 		return;
+	case FIELD_PREFIXES:
+		alter_prefixes(FIELD_AT(row, field, struct prefixes));
+		return;
 	case FIELD_LIST:
+	case FIELD_NAMES:
 		assert_int_equal(strings_append(FIELD_AT(row, field, struct strings), "altered"), 0);
 		return;
 	case FIELD_CHILDREN:
@@ -130,6 +155,7 @@ static void test_copy_and_equal(void **state)
 
 			copy->id = 7;
 			assert_true(row_equal(row, copy));
+			assert_true(field_equal(&resource_get(i)->fields[j], row, copy));
 			alter(&resource_get(i)->fields[j], copy);
 			assert_false(row_equal(row, copy));
 			row_unref(row);

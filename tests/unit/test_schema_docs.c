@@ -24,6 +24,30 @@ static void test_committed_sql_is_current(void **state)
 	assert_int_equal(strlen(text), length);
 }
 
+/* As many fields as documents have, those of a group counted as one. */
+static size_t document_keys(const struct resource *resource)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < resource->n_fields; i++) {
+		const struct field *field = &resource->fields[i];
+
+		if (field_in_documents(field) &&
+		        (!field->group || i == 0 || !field[-1].group || strcmp(field->group, field[-1].group) != 0))
+			n++;
+	}
+	return n;
+}
+
+static size_t fields_in_documents(const struct resource *resource)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < resource->n_fields; i++)
+		n += field_in_documents(&resource->fields[i]);
+	return n;
+}
+
 static json_t *load(const char *(*document)(size_t *))
 {
 	size_t length;
@@ -65,6 +89,7 @@ static void test_openapi(void **state)
 {
 	json_t *root = load(docs_openapi), *schemas, *properties;
 	char path[128];
+	bool single;
 
 	(void)state;
 	check_references(root, root);
@@ -74,12 +99,47 @@ static void test_openapi(void **state)
 		const struct resource *resource = resource_get(i);
 
 		properties = json_object_get(json_object_get(schemas, resource->name), "properties");
-		assert_int_equal(json_object_size(properties), resource->n_fields);
+		assert_int_equal(json_object_size(properties), document_keys(resource));
 		if (!resource->path)
 			continue;
-		snprintf(path, sizeof(path), "/api/v1/%s/{name}", resource->path);
-		assert_int_equal(json_object_size(json_object_get(json_object_get(root, "paths"), path)), 5);
+		single = resource->flags & RESOURCE_IS_SINGLE;
+		snprintf(path, sizeof(path), single ? "/api/v1/%s" : "/api/v1/%s/{name}", resource->path);
+		assert_int_equal(
+		        json_object_size(json_object_get(json_object_get(root, "paths"), path)), single ? 3 : 5);
 	}
+	json_decref(root);
+}
+
+/* What no rule could do for the writer of openapi.json: every operation says how it can be refused. */
+static void test_every_operation_can_be_refused(void **state)
+{
+	json_t *root = load(docs_openapi), *path, *operation;
+	const char *address, *method;
+	size_t n = 0;
+
+	(void)state;
+	json_object_foreach(json_object_get(root, "paths"), address, path)
+	{
+		json_object_foreach(path, method, operation)
+		{
+			json_t *responses = json_object_get(operation, "responses");
+
+			if (!json_is_object(operation))
+				continue;
+			n++;
+			if (!json_object_get(responses, "400") || !json_object_get(responses, "405") ||
+			        !json_object_get(responses, "503"))
+				fail_msg("%s %s", method, address);
+			if (json_object_get(operation, "requestBody"))
+				assert_non_null(json_object_get(responses, "413"));
+			if (strcmp(method, "get") != 0)
+				assert_non_null(json_object_get(responses, "422"));
+			if (strstr(address, "{name}"))
+				assert_non_null(json_object_get(responses, "404"));
+		}
+	}
+	assert_true(n > 50);
+	assert_null(json_object_get(root, "x-examples"));
 	json_decref(root);
 }
 
@@ -93,7 +153,8 @@ static void test_schema(void **state)
 		json_t *resource = json_array_get(resources, (size_t)i);
 
 		assert_string_equal(json_string_value(json_object_get(resource, "name")), resource_get(i)->name);
-		assert_int_equal(json_array_size(json_object_get(resource, "fields")), resource_get(i)->n_fields);
+		assert_int_equal(
+		        json_array_size(json_object_get(resource, "fields")), fields_in_documents(resource_get(i)));
 	}
 	json_decref(root);
 }
@@ -103,6 +164,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_committed_sql_is_current),
 		cmocka_unit_test(test_openapi),
+		cmocka_unit_test(test_every_operation_can_be_refused),
 		cmocka_unit_test(test_schema),
 	};
 

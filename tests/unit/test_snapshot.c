@@ -95,12 +95,29 @@ static void test_edit_shares(void **state)
 	snapshot_unref(edited);
 }
 
+static void test_settings(void **state)
+{
+	struct snapshot *snapshot = snapshot_new();
+	struct settings *settings = (struct settings *)row_new(RESOURCE_SETTINGS);
+
+	(void)state;
+	assert_int_equal(snapshot_settings(snapshot)->drift, DRIFT_HEAL); /* without a row: the defaults */
+	assert_int_equal(snapshot_settings(snapshot)->revisions_kept, 10000);
+	settings->drift = DRIFT_ALERT;
+	assert_int_equal(snapshot_put(snapshot, &settings->row), 0);
+	assert_ptr_equal(snapshot_settings(snapshot), settings);
+	assert_int_equal(snapshot_settings(snapshot)->drift, DRIFT_ALERT);
+	row_unref(&settings->row);
+	snapshot_unref(snapshot);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_missing),
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_edit_shares),
+		cmocka_unit_test(test_settings),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "gatewayd/store.h"
+#include "gatewayd/store_history.h"
+#include "schema/hash.h"
 #include "tests/unit/generate.h"
 
 static char directory[64], path[128];
@@ -102,6 +103,14 @@ static struct snapshot *load(struct store *store)
 	return snapshot;
 }
 
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 static struct row *upstream_row(const char *name)
 {
 	return generate_row(RESOURCE_UPSTREAM, name, NULL);
@@ -119,7 +128,7 @@ static void make_database(void)
 static void test_refuses_what_is_not_its_own(void **state)
 {
 	struct stat st;
-	static const uint8_t version[4] = { 0, 0, 0, 2 }, other[4] = { 0, 0, 0, 9 }, older[4] = { 0 };
+	static const uint8_t version[4] = { 0, 0, 0, 3 }, other[4] = { 0, 0, 0, 9 }, older[4] = { 0 };
 
 	(void)state;
 	snprintf(path, sizeof(path), "%s/none/gateway.db", directory);
@@ -131,7 +140,7 @@ static void test_refuses_what_is_not_its_own(void **state)
 	expect_refused(-EPROTONOSUPPORT, "newer version");
 	write_at(60, older, 4);
 	expect_refused(-EUCLEAN, "not those of format");
-	write_at(60, (const uint8_t[]){ 0, 0, 0, 1 }, 4);
+	write_at(60, (const uint8_t[]){ 0, 0, 0, 2 }, 4);
 	write_at(68, other, 4); /* application_id */
 	expect_refused(-EMEDIUMTYPE, "another program");
 	write_at(0, "This is not a database at all...", 32);
@@ -193,7 +202,18 @@ static void test_refuses_bad_rows(void **state)
 	expect_unloadable("table listener, id 1 (l): /sources/0");
 	run_sqlite("UPDATE listener SET sources = '[1]'");
 	expect_unloadable("table listener, id 1, field sources");
-	run_sqlite("UPDATE listener SET sources = '[]', protocol = 'udp'");
+	run_sqlite("UPDATE listener SET sources = '[\\\"@gone\\\"]'");
+	expect_unloadable("/sources/0: there is no address_set gone");
+	run_sqlite("UPDATE listener SET sources = '[]', rate_limits = '[\\\"gone\\\"]'");
+	expect_unloadable("/rate_limits/0: there is no rate_limit gone");
+	run_sqlite(
+	        "INSERT INTO address_set (revision, name) VALUES (1, 's'); INSERT INTO address_set_entries VALUES (1, "
+	        "x'040a00000108')");
+	expect_unloadable("table address_set, id 1 (s): /entries");
+	run_sqlite("UPDATE address_set_entries SET prefix = x'050a0000ff08'");
+	expect_unloadable("no prefix");
+	run_sqlite("DELETE FROM address_set; DELETE FROM address_set_entries; UPDATE listener SET rate_limits = '[]', "
+	           "protocol = 'udp'");
 	expect_unloadable("/protocol");
 	run_sqlite("PRAGMA ignore_check_constraints = 1; UPDATE listener SET protocol = 'sctp'");
 	expect_refused(-EUCLEAN, "CHECK constraint failed");
@@ -215,6 +235,11 @@ static void test_checks_hold(void **state)
 		"UPDATE upstream SET id = 4294967296",
 		"INSERT INTO listener (revision, name, ports) VALUES (1, 'x', '{}')",
 		"INSERT INTO listener (revision, name, ports) VALUES (1, 'x', 'nonsense')",
+		"INSERT INTO settings (revision, name) VALUES (1, 'more')",
+		"INSERT INTO prefilter (revision, interface) VALUES (1, 'a b')",
+		"INSERT INTO token (revision, name, expires_at) VALUES (1, 't', 0)",
+		"INSERT INTO address_set_entries VALUES (9, x'040a00000008')",
+		"UPDATE upstream SET health_type = 'icmp'",
 		"INSERT INTO listener (revision, name, priority) VALUES (1, 'x', 65536)",
 		"INSERT INTO listener (revision, name, priority) VALUES (1, 'x', 'many')",
 		"INSERT INTO listener (revision, name, upstream) VALUES (1, 'x', 'missing')",
@@ -395,6 +420,139 @@ static void test_ids_are_not_used_again(void **state)
 	store_close(store);
 }
 
+/* Records the hash of this configuration with the next commit. */
+static void set_hash(struct store *store, const struct snapshot *snapshot)
+{
+	struct config_hash hash = { 0 };
+	char text[CONFIG_HASH_TEXT];
+
+	for (enum resource_id i = 0; i < RESOURCES; i++)
+		assert_int_equal(config_hash_add_rows(&hash, &snapshot->rows[i]), 0);
+	config_hash_text(&hash, text);
+	store_history_hash(store, text);
+}
+
+/* A sound file in which a value was exchanged for another sound one is not believed. */
+static void test_hash_is_compared(void **state)
+{
+	struct store *store = open_store();
+	struct snapshot *snapshot;
+	struct row *row = upstream_row("pool");
+
+	(void)state;
+	need_sqlite();
+	snapshot = load(store);
+	assert_int_equal(store_begin(store), 0);
+	assert_int_equal(store_put(store, row), 0);
+	assert_int_equal(snapshot_put(snapshot, row), 0);
+	set_hash(store, snapshot);
+	assert_int_equal(store_commit(store, 1, "test", "hashed"), 0);
+	store_close(store);
+	store = open_store();
+	snapshot_unref(snapshot);
+	snapshot = load(store);
+	store_close(store);
+	run_sqlite("UPDATE upstream SET comment = 'changed', revision = 1");
+	expect_unloadable("not the one of revision 1");
+	snapshot_unref(snapshot);
+	row_unref(row);
+}
+
+/* As many revisions are kept as the setting says. */
+static void test_history_is_trimmed(void **state)
+{
+	struct store *store = open_store();
+	struct settings *settings = (struct settings *)row_new(RESOURCE_SETTINGS);
+
+	(void)state;
+	need_sqlite();
+	settings->revisions_kept = 10;
+	for (int64_t i = 1; i <= 25; i++)
+		assert_int_equal(put_one(store, i == 1 ? row_ref(&settings->row) : upstream_row("pool"), i), 0);
+	store_close(store);
+	run_sqlite("CREATE TEMP TABLE t (n CHECK (n = 10)); INSERT INTO t SELECT count(*) FROM revision WHERE n > 15");
+	run_sqlite("CREATE TEMP TABLE t (n CHECK (n = 0)); INSERT INTO t SELECT count(*) FROM revision WHERE n <= 15");
+	row_unref(&settings->row);
+}
+
+static void test_routes_are_known_by_place(void **state)
+{
+	struct store *store = open_store();
+	struct listener *listener = (struct listener *)row_new(RESOURCE_LISTENER), *found;
+	struct snapshot *before, *after;
+
+	(void)state;
+	strcpy(listener->name, "l");
+	for (int i = 0; i < 3; i++) {
+		struct listener_route *route = (struct listener_route *)row_new(RESOURCE_LISTENER_ROUTE);
+
+		assert_int_equal(strings_append(&route->sni, (const char *[]){ "a", "b", "c" }[i]), 0);
+		assert_int_equal(rows_append(&listener->routes, &route->row), 0);
+	}
+	assert_int_equal(put_one(store, row_ref(&listener->row), 1), 0);
+	before = load(store);
+	row_unref(listener->routes.items[1]);
+	listener->routes.items[1] = listener->routes.items[2];
+	listener->routes.n = 2;
+	assert_int_equal(put_one(store, row_ref(&listener->row), 2), 0);
+	after = load(store);
+	found = (struct listener *)after->rows[RESOURCE_LISTENER].items[0];
+	assert_true(row_equal(&found->row, &listener->row));
+	assert_int_equal(found->routes.items[0]->id,
+	        ((struct listener *)before->rows[RESOURCE_LISTENER].items[0])->routes.items[0]->id);
+	snapshot_unref(before);
+	snapshot_unref(after);
+	row_unref(&listener->row);
+	store_close(store);
+}
+
+static struct address_set *large_set(unsigned n)
+{
+	struct address_set *set = (struct address_set *)row_new(RESOURCE_ADDRESS_SET);
+	struct prefixes_builder builder = { 0 };
+
+	strcpy(set->name, "large");
+	for (unsigned i = 0; i < n; i++) {
+		struct prefix prefix = { { AF_INET, { 10, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i } }, 32 };
+
+		assert_int_equal(prefixes_add(&builder, &prefix), 0);
+	}
+	assert_int_equal(prefixes_finish(&builder, &set->entries), 0);
+	return set;
+}
+
+/* Of a large set only what differs is written. */
+static void test_one_entry_more(void **state)
+{
+	struct store *store = open_store();
+	struct address_set *set = large_set(100000), *more = large_set(100001), *less = large_set(99999);
+	struct snapshot *snapshot;
+	double start = seconds(), loaded, written, added;
+
+	(void)state;
+	assert_int_equal(put_one(store, row_ref(&set->row), 1), 0);
+	written = seconds();
+	assert_int_equal(store_begin(store), 0);
+	assert_int_equal(store_put_over(store, &more->row, &set->row), 0);
+	assert_int_equal(store_commit(store, 2, "test", "one more"), 0);
+	added = seconds();
+	snapshot = load(store);
+	loaded = seconds();
+	assert_true(row_equal(snapshot->rows[RESOURCE_ADDRESS_SET].items[0], &more->row));
+	snapshot_unref(snapshot);
+	assert_int_equal(put_one(store, row_ref(&less->row), 3), 0); /* without the old row: it is read */
+	snapshot = load(store);
+	assert_true(row_equal(snapshot->rows[RESOURCE_ADDRESS_SET].items[0], &less->row));
+	print_message("100000 entries: written %.0f ms, one more %.2f ms, loaded %.0f ms\n", (written - start) * 1e3,
+	        (added - written) * 1e3, (loaded - added) * 1e3);
+	assert_true(added - written < (written - start) / 2);
+	snapshot_unref(snapshot);
+	row_unref(&set->row);
+	row_unref(&more->row);
+	row_unref(&less->row);
+	store_close(store);
+}
+
 static void test_round_trip(void **state)
 {
 	struct store *store = open_store();
@@ -404,17 +562,23 @@ static void test_round_trip(void **state)
 	(void)state;
 	generate_state = 42;
 	assert_int_equal(store_begin(store), 0);
-	for (int i = 0; i < 400; i++) {
-		enum resource_id id = i % 4 ? RESOURCE_LISTENER : RESOURCE_UPSTREAM;
+	generate_sets = generate_limits = "n0";
+	for (int i = 0; i < 700; i++) {
+		static const enum resource_id kinds[] = { RESOURCE_UPSTREAM, RESOURCE_ADDRESS_SET, RESOURCE_RATE_LIMIT,
+			RESOURCE_SETTINGS, RESOURCE_TOKEN, RESOURCE_PREFILTER };
+		bool first = i < (int)ARRAY_SIZE(kinds);
 		struct row *row;
 
 		/* Names come again, so that rows are replaced too. */
-		snprintf(name, sizeof(name), "n%u", i == 0 ? 0 : generate_number(150));
-		row = generate_row(id, name, "n0");
+		snprintf(name, sizeof(name), "n%u", first ? 0 : generate_number(80));
+		row = generate_row(
+		        i % 2 && !first ? RESOURCE_LISTENER : kinds[(size_t)i % ARRAY_SIZE(kinds)], name, "n0");
 		assert_int_equal(store_put(store, row), 0);
 		assert_int_equal(snapshot_put(wanted, row), 0);
 		row_unref(row);
 	}
+	generate_sets = generate_limits = NULL;
+	set_hash(store, wanted);
 	assert_int_equal(store_commit(store, 1, "test", "random"), 0);
 	store_close(store);
 	store = open_store();
@@ -485,14 +649,6 @@ static void test_full_disk(void **state)
 	assert_int_equal(umount2(directory, MNT_DETACH), 0);
 }
 
-static double seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 static void test_many_listeners(void **state)
 {
 	struct store *store = open_store();
@@ -512,6 +668,9 @@ static void test_many_listeners(void **state)
 		assert_int_equal(store_put(store, &listener->row), 0);
 		row_unref(&listener->row);
 	}
+	snapshot = load(store); /* within the transaction, for the hash */
+	set_hash(store, snapshot);
+	snapshot_unref(snapshot);
 	assert_int_equal(store_commit(store, 1, "test", "many"), 0);
 	written = seconds();
 	store_close(store);
@@ -543,6 +702,10 @@ int main(void)
 		TEST(test_children_keep_their_ids),
 		TEST(test_ids_are_not_used_again),
 		TEST(test_round_trip),
+		TEST(test_hash_is_compared),
+		TEST(test_history_is_trimmed),
+		TEST(test_routes_are_known_by_place),
+		TEST(test_one_entry_more),
 		TEST(test_failed_write_leaves_nothing),
 		TEST(test_full_disk),
 		TEST(test_many_listeners),
