@@ -13,6 +13,7 @@
 #include "gatewayd/base/log.h"
 #include "gatewayd/core.h"
 #include "gatewayd/store_history.h"
+#include "schema/value.h"
 
 /* A way back that the kernel or the disk refused is tried again after this pause. */
 #define RETRY_S 5
@@ -128,14 +129,11 @@ json_t *core_pending(struct core *core)
 {
 	const struct core_pending *pending = &core->pending;
 	int64_t left = pending->deadline - (int64_t)time(NULL);
-	time_t at = (time_t)pending->deadline;
-	struct tm utc;
-	char text[32] = "";
+	char text[32];
 
 	if (pending->revision == 0)
 		return json_null();
-	if (gmtime_r(&at, &utc))
-		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
 	return json_pack("{s:I, s:I, s:s, s:I}", "revision", (json_int_t)pending->revision, "base",
-	        (json_int_t)pending->base, "deadline", text, "seconds_left", (json_int_t)(left > 0 ? left : 0));
+	        (json_int_t)pending->base, "deadline", value_time_format(pending->deadline, text), "seconds_left",
+	        (json_int_t)(left > 0 ? left : 0));
 }

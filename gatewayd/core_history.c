@@ -5,24 +5,20 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/changeset.h"
 #include "gatewayd/core.h"
 #include "gatewayd/store_history.h"
 #include "schema/change.h"
+#include "schema/value.h"
 
 /* RFC 3339 in UTC. */
 static json_t *json_time(int64_t seconds)
 {
-	time_t at = (time_t)seconds;
-	struct tm utc;
 	char text[32];
 
-	if (!gmtime_r(&at, &utc) || strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
-		return json_null();
-	return json_string(text);
+	return json_string(value_time_format(seconds, text));
 }
 
 /* ---- revisions ---- */

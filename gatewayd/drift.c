@@ -13,6 +13,7 @@
 
 #include "gatewayd/base/log.h"
 #include "rules/kernel_watch.h"
+#include "schema/value.h"
 
 /* Pause between the first event and the look, so that one transaction of somebody is looked at once. */
 #define GATHER_MS 20
@@ -55,15 +56,12 @@ static const char *kind_name(enum watch_kind kind)
 
 static json_t *describe(const struct drift_monitor *drift, bool healed)
 {
-	time_t now = time(NULL);
-	char at[32] = "";
-	struct tm utc;
+	char at[32];
 
-	if (gmtime_r(&now, &utc))
-		strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &utc);
-	return json_pack("{s:s, s:s, s:s, s:o, s:s, s:b}", "at", at, "what", kind_name(drift->cause.kind), "process",
-	        drift->cause.process, "pid", drift->cause.pid > 0 ? json_integer(drift->cause.pid) : json_null(),
-	        "detail", drift->cause.detail, "healed", healed);
+	return json_pack("{s:s, s:s, s:s, s:o, s:s, s:b}", "at", value_time_format(time(NULL), at), "what",
+	        kind_name(drift->cause.kind), "process", drift->cause.process, "pid",
+	        drift->cause.pid > 0 ? json_integer(drift->cause.pid) : json_null(), "detail", drift->cause.detail,
+	        "healed", healed);
 }
 
 static void report(struct drift_monitor *drift, bool healed)
