@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gatewayd/base/addr.h"
 #include "gatewayd/relay/wheel.h"
 
 enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
@@ -51,6 +52,16 @@ enum direction_state {
 	DIRECTION_ENDED   /* and passed on to the other end */
 };
 
+/* Who talks to whom and why: set when the flow begins, never changed, and true in whatever relay process it lives. */
+struct flow_origin {
+	uint64_t id;         /* of no other flow, also not of an earlier relay's (loop_next_flow_id) */
+	uint64_t started_ms; /* CLOCK_MONOTONIC, which all processes share */
+	struct addr client, original, target;
+	uint16_t client_port, original_port, target_port;
+	uint32_t listener;
+	uint32_t upstream, target_id; /* 0: the packet's own destination */
+};
+
 struct mover;
 
 struct flow_direction {
@@ -75,6 +86,7 @@ struct flow {
 	uint64_t active_ms;       /* when bytes last moved */
 	struct flow_end end[FLOW_SIDES];
 	struct flow_direction direction[FLOW_SIDES];
+	struct flow_origin origin;
 };
 
 #define FLOW_NONE UINT32_MAX

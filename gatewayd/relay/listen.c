@@ -200,11 +200,12 @@ static const struct config_listener *classify(const struct loop *loop, int fd, s
 static int route_find(const struct loop *loop, const struct match_packet *packet, struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
+	struct flow_origin *origin = &route->origin;
 	struct config_upstream *upstream;
 	const struct target *target;
 
-	route->target = packet->dst;
-	route->target_port = packet->dst_port;
+	origin->target = packet->dst;
+	origin->target_port = packet->dst_port;
 	if (listener->upstream == 0)
 		return 0;
 	upstream = config_upstream(loop->config, listener->upstream);
@@ -214,9 +215,11 @@ static int route_find(const struct loop *loop, const struct match_packet *packet
 	target = balance_pick(&upstream->balance, listener->source_is_client ? packet->src.family : AF_UNSPEC);
 	if (!target)
 		return -ENOENT;
-	route->target = target->addr;
+	origin->target = target->addr;
 	if (target->port != 0)
-		route->target_port = target->port;
+		origin->target_port = target->port;
+	origin->upstream = upstream->id;
+	origin->target_id = target->id;
 	return 0;
 }
 
@@ -227,18 +230,22 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 	struct match_packet packet = { .protocol = IPPROTO_TCP };
 	struct sockaddr_storage sa;
 	socklen_t length = sizeof(sa);
-	uint16_t source_port;
+	uint16_t client_port;
 
 	if (getsockname(fd, (struct sockaddr *)&sa, &length) < 0 ||
 	        addr_from_sockaddr(&sa, &packet.dst, &packet.dst_port) < 0 ||
-	        addr_from_sockaddr(source, &packet.src, &source_port) < 0)
+	        addr_from_sockaddr(source, &packet.src, &client_port) < 0)
 		return STATS_refused_no_listener;
 	if (is_loopback(&packet.dst) || (packet.dst_port == socket->port && addr_equal(&packet.dst, &socket->addr)))
 		return STATS_refused_loop;
 	ret->listener = classify(loop, fd, &packet);
 	if (!ret->listener)
 		return STATS_refused_no_listener;
-	ret->client = packet.src;
+	ret->origin = (struct flow_origin){ .client = packet.src,
+		.client_port = client_port,
+		.original = packet.dst,
+		.original_port = packet.dst_port,
+		.listener = ret->listener->id };
 	return route_find(loop, &packet, ret) < 0 ? STATS_refused_no_target : 0;
 }
 

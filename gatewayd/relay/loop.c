@@ -28,6 +28,21 @@ static uint64_t clock_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Ids are microseconds since 1970 and the thread's number, and grow by one microsecond per flow: as long as a thread
+ * has fewer flows than a million a second, a relay that is started later begins behind all that were given. */
+static uint64_t flow_id_seed(unsigned number)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000) * STATS_THREADS_MAX + number;
+}
+
+uint64_t loop_next_flow_id(struct loop *loop)
+{
+	return loop->flow_id += STATS_THREADS_MAX;
+}
+
 static int mailbox_init(struct loop *loop)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = flow_cookie_other(COOKIE_MAILBOX) };
@@ -39,7 +54,7 @@ static int mailbox_init(struct loop *loop)
 	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &event) < 0 ? -errno : 0;
 }
 
-int loop_new(enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret)
+int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret)
 {
 	struct loop *loop = mmap(NULL, sizeof(*loop), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r;
@@ -54,6 +69,7 @@ int loop_new(enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop 
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
 	loop->now_ms = clock_ms();
+	loop->flow_id = flow_id_seed(number);
 	wheel_init(&loop->wheel, loop->now_ms);
 	pipes_init(&loop->pipes);
 	r = listen_init(&loop->listen);

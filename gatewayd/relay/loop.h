@@ -60,6 +60,7 @@ struct loop {
 	struct stats_thread early_stats; /* counts until the daemon has given memory */
 	struct listen_sockets listen;
 	struct pipes pipes;
+	uint64_t flow_id; /* the last one given */
 
 	/* Between the threads. */
 	pthread_t thread;
@@ -73,8 +74,9 @@ struct loop {
 	struct order orders[LOOP_ORDERS_MAX];
 };
 
-/* Makes a loop with room for max_flows, without starting it. 0 or a negative errno. */
-int loop_new(enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret);
+/* Makes a loop with room for max_flows, without starting it. number: its own among the relay's, below
+ * STATS_THREADS_MAX. 0 or a negative errno. */
+int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret);
 /* Starts the thread, which runs until the process ends. 0 or a negative errno. */
 int loop_start(struct loop *loop);
 /* For a loop that was never started. */
@@ -84,6 +86,8 @@ int loop_order(struct loop *loop, const struct order *order);
 
 /* The rest is called by the thread itself. */
 
+/* An id that no flow of this or any earlier relay has had. */
+uint64_t loop_next_flow_id(struct loop *loop);
 /* Puts the flow into the list of those that go on without an event; legal if it is there already. */
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */

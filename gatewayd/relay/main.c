@@ -130,7 +130,7 @@ static int loops_start(const struct options *options, int reply_fd, struct loop 
 	unsigned share = (options->max_flows + options->threads - 1) / options->threads;
 
 	for (unsigned i = 0; i < options->threads; i++) {
-		int r = loop_new(options->mode, share, reply_fd, &loops[i]);
+		int r = loop_new(i, options->mode, share, reply_fd, &loops[i]);
 
 		if (r == 0)
 			r = loop_start(loops[i]);

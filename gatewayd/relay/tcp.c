@@ -2,11 +2,11 @@
 #include "gatewayd/relay/tcp.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 
@@ -46,72 +46,6 @@ static void flow_close(struct loop *loop, struct flow *flow)
 }
 
 /* --- connect --- */
-
-static int set_flag(int fd, int level, int option)
-{
-	static const int on = 1;
-
-	return setsockopt(fd, level, option, &on, sizeof(on)) < 0 ? -errno : 0;
-}
-
-/* Binds to the client's address with a port that connect() will choose, by the whole 4-tuple. */
-static int bind_as_client(int fd, const struct addr *client)
-{
-	bool v6 = client->family == AF_INET6;
-	struct sockaddr_storage sa;
-	socklen_t length = addr_to_sockaddr(client, 0, &sa);
-	int r = v6 ? set_flag(fd, SOL_IPV6, IPV6_TRANSPARENT) : set_flag(fd, SOL_IP, IP_TRANSPARENT);
-
-	if (r == 0)
-		r = set_flag(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT);
-	if (r == 0 && bind(fd, (struct sockaddr *)&sa, length) < 0)
-		r = -errno;
-	return r;
-}
-
-/* The kernel leaves the handshake's last packet to the first bytes, which most clients have sent by the time that the
- * target answers: a packet saved, and the server finds the bytes as it accepts. The kernel waits 200 ms at most;
- * handshake_finish sends the packet if there are no bytes, for the server may be the one that speaks first. */
-static void handshake_hold(int fd)
-{
-	static const int off = 0;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
-}
-
-static void handshake_finish(const struct flow *flow)
-{
-	if (!flow->direction[FLOW_CLIENT].moved)
-		set_flag(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, TCP_QUICKACK);
-}
-
-/* A socket on its way to the target, or a negative errno. */
-static int connect_target(const struct tcp_route *route)
-{
-	static const struct linger reset = { 1, 0 };
-	struct sockaddr_storage sa;
-	socklen_t length = addr_to_sockaddr(&route->target, route->target_port, &sa);
-	int fd = socket(route->target.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int r = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (route->listener->source_is_client)
-		r = bind_as_client(fd, &route->client);
-	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
-		r = -errno;
-	if (r == 0)
-		r = set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
-	if (r == 0)
-		handshake_hold(fd);
-	if (r == 0 && connect(fd, (struct sockaddr *)&sa, length) < 0 && errno != EINPROGRESS)
-		r = -errno;
-	if (r < 0) {
-		close(fd);
-		return r;
-	}
-	return fd;
-}
 
 static int end_poll(struct loop *loop, struct flow *flow, enum flow_side side)
 {
@@ -157,13 +91,16 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		return;
 	}
 	stats_add(loop->stats, STATS_flows_opened, 1);
+	flow->origin = route->origin;
+	flow->origin.id = loop_next_flow_id(loop);
+	flow->origin.started_ms = loop->now_ms;
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	direction_init(loop, &flow->direction[FLOW_CLIENT]);
 	direction_init(loop, &flow->direction[FLOW_TARGET]);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
-	r = connect_target(route);
+	r = connect_start(&flow->origin, listener->source_is_client);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
 		r = end_poll(loop, flow, FLOW_TARGET);
@@ -323,9 +260,11 @@ static void end_note(struct flow_end *end, uint32_t events)
 	if (events & EPOLLERR)
 		end->broken = true;
 	if ((events & EPOLLPRI) && !end->urgent) {
+		static const int on = 1;
+
 		/* The urgent byte would otherwise be missing from the stream. */
 		end->urgent = true;
-		set_flag(end->fd, SOL_SOCKET, SO_OOBINLINE);
+		setsockopt(end->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 	}
 }
 
@@ -352,7 +291,7 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 	if (!flow_pump(loop, flow, side) || !flow_pump(loop, flow, !side))
 		return;
 	if (connecting)
-		handshake_finish(flow);
+		connect_finish(flow);
 	/* What could still be read of a broken connection has been passed on. */
 	if (end->broken)
 		flow_reset(loop, flow);

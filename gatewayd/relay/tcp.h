@@ -6,7 +6,6 @@
 #ifndef GW_RELAY_TCP_H
 #define GW_RELAY_TCP_H
 
-#include "gatewayd/base/addr.h"
 #include "gatewayd/relay/config.h"
 #include "gatewayd/relay/flow.h"
 
@@ -19,8 +18,7 @@ struct loop;
 /* Where an admitted client is to be connected to. */
 struct tcp_route {
 	const struct config_listener *listener;
-	struct addr client, target;
-	uint16_t target_port;
+	struct flow_origin origin; /* without id and started_ms */
 };
 
 /* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */
