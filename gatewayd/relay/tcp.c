@@ -74,6 +74,7 @@ static void count_connect_failure(struct loop *loop, int error)
 static void direction_init(const struct loop *loop, struct flow_direction *direction)
 {
 	direction->mover = loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
+	direction->reason = loop->mode == LOOP_MODE_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
 	direction->store = UINT32_MAX;
 }
 
@@ -123,9 +124,11 @@ static void choose_mover(const struct loop *loop, struct flow_direction *directi
 		return;
 	if (direction->mover == &tcp_copy && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
 		direction->mover = &tcp_splice;
+		direction->reason = MOVER_REASON_MUCH;
 		direction->streak = 0;
 	} else if (direction->mover == &tcp_splice && direction->streak >= MOVER_STREAK_LITTLE) {
 		direction->mover = &tcp_copy;
+		direction->reason = MOVER_REASON_LITTLE;
 		direction->streak = 0;
 	}
 }
@@ -141,9 +144,10 @@ static void count_moved(
 	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
 }
 
-static void deny_splice(struct flow_direction *direction)
+static void deny_splice(struct flow_direction *direction, enum mover_reason reason)
 {
 	direction->mover = &tcp_copy;
+	direction->reason = (uint8_t)reason;
 	direction->splice_denied = true;
 	direction->streak = 0;
 }
@@ -153,7 +157,7 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 {
 	if (!from->urgent || direction->mover != &tcp_splice || direction->held > 0)
 		return false;
-	deny_splice(direction);
+	deny_splice(direction, MOVER_REASON_URGENT);
 	from->readable = true;
 	return true;
 }
@@ -176,7 +180,7 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 		again = r == MOVER_BLOCKED && leave_splice_for_urgent(&flow->end[side], direction);
 		if (r == MOVER_UNFIT) {
 			stats_add(loop->stats, STATS_splice_fallback, 1);
-			deny_splice(direction);
+			deny_splice(direction, MOVER_REASON_NO_PIPE);
 			again = true;
 		}
 	} while (again);
