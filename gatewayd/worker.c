@@ -42,6 +42,9 @@ struct worker {
 	struct stats_memory *stats;
 	char control_path[256];
 
+	struct keeper *keeper;
+	unsigned relay_threads; /* of the relay that lives */
+
 	struct msg_channel *channel;
 	pid_t pid;
 	int pidfd;
@@ -51,6 +54,9 @@ struct worker {
 	int64_t generation; /* applied by the relay */
 	int64_t ready;      /* last READY */
 	bool refused;
+	int64_t unaccounted; /* flows that were open when the last relay died and are not held; some may have ended then
+	                      */
+	uint64_t over;       /* flows held at a death that had ended already, as counted before the last death */
 	char reason[256];
 	uint64_t started_us, answered_us;
 	uint64_t restarts;
@@ -65,6 +71,13 @@ static uint64_t now_us(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Flows that began and have not ended, by what the relays have counted. */
+static uint64_t open_flows(const struct worker *worker)
+{
+	return stats_sum(worker->stats, STATS_flows_opened) - stats_sum(worker->stats, STATS_flows_closed) -
+	       stats_sum(worker->stats, STATS_flows_lost);
 }
 
 static void set_state(struct worker *worker, enum worker_state state)
@@ -107,6 +120,15 @@ static void log_exit(const struct worker *worker)
 		log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
 }
 
+/* What becomes of the flows of a dead relay. Those that were not held end in resets. */
+static void bequeath(struct worker *worker)
+{
+	uint32_t held = keeper_orphan(worker->keeper);
+
+	log_notice("%u flows wait for the next relay", (unsigned)held);
+	worker->unaccounted = (int64_t)open_flows(worker) - held;
+}
+
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
@@ -117,15 +139,16 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
+	bequeath(worker);
 	worker->restarts++;
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
 }
 
-/* Whatever is wrong with a relay, killing it is safe: its sockets are ours, its flows end in resets. The end of
- * the process is then noticed by on_process_end. Without a reason (it has hung up, so it is most likely dead) nothing
- * is said: on_process_end tells how it ended. */
+/* Whatever is wrong with a relay, killing it is safe: its sockets are ours, and its flows go to the next one. The end
+ * of the process is then noticed by on_process_end. Without a reason (it has hung up, so it is most likely dead)
+ * nothing is said: on_process_end tells how it ended. */
 static void kill_relay(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
@@ -172,12 +195,32 @@ static int send_hello(struct worker *worker, int64_t generation)
 	return msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 }
 
+/* The channels of kept flows. Orphans are handed over at once: they stand still until then. */
+static int send_keep_channels(struct worker *worker)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < worker->relay_threads; i++) {
+		struct proto_message message = { .type = PROTO_KEEP_CHANNEL, .keep_channel.thread = (uint16_t)i };
+		_cleanup_close_ int fd = -1;
+
+		r = keeper_channel(worker->keeper, i, &fd);
+		if (r == 0)
+			r = msg_send(worker->channel, &message, fd, WORKER_ANSWER_MS);
+	}
+	if (r == 0)
+		keeper_offer(worker->keeper, worker->relay_threads);
+	return r;
+}
+
 static int send_introduction(struct worker *worker)
 {
 	struct proto_message message = { .type = PROTO_STATS_MEMORY };
 	int r;
 
 	r = send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	if (r == 0)
+		r = send_keep_channels(worker);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
 		if (!worker->sockets[i].handed)
 			r = send_socket(worker, i);
@@ -296,8 +339,11 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 	case PROTO_HELLO:
 		if (message->hello.version != PROTO_VERSION)
 			kill_relay(worker, "it speaks another version of the protocol");
+		else if (message->hello.threads == 0 || message->hello.threads > STATS_THREADS_MAX)
+			kill_relay(worker, "it has no threads that make sense");
 		else if (!worker->is_child)
 			worker->pid = (pid_t)message->hello.pid;
+		worker->relay_threads = message->hello.threads;
 		break;
 	case PROTO_LISTEN:
 		on_listen(worker, &message->listen, fd);
@@ -475,6 +521,36 @@ static int make_stats(struct worker *worker)
 	return 0;
 }
 
+static void on_nonsense(void *userdata, const char *why)
+{
+	kill_relay(userdata, why);
+}
+
+/* The next relay has taken everything over: what is missing now is lost. Of what was held, some flows had ended before
+ * the death, and there is one more lost for each of them. */
+static void on_settled(void *userdata)
+{
+	struct worker *worker = userdata;
+	struct keeper_counts counts;
+	int64_t lost;
+
+	keeper_get_counts(worker->keeper, &counts);
+	lost = worker->unaccounted + (int64_t)(counts.over - worker->over);
+	worker->over = counts.over;
+	worker->unaccounted = 0;
+	if (lost > 0) {
+		log_warning("%lld flows were too young to be held and are lost", (long long)lost);
+		stats_add(&worker->stats->daemon, STATS_flows_lost, (uint64_t)lost);
+	}
+}
+
+static int make_keeper(struct worker *worker)
+{
+	struct keeper_owner owner = { worker, on_nonsense, on_settled };
+
+	return keeper_new(worker->event, worker->threads, spawn_max_flows(worker->options), &owner, &worker->keeper);
+}
+
 int worker_new(sd_event *event, const struct options *options, const struct worker_owner *owner, struct worker **ret)
 {
 	struct worker *worker = calloc(1, sizeof(*worker));
@@ -492,6 +568,8 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 		worker->threads = cpus < 1 ? 1 : cpus > 32 ? 32 : (unsigned)cpus;
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
 	r = make_stats(worker);
+	if (r == 0)
+		r = make_keeper(worker);
 	if (r < 0) {
 		worker_free(worker);
 		return r;
@@ -506,6 +584,7 @@ void worker_free(struct worker *worker)
 		return;
 	close_channel(worker);
 	forget_process(worker);
+	keeper_free(worker->keeper);
 	sd_event_source_disable_unref(worker->restart_source);
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
@@ -744,6 +823,16 @@ uint64_t worker_restarts(const struct worker *worker)
 uint64_t worker_uptime_s(const struct worker *worker)
 {
 	return worker->pid ? (now_us() - worker->started_us) / 1000000 : 0;
+}
+
+uint64_t worker_flows(const struct worker *worker)
+{
+	return open_flows(worker);
+}
+
+void worker_kept(const struct worker *worker, struct keeper_counts *ret)
+{
+	keeper_get_counts(worker->keeper, ret);
 }
 
 const struct stats_memory *worker_stats(const struct worker *worker)

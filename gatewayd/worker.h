@@ -15,6 +15,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/base/stats.h"
+#include "gatewayd/keeper.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
 
@@ -79,6 +80,10 @@ int64_t worker_generation(const struct worker *worker);
 uint64_t worker_restarts(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* Flows that began and have not ended. */
+uint64_t worker_flows(const struct worker *worker);
+/* What is held for the next relay. */
+void worker_kept(const struct worker *worker, struct keeper_counts *ret);
 unsigned worker_threads(const struct worker *worker);
 
 #endif

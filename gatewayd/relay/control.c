@@ -284,6 +284,19 @@ static int on_listen(struct control *control, const struct proto_message *messag
 	return 0;
 }
 
+static int on_keep_channel(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_KEEP, .fd = *fd };
+
+	if (message->keep_channel.thread >= control->params->n_loops)
+		return -EBADMSG;
+	if (fcntl(*fd, F_SETFL, O_NONBLOCK) < 0 || order_one(control, message->keep_channel.thread, &order) < 0)
+		log_error("flows of thread %u cannot be kept", (unsigned)message->keep_channel.thread);
+	else
+		*fd = -1;
+	return 0;
+}
+
 static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
 {
 	struct stats_memory *memory;
@@ -431,6 +444,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_HELLO_END] = on_hello_end,
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_KEEP_CHANNEL] = on_keep_channel,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
 	[PROTO_LISTENER_PUT] = on_item,
 	[PROTO_LISTENER_DEL] = on_item,

@@ -14,6 +14,7 @@
 #include "gatewayd/relay/buffers.h"
 #include "gatewayd/relay/config.h"
 #include "gatewayd/relay/flow.h"
+#include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/pipes.h"
@@ -32,6 +33,7 @@ enum order_kind {
 	ORDER_HELP,   /* fd: the same, but it is another thread's */
 	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_STATS,  /* stats: count there from now on */
+	ORDER_KEEP,   /* fd: the channel of kept flows; becomes the loop's */
 	ORDER_DRAIN   /* stop accepting */
 };
 
@@ -60,7 +62,9 @@ struct loop {
 	struct stats_thread early_stats; /* counts until the daemon has given memory */
 	struct listen_sockets listen;
 	struct pipes pipes;
+	struct keep keep;
 	uint64_t flow_id; /* the last one given */
+	bool again;       /* the next turn is not to wait for events */
 
 	/* Between the threads. */
 	pthread_t thread;
@@ -88,6 +92,8 @@ int loop_order(struct loop *loop, const struct order *order);
 
 /* An id that no flow of this or any earlier relay has had. */
 uint64_t loop_next_flow_id(struct loop *loop);
+/* The cookie of the channel of kept flows. */
+uint64_t loop_keep_cookie(void);
 /* Puts the flow into the list of those that go on without an event; legal if it is there already. */
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
