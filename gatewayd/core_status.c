@@ -61,6 +61,7 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "pid", worker_pid(core->worker) ? json_integer(worker_pid(core->worker)) : json_null(), failed);
 	set(object, "uptime_s", json_integer((json_int_t)worker_uptime_s(core->worker)), failed);
 	set(object, "restarts", json_integer((json_int_t)worker_restarts(core->worker)), failed);
+	set(object, "handovers", json_integer((json_int_t)worker_handovers(core->worker)), failed);
 	set(object, "threads", json_integer(worker_threads(core->worker)), failed);
 	set(object, "mover", json_string(core->options->mover), failed);
 	set(object, "port", json_integer(worker_port(core->worker)), failed);
@@ -162,4 +163,9 @@ json_t *core_status(struct core *core)
 		return NULL;
 	}
 	return object;
+}
+
+int core_relay_restart(struct core *core)
+{
+	return worker_hand_over(core->worker);
 }

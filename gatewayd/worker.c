@@ -15,10 +15,9 @@
 #include <time.h>
 
 #include "gatewayd/base/log.h"
-#include "gatewayd/base/msg.h"
 #include "gatewayd/relay_config.h"
-#include "gatewayd/sockets.h"
 #include "gatewayd/spawn.h"
+#include "gatewayd/worker_private.h"
 
 /* First pause after a relay that died young; doubles up to the longest. One that lived long is replaced at once. */
 #define RESTART_FIRST_MS   20
@@ -30,39 +29,6 @@
 /* Longest wait for a found relay to introduce itself. */
 #define HELLO_MS 1000
 
-struct worker {
-	sd_event *event;
-	const struct options *options;
-	struct worker_owner owner;
-	enum worker_state state;
-
-	struct relay_socket *sockets; /* 2 per thread once prepared */
-	unsigned n_sockets, threads;
-	int stats_fd;
-	struct stats_memory *stats;
-	char control_path[256];
-
-	struct keeper *keeper;
-	unsigned relay_threads; /* of the relay that lives */
-
-	struct msg_channel *channel;
-	pid_t pid;
-	int pidfd;
-	bool is_child;
-	sd_event_source *channel_source, *pid_source, *restart_source, *ping_source;
-
-	int64_t generation; /* applied by the relay */
-	int64_t ready;      /* last READY */
-	bool refused;
-	int64_t unaccounted; /* flows that were open when the last relay died and are not held; some may have ended then
-	                      */
-	uint64_t over;       /* flows held at a death that had ended already, as counted before the last death */
-	char reason[256];
-	uint64_t started_us, answered_us;
-	uint64_t restarts;
-	unsigned young_deaths;
-};
-
 static void worker_restart_later(struct worker *worker);
 
 static uint64_t now_us(void)
@@ -71,13 +37,6 @@ static uint64_t now_us(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-/* Flows that began and have not ended, by what the relays have counted. */
-static uint64_t open_flows(const struct worker *worker)
-{
-	return stats_sum(worker->stats, STATS_flows_opened) - stats_sum(worker->stats, STATS_flows_closed) -
-	       stats_sum(worker->stats, STATS_flows_lost);
 }
 
 static void set_state(struct worker *worker, enum worker_state state)
@@ -102,6 +61,8 @@ static void forget_process(struct worker *worker)
 		close(TAKE_FD(worker->pidfd));
 	worker->pid = 0;
 	worker->generation = 0;
+	worker->foreign = worker->outdated = false;
+	worker->handing_over = worker->handed_over = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
 }
@@ -120,15 +81,6 @@ static void log_exit(const struct worker *worker)
 		log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
 }
 
-/* What becomes of the flows of a dead relay. Those that were not held end in resets. */
-static void bequeath(struct worker *worker)
-{
-	uint32_t held = keeper_orphan(worker->keeper);
-
-	log_notice("%u flows wait for the next relay", (unsigned)held);
-	worker->unaccounted = (int64_t)open_flows(worker) - held;
-}
-
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
@@ -136,11 +88,16 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	(void)source;
 	(void)fd;
 	(void)events;
+	if (worker->handed_over) {
+		worker->handovers++;
+		worker->young_deaths = 0;
+	} else {
+		worker->restarts++;
+	}
 	log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
-	bequeath(worker);
-	worker->restarts++;
+	worker_bequeath(worker);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
@@ -149,7 +106,7 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 /* Whatever is wrong with a relay, killing it is safe: its sockets are ours, and its flows go to the next one. The end
  * of the process is then noticed by on_process_end. Without a reason (it has hung up, so it is most likely dead)
  * nothing is said: on_process_end tells how it ended. */
-static void kill_relay(struct worker *worker, const char *why)
+void worker_kill(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
 		return;
@@ -183,11 +140,12 @@ static int send_socket(struct worker *worker, unsigned index)
 	return msg_send(worker->channel, &message, socket->fd, WORKER_ANSWER_MS);
 }
 
-static int send_hello(struct worker *worker, int64_t generation)
+int worker_send_hello(struct worker *worker, int64_t generation)
 {
 	struct proto_message message = { .type = PROTO_HELLO };
 
 	message.hello.version = PROTO_VERSION;
+	message.hello.keep_version = KEEP_VERSION;
 	snprintf(message.hello.build, sizeof(message.hello.build), "%s", GW_VERSION);
 	message.hello.generation = (uint64_t)generation;
 	message.hello.pid = (uint32_t)getpid();
@@ -195,32 +153,14 @@ static int send_hello(struct worker *worker, int64_t generation)
 	return msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 }
 
-/* The channels of kept flows. Orphans are handed over at once: they stand still until then. */
-static int send_keep_channels(struct worker *worker)
-{
-	int r = 0;
-
-	for (unsigned i = 0; r == 0 && i < worker->relay_threads; i++) {
-		struct proto_message message = { .type = PROTO_KEEP_CHANNEL, .keep_channel.thread = (uint16_t)i };
-		_cleanup_close_ int fd = -1;
-
-		r = keeper_channel(worker->keeper, i, &fd);
-		if (r == 0)
-			r = msg_send(worker->channel, &message, fd, WORKER_ANSWER_MS);
-	}
-	if (r == 0)
-		keeper_offer(worker->keeper, worker->relay_threads);
-	return r;
-}
-
 static int send_introduction(struct worker *worker)
 {
 	struct proto_message message = { .type = PROTO_STATS_MEMORY };
 	int r;
 
-	r = send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
 	if (r == 0)
-		r = send_keep_channels(worker);
+		r = worker_send_keep_channels(worker);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
 		if (!worker->sockets[i].handed)
 			r = send_socket(worker, i);
@@ -242,7 +182,7 @@ static void configure(struct worker *worker)
 	        worker->owner.model(worker->owner.userdata), WORKER_ANSWER_MS);
 
 	if (r < 0) {
-		kill_relay(worker, "it does not take its configuration");
+		worker_kill(worker, "it does not take its configuration");
 		return;
 	}
 	set_state(worker, WORKER_CONFIGURING);
@@ -251,7 +191,7 @@ static void configure(struct worker *worker)
 static void introduce(struct worker *worker)
 {
 	if (send_introduction(worker) < 0)
-		kill_relay(worker, "it does not listen");
+		worker_kill(worker, "it does not listen");
 	else
 		configure(worker);
 }
@@ -274,11 +214,11 @@ static void on_ready_full(struct worker *worker)
 
 	if (worker->ready == current) {
 		if (send_generation(worker, PROTO_CONFIG_COMMIT, current) < 0)
-			kill_relay(worker, "it does not take its commit");
+			worker_kill(worker, "it does not take its commit");
 		return;
 	}
 	if (send_generation(worker, PROTO_CONFIG_ABORT, worker->ready) < 0)
-		kill_relay(worker, "it does not take an abort");
+		worker_kill(worker, "it does not take an abort");
 	else
 		configure(worker);
 }
@@ -320,7 +260,7 @@ static void on_failed(struct worker *worker, const struct proto_failed *message)
 	worker->refused = true;
 	snprintf(worker->reason, sizeof(worker->reason), "%s", message->reason);
 	if (worker->state == WORKER_CONFIGURING)
-		kill_relay(worker, worker->reason);
+		worker_kill(worker, worker->reason);
 }
 
 static void on_committed(struct worker *worker, int64_t generation)
@@ -337,13 +277,10 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 	worker->answered_us = now_us();
 	switch (message->type) {
 	case PROTO_HELLO:
-		if (message->hello.version != PROTO_VERSION)
-			kill_relay(worker, "it speaks another version of the protocol");
-		else if (message->hello.threads == 0 || message->hello.threads > STATS_THREADS_MAX)
-			kill_relay(worker, "it has no threads that make sense");
-		else if (!worker->is_child)
-			worker->pid = (pid_t)message->hello.pid;
-		worker->relay_threads = message->hello.threads;
+		worker_note_hello(worker, &message->hello);
+		break;
+	case PROTO_HANDED_OVER:
+		worker->handed_over = worker->handing_over;
 		break;
 	case PROTO_LISTEN:
 		on_listen(worker, &message->listen, fd);
@@ -380,7 +317,7 @@ static int receive(struct worker *worker, int timeout_ms)
 	if (r == -EAGAIN)
 		return 0;
 	if (r < 0) {
-		kill_relay(worker, r == -EPIPE ? NULL : "it sends nonsense");
+		worker_kill(worker, r == -EPIPE ? NULL : "it sends nonsense");
 		return r;
 	}
 	handle(worker, &message, fd);
@@ -408,11 +345,12 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	if (!worker->channel)
 		return 0;
 	if (now_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
-		kill_relay(worker, "it gives no sign of life");
+		worker_kill(worker, "it gives no sign of life");
 		return 0;
 	}
 	message.ping.cookie = now_us();
-	if (msg_send(worker->channel, &message, -1, 0) == 0)
+	/* One of another version does not know the message; it has the limit's time to hand over. */
+	if (!worker->foreign && msg_send(worker->channel, &message, -1, 0) == 0)
 		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either: the limit decides */
 	sd_event_source_set_time_relative(source, PING_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -472,7 +410,7 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
 		if (worker->pidfd < 0)
 			worker_restart_later(worker);
 		else
-			kill_relay(worker, "it cannot be watched");
+			worker_kill(worker, "it cannot be watched");
 	}
 	return 0;
 }
@@ -521,36 +459,6 @@ static int make_stats(struct worker *worker)
 	return 0;
 }
 
-static void on_nonsense(void *userdata, const char *why)
-{
-	kill_relay(userdata, why);
-}
-
-/* The next relay has taken everything over: what is missing now is lost. Of what was held, some flows had ended before
- * the death, and there is one more lost for each of them. */
-static void on_settled(void *userdata)
-{
-	struct worker *worker = userdata;
-	struct keeper_counts counts;
-	int64_t lost;
-
-	keeper_get_counts(worker->keeper, &counts);
-	lost = worker->unaccounted + (int64_t)(counts.over - worker->over);
-	worker->over = counts.over;
-	worker->unaccounted = 0;
-	if (lost > 0) {
-		log_warning("%lld flows were too young to be held and are lost", (long long)lost);
-		stats_add(&worker->stats->daemon, STATS_flows_lost, (uint64_t)lost);
-	}
-}
-
-static int make_keeper(struct worker *worker)
-{
-	struct keeper_owner owner = { worker, on_nonsense, on_settled };
-
-	return keeper_new(worker->event, worker->threads, spawn_max_flows(worker->options), &owner, &worker->keeper);
-}
-
 int worker_new(sd_event *event, const struct options *options, const struct worker_owner *owner, struct worker **ret)
 {
 	struct worker *worker = calloc(1, sizeof(*worker));
@@ -569,7 +477,7 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
 	r = make_stats(worker);
 	if (r == 0)
-		r = make_keeper(worker);
+		r = worker_make_keeper(worker);
 	if (r < 0) {
 		worker_free(worker);
 		return r;
@@ -613,8 +521,6 @@ static int hear_introduction(struct worker *worker)
 			return r;
 		if (r < 0)
 			continue;
-		if (message.type == PROTO_HELLO && message.hello.version != PROTO_VERSION)
-			return -EPROTO;
 		handle(worker, &message, fd);
 		if (message.type == PROTO_HELLO_END)
 			return worker->pid > 0 ? 0 : -EPROTO;
@@ -654,7 +560,7 @@ void worker_find(struct worker *worker)
 	if (r == 0 || r == -ENOENT || r == -ECONNREFUSED)
 		return;
 	log_warning("the relay that was found is of no use (%s)", strerror(-r));
-	kill_relay(worker, "another one is started");
+	worker_kill(worker, "another one is started");
 	close_channel(worker);
 	forget_process(worker);
 }
@@ -676,7 +582,9 @@ int worker_make_sockets(struct worker *worker)
 
 void worker_start(struct worker *worker)
 {
-	if (worker->state == WORKER_STARTING && !worker->is_child)
+	if (worker_wants_successor(worker))
+		worker_succeed(worker);
+	else if (worker->state == WORKER_STARTING && !worker->is_child)
 		introduce(worker);
 	else
 		(void)on_restart(NULL, 0, worker);
@@ -739,7 +647,7 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 	if (r == -EPIPE)
 		return 0; /* it died: the next one gets the whole */
 	if (r < 0) {
-		kill_relay(worker, "it did not answer a change in time");
+		worker_kill(worker, "it did not answer a change in time");
 		*ret_reason = "the relay did not answer in time and is being restarted";
 		return -ETIMEDOUT;
 	}
@@ -760,15 +668,15 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 	if (r == 0)
 		r = wait_until(worker, has_committed, plan->to_revision);
 	if (r < 0)
-		kill_relay(worker, "it did not commit in time");
+		worker_kill(worker, "it did not commit in time");
 	else if (worker->refused)
-		kill_relay(worker, worker->reason);
+		worker_kill(worker, worker->reason);
 }
 
 void worker_abort(struct worker *worker, const struct plan *plan)
 {
 	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
-		kill_relay(worker, "it does not take an abort");
+		worker_kill(worker, "it does not take an abort");
 }
 
 void worker_shutdown(struct worker *worker, unsigned deadline_ms)
@@ -780,11 +688,11 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 		return;
 	message.shutdown.deadline_ms = deadline_ms;
 	/* A relay that was found and not configured does not know us yet. */
-	if (!worker->channel || (worker->state == WORKER_STARTING && send_hello(worker, 0) < 0) ||
+	if (!worker->channel || (worker->state == WORKER_STARTING && worker_send_hello(worker, 0) < 0) ||
 	        msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) < 0 ||
 	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0 ||
 	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
-		kill_relay(worker, "it is to end and does not");
+		worker_kill(worker, "it is to end and does not");
 	else
 		log_exit(worker);
 	close_channel(worker);
@@ -820,19 +728,14 @@ uint64_t worker_restarts(const struct worker *worker)
 	return worker->restarts;
 }
 
+uint64_t worker_handovers(const struct worker *worker)
+{
+	return worker->handovers;
+}
+
 uint64_t worker_uptime_s(const struct worker *worker)
 {
 	return worker->pid ? (now_us() - worker->started_us) / 1000000 : 0;
-}
-
-uint64_t worker_flows(const struct worker *worker)
-{
-	return open_flows(worker);
-}
-
-void worker_kept(const struct worker *worker, struct keeper_counts *ret)
-{
-	keeper_get_counts(worker->keeper, ret);
 }
 
 const struct stats_memory *worker_stats(const struct worker *worker)

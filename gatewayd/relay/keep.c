@@ -242,6 +242,14 @@ static bool flush(struct loop *loop)
 	return keep->n_gone > 0;
 }
 
+/* Whether nothing is left to be told but what is told now. */
+static bool tell_all(struct loop *loop)
+{
+	while (flush(loop))
+		;
+	return loop->keep.n_gone == 0 && !loop->keep.blocked;
+}
+
 /* --- flows --- */
 
 /* What the counters are when we know what is in hand. False if that cannot be said now. */
@@ -269,7 +277,7 @@ static bool measure(struct flow *flow)
 
 uint64_t keep_due_ms(const struct loop *loop, const struct flow *flow)
 {
-	uint32_t after = KEEP_AFTER_MS;
+	uint32_t after = loop->keep.everything ? 0 : KEEP_AFTER_MS;
 
 	if (flow->idle_timeout_ms > 0 && flow->idle_timeout_ms < after)
 		after = flow->idle_timeout_ms;
@@ -320,8 +328,9 @@ static void resend(struct loop *loop)
 	while (keep->resend < loop->flows.touched && keep->n_batch < KEEP_BATCH_MAX) {
 		struct flow *flow = &loop->flows.flows[keep->resend];
 
-		if (flow->state == FLOW_RELAYING && flow->origin.started_ms + KEEP_AFTER_MS <= loop->now_ms &&
-		        !keep_add(loop, flow))
+		bool due = keep->everything || flow->origin.started_ms + KEEP_AFTER_MS <= loop->now_ms;
+
+		if (flow->state == FLOW_RELAYING && due && !keep_add(loop, flow))
 			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_RETRY_MS);
 		keep->resend++;
 	}
@@ -390,6 +399,35 @@ bool keep_turn(struct loop *loop)
 	if ((keep->n_batch > 0 || keep->adopt.answer_due || keep->n_gone >= KEEP_GONE_BATCH) && flush(loop))
 		return true;
 	return keep->resend != FLOW_NONE && !keep->blocked;
+}
+
+void keep_hand_over(struct loop *loop)
+{
+	loop->keep.everything = true;
+	loop->keep.resend = loop->keep.fd >= 0 ? 0 : FLOW_NONE;
+}
+
+/* Flows that the daemon should be told of and is not. */
+static bool any_left(const struct loop *loop)
+{
+	for (uint32_t i = 0; i < loop->flows.touched; i++) {
+		const struct flow *flow = &loop->flows.flows[i];
+
+		if (flow->state == FLOW_CONNECTING ||
+		        (flow->state == FLOW_RELAYING && flow->kept.epoch != loop->keep.epoch))
+			return true;
+	}
+	return false;
+}
+
+bool keep_handed_over(struct loop *loop)
+{
+	struct keep *keep = &loop->keep;
+
+	if (keep->fd < 0 || loop->now_ms >= loop->handover_ms)
+		return true;
+	return keep->resend == FLOW_NONE && keep->n_batch == 0 && !keep->adopt.answer_due && !any_left(loop) &&
+	       tell_all(loop);
 }
 
 /* --- origins --- */

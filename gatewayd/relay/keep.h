@@ -69,6 +69,7 @@ struct keep {
 	bool pipe_told[PIPES_MAX];
 	struct keep_slot batch[KEEP_BATCH_MAX];
 	unsigned n_batch;
+	bool everything; /* young flows too: this process is about to hand over */
 	uint32_t resend; /* flows from this index on have still to be looked at for a new daemon */
 	uint64_t *gone;  /* ids of ended flows that the daemon still has: never more than the table has flows */
 	uint32_t n_gone, gone_max;
@@ -93,6 +94,10 @@ bool keep_add(struct loop *loop, struct flow *flow);
 void keep_gone(struct loop *loop, const struct flow *flow);
 /* Makes sure that a pipe outlives us before bytes are put into it. False: not now. */
 bool keep_pipe(struct loop *loop, uint32_t pipe);
+/* From now on every flow is told as soon as it relays. */
+void keep_hand_over(struct loop *loop);
+/* Whether that is done: nothing is left that the daemon has not been told, or the time is over. */
+bool keep_handed_over(struct loop *loop);
 /* The timer was handed out. */
 void keep_timer(struct loop *loop);
 /* The end of a turn. True: there is more to tell, another turn is to follow at once. */

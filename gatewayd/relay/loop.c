@@ -210,6 +210,11 @@ static void carry_out(struct loop *loop, const struct order *order)
 	case ORDER_KEEP:
 		keep_open(loop, order->fd);
 		break;
+	case ORDER_HANDOVER:
+		listen_drain(loop);
+		loop->handover_ms = loop->now_ms + order->deadline_ms;
+		keep_hand_over(loop);
+		break;
 	case ORDER_DRAIN:
 		listen_drain(loop);
 		break;
@@ -280,13 +285,25 @@ static void turn(struct loop *loop)
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);
 }
 
+/* From here on the flows are another process's, though our descriptors are still open. The process ends soon. */
+static void park(struct loop *loop)
+{
+	static const uint64_t one = 1;
+
+	atomic_store_explicit(&loop->parked, true, memory_order_release);
+	(void)!write(loop->reply_fd, &one, sizeof(one));
+	for (;;)
+		pause();
+}
+
 static void *loop_main(void *context)
 {
 	struct loop *loop = context;
 
 	loop->now_ms = clock_ms();
-	for (;;)
+	while (!loop->handover_ms || !keep_handed_over(loop))
 		turn(loop);
+	park(loop);
 	return NULL;
 }
 

@@ -28,13 +28,14 @@
 enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
 
 enum order_kind {
-	ORDER_PING,   /* nothing but to be seen done */
-	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
-	ORDER_HELP,   /* fd: the same, but it is another thread's */
-	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
-	ORDER_STATS,  /* stats: count there from now on */
-	ORDER_KEEP,   /* fd: the channel of kept flows; becomes the loop's */
-	ORDER_DRAIN   /* stop accepting */
+	ORDER_PING,     /* nothing but to be seen done */
+	ORDER_LISTEN,   /* fd: accept from it, once there is a configuration */
+	ORDER_HELP,     /* fd: the same, but it is another thread's */
+	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
+	ORDER_STATS,    /* stats: count there from now on */
+	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
+	ORDER_HANDOVER, /* deadline_ms: stop accepting, give all flows to the daemon, park */
+	ORDER_DRAIN     /* stop accepting */
 };
 
 struct order {
@@ -42,6 +43,7 @@ struct order {
 	uint64_t sequence; /* ascending; loop.done says which one was carried out last */
 	union {
 		int fd;
+		uint32_t deadline_ms;
 		const struct config_batch *batch;
 		struct stats_thread *stats;
 	};
@@ -63,8 +65,9 @@ struct loop {
 	struct listen_sockets listen;
 	struct pipes pipes;
 	struct keep keep;
-	uint64_t flow_id; /* the last one given */
-	bool again;       /* the next turn is not to wait for events */
+	uint64_t flow_id;     /* the last one given */
+	uint64_t handover_ms; /* hands over by then; 0: does not */
+	bool again;           /* the next turn is not to wait for events */
 
 	/* Between the threads. */
 	pthread_t thread;
@@ -75,6 +78,7 @@ struct loop {
 	_Atomic uint64_t done;
 	_Atomic int apply_result; /* 0 or a negative errno */
 	_Atomic uint32_t open_flows;
+	_Atomic bool parked; /* has handed over all flows, and touches none any more */
 	struct order orders[LOOP_ORDERS_MAX];
 };
 

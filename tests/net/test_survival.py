@@ -128,3 +128,103 @@ def test_bulk_through_kills(lab, make_gateway, results, figure, mover, family, o
     assert all(results()[seed]["ok"] for seed in seeds)
     assert kills[0] >= 2
     assert kept(gateway)["lost"] == 0
+
+
+def talk(client, server, word):
+    """Bytes pass both ways."""
+    client.sendall(word)
+    assert server.recv(100) == word
+    server.sendall(word[::-1])
+    assert client.recv(100) == word[::-1]
+
+
+@pytest.mark.parametrize("mover", MOVERS)
+def test_restart_hands_all_flows_over(lab, make_gateway, mover):
+    """POST /relay/restart and SIGHUP: every flow goes on, also the youngest; nothing is lost."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 20)
+    with peer:
+        for number, how in enumerate(("api", "signal", "api")):
+            old = gateway.relay_pid()
+            young, young_server = [], []
+            names = [b"%04d" % (1000 + n) for n in range(20)]
+            if how == "api":
+                answer = gateway.api("POST", "relay/restart")
+                assert (answer.status, answer.json) == (202, {"state": "handing_over"})
+            else:
+                os.kill(gateway.process.pid, signal.SIGHUP)
+            gateway.wait_relay(old)
+            for client, server in found:
+                talk(client, server, b"after %d" % number)
+        relay = gateway.status()["relay"]
+        assert (relay["handovers"], relay["restarts"], relay["kept"]["lost"]) == (3, 0, 0)
+        assert relay["kept"]["adopted"] == 60
+    for client, server in found:
+        client.close()
+        assert server.recv(10) == b""
+        server.close()
+    wait_for(lambda: gateway.status()["relay"]["flows"] == 0 and kept(gateway)["flows"] == 0, 5, "no flows")
+
+
+def test_daemon_dies_flows_stay_safe(lab, make_gateway):
+    """kill -9 of the daemon, then of the relay under the next daemon: flows that the first daemon held are held anew."""
+    gateway = make_gateway()
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 30)
+    with peer:
+        for number in range(3):
+            gateway.kill()
+            for client, server in found:
+                talk(client, server, b"alone %d" % number)
+            gateway.start()
+            wait_kept(gateway, 30)
+            assert gateway.status()["relay"]["flows"] == 30
+            replace_relay(gateway)
+            for client, server in found:
+                talk(client, server, b"after %d" % number)
+        assert kept(gateway)["lost"] == 0
+
+
+def test_upgrade_of_both(lab, make_gateway):
+    """Another relay program lies there when the daemon starts: it takes the flows over from the old one."""
+    gateway = make_gateway()
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 30)
+    with peer:
+        old = gateway.relay_pid()
+        gateway.stop()
+        copy = gateway.directory / "next"
+        copy.write_bytes(gateway.relay.read_bytes())
+        copy.chmod(0o755)
+        os.rename(copy, gateway.relay)
+        gateway.start()
+        new = gateway.wait_relay(old)
+        assert new != old and not alive(old)
+        for client, server in found:
+            talk(client, server, b"upgraded")
+        assert kept(gateway)["lost"] == 0
+        gateway.kill()
+        gateway.start()
+        assert gateway.relay_pid() == new, "the same program stays"
+
+
+def test_a_broken_program_replaces_nothing(lab, make_gateway):
+    """An upgrade to a program that cannot be started leaves the relay that runs."""
+    gateway = make_gateway()
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 3)
+    with peer:
+        old = gateway.relay_pid()
+        broken = gateway.directory / "broken"
+        broken.write_text("#!/bin/sh\nexit 1\n")
+        broken.chmod(0o755)
+        os.rename(gateway.relay, gateway.directory / "whole")
+        os.rename(broken, gateway.relay)
+        assert gateway.api("POST", "relay/restart").status == 503
+        gateway.stop()
+        gateway.start()
+        assert gateway.relay_pid() == old
+        for client, server in found:
+            talk(client, server, b"still there")
+        gateway.mend_relay()
