@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import socket
 import threading
@@ -15,7 +14,6 @@ from lab.process import alive, in_threads, wait_for
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 PORT = 9600
-KEEP_AFTER = 0.25
 MOVERS = ["copy", "splice"]
 
 
@@ -103,22 +101,15 @@ def test_bulk_through_kills(lab, make_gateway, results, figure, mover, family, o
     kills = [0]
 
     def kill():
-        while not stop.wait(0.4):
+        while not stop.wait(0.15):
             replace_relay(gateway)
             kills[0] += 1
 
     killer = threading.Thread(target=kill)
-    outcomes = []
-
-    def transfer(seed):
-        connection = lab.client.connect(SERVER[family], PORT, timeout=60)
-        time.sleep(KEEP_AFTER + 0.2)
-        outcomes.append(traffic.client(connection, seed, 150_000_000, 150_000_000, order))
-
     connections = [lab.client.connect(SERVER[family], PORT, timeout=60) for _ in seeds]
     wait_kept(gateway, len(seeds))
     killer.start()
-    outcomes = in_threads([lambda c=c, s=s: traffic.client(c, s, 150_000_000, 150_000_000, order)
+    outcomes = in_threads([lambda c=c, s=s: traffic.client(c, s, 60_000_000, 60_000_000, order)
                            for c, s in zip(connections, seeds)])
     stop.set()
     killer.join()
@@ -147,8 +138,6 @@ def test_restart_hands_all_flows_over(lab, make_gateway, mover):
     with peer:
         for number, how in enumerate(("api", "signal", "api")):
             old = gateway.relay_pid()
-            young, young_server = [], []
-            names = [b"%04d" % (1000 + n) for n in range(20)]
             if how == "api":
                 answer = gateway.api("POST", "relay/restart")
                 assert (answer.status, answer.json) == (202, {"state": "handing_over"})
@@ -228,3 +217,217 @@ def test_a_broken_program_replaces_nothing(lab, make_gateway):
         for client, server in found:
             talk(client, server, b"still there")
         gateway.mend_relay()
+
+
+def frozen_relay(gateway):
+    """Stops the relay in its tracks; returns its process id. What happens now it will not have seen when it is killed."""
+    pid = gateway.kill_relay(signal.SIGSTOP)
+    wait_for(lambda: open(f"/proc/{pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[0] == "T", 5,
+             "the relay to stop")
+    return pid
+
+
+def ending(connection, seconds=10):
+    """What is read until the end, and how it ends: "eof" or "rst"."""
+    connection.settimeout(seconds)
+    data = bytearray()
+    try:
+        while piece := connection.recv(1 << 18):
+            data += piece
+        return bytes(data), "eof"
+    except ConnectionResetError:
+        return bytes(data), "rst"
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("first", ["client", "server"])
+@pytest.mark.parametrize("mover", MOVERS)
+def test_half_closed(lab, make_gateway, mover, first, family):
+    """A half-closed flow is adopted as such: no second end of stream, no false one, the open direction goes on."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"])
+    peer, [pair] = pairs(lab, gateway, 1, family=family)
+    one, other = pair if first == "client" else reversed(pair)
+    with peer:
+        one.sendall(b"all I have")
+        one.shutdown(socket.SHUT_WR)
+        assert ending(other) == (b"all I have", "eof")
+        for number in range(2):
+            replace_relay(gateway)
+            other.sendall(b"more %d" % number)
+            assert one.recv(100) == b"more %d" % number
+        other.close()
+        assert ending(one) == (b"", "eof")
+        one.close()
+    wait_for(lambda: gateway.status()["relay"]["flows"] == 0 and kept(gateway)["flows"] == 0, 5, "no flows")
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("mover", MOVERS)
+def test_what_happens_while_nobody_looks(lab, make_gateway, mover, family):
+    """Data, ends of stream and resets that arrive while the relay is dead are dealt with by the next one."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 6, family=family)
+    reset = lambda s: (s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"), s.close())
+    with peer:
+        (data_c, data_s), (end_c, end_s), (rst_c, rst_s), (both_c, both_s), (late_c, late_s), (half_c, half_s) = found
+        half_c.shutdown(socket.SHUT_WR)
+        assert ending(half_s) == (b"", "eof")
+        pid = frozen_relay(gateway)
+        data_c.sendall(b"d" * 100000)
+        end_c.sendall(b"last")
+        end_c.shutdown(socket.SHUT_WR)
+        reset(rst_c)
+        both_c.sendall(b"from client")
+        both_c.shutdown(socket.SHUT_WR)
+        both_s.sendall(b"from server")
+        both_s.shutdown(socket.SHUT_WR)
+        late_s.sendall(b"before the reset")
+        time.sleep(0.1)
+        reset(late_s)
+        half_s.sendall(b"still open this way")
+        time.sleep(0.1)
+        reset(half_s)
+        os.kill(pid, signal.SIGKILL)
+        gateway.wait_relay(pid, 20)
+        got = b""
+        while len(got) < 100000:
+            got += data_s.recv(100000)
+        assert got == b"d" * 100000
+        talk(data_c, data_s, b"on and on")
+        assert ending(end_s) == (b"last", "eof")
+        end_s.sendall(b"reply")
+        end_s.close()
+        assert ending(end_c) == (b"reply", "eof")
+        assert ending(rst_s) == (b"", "rst")
+        assert ending(both_s) == (b"from client", "eof")
+        assert ending(both_c) == (b"from server", "eof")
+        assert ending(late_c)[1] == "rst"
+        assert ending(half_c)[1] == "rst"
+    assert kept(gateway)["lost"] == 0
+
+
+BLOCKS = b"".join(b"%015d\n" % n for n in range(1 << 20))  # 16 MiB, no two places alike
+
+
+def fill(connection):
+    """Sends from BLOCKS until nothing more is taken for a while; returns how many bytes went."""
+    view, sent = memoryview(BLOCKS), 0
+    connection.setblocking(False)
+    quiet = time.monotonic()
+    while time.monotonic() - quiet < 0.3 and sent < len(view):
+        try:
+            sent += connection.send(view[sent:sent + 65536])
+            quiet = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+    connection.setblocking(True)
+    return sent
+
+
+@pytest.mark.parametrize("how", ["kill", "restart"])
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("mover", MOVERS)
+def test_bytes_in_hand(lab, make_gateway, mover, family, side, how):
+    """The reader does not read: the relay dies with full hands (buffers or pipes), several times; all arrives, once."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 4, family=family)
+    with peer:
+        if side == "server":
+            found = [(server, client) for client, server in found]
+        sent = in_threads([lambda s=sender: fill(s) for sender, _ in found])
+        for _ in range(3):
+            old = gateway.relay_pid()
+            if how == "kill":
+                replace_relay(gateway)
+            else:
+                gateway.must("POST", "relay/restart")
+                gateway.wait_relay(old)
+            wait_kept(gateway, 4)
+        for sender, _ in found:
+            sender.shutdown(socket.SHUT_WR)
+        for (got, how_ended), amount in zip(in_threads([lambda r=reader: ending(r, 20) for _, reader in found]), sent):
+            assert how_ended == "eof"
+            assert got == BLOCKS[:amount]
+    assert kept(gateway)["lost"] == 0
+
+
+@pytest.mark.parametrize("mover", MOVERS)
+def test_both_die(lab, make_gateway, mover):
+    """Daemon and relay killed at once: both peers see a reset, never an end of stream."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 20)
+    with peer:
+        for client, server in found[:10]:
+            client.sendall(b"under way")
+        pid = gateway.relay_pid()
+        gateway.process.popen.send_signal(signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        gateway.kill()
+        for client, server in found:
+            assert ending(client)[1] == "rst"
+            assert ending(server)[1] == "rst"
+        gateway.start()
+
+
+@pytest.mark.parametrize("mover", MOVERS)
+def test_ends_of_kept_flows_are_seen_at_once(lab, make_gateway, mover):
+    """Sockets that the daemon holds too: FIN and RST still go out when they should, with the daemon stopped."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"], idle_timeout_s=3)
+    peer, [(a, b), (c, d), (idle_c, idle_s)] = pairs(lab, gateway, 3)
+    with peer:
+        gateway.process.popen.send_signal(signal.SIGSTOP)
+        try:
+            a.sendall(b"bye")
+            a.close()
+            assert ending(b) == (b"bye", "eof")
+            b.close()
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            c.close()
+            assert ending(d)[1] == "rst"
+            assert ending(idle_c) == (b"", "rst")
+            assert ending(idle_s) == (b"", "rst")
+        finally:
+            gateway.process.popen.send_signal(signal.SIGCONT)
+        wait_for(lambda: kept(gateway)["flows"] == 0, 5, "the daemon to let go")
+
+
+def test_young_flows_are_lost_and_counted(lab, make_gateway):
+    """A flow younger than the moment ends in a reset with its relay, and the status says how many."""
+    gateway = make_gateway()
+    gateway.listener("l", ports=["7960"])
+    peer, found = pairs(lab, gateway, 5)
+    with peer:
+        accepted = []
+        with servers.Peer(lab.server, SERVER["v4"], 7961, lambda c, a: accepted.append(c)):
+            gateway.listener("young", ports=["7961"])
+            young = [lab.client.connect(SERVER["v4"], 7961) for _ in range(10)]
+            pid = gateway.relay_pid()
+            os.kill(pid, signal.SIGKILL)
+            endings = [ending(connection)[1] for connection in young]
+        gateway.wait_relay(pid)
+        for client, server in found:
+            talk(client, server, b"older ones go on")
+        lost = endings.count("rst")
+        wait_for(lambda: kept(gateway)["adopted"] == 5, 5, "the older ones")
+        assert kept(gateway)["lost"] == lost
+        assert lost > 0
+
+
+def test_idle_timeout_counts_on(lab, make_gateway):
+    """The idle time of a flow goes on over the change of relays."""
+    gateway = make_gateway()
+    gateway.listener("l", ports=["7960"], idle_timeout_s=4)
+    peer, [(client, server)] = pairs(lab, gateway, 1)
+    with peer:
+        started = time.monotonic()
+        time.sleep(2.5)
+        replace_relay(gateway)
+        assert ending(client) == (b"", "rst")
+        assert ending(server) == (b"", "rst")
+        assert 3 < time.monotonic() - started < 6
