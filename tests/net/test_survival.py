@@ -4,16 +4,22 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 
 from lab import servers, traffic
+from lab.gateway import ROOT
 from lab.process import alive, in_threads, wait_for
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 PORT = 9600
+STREAM_PORT = 9700
+# The figure of the issue takes a minute each and is run by hand: streams, seconds, pause between kills, new ones a second.
+LONG = (500, 60, 3, 200)
+SHORT = (100, 8, 1.5, 100)
 MOVERS = ["copy", "splice"]
 
 
@@ -27,6 +33,19 @@ def results(lab):
         return {line["seed"]: line for line in lines}
 
     yield read
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def gwstream(lab):
+    """Path of the program of self-checking streams; its server runs on the server's port 9700."""
+    for preset in ("release", "dev"):
+        path = ROOT / "build" / preset / "tests" / "gwstream"
+        if path.exists():
+            break
+    process = lab.start(lab.server, "gwstream", path, "serve", STREAM_PORT)
+    servers.wait_listening(lab.server, STREAM_PORT)
+    yield path
     process.stop()
 
 
@@ -431,3 +450,71 @@ def test_idle_timeout_counts_on(lab, make_gateway):
         assert ending(client) == (b"", "rst")
         assert ending(server) == (b"", "rst")
         assert 3 < time.monotonic() - started < 6
+
+
+def end_relay(gateway):
+    """kill -9 of the relay."""
+    replace_relay(gateway)
+
+
+def end_daemon(gateway):
+    """kill -9 of the daemon."""
+    gateway.kill()
+    gateway.start()
+
+
+def upgrade(gateway):
+    """Stop of the daemon, another relay program, start: both are replaced one after the other."""
+    old = gateway.relay_pid()
+    gateway.stop()
+    copy = gateway.directory / "next"
+    copy.write_bytes(gateway.relay.read_bytes())
+    copy.chmod(0o755)
+    os.rename(copy, gateway.relay)
+    gateway.start()
+    gateway.wait_relay(old, 20)
+
+
+def alternate(gateway):
+    """By turns the relay, the daemon, and an orderly restart of the relay."""
+    gateway.turn = getattr(gateway, "turn", -1) + 1
+    if gateway.turn % 3 == 2:
+        old = gateway.relay_pid()
+        gateway.must("POST", "relay/restart")
+        gateway.wait_relay(old, 20)
+    else:
+        (end_relay, end_daemon)[gateway.turn % 3](gateway)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("blow", [end_relay, end_daemon, upgrade, alternate])
+def test_streams_through_blows(lab, make_gateway, gwstream, figure, blow, family):
+    """Checked streams and new connections while a process is ended again and again: no stream breaks, none is refused."""
+    streams, seconds, pause, new = LONG if os.environ.get("GW_LONG") else SHORT
+    gateway = make_gateway()
+    gateway.listener("streams", ports=[str(STREAM_PORT)])
+    process = subprocess.Popen(lab.client.command(gwstream, "run", SERVER[family], STREAM_PORT, streams, 20480, seconds,
+                                                  new), stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: kept(gateway)["flows"] >= streams, 20, "all streams to be kept")
+    deadline = time.monotonic() + seconds - 2 * pause
+    blows = 0
+    while time.monotonic() < deadline:
+        started = time.monotonic()
+        blow(gateway)
+        blows += 1
+        time.sleep(max(0, pause - (time.monotonic() - started)))
+    result = json.loads(process.communicate(timeout=seconds + 60)[0])
+    figure("blows", blows)
+    figure("streams", result["streams"])
+    figure("short ones", result["short"])
+    figure("kept", kept(gateway))
+    assert blows >= 2
+    assert result["streams"] == {"good": streams, "refused": 0, "reset": 0, "false_eof": 0, "corrupt": 0, "timed_out": 0}
+    short = result["short"]
+    assert (short["refused"], short["false_eof"], short["corrupt"], short["timed_out"]) == (0, 0, 0, 0)
+    # Only those that were too young when their relay was killed.
+    assert short["reset"] <= blows * new
+    assert short["good"] > seconds * new / 2
+    if blow in (end_daemon, upgrade):
+        assert short["reset"] == 0
