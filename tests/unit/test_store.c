@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "gatewayd/store_history.h"
+#include "schema/docs.h"
 #include "schema/hash.h"
 #include "tests/unit/generate.h"
 
