@@ -39,7 +39,7 @@ struct control {
 	struct config_batch *batch;  /* being collected or READY */
 	bool ready;
 	bool commit_pending, ping_pending;
-	bool overloaded; /* as the daemon was told */
+	bool overloaded;   /* as the daemon was told */
 	uint64_t sequence; /* of the last order */
 	uint64_t commit_sequence, ping_sequence, stats_sequence;
 	uint64_t ping_cookie;

@@ -224,7 +224,8 @@ static int route_find(const struct loop *loop, const struct match_packet *packet
 	if (!upstream)
 		return -ENOENT;
 	/* The client's address can only be the source of packets of its own family. */
-	target = balance_pick(&upstream->balance, listener->source != CONNECT_AS_GATEWAY ? packet->src.family : AF_UNSPEC);
+	target = balance_pick(
+	        &upstream->balance, listener->source != CONNECT_AS_GATEWAY ? packet->src.family : AF_UNSPEC);
 	if (!target)
 		return -ENOENT;
 	origin->target = target->addr;
