@@ -80,6 +80,8 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	if (r == 0)
 		r = flow_table_init(&loop->flows, max_flows);
 	if (r == 0)
+		r = udp_new(max_flows, &loop->udp);
+	if (r == 0)
 		r = config_new(&loop->config);
 	if (r < 0) {
 		loop_free(loop);
@@ -92,6 +94,7 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 void loop_free(struct loop *loop)
 {
 	config_free(loop->config);
+	udp_free(loop->udp);
 	flow_table_destroy(&loop->flows);
 	buffers_destroy(&loop->buffers);
 	pipes_destroy(&loop->pipes);
@@ -188,10 +191,17 @@ static void carry_out(struct loop *loop, const struct order *order)
 		if (r < 0)
 			log_error("cannot accept from a listening socket: %s", strerror(-r));
 		break;
+	case ORDER_UDP:
+		r = udp_listen(loop, order->fd);
+		if (r < 0)
+			log_error("cannot read from a UDP socket: %s", strerror(-r));
+		break;
 	case ORDER_APPLY:
 		r = config_batch_apply(order->batch, &loop->config);
 		if (r == 0)
 			listen_open(loop);
+		if (r == 0)
+			udp_config_changed(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_STATS:
@@ -199,6 +209,7 @@ static void carry_out(struct loop *loop, const struct order *order)
 		break;
 	case ORDER_DRAIN:
 		listen_drain(loop);
+		udp_drain(loop);
 		break;
 	}
 	atomic_store_explicit(&loop->done, order->sequence, memory_order_release);
@@ -226,7 +237,7 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 
 	if (entry == &loop->listen.rest)
 		listen_rested(loop);
-	else
+	else if (!udp_timer(loop, entry))
 		tcp_timer(loop, (struct flow *)((char *)entry - offsetof(struct flow, timer)));
 }
 
@@ -237,6 +248,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 	struct flow *flow;
 	uint32_t number;
 
+	if (udp_event(loop, cookie))
+		return;
 	if (!flow_cookie_is_other(cookie, &number)) {
 		flow = flow_from_cookie(&loop->flows, cookie, &side);
 		if (flow) /* else the event was queued for one that has ended in this very turn */
@@ -257,6 +270,7 @@ static void turn(struct loop *loop)
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
+	udp_flush(loop);
 	run_queue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);

@@ -17,6 +17,7 @@
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
@@ -30,6 +31,7 @@ enum order_kind {
 	ORDER_PING,   /* nothing but to be seen done */
 	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
 	ORDER_HELP,   /* fd: the same, but it is another thread's */
+	ORDER_UDP,    /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_STATS,  /* stats: count there from now on */
 	ORDER_DRAIN   /* stop accepting */
@@ -60,6 +62,7 @@ struct loop {
 	struct stats_thread early_stats; /* counts until the daemon has given memory */
 	struct listen_sockets listen;
 	struct pipes pipes;
+	struct udp *udp;
 	uint64_t flow_id; /* the last one given */
 
 	/* Between the threads. */

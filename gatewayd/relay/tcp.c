@@ -81,10 +81,12 @@ static void direction_init(const struct loop *loop, struct flow_direction *direc
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
-	struct flow *flow = flow_alloc(&loop->flows);
+	struct flow *flow;
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
 	int r;
 
+	udp_yield(loop);
+	flow = flow_alloc(&loop->flows);
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
