@@ -13,9 +13,11 @@
 #include "gatewayd/base/stats.h"
 #include "gatewayd/relay/buffers.h"
 #include "gatewayd/relay/config.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
+#include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
 #include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
@@ -73,7 +75,9 @@ struct loop {
 	_Alignas(64) _Atomic uint32_t orders_tail; /* next to be carried out */
 	_Atomic uint64_t done;
 	_Atomic int apply_result; /* 0 or a negative errno */
+	struct overload overload; /* a change is told through reply_fd */
 	_Atomic uint32_t open_flows;
+	_Atomic bool tracked; /* conntrack is in use on this machine; the control thread's */
 	struct order orders[LOOP_ORDERS_MAX];
 };
 
@@ -95,6 +99,8 @@ uint64_t loop_next_flow_id(struct loop *loop);
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
 void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Counts what became of the client's port, if it was to be kept. */
+void loop_count_port(struct loop *loop, enum connect_port port);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
 

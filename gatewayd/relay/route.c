@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "gatewayd/relay/connect.h"
+
 bool route_is_loopback(const struct addr *addr)
 {
 	struct in6_addr in6;
@@ -46,7 +48,8 @@ int route_find(const struct config *config, const struct config_listener *listen
 	if (!upstream)
 		return -ENOENT;
 	/* The client's address can only be the source of packets of its own family. */
-	target = balance_pick(&upstream->balance, listener->source_is_client ? origin->client.family : AF_UNSPEC);
+	target = balance_pick(
+	        &upstream->balance, listener->source != CONNECT_AS_GATEWAY ? origin->client.family : AF_UNSPEC);
 	if (!target)
 		return -ENOENT;
 	origin->target = target->addr;

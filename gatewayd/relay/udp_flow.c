@@ -105,43 +105,25 @@ static int admit(struct loop *loop, const struct udp_datagram *datagram, int fd,
 	return route_find(loop->config, *ret_listener, ret) < 0 ? STATS_refused_no_target : 0;
 }
 
-static void count_port(struct loop *loop, enum udp_port port)
-{
-	switch (port) {
-	case UDP_PORT_KEPT:
-		stats_add(loop->stats, STATS_udp_ports_kept, 1);
-		break;
-	case UDP_PORT_TAKEN:
-		stats_add(loop->stats, STATS_udp_ports_taken, 1);
-		break;
-	case UDP_PORT_PRIVILEGED:
-		stats_add(loop->stats, STATS_udp_ports_privileged, 1);
-		break;
-	case UDP_PORT_UNWANTED:
-	case UDP_PORTS:
-		break;
-	}
-}
-
 /* Both sockets of the flow, and the notice when the target answers. 0 or a negative errno. */
-static int open_sockets(struct loop *loop, struct udp_flow *flow, bool as_client)
+static int open_sockets(struct loop *loop, struct udp_flow *flow, enum connect_source source)
 {
 	struct udp *udp = loop->udp;
 	struct flow_origin *origin = &flow->origin;
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = udp_table_cookie(&udp->table, flow) };
-	bool keep = as_client && !udp_table_tuple_is_taken(&udp->table, origin);
-	enum udp_port port;
+	bool taken = source == CONNECT_AS_CLIENT && udp_table_tuple_is_taken(&udp->table, origin);
+	enum connect_port port;
 	int r;
 
 	r = udp_reply_use(&udp->replies, &origin->original, origin->original_port, &udp->mark, &flow->reply);
 	if (r < 0)
 		return r;
-	r = udp_socket_to_target(origin, as_client, keep, &udp->mark, &port);
+	r = udp_socket_to_target(origin, source, taken, &udp->mark, &port);
 	if (r < 0)
 		return r;
 	flow->fd = r;
-	count_port(loop, port);
-	if (port == UDP_PORT_KEPT)
+	loop_count_port(loop, port);
+	if (port == CONNECT_PORT_KEPT)
 		udp_table_keep_port(&udp->table, flow);
 	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->fd, &event) < 0 ? -errno : 0;
 }
@@ -164,9 +146,11 @@ static struct udp_flow *begin(struct loop *loop, const struct config_listener *l
 	stats_add(loop->stats, STATS_udp_flows_opened, 1);
 	flow->config_version = loop->udp->config_version;
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
-	r = open_sockets(loop, flow, listener->source_is_client);
+	r = open_sockets(loop, flow, (enum connect_source)listener->source);
 	if (r < 0) {
 		udp_flow_end(loop, flow);
+		if (is_want_of_descriptors(r))
+			overload_starved(&loop->overload, loop->now_ms);
 		refuse(loop, is_want_of_descriptors(r) ? STATS_refused_no_descriptor : STATS_connect_failed, r);
 		return NULL;
 	}

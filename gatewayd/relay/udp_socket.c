@@ -42,42 +42,38 @@ static int connect_to(int fd, const struct addr *addr, uint16_t port)
 	return connect(fd, (struct sockaddr *)&sa, length) < 0 ? -errno : 0;
 }
 
-/* Binds to the client's address, and to its port if that is wanted and can be had. Which it is not is found out by
+/* Binds to the client's address, and to its port if that is wanted and can be had. Whether it can is found out by
  * trying; a port that the kernel chooses is shared with nobody. */
-static int bind_as_client(int fd, const struct flow_origin *origin, bool keep, enum udp_port *ret_port)
+static int bind_as_client(int fd, const struct flow_origin *origin, bool keep, enum connect_port *ret_port)
 {
 	int r;
 
-	*ret_port = UDP_PORT_TAKEN;
 	if (keep) {
 		r = bind_as(fd, &origin->client, origin->client_port);
-		if (r == 0)
-			*ret_port = UDP_PORT_KEPT;
-		else if (r == -EACCES)
-			*ret_port = UDP_PORT_PRIVILEGED;
+		*ret_port = r == 0 ? CONNECT_PORT_KEPT : r == -EACCES ? CONNECT_PORT_PRIVILEGED : CONNECT_PORT_TAKEN;
 		if (r != -EACCES && r != -EADDRINUSE)
 			return r;
 	}
 	return bind_as(fd, &origin->client, 0);
 }
 
-int udp_socket_to_target(const struct flow_origin *origin, bool as_client, bool keep, const struct sockmark *mark,
-        enum udp_port *ret_port)
+int udp_socket_to_target(const struct flow_origin *origin, enum connect_source source, bool taken,
+        const struct sockmark *mark, enum connect_port *ret_port)
 {
-	/* What a target answers about what it was sent concerns the client if it sees the client talk to that target.
-	 */
-	bool direct = origin->upstream == 0 && as_client;
 	_cleanup_close_ int fd = make(origin->target.family);
 	int r = fd < 0 ? fd : 0;
+	uint32_t marks = mark->own;
 
-	*ret_port = UDP_PORT_UNWANTED;
-	if (r == 0 && as_client)
-		r = bind_as_client(fd, origin, keep, ret_port);
+	*ret_port = source == CONNECT_AS_CLIENT && taken ? CONNECT_PORT_TAKEN : CONNECT_PORT_ANY;
+	if (r == 0 && source != CONNECT_AS_GATEWAY)
+		r = bind_as_client(fd, origin, source == CONNECT_AS_CLIENT && !taken, ret_port);
 	if (r == 0)
 		r = connect_to(fd, &origin->target, origin->target_port);
-	direct = direct && *ret_port == UDP_PORT_KEPT;
+	/* The client then sees itself talk to this very target. */
+	if (*ret_port == CONNECT_PORT_KEPT && origin->upstream == 0)
+		marks |= mark->errors;
 	if (r == 0)
-		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)(mark->own | (direct ? mark->errors : 0)));
+		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)marks);
 	return r < 0 ? r : TAKE_FD(fd);
 }
 

@@ -13,21 +13,13 @@
 #define GW_RELAY_UDP_SOCKET_H
 
 #include "gatewayd/base/sockmark.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/flow.h"
 
-/* What became of the client's port. */
-enum udp_port {
-	UDP_PORT_KEPT,
-	UDP_PORT_UNWANTED,   /* the target is to see the gateway */
-	UDP_PORT_TAKEN,      /* another socket has it */
-	UDP_PORT_PRIVILEGED, /* it is below net.ipv4.ip_unprivileged_port_start and the relay lacks the right */
-	UDP_PORTS
-};
-
-/* A non-blocking socket connected to the origin's target, the caller's. as_client: from the client's address; keep:
- * also from its port if that can be had. *ret_port says what became of it. Negative errno. */
-int udp_socket_to_target(const struct flow_origin *origin, bool as_client, bool keep, const struct sockmark *mark,
-        enum udp_port *ret_port);
+/* A non-blocking socket connected to the origin's target, the caller's. taken: another flow's target already sees the
+ * client's port. *ret_port says what became of the port. Negative errno. */
+int udp_socket_to_target(const struct flow_origin *origin, enum connect_source source, bool taken,
+        const struct sockmark *mark, enum connect_port *ret_port);
 /* A non-blocking socket that sends as addr and port, the caller's. Negative errno. */
 int udp_socket_at(const struct addr *addr, uint16_t port, const struct sockmark *mark);
 /* Lets the kernel hand over several datagrams as one. Failure does no harm. */
