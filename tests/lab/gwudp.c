@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH    64
+#define BATCH     64
 #define SIZE_MAX_ 65507
 /* A datagram that is not answered for so long is sent again. */
 #define RESEND_MS 1000
