@@ -166,7 +166,7 @@ static void send_failed(struct udp_outbox *outbox, unsigned number, int error, s
 		send_alone(outbox->fd, &outbox->messages[number].msg_hdr, sent);
 		return;
 	}
-	if (error == EINVAL || error == EMSGSIZE || error == EIO)
+	if ((error == EINVAL || error == EMSGSIZE || error == EIO) && *run->segment_max >= run->segment)
 		*run->segment_max = error == EIO ? 0 : (uint16_t)(run->segment - 1);
 	send_cut(outbox, number, sent);
 }

@@ -56,6 +56,7 @@ struct udp_receiver {
 	uint16_t *segment_max; /* how large datagrams may be to be sent many at once; stays valid until they are sent */
 };
 
+/* An empty one. */
 void udp_outbox_init(struct udp_outbox *outbox);
 /* Whether the datagram can be added now; else the outbox must be sent before. */
 bool udp_outbox_takes(const struct udp_outbox *outbox, const struct udp_receiver *receiver);
