@@ -100,6 +100,14 @@ static int parse_segment(const struct cmsghdr *control, struct udp_datagram *ret
 	return 0;
 }
 
+/* Whether the message lies within the control messages as a whole: the macros check that of its header alone. */
+static bool control_fits(const struct msghdr *header, const struct cmsghdr *control)
+{
+	size_t offset = (size_t)((const uint8_t *)control - (const uint8_t *)header->msg_control);
+
+	return control->cmsg_len >= CMSG_LEN(0) && control->cmsg_len <= header->msg_controllen - offset;
+}
+
 int udp_datagram_parse(const struct msghdr *message, uint32_t length, struct udp_datagram *ret)
 {
 	/* CMSG_NXTHDR wants a header that it could change, but does not. */
@@ -116,7 +124,9 @@ int udp_datagram_parse(const struct msghdr *message, uint32_t length, struct udp
 		return -EBADMSG;
 	for (struct cmsghdr *control = CMSG_FIRSTHDR(header); control && r == 0;
 	        control = CMSG_NXTHDR(header, control)) {
-		if (control->cmsg_level == SOL_IP)
+		if (!control_fits(header, control))
+			r = -EBADMSG;
+		else if (control->cmsg_level == SOL_IP)
 			r = parse_v4(control, ret);
 		else if (control->cmsg_level == SOL_IPV6)
 			r = parse_v6(control, ret);

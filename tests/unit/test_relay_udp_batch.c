@@ -122,6 +122,11 @@ static void test_parse_faults(void **state)
 		told_add(&told, SOL_UDP, UDP_GRO, &segments[i], sizeof(int));
 		assert_int_equal(udp_datagram_parse(&told.header, 10, &datagram), -EBADMSG);
 	}
+	/* One that claims to be longer than all of them. */
+	told_init(&told, "10.0.0.1", 5000);
+	told_add(&told, SOL_IP, IP_PKTINFO, zeros, sizeof(struct in_pktinfo));
+	((struct cmsghdr *)told.control)->cmsg_len = UDP_CONTROL_MAX;
+	assert_int_equal(udp_datagram_parse(&told.header, 10, &datagram), -EBADMSG);
 	told_init(&told, "10.0.0.1", 0);
 	assert_int_equal(udp_datagram_parse(&told.header, 10, &datagram), -EBADMSG);
 	told_init(&told, "10.0.0.1", 1);
