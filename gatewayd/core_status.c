@@ -54,6 +54,10 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "flows",
 	        json_integer((json_int_t)(stats_sum(stats, STATS_flows_opened) - stats_sum(stats, STATS_flows_closed))),
 	        failed);
+	set(object, "udp_flows",
+	        json_integer((json_int_t)(stats_sum(stats, STATS_udp_flows_opened) -
+	                                  stats_sum(stats, STATS_udp_flows_closed))),
+	        failed);
 	set(object, "counters", counters(stats, failed), failed);
 	return object;
 }
