@@ -85,6 +85,8 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	if (r == 0)
 		r = flow_table_init(&loop->flows, max_flows);
 	if (r == 0)
+		r = udp_new(max_flows, &loop->udp);
+	if (r == 0)
 		r = config_new(&loop->config);
 	if (r < 0) {
 		loop_free(loop);
@@ -97,6 +99,7 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 void loop_free(struct loop *loop)
 {
 	config_free(loop->config);
+	udp_free(loop->udp);
 	flow_table_destroy(&loop->flows);
 	buffers_destroy(&loop->buffers);
 	pipes_destroy(&loop->pipes);
@@ -198,10 +201,17 @@ static void carry_out(struct loop *loop, const struct order *order)
 		if (r < 0)
 			log_error("cannot accept from a listening socket: %s", strerror(-r));
 		break;
+	case ORDER_UDP:
+		r = udp_listen(loop, order->fd);
+		if (r < 0)
+			log_error("cannot read from a UDP socket: %s", strerror(-r));
+		break;
 	case ORDER_APPLY:
 		r = config_batch_apply(order->batch, &loop->config);
 		if (r == 0)
 			listen_open(loop);
+		if (r == 0)
+			udp_config_changed(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_STATS:
@@ -212,11 +222,13 @@ static void carry_out(struct loop *loop, const struct order *order)
 		break;
 	case ORDER_HANDOVER:
 		listen_drain(loop);
+		udp_drain(loop); /* the next relay makes a flow again with its next datagram */
 		loop->handover_ms = loop->now_ms + order->deadline_ms;
 		keep_hand_over(loop);
 		break;
 	case ORDER_DRAIN:
 		listen_drain(loop);
+		udp_drain(loop);
 		break;
 	}
 	atomic_store_explicit(&loop->done, order->sequence, memory_order_release);
@@ -252,7 +264,7 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 		listen_rested(loop);
 	else if (entry == &loop->keep.timer)
 		keep_timer(loop);
-	else
+	else if (!udp_timer(loop, entry))
 		tcp_timer(loop, (struct flow *)((char *)entry - offsetof(struct flow, timer)));
 }
 
@@ -263,6 +275,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 	struct flow *flow;
 	uint32_t number;
 
+	if (udp_event(loop, cookie))
+		return;
 	if (!flow_cookie_is_other(cookie, &number)) {
 		flow = flow_from_cookie(&loop->flows, cookie, &side);
 		if (flow) /* else the event was queued for one that has ended in this very turn */
@@ -285,6 +299,7 @@ static void turn(struct loop *loop)
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
+	udp_flush(loop);
 	run_queue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	loop->again = keep_turn(loop);
@@ -328,4 +343,25 @@ void loop_warn(struct loop *loop, enum stats_counter counter, int error)
 		return;
 	log_notice("%s: %s%s%s (%" PRIu64 " more since the last such line)", stats_name(counter), stats_doc(counter),
 	        error ? ": " : "", error ? strerror(-error) : "", left_out);
+}
+
+void loop_count_port(struct loop *loop, enum connect_port port)
+{
+	switch (port) {
+	case CONNECT_PORT_KEPT:
+		stats_add(loop->stats, STATS_ports_kept, 1);
+		break;
+	case CONNECT_PORT_TAKEN:
+		stats_add(loop->stats, STATS_ports_taken, 1);
+		break;
+	case CONNECT_PORT_PRIVILEGED:
+		stats_add(loop->stats, STATS_ports_privileged, 1);
+		break;
+	case CONNECT_PORT_TRACKED:
+		stats_add(loop->stats, STATS_ports_tracked, 1);
+		break;
+	case CONNECT_PORT_ANY:
+	case CONNECT_PORTS:
+		break;
+	}
 }

@@ -13,12 +13,14 @@
 #include "gatewayd/base/stats.h"
 #include "gatewayd/relay/buffers.h"
 #include "gatewayd/relay/config.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
@@ -32,6 +34,7 @@ enum order_kind {
 	ORDER_PING,     /* nothing but to be seen done */
 	ORDER_LISTEN,   /* fd: accept from it, once there is a configuration */
 	ORDER_HELP,     /* fd: the same, but it is another thread's */
+	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_STATS,    /* stats: count there from now on */
 	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
@@ -66,6 +69,7 @@ struct loop {
 	struct listen_sockets listen;
 	struct pipes pipes;
 	struct keep keep;
+	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
 	uint64_t handover_ms; /* hands over by then; 0: does not */
 	bool again;           /* the next turn is not to wait for events */
@@ -105,6 +109,8 @@ uint64_t loop_keep_cookie(void);
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
 void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Counts what became of the client's port, if it was to be kept. */
+void loop_count_port(struct loop *loop, enum connect_port port);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
 
