@@ -51,18 +51,19 @@ static uint8_t *put_u16(uint8_t *at, size_t value)
 
 static size_t write_binary(const struct proxy_header *header, uint8_t *ret)
 {
-	bool v4 = header->source.family == AF_INET;
-	size_t bytes = header->known ? addr_bits(header->source.family) / 8 : 0;
+	uint8_t family = header->source.family == AF_INET ? FAMILY_INET : FAMILY_INET6;
+	uint8_t protocol = header->protocol == IPPROTO_UDP ? PROTOCOL_DGRAM : PROTOCOL_STREAM;
+	size_t bytes = addr_bits(header->source.family) / 8;
 	uint8_t *at = ret + SIGNATURE_SIZE;
 
 	memcpy(ret, signature, SIGNATURE_SIZE);
-	*at++ = header->known ? COMMAND_PROXY : COMMAND_LOCAL;
-	*at++ = header->known ? (uint8_t)((v4 ? FAMILY_INET : FAMILY_INET6) << 4 |
-	                                  (header->protocol == IPPROTO_UDP ? PROTOCOL_DGRAM : PROTOCOL_STREAM))
-	                      : 0;
-	at = put_u16(at, header->known ? 2 * bytes + 4 : 0);
-	if (!header->known)
+	if (!header->known) {
+		memcpy(at, (uint8_t[]){ COMMAND_LOCAL, FAMILY_UNSPEC, 0, 0 }, FIXED_SIZE - SIGNATURE_SIZE);
 		return FIXED_SIZE;
+	}
+	*at++ = COMMAND_PROXY;
+	*at++ = (uint8_t)(family << 4 | protocol);
+	at = put_u16(at, 2 * bytes + 4);
 	memcpy(at, header->source.bytes, bytes);
 	memcpy(at + bytes, header->destination.bytes, bytes);
 	at = put_u16(at + 2 * bytes, header->source_port);
@@ -133,6 +134,7 @@ static enum first_state read_line(const uint8_t *bytes, size_t length, struct pr
 {
 	size_t looked = length < LINE_MAX_V1 ? length : LINE_MAX_V1;
 	const uint8_t *end = memchr(bytes, '\r', looked);
+	struct proxy_header header = { .version = 1 };
 	char line[LINE_MAX_V1 + 1];
 	size_t n = end ? (size_t)(end - bytes) : looked;
 	bool good;
@@ -145,16 +147,18 @@ static enum first_state read_line(const uint8_t *bytes, size_t length, struct pr
 		return FIRST_MALFORMED;
 	memcpy(line, bytes, n);
 	line[n] = '\0';
-	*ret = (struct proxy_header){ .version = 1 };
-	*ret_length = n + 2;
 	/* What follows UNKNOWN is to be passed over. */
 	if (strncmp(line, "PROXY UNKNOWN", 13) == 0)
 		good = line[13] == '\0' || line[13] == ' ';
 	else if (strncmp(line, "PROXY TCP4 ", 11) == 0)
-		good = read_words(line + 11, AF_INET, ret);
+		good = read_words(line + 11, AF_INET, &header);
 	else
-		good = strncmp(line, "PROXY TCP6 ", 11) == 0 && read_words(line + 11, AF_INET6, ret);
-	return good ? FIRST_COMPLETE : FIRST_MALFORMED;
+		good = strncmp(line, "PROXY TCP6 ", 11) == 0 && read_words(line + 11, AF_INET6, &header);
+	if (!good)
+		return FIRST_MALFORMED;
+	*ret = header;
+	*ret_length = n + 2;
+	return FIRST_COMPLETE;
 }
 
 /* --- version 2 --- */
@@ -244,6 +248,7 @@ static bool read_body(const uint8_t *header, size_t length, struct proxy_header 
 
 static enum first_state read_binary(const uint8_t *bytes, size_t length, struct proxy_header *ret, size_t *ret_length)
 {
+	struct proxy_header header = { .version = 2 };
 	size_t whole;
 
 	if (length < FIXED_SIZE)
@@ -253,9 +258,11 @@ static enum first_state read_binary(const uint8_t *bytes, size_t length, struct 
 		return FIRST_TOO_LONG;
 	if (length < whole)
 		return FIRST_MORE;
-	*ret = (struct proxy_header){ .version = 2 };
+	if (!read_body(bytes, whole, &header))
+		return FIRST_MALFORMED;
+	*ret = header;
 	*ret_length = whole;
-	return read_body(bytes, whole, ret) ? FIRST_COMPLETE : FIRST_MALFORMED;
+	return FIRST_COMPLETE;
 }
 
 enum first_state proxy_header_read(const uint8_t *bytes, size_t length, struct proxy_header *ret, size_t *ret_length)
