@@ -2,7 +2,10 @@
 #include "gatewayd/relay_config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "gatewayd/base/first_route.h"
 
 /* One configuration on its way: the first error sticks, so that the senders below need no checks. */
 struct sender {
@@ -88,20 +91,56 @@ static uint8_t source_of(const struct listener *listener)
 	return listener->source_port == SOURCE_PORT_KEEP ? 0 : 1;
 }
 
+/* 0: none. */
+static uint32_t upstream_id(const struct snapshot *snapshot, const char *name)
+{
+	const struct row *row = name ? snapshot_find(snapshot, RESOURCE_UPSTREAM, name) : NULL;
+
+	return row ? (uint32_t)row->id : 0;
+}
+
+static void send_values(
+        struct sender *sender, const struct row *listener, enum first_condition condition, const struct strings *values)
+{
+	struct proto_message message = { .type = PROTO_ROUTE_VALUE };
+
+	message.route_value.listener = (uint32_t)listener->id;
+	message.route_value.condition = (uint8_t)condition;
+	for (size_t i = 0; i < values->n; i++) {
+		snprintf(message.route_value.value, sizeof(message.route_value.value), "%s", values->items[i]);
+		send_item(sender, &message);
+	}
+}
+
+static void send_route(struct sender *sender, const struct snapshot *snapshot, const struct row *listener,
+        const struct listener_route *route)
+{
+	struct proto_message message = { .type = PROTO_ROUTE_PUT };
+
+	message.route_put.listener = (uint32_t)listener->id;
+	message.route_put.action = route->action == ROUTE_ACTION_REJECT;
+	message.route_put.upstream = upstream_id(snapshot, route->upstream);
+	send_item(sender, &message);
+	send_values(sender, listener, FIRST_SNI, &route->sni);
+	send_values(sender, listener, FIRST_ALPN, &route->alpn);
+	send_values(sender, listener, FIRST_HTTP_HOST, &route->http_host);
+	send_values(sender, listener, FIRST_HTTP_METHOD, &route->http_method);
+	send_values(sender, listener, FIRST_HTTP_PATH, &route->http_path_prefix);
+}
+
 static void send_listener(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener)
 {
 	struct proto_message message = { .type = PROTO_LISTENER_PUT };
-	struct row *upstream = NULL;
 
-	if (listener->upstream)
-		upstream = snapshot_find(snapshot, RESOURCE_UPSTREAM, listener->upstream);
 	message.listener_put.id = (uint32_t)listener->row.id;
 	memcpy(message.listener_put.name, listener->name, sizeof(message.listener_put.name));
 	message.listener_put.source = source_of(listener);
-	message.listener_put.upstream = upstream ? (uint32_t)upstream->id : 0;
+	message.listener_put.upstream = upstream_id(snapshot, listener->upstream);
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
 	send_item(sender, &message);
+	for (size_t i = 0; i < listener->routes.n; i++)
+		send_route(sender, snapshot, &listener->row, (const struct listener_route *)listener->routes.items[i]);
 }
 
 static void send_listener_del(struct sender *sender, const struct row *row)

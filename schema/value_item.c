@@ -219,8 +219,8 @@ int value_item(
 		        *text && strlen(text) <= 32 && strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-_") == strlen(text),
 		        "a method is in upper case, such as GET", pointer, errs);
 	case ITEM_PATH:
-		return item_text(text, buffer, *text == '/',
-		        "a path begins with / and has at most 255 visible ASCII characters, no \" and no \\", pointer,
+		return item_text(text, buffer, *text == '/' && !strpbrk(text, "?#"),
+		        "a path begins with / and has at most 255 visible ASCII characters, no \" \\ ? and #", pointer,
 		        errs);
 	case ITEM_KINDS:
 		break;

@@ -42,14 +42,19 @@ static bool is_good(enum first_condition condition, const char *value)
 	return false;
 }
 
+bool first_route_takes(enum first_condition condition, const char *value)
+{
+	return condition < FIRST_CONDITIONS && strnlen(value, FIRST_ROUTE_VALUE_MAX + 1) <= FIRST_ROUTE_VALUE_MAX &&
+	       is_good(condition, value);
+}
+
 int first_route_add(struct first_route *route, enum first_condition condition, const char *value)
 {
 	_cleanup_free_ char *copy = NULL;
 	char **grown;
 	uint32_t n;
 
-	if (condition >= FIRST_CONDITIONS || strnlen(value, FIRST_ROUTE_VALUE_MAX + 1) > FIRST_ROUTE_VALUE_MAX ||
-	        !is_good(condition, value))
+	if (!first_route_takes(condition, value))
 		return -EINVAL;
 	n = route->condition[condition].n;
 	if (n == FIRST_ROUTE_VALUES_MAX)

@@ -38,6 +38,8 @@ struct first_route {
 };
 
 void first_route_clear(struct first_route *route);
+/* Whether this is a value that the condition takes. */
+bool first_route_takes(enum first_condition condition, const char *value);
 /* Adds a value. -EINVAL (not what the condition takes), -E2BIG, -ENOMEM. */
 int first_route_add(struct first_route *route, enum first_condition condition, const char *value);
 /* first: NULL if the bytes were not understood. */

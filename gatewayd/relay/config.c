@@ -24,6 +24,14 @@ struct change {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
 		} upstream;
+		struct {
+			uint8_t action;
+			uint32_t upstream;
+		} route; /* id: its listener */
+		struct {
+			uint8_t condition;
+			char *text; /* owned: most changes have none */
+		} value;            /* id: the listener of the route */
 		struct target target;
 		struct match_key key; /* id: the listener it leads to */
 	};
@@ -36,6 +44,7 @@ struct config_batch {
 };
 
 static_assert(sizeof(((struct proto_listener_put *)0)->name) == CONFIG_NAME_MAX + 1, "as in proto.def");
+static_assert(sizeof(((struct proto_route_value *)0)->value) == FIRST_ROUTE_VALUE_MAX + 1, "as in proto.def");
 static_assert(sizeof(((struct proto_upstream_put *)0)->name) == CONFIG_NAME_MAX + 1, "as in proto.def");
 
 int config_new(struct config **ret)
@@ -58,13 +67,19 @@ static void upstream_free(struct config_upstream *upstream)
 	free(upstream);
 }
 
+static void listener_free(struct config_listener *listener)
+{
+	first_routes_clear(&listener->routes);
+	free(listener);
+}
+
 void config_free(struct config *config)
 {
 	if (!config)
 		return;
 	match_table_free(config->match);
 	for (size_t i = 0; i < config->listeners.n; i++)
-		free(config->listeners.items[i].value);
+		listener_free(config->listeners.items[i].value);
 	for (size_t i = 0; i < config->upstreams.n; i++)
 		upstream_free(config->upstreams.items[i].value);
 	idmap_clear(&config->listeners);
@@ -94,10 +109,18 @@ int config_batch_new(uint64_t base, uint64_t generation, struct config_batch **r
 	return 0;
 }
 
+static void change_clear(struct change *change)
+{
+	if (change->type == PROTO_ROUTE_VALUE)
+		free(change->value.text);
+}
+
 void config_batch_free(struct config_batch *batch)
 {
 	if (!batch)
 		return;
+	for (uint32_t i = 0; i < batch->n; i++)
+		change_clear(&batch->changes[i]);
 	free(batch->changes);
 	free(batch);
 }
@@ -123,6 +146,26 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
 	return 0;
+}
+
+static int route_change(const struct proto_route_put *put, struct change *ret)
+{
+	if (put->action >= FIRST_ACTIONS)
+		return -EBADMSG;
+	ret->id = put->listener;
+	ret->route.action = put->action;
+	ret->route.upstream = put->upstream;
+	return 0;
+}
+
+static int value_change(const struct proto_route_value *put, struct change *ret)
+{
+	if (!first_route_takes((enum first_condition)put->condition, put->value))
+		return -EBADMSG;
+	ret->id = put->listener;
+	ret->value.condition = put->condition;
+	ret->value.text = strdup(put->value);
+	return ret->value.text ? 0 : -ENOMEM;
 }
 
 static int target_change(const struct proto_target_put *put, struct change *ret)
@@ -167,6 +210,10 @@ static int change_from(const struct proto_message *message, struct change *ret)
 	switch (message->type) { /* only some types are items */
 	case PROTO_LISTENER_PUT:
 		return listener_change(&message->listener_put, ret);
+	case PROTO_ROUTE_PUT:
+		return route_change(&message->route_put, ret);
+	case PROTO_ROUTE_VALUE:
+		return value_change(&message->route_value, ret);
 	case PROTO_LISTENER_DEL:
 		ret->id = message->listener_del.id;
 		return 0;
@@ -192,6 +239,24 @@ static int change_from(const struct proto_message *message, struct change *ret)
 	}
 }
 
+/* Room for one more change. */
+static int batch_reserve(struct config_batch *batch)
+{
+	uint32_t room = batch->room ? batch->room * 2 : CHANGES_MIN;
+	struct change *grown;
+
+	if (batch->n == CONFIG_CHANGES_MAX)
+		return -E2BIG;
+	if (batch->n < batch->room)
+		return 0;
+	grown = realloc(batch->changes, room * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	batch->changes = grown;
+	batch->room = room;
+	return 0;
+}
+
 int config_batch_add(struct config_batch *batch, const struct proto_message *message)
 {
 	struct change change;
@@ -199,19 +264,12 @@ int config_batch_add(struct config_batch *batch, const struct proto_message *mes
 
 	if (r < 0)
 		return r;
-	if (batch->n == CONFIG_CHANGES_MAX)
-		return -E2BIG;
-	if (batch->n == batch->room) {
-		uint32_t room = batch->room ? batch->room * 2 : CHANGES_MIN;
-		struct change *grown = realloc(batch->changes, room * sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		batch->changes = grown;
-		batch->room = room;
-	}
-	batch->changes[batch->n++] = change;
-	return 0;
+	r = batch_reserve(batch);
+	if (r < 0)
+		change_clear(&change);
+	else
+		batch->changes[batch->n++] = change;
+	return r;
 }
 
 static int listener_put(struct config *config, const struct change *change)
@@ -227,6 +285,7 @@ static int listener_put(struct config *config, const struct change *change)
 			return -ENOMEM;
 		}
 	}
+	first_routes_clear(&listener->routes);
 	*listener = (struct config_listener){ .id = change->id,
 		.source = change->listener.source,
 		.upstream = change->listener.upstream,
@@ -240,8 +299,26 @@ static int listener_del(struct config *config, const struct change *change)
 {
 	struct config_listener *listener = idmap_remove(&config->listeners, change->id);
 
-	free(listener);
-	return listener ? 0 : -ENOENT;
+	if (!listener)
+		return -ENOENT;
+	listener_free(listener);
+	return 0;
+}
+
+static int route_put(struct config *config, const struct change *change)
+{
+	struct config_listener *listener = config_listener(config, change->id);
+
+	return listener ? first_routes_add(&listener->routes, change->route.action, change->route.upstream) : -ENOENT;
+}
+
+static int value_put(struct config *config, const struct change *change)
+{
+	struct config_listener *listener = config_listener(config, change->id);
+
+	if (!listener)
+		return -ENOENT;
+	return first_routes_value(&listener->routes, (enum first_condition)change->value.condition, change->value.text);
 }
 
 static int upstream_put(struct config *config, const struct change *change)
@@ -291,6 +368,10 @@ static int change_apply(struct config *config, const struct change *change)
 	switch (change->type) { /* change_from makes no others */
 	case PROTO_LISTENER_PUT:
 		return listener_put(config, change);
+	case PROTO_ROUTE_PUT:
+		return route_put(config, change);
+	case PROTO_ROUTE_VALUE:
+		return value_put(config, change);
 	case PROTO_LISTENER_DEL:
 		return listener_del(config, change);
 	case PROTO_UPSTREAM_PUT:

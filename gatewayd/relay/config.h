@@ -10,6 +10,7 @@
 #include "gatewayd/base/match.h"
 #include "gatewayd/base/proto.h"
 #include "gatewayd/relay/balance.h"
+#include "gatewayd/relay/first_routes.h"
 #include "gatewayd/relay/idmap.h"
 
 /* Most changes in one batch: more than the daemon's own limits can produce; bounds the memory of a mad one. */
@@ -22,6 +23,7 @@ struct config_listener {
 	uint8_t source;                              /* enum connect_source */
 	uint32_t upstream;                           /* 0: the packet's own destination */
 	uint32_t connect_timeout_ms, idle_timeout_s; /* 0: none */
+	struct first_routes routes;
 };
 
 struct config_upstream {

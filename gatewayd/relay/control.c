@@ -506,6 +506,8 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
 	[PROTO_LISTENER_PUT] = on_item,
+	[PROTO_ROUTE_PUT] = on_item,
+	[PROTO_ROUTE_VALUE] = on_item,
 	[PROTO_LISTENER_DEL] = on_item,
 	[PROTO_UPSTREAM_PUT] = on_item,
 	[PROTO_UPSTREAM_DEL] = on_item,

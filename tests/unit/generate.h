@@ -58,7 +58,7 @@ static inline void generate_item_text(enum item_kind kind, char *text, size_t si
 		snprintf(text, size, "GET-%c%c", 'A' + a % 26, 'A' + b % 26);
 		return;
 	case ITEM_PATH:
-		snprintf(text, size, "/p%u/%%20%u?", a, b);
+		snprintf(text, size, "/p%u/%%20%u", a, b);
 		return;
 	case ITEM_KINDS:
 		return;

@@ -200,6 +200,41 @@ static void test_ambiguous(void **state)
 	free(extensions);
 }
 
+/* Server name extensions that say two things, or nothing, and one with a name of a kind that nobody knows. */
+static void test_name_lists(void **state)
+{
+	static const struct {
+		const char *body;
+		size_t length;
+		enum first_state state;
+	} lists[] = {
+		{ "\0\x8\0\0\x1"
+		  "a\0\0\x1"
+		  "b",
+		        10, FIRST_MALFORMED },
+		{ "\0\x4\0\0\x1"
+		  "a?",
+		        7, FIRST_MALFORMED },
+		{ "\0\0", 2, FIRST_MALFORMED },
+		{ "", 0, FIRST_MALFORMED },
+		{ "\0\x8\x7\0\x1"
+		  "?\0\0\x1"
+		  "b",
+		        10, FIRST_COMPLETE },
+	};
+	struct bytes *extensions = calloc(1, sizeof(*extensions));
+
+	(void)state;
+	assert_non_null(extensions);
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		extensions->n = 0;
+		put_extension(extensions, 0, lists[i].body, lists[i].length);
+		assert_int_equal(parse_extensions(extensions), lists[i].state);
+	}
+	assert_string_equal(first.host, "b");
+	free(extensions);
+}
+
 /* Padding up to the bound is read; one byte more is not waited for. */
 static void test_bound(void **state)
 {
@@ -343,6 +378,7 @@ int main(void)
 		cmocka_unit_test(test_broken_records),
 		cmocka_unit_test(test_broken_lengths),
 		cmocka_unit_test(test_ambiguous),
+		cmocka_unit_test(test_name_lists),
 		cmocka_unit_test(test_bound),
 		cmocka_unit_test(test_real_clients),
 		cmocka_unit_test(test_generated),

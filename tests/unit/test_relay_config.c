@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -150,6 +151,74 @@ static void test_listeners_and_upstreams(void **state)
 	config_free(config);
 }
 
+static struct proto_message value_put(uint8_t condition, const char *value)
+{
+	struct proto_message message = { .type = PROTO_ROUTE_VALUE,
+		.route_value = { .listener = 5, .condition = condition } };
+
+	snprintf(message.route_value.value, sizeof(message.route_value.value), "%s", value);
+	return message;
+}
+
+static void test_illegal_routes(void **state)
+{
+	struct proto_message listener = { .type = PROTO_LISTENER_PUT, .listener_put.id = 5 };
+	struct proto_message route = { .type = PROTO_ROUTE_PUT, .route_put.listener = 5 };
+	struct proto_message value = value_put(FIRST_SNI, "a");
+	struct proto_message too_many[FIRST_ROUTES_MAX + 2], without[] = { listener, value };
+	struct config_batch *batch;
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(config_batch_new(0, 1, &batch), 0);
+	route.route_put.action = FIRST_ACTIONS;
+	assert_added(batch, route, -EBADMSG);
+	assert_added(batch, value_put(FIRST_CONDITIONS, "a"), -EBADMSG);
+	assert_added(batch, value_put(FIRST_SNI, "A"), -EBADMSG);
+	config_batch_free(batch);
+	route.route_put.action = FIRST_ACTION_REJECT;
+	assert_int_equal(config_new(&config), 0);
+	assert_int_equal(apply(&config, 0, &route, 1), -ENOENT);
+	assert_int_equal(apply(&config, 0, &value, 1), -ENOENT);
+	assert_int_equal(apply(&config, 0, without, 2), -ENOENT);
+	too_many[0] = listener;
+	for (size_t i = 1; i < FIRST_ROUTES_MAX + 2; i++)
+		too_many[i] = route;
+	assert_int_equal(apply(&config, 0, too_many, FIRST_ROUTES_MAX + 1), 0);
+	assert_int_equal(apply(&config, 0, too_many, FIRST_ROUTES_MAX + 2), -E2BIG);
+	assert_int_equal(config_listener(config, 5)->routes.n, FIRST_ROUTES_MAX);
+	config_free(config);
+}
+
+/* Two routes and the rest; a listener that is put again begins without routes. */
+static void test_routes(void **state)
+{
+	struct proto_message listener = { .type = PROTO_LISTENER_PUT, .listener_put.id = 5 };
+	struct proto_message pool = { .type = PROTO_ROUTE_PUT, .route_put = { .listener = 5, .upstream = 3 } };
+	struct proto_message refused = { .type = PROTO_ROUTE_PUT,
+		.route_put = { .listener = 5, .action = FIRST_ACTION_REJECT } };
+	struct proto_message messages[] = { listener, pool, value_put(FIRST_SNI, "*.example.com"),
+		value_put(FIRST_SNI, "example.org"), pool, value_put(FIRST_SNI, "a.example.com"), refused };
+	static struct first first = { .kind = FIRST_TLS, .host = "a.example.com" };
+	const struct first_routes *routes;
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(config_new(&config), 0);
+	assert_int_equal(apply(&config, 0, messages, 7), 0);
+	routes = &config_listener(config, 5)->routes;
+	assert_int_equal(routes->n, 3);
+	assert_ptr_equal(first_routes_find(routes, &first), &routes->items[0]);
+	assert_int_equal(routes->items[0].upstream, 3);
+	assert_ptr_equal(first_routes_find(routes, NULL), &routes->items[2]);
+	assert_int_equal(routes->items[2].action, FIRST_ACTION_REJECT);
+	assert_int_equal(apply(&config, 1, messages, 2), 0);
+	assert_int_equal(routes->n, 1);
+	assert_int_equal(apply(&config, 2, &listener, 1), 0);
+	assert_null(first_routes_find(routes, &first));
+	config_free(config);
+}
+
 static void test_idmap_order(void **state)
 {
 	static int values[200];
@@ -176,6 +245,8 @@ int main(void)
 		cmocka_unit_test(test_change_of_nothing),
 		cmocka_unit_test(test_whole_or_not_at_all),
 		cmocka_unit_test(test_listeners_and_upstreams),
+		cmocka_unit_test(test_illegal_routes),
+		cmocka_unit_test(test_routes),
 		cmocka_unit_test(test_idmap_order),
 	};
 

@@ -577,6 +577,8 @@ static void test_items_of_routes(void **state)
 		{ ITEM_PATH, "/v1/", "/v1/" },
 		{ ITEM_PATH, "v1", NULL },
 		{ ITEM_PATH, "/a\\", NULL },
+		{ ITEM_PATH, "/a?b", NULL }, /* the query is not looked at: would never match */
+		{ ITEM_PATH, "/a#b", NULL },
 		{ ITEM_PREFIX, "@office", "@office" },
 		{ ITEM_PREFIX, "@", NULL },
 		{ ITEM_PREFIX, "@Office", NULL },
