@@ -16,6 +16,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/msg.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/relay_config.h"
 #include "gatewayd/sockets.h"
 #include "gatewayd/spawn.h"
@@ -40,6 +41,7 @@ struct worker {
 	unsigned n_sockets, threads;
 	int stats_fd;
 	struct stats_memory *stats;
+	struct movers *movers;
 	char control_path[256];
 
 	struct msg_channel *channel;
@@ -187,9 +189,24 @@ static int send_introduction(struct worker *worker)
 	r = msg_send(worker->channel, &message, worker->stats_fd, WORKER_ANSWER_MS);
 	if (r < 0)
 		return r;
+	r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
+	if (r < 0)
+		return r;
 	message = (struct proto_message){ .type = PROTO_HELLO_END };
 	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
+/* The sockmap can be used from now on. A relay that has not been introduced yet gets the maps with that. */
+static void on_movers_ready(void *userdata)
+{
+	struct worker *worker = userdata;
+
+	if (!worker->channel || worker->state < WORKER_CONFIGURING)
+		return;
+	if (movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS) < 0 ||
+	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0)
+		kill_relay(worker, "it does not take the sockmap");
 }
 
 /* Sends the whole configuration; READY comes back as a message. */
@@ -492,6 +509,8 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 		worker->threads = cpus < 1 ? 1 : cpus > 32 ? 32 : (unsigned)cpus;
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
 	r = make_stats(worker);
+	if (r == 0)
+		r = movers_new(event, options, on_movers_ready, worker, &worker->movers);
 	if (r < 0) {
 		worker_free(worker);
 		return r;
@@ -510,6 +529,7 @@ void worker_free(struct worker *worker)
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
 	free(worker->sockets);
+	movers_free(worker->movers);
 	if (worker->stats)
 		munmap(worker->stats, sizeof(*worker->stats));
 	if (worker->stats_fd >= 0)
@@ -597,6 +617,7 @@ int worker_make_sockets(struct worker *worker)
 
 void worker_start(struct worker *worker)
 {
+	movers_start(worker->movers);
 	if (worker->state == WORKER_STARTING && !worker->is_child)
 		introduce(worker);
 	else
@@ -749,6 +770,11 @@ uint64_t worker_uptime_s(const struct worker *worker)
 const struct stats_memory *worker_stats(const struct worker *worker)
 {
 	return worker->stats;
+}
+
+const struct movers *worker_movers(const struct worker *worker)
+{
+	return worker->movers;
 }
 
 unsigned worker_threads(const struct worker *worker)

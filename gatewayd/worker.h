@@ -15,6 +15,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/base/stats.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
 
@@ -79,6 +80,8 @@ int64_t worker_generation(const struct worker *worker);
 uint64_t worker_restarts(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* What there is beyond copy and splice; borrowed. */
+const struct movers *worker_movers(const struct worker *worker);
 unsigned worker_threads(const struct worker *worker);
 
 #endif

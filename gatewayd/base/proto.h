@@ -14,11 +14,23 @@
 #include "gatewayd/base/wire.h"
 
 /* Raised with every change of proto.def; both sides must name the same. */
-#define PROTO_VERSION 1
+#define PROTO_VERSION 2
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384
 /* Header on the wire: u16 type, u16 zero, u32 length of the payload. */
 #define PROTO_HEADER_SIZE 8
+
+/* How the bytes of a listener's flows are moved. The numbers are on the wire. */
+enum proto_mover { PROTO_MOVER_AUTO, PROTO_MOVER_COPY, PROTO_MOVER_SPLICE, PROTO_MOVER_SOCKMAP, PROTO_MOVERS };
+/* What a SOCKMAP message brings. The numbers are on the wire. */
+enum proto_sockmap_kind {
+	PROTO_SOCKMAP_RX,
+	PROTO_SOCKMAP_TX,
+	PROTO_SOCKMAP_DIRECTIONS,
+	PROTO_SOCKMAP_CONTROLS,
+	PROTO_SOCKMAP_RING,
+	PROTO_SOCKMAP_KINDS
+};
 
 enum proto_direction { PROTO_DOWN = 1, PROTO_UP = 2, PROTO_BOTH = 3 };
 

@@ -18,6 +18,7 @@ struct change {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
 			bool source_is_client;
+			uint8_t mover;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s;
 		} listener;
 		struct {
@@ -111,14 +112,18 @@ uint32_t config_batch_count(const struct config_batch *batch)
 	return batch->n;
 }
 
-static void listener_change(const struct proto_listener_put *put, struct change *ret)
+static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
+	if (put->mover >= PROTO_MOVERS)
+		return -EBADMSG;
 	ret->id = put->id;
 	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
 	ret->listener.source_is_client = put->source_is_client;
 	ret->listener.upstream = put->upstream;
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
+	ret->listener.mover = put->mover;
+	return 0;
 }
 
 static int target_change(const struct proto_target_put *put, struct change *ret)
@@ -228,7 +233,8 @@ static int listener_put(struct config *config, const struct change *change)
 		.source_is_client = change->listener.source_is_client,
 		.upstream = change->listener.upstream,
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
-		.idle_timeout_s = change->listener.idle_timeout_s };
+		.idle_timeout_s = change->listener.idle_timeout_s,
+		.mover = (enum proto_mover)change->listener.mover };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));
 	return 0;
 }

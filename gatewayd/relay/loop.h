@@ -17,22 +17,24 @@
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/sockmap.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
 #define LOOP_EVENTS 256
+/* The longest pause of a flow that waits for what nobody tells (loop_wait). */
+#define LOOP_WAIT_MAX_MS 64
 /* Orders that may wait; a power of two. A thread that lets so many pile up hangs. */
 #define LOOP_ORDERS_MAX 1024
 
-enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
-
 enum order_kind {
-	ORDER_PING,   /* nothing but to be seen done */
-	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
-	ORDER_HELP,   /* fd: the same, but it is another thread's */
-	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
-	ORDER_STATS,  /* stats: count there from now on */
-	ORDER_DRAIN   /* stop accepting */
+	ORDER_PING,    /* nothing but to be seen done */
+	ORDER_LISTEN,  /* fd: accept from it, once there is a configuration */
+	ORDER_HELP,    /* fd: the same, but it is another thread's */
+	ORDER_APPLY,   /* batch: carry it out; loop.apply_result says how it went */
+	ORDER_SOCKMAP, /* sockmap: the maps are there */
+	ORDER_STATS,   /* stats: count there from now on */
+	ORDER_DRAIN    /* stop accepting */
 };
 
 struct order {
@@ -42,17 +44,22 @@ struct order {
 		int fd;
 		const struct config_batch *batch;
 		struct stats_thread *stats;
+		struct sockmap_set *sockmap;
 	};
 };
 
 struct loop {
 	/* The thread's own. */
 	int epoll_fd;
-	enum loop_mode mode;
-	uint64_t now_ms; /* read once per turn */
+	enum proto_mover mode; /* of all flows; AUTO: as the listener says */
+	unsigned number;       /* among the relay's threads */
+	uint64_t now_ms;       /* read once per turn */
 	struct stats_thread *stats;
 	struct config *config;
 	uint32_t queue_head, queue_tail; /* flows with more to do */
+	uint32_t *waits; /* indices of flows that are looked at without an event; room for each flow once */
+	uint32_t n_waits;
+	struct sockmap_set *sockmap; /* NULL as long as there is none */
 	struct flow_table flows;
 	struct wheel wheel;
 	struct buffers buffers;
@@ -76,7 +83,7 @@ struct loop {
 
 /* Makes a loop with room for max_flows, without starting it. number: its own among the relay's, below
  * STATS_THREADS_MAX. 0 or a negative errno. */
-int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret);
+int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int reply_fd, struct loop **ret);
 /* Starts the thread, which runs until the process ends. 0 or a negative errno. */
 int loop_start(struct loop *loop);
 /* For a loop that was never started. */
@@ -92,6 +99,10 @@ uint64_t loop_next_flow_id(struct loop *loop);
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
 void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Has the flow looked at again soon (tcp_continue), later each time until a look does not ask for another one. */
+void loop_wait(struct loop *loop, struct flow *flow);
+/* The flow does not wait any more; legal if it does not. */
+void loop_unwait(struct loop *loop, struct flow *flow);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
 

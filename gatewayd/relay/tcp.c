@@ -9,11 +9,55 @@
 #include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/tcp_sockmap.h"
 
 #define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
+static enum stats_counter mover_counter(const struct mover *mover)
+{
+	return mover == &tcp_sockmap  ? STATS_bytes_sockmap
+	       : mover == &tcp_splice ? STATS_bytes_spliced
+	                              : STATS_bytes_copied;
+}
+
+static void count_moved(
+        struct loop *loop, struct flow *flow, enum flow_side side, const struct mover *mover, size_t moved)
+{
+	if (moved == 0)
+		return;
+	flow->direction[side].moved = true;
+	flow->active_ms = loop->now_ms;
+	if (mover != &tcp_sockmap)
+		flow->direction[side].bytes += moved;
+	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
+	stats_add(loop->stats, mover_counter(mover), moved);
+}
+
+/* Counts what the kernel has moved by itself since the last time, and notes when. Whether it was anything. */
+static bool flow_account(struct loop *loop, struct flow *flow)
+{
+	uint64_t active_ms = flow->active_ms;
+	bool any = false;
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		size_t moved = tcp_sockmap_account(loop, flow, (enum flow_side)side, &active_ms);
+
+		count_moved(loop, flow, (enum flow_side)side, &tcp_sockmap, moved);
+		any |= moved > 0;
+	}
+	flow->active_ms = active_ms;
+	return any;
+}
+
+static bool flow_in_map(const struct flow *flow)
+{
+	return flow->direction[FLOW_CLIENT].mover == &tcp_sockmap || flow->direction[FLOW_TARGET].mover == &tcp_sockmap;
+}
+
 static void flow_release(struct loop *loop, struct flow *flow)
 {
+	if (flow_in_map(flow))
+		flow_account(loop, flow);
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct flow_direction *direction = &flow->direction[side];
 
@@ -24,6 +68,7 @@ static void flow_release(struct loop *loop, struct flow *flow)
 	}
 	wheel_clear(&loop->wheel, &flow->timer);
 	loop_unqueue(loop, flow);
+	loop_unwait(loop, flow);
 	flow_free(&loop->flows, flow);
 	stats_add(loop->stats, STATS_flows_closed, 1);
 }
@@ -49,12 +94,21 @@ static void flow_close(struct loop *loop, struct flow *flow)
 
 static int end_poll(struct loop *loop, struct flow *flow, enum flow_side side)
 {
-	struct epoll_event event = { .events = POLLED_EVENTS, .data.u64 = flow_cookie(&loop->flows, flow, side) };
+	struct epoll_event event = { .events = tcp_sockmap_events(flow, side, POLLED_EVENTS),
+		.data.u64 = flow_cookie(&loop->flows, flow, side) };
 
 	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->end[side].fd, &event) < 0)
 		return -errno;
 	flow->end[side].polled = true;
 	return 0;
+}
+
+void tcp_poll_again(const struct loop *loop, const struct flow *flow, enum flow_side side)
+{
+	struct epoll_event event = { .events = tcp_sockmap_events(flow, side, POLLED_EVENTS),
+		.data.u64 = flow_cookie(&loop->flows, flow, side) };
+
+	epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, flow->end[side].fd, &event);
 }
 
 static void count_connect_failure(struct loop *loop, int error)
@@ -71,11 +125,15 @@ static void count_connect_failure(struct loop *loop, int error)
 	loop_warn(loop, counter, error);
 }
 
-static void direction_init(const struct loop *loop, struct flow_direction *direction)
+static void directions_init(struct flow *flow)
 {
-	direction->mover = loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
-	direction->reason = loop->mode == LOOP_MODE_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
-	direction->store = UINT32_MAX;
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct flow_direction *direction = &flow->direction[side];
+
+		direction->mover = flow->mode == PROTO_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
+		direction->reason = flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
+		direction->store = UINT32_MAX;
+	}
 }
 
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
@@ -96,8 +154,8 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
 	flow->end[FLOW_CLIENT].fd = client_fd;
-	direction_init(loop, &flow->direction[FLOW_CLIENT]);
-	direction_init(loop, &flow->direction[FLOW_TARGET]);
+	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
+	directions_init(flow);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
@@ -118,9 +176,9 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 /* --- moving --- */
 
 /* Lets the direction change its mover if the way it was used lately says so. Legal only while nothing is held. */
-static void choose_mover(const struct loop *loop, struct flow_direction *direction)
+static void choose_mover(const struct flow *flow, struct flow_direction *direction)
 {
-	if (loop->mode != LOOP_MODE_AUTO || direction->held > 0)
+	if (flow->mode != PROTO_MOVER_AUTO || direction->held > 0)
 		return;
 	if (direction->mover == &tcp_copy && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
 		direction->mover = &tcp_splice;
@@ -131,17 +189,6 @@ static void choose_mover(const struct loop *loop, struct flow_direction *directi
 		direction->reason = MOVER_REASON_LITTLE;
 		direction->streak = 0;
 	}
-}
-
-static void count_moved(
-        struct loop *loop, struct flow *flow, enum flow_side side, const struct mover *mover, size_t moved)
-{
-	if (moved == 0)
-		return;
-	flow->direction[side].moved = true;
-	flow->active_ms = loop->now_ms;
-	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
-	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
 }
 
 static void deny_splice(struct flow_direction *direction, enum mover_reason reason)
@@ -184,7 +231,7 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 			again = true;
 		}
 	} while (again);
-	choose_mover(loop, direction);
+	choose_mover(flow, direction);
 	return r;
 }
 
@@ -224,6 +271,21 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 	return 1;
 }
 
+/* The flow goes into the sockmap if it is to and nothing stands against it. */
+static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
+{
+	if (!tcp_sockmap_may_enter(loop, flow)) {
+		if (reason == MOVER_REASON_FORCED)
+			for (unsigned side = 0; side < FLOW_SIDES; side++)
+				flow->direction[side].reason = MOVER_REASON_NO_MAP;
+		return;
+	}
+	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) == 0)
+		return;
+	flow->account_ms = SOCKMAP_ACCOUNT_MS;
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->account_ms);
+}
+
 /* --- events --- */
 
 /* A connect that has an answer: the flow relays from here on, or is gone. */
@@ -250,7 +312,10 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
 		flow_reset(loop, flow);
+		return;
 	}
+	if (flow->mode == PROTO_MOVER_SOCKMAP)
+		enter_sockmap(loop, flow, MOVER_REASON_FORCED);
 }
 
 static void end_note(struct flow_end *end, uint32_t events)
@@ -325,14 +390,37 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
 }
 
-void tcp_timer(struct loop *loop, struct flow *flow)
+/* When a flow that relays is to be looked at again by time. */
+static void relaying_timer_set(struct loop *loop, struct flow *flow)
 {
-	if (flow->state == FLOW_CONNECTING) {
-		connecting_timer(loop, flow);
-	} else if (loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
+	uint64_t idle = flow->idle_timeout_ms ? flow->active_ms + flow->idle_timeout_ms : UINT64_MAX;
+	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow->account_ms : UINT64_MAX;
+	uint64_t due = idle < account ? idle : account;
+
+	if (due != UINT64_MAX)
+		wheel_set(&loop->wheel, &flow->timer, due);
+}
+
+static void relaying_timer(struct loop *loop, struct flow *flow)
+{
+	if (flow_in_map(flow)) {
+		flow->account_ms = flow_account(loop, flow) ? SOCKMAP_ACCOUNT_MS : flow->account_ms * 2;
+		if (flow->account_ms > SOCKMAP_ACCOUNT_MAX_MS)
+			flow->account_ms = SOCKMAP_ACCOUNT_MAX_MS;
+		loop_queue(loop, flow);
+	}
+	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
 		flow_reset(loop, flow);
 	} else {
-		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+		relaying_timer_set(loop, flow);
 	}
+}
+
+void tcp_timer(struct loop *loop, struct flow *flow)
+{
+	if (flow->state == FLOW_CONNECTING)
+		connecting_timer(loop, flow);
+	else
+		relaying_timer(loop, flow);
 }
