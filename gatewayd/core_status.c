@@ -42,8 +42,8 @@ static json_t *movers(struct core *core, bool *failed)
 {
 	const struct movers *movers = worker_movers(core->worker);
 	const char *why = movers_why(movers);
-	json_t *object = json_pack(
-	        "{s:{s:s, s:s?}}", "sockmap", "state", movers_state_name(movers_state(movers)), "why", *why ? why : NULL);
+	json_t *object = json_pack("{s:{s:s, s:s?}}", "sockmap", "state", movers_state_name(movers_state(movers)),
+	        "why", *why ? why : NULL);
 
 	if (!object)
 		*failed = true;

@@ -10,10 +10,10 @@
 
 enum options_mode {
 	OPTIONS_RUN,
-	OPTIONS_CHECK,   /* --check */
-	OPTIONS_CLEANUP, /* --cleanup */
+	OPTIONS_CHECK,     /* --check */
+	OPTIONS_CLEANUP,   /* --cleanup */
 	OPTIONS_BPF_CHECK, /* --bpf-check */
-	OPTIONS_EXIT,    /* --help and --version: done already */
+	OPTIONS_EXIT,      /* --help and --version: done already */
 };
 
 struct options {

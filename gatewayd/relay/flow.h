@@ -72,6 +72,7 @@ struct flow_in_map {
 	uint64_t counted;                 /* of all that moved: in the relay's counters */
 	uint64_t drain_counted, drain_ms; /* since when an end of stream waits for so many to move on */
 	uint64_t stuck;                   /* consumed, when more was said to be there than could be read */
+	uint32_t looks;                   /* in vain, at once after another */
 	bool passing;                     /* the kernel has passed something that is not written yet */
 };
 
@@ -99,6 +100,7 @@ struct flow {
 	uint8_t state;
 	bool queued;              /* in the list of flows with more to do */
 	bool sockmap_tried;       /* entry was tried once, or is not to be */
+	uint8_t little;           /* small reads in a row, in both directions together */
 	uint8_t mode;             /* enum proto_mover: the listener's setting, or the relay's */
 	uint32_t account_ms;      /* pause between looks at the sockmap's counters */
 	uint32_t idle_timeout_ms; /* 0: none */

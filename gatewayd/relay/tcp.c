@@ -236,11 +236,38 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 	return true;
 }
 
+/* The flow goes into the sockmap if it is to and nothing stands against it. */
+static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
+{
+	if (!tcp_sockmap_may_enter(loop, flow)) {
+		if (reason == MOVER_REASON_FORCED)
+			for (unsigned side = 0; side < FLOW_SIDES; side++)
+				flow->direction[side].reason = MOVER_REASON_NO_MAP;
+		return;
+	}
+	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) == 0)
+		return;
+	flow->account_ms = SOCKMAP_ACCOUNT_MS;
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->account_ms);
+}
+
+/* After a pump that moved bytes: flows that only carry small messages go into the sockmap in time. */
+static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
+{
+	if (flow->mode != PROTO_MOVER_AUTO || !loop->sockmap || flow->sockmap_tried || moved == 0)
+		return;
+	flow->little = moved > SOCKMAP_MESSAGE_BYTES ? 0 : (uint8_t)(flow->little + 1);
+	if (flow->little < SOCKMAP_MESSAGES)
+		return;
+	flow->little = SOCKMAP_MESSAGES - 1; /* the next small one tries again, should it not be the moment */
+	enter_sockmap(loop, flow, MOVER_REASON_STEADY);
+}
+
 /* Moves what can be moved in one direction: a mover_outcome or a negative errno. */
 static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 {
 	struct flow_direction *direction = &flow->direction[side];
-	size_t budget = MOVER_BUDGET, moved;
+	size_t budget = MOVER_BUDGET, moved, all = 0;
 	bool again;
 	int r;
 
@@ -250,6 +277,7 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 
 		r = mover->pump(loop, flow, side, budget, &moved);
 		count_moved(loop, flow, side, mover, moved);
+		all += moved;
 		budget -= moved < budget ? moved : budget;
 		again = r == MOVER_BLOCKED && leave_splice_for_urgent(&flow->end[side], direction);
 		if (r == MOVER_UNFIT) {
@@ -259,6 +287,8 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 		}
 	} while (again);
 	choose_mover(flow, direction);
+	if (r == MOVER_BLOCKED)
+		consider_sockmap(loop, flow, all);
 	return r;
 }
 
@@ -296,21 +326,6 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 	if (r == MOVER_MORE)
 		loop_queue(loop, flow);
 	return 1;
-}
-
-/* The flow goes into the sockmap if it is to and nothing stands against it. */
-static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
-{
-	if (!tcp_sockmap_may_enter(loop, flow)) {
-		if (reason == MOVER_REASON_FORCED)
-			for (unsigned side = 0; side < FLOW_SIDES; side++)
-				flow->direction[side].reason = MOVER_REASON_NO_MAP;
-		return;
-	}
-	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) == 0)
-		return;
-	flow->account_ms = SOCKMAP_ACCOUNT_MS;
-	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->account_ms);
 }
 
 /* --- events --- */

@@ -2,6 +2,7 @@
 #include "gatewayd/relay/tcp_sockmap.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -11,6 +12,9 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/tcp.h"
+
+/* Looks at a queue of the kernel's in immediate turns, before pauses come between them. */
+#define SOCKMAP_LOOKS 16
 
 /* --- the maps --- */
 
@@ -396,11 +400,26 @@ uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_sid
 	return moved;
 }
 
+/* A work item of the kernel has to run first: most often it is about to, on this very processor or another, so the
+ * next looks come at once, with the processor given away in between. */
+static void later(struct loop *loop, struct flow *flow, struct flow_direction *direction)
+{
+	if (direction->map.looks >= SOCKMAP_LOOKS) {
+		loop_wait(loop, flow);
+		return;
+	}
+	direction->map.looks++;
+	sched_yield();
+	loop_queue(loop, flow);
+}
+
 static int passing_pump(struct loop *loop, struct flow *flow, enum flow_side side, size_t budget)
 {
 	struct flow_direction *direction = &flow->direction[side];
 	int step = passed_pump(loop, flow, side, budget);
 
+	if (step != STEP_LATER)
+		direction->map.looks = 0;
 	switch (step) {
 	case STEP_DONE:
 		direction->map.passing = false;
@@ -408,7 +427,7 @@ static int passing_pump(struct loop *loop, struct flow *flow, enum flow_side sid
 	case STEP_FULL:
 		return MOVER_BLOCKED;
 	case STEP_LATER:
-		loop_wait(loop, flow);
+		later(loop, flow, direction);
 		return MOVER_BLOCKED;
 	case STEP_MORE:
 		return MOVER_MORE;

@@ -31,6 +31,12 @@ struct loop;
 /* Most that may wait in a peer's queue: payload, and a fixed cost per packet. What one stalled direction holds beyond
  * the buffers of its sockets. */
 #define SOCKMAP_LIMIT (512 * 1024)
+/* When a flow of mode auto enters: after so many reads in a row, in both directions together, none of more bytes. By
+ * measurement (docs/movers.md): what decides is the size of messages. For small ones the kernel saves the relay's
+ * wake-up and its system calls, whether there are few or many of them; of 64 KiB it moves fewer than copying does.
+ * Short connections never come so far and pay nothing, and a flow cannot leave again. */
+#define SOCKMAP_MESSAGES      64
+#define SOCKMAP_MESSAGE_BYTES 4096
 /* How often the counters of a flow in the map are read; doubles while nothing moves. */
 #define SOCKMAP_ACCOUNT_MS     1000
 #define SOCKMAP_ACCOUNT_MAX_MS 8000
