@@ -236,6 +236,14 @@ int movers_send(struct movers *movers, struct msg_channel *channel, unsigned thr
 	return r;
 }
 
+void movers_sweep(struct movers *movers)
+{
+	unsigned swept = movers->state == MOVERS_ON ? kernel_bpf_sweep(movers->bpf) : 0;
+
+	if (swept > 0)
+		log_info("removed what %u directions of flows left in the maps", swept);
+}
+
 enum movers_state movers_state(const struct movers *movers)
 {
 	return movers->state;

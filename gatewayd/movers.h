@@ -32,6 +32,11 @@ void movers_start(struct movers *movers);
 /* Sends the maps to a relay of so many threads, if the state is ON. Does not flush. 0, or the channel's error. */
 int movers_send(struct movers *movers, struct msg_channel *channel, unsigned threads, int timeout_ms);
 
+/* Removes from the maps what a relay that died has left. Only while no relay lives that was given them: one that does
+ * writes there, too. */
+void movers_sweep(struct movers *movers);
+
+/* How far it is, and the word for it in the status. */
 enum movers_state movers_state(const struct movers *movers);
 const char *movers_state_name(enum movers_state state);
 /* Why the state is what it is; "" if there is nothing to say. */

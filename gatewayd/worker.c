@@ -121,6 +121,7 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
+	movers_sweep(worker->movers);
 	worker->restarts++;
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
@@ -204,6 +205,9 @@ static void on_movers_ready(void *userdata)
 {
 	struct worker *worker = userdata;
 
+	/* One that was found may have the maps from an earlier daemon. */
+	if (worker->is_child || worker->pid == 0)
+		movers_sweep(worker->movers);
 	if (!worker->channel || worker->state < WORKER_CONFIGURING)
 		return;
 	if (movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS) < 0 ||

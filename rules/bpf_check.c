@@ -263,7 +263,7 @@ static int half_close(struct check *check)
 {
 	uint64_t received = 0, written = 0;
 	socklen_t length = sizeof(int);
-	int error = 0;
+	int error = 0, r;
 
 	if (shutdown(check->outside[0], SHUT_WR) < 0)
 		return fail(check, "a connection cannot be ended");
@@ -277,9 +277,13 @@ static int half_close(struct check *check)
 	}
 	if (received != check->stream[0].sent + 1 || written - check->stream[0].out_base != check->stream[0].sent)
 		return fail(check, "the kernel's byte counters do not agree at the end of a stream");
+	r = transfer(check, check->stream[0].sent, check->stream[1].sent + CHECK_BEFORE);
+	if (r < 0)
+		return r;
+	/* By now what the end of stream may have done wrong is done. */
 	if (getsockopt(check->ends[1], SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error)
 		return fail(check, "an end of stream breaks the other connection");
-	return transfer(check, check->stream[0].sent, check->stream[1].sent + CHECK_BEFORE);
+	return 0;
 }
 
 static int steps(struct check *check)

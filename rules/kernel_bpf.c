@@ -208,6 +208,28 @@ int kernel_bpf_ring(struct kernel_bpf *bpf, unsigned number)
 	return bpf->ring[number];
 }
 
+unsigned kernel_bpf_sweep(struct kernel_bpf *bpf)
+{
+	int directions = kernel_bpf_directions(bpf), controls = kernel_bpf_controls(bpf);
+	__u64 key, socket, last = 0;
+	bool first = true;
+	unsigned swept = 0;
+
+	while (bpf_map_get_next_key(directions, first ? NULL : &last, &key) == 0) {
+		if (bpf_map_lookup_elem(kernel_bpf_rx(bpf), &key, &socket) != -ENOENT) {
+			last = key;
+			first = false;
+			continue;
+		}
+		/* Goes on behind the last one that stays. */
+		(void)bpf_map_delete_elem(controls, &key);
+		if (bpf_map_delete_elem(directions, &key) < 0)
+			break;
+		swept++;
+	}
+	return swept;
+}
+
 /* --- the end --- */
 
 /* Removes what lies in the directory, and it. depth: of directories below. */

@@ -31,6 +31,10 @@ int kernel_bpf_controls(const struct kernel_bpf *bpf);
 /* The ring buffer of this number below BPF_FLOW_RINGS, made if need be. A descriptor, borrowed, or a negative errno. */
 int kernel_bpf_ring(struct kernel_bpf *bpf, unsigned number);
 
+/* Deletes directions and controls whose socket is in `rx` no more: their relay died before it could. Only while no
+ * relay writes to the maps. How many directions. */
+unsigned kernel_bpf_sweep(struct kernel_bpf *bpf);
+
 /* Unpins everything below the directory, of every layout, and removes it. 0 (also if there is nothing) or a negative
  * errno. */
 int kernel_bpf_cleanup(const char *directory);

@@ -247,7 +247,6 @@ static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reaso
 	}
 	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) == 0)
 		return;
-	flow->account_ms = SOCKMAP_ACCOUNT_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->account_ms);
 }
 

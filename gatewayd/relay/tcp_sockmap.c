@@ -156,6 +156,7 @@ unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason)
 	entered += direction_enter(loop, flow, FLOW_TARGET, reason);
 	if (entered == 0)
 		return 0;
+	flow->account_ms = SOCKMAP_ACCOUNT_MS;
 	stats_add(loop->stats, STATS_sockmap_flows, 1);
 	poll_less(loop, flow);
 	return entered;
@@ -215,6 +216,7 @@ int tcp_sockmap_adopt(struct loop *loop, struct flow *flow)
 		if (r > 0)
 			r = check_unpublished(loop, flow, (enum flow_side)side);
 	}
+	flow->account_ms = SOCKMAP_ACCOUNT_MS;
 	if (r >= 0)
 		loop_queue(loop, flow);
 	return r < 0 ? r : adopted;

@@ -1,5 +1,6 @@
 """The sockmap mover: when it is chosen, forced and forbidden, and the traps of its own."""
 
+import json
 import random
 import socket
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 
 from lab import servers, traffic
+from lab.netns import run
 from lab.process import alive, in_threads, wait_for
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
@@ -165,6 +167,9 @@ def test_relays_death_is_a_reset(lab, make_gateway):
             except OSError:
                 wait_for(lambda: endings, 5, "the server's end")
     assert "fin" not in endings
+    directions = gateway.bpf / "gatewayd" / "1" / "directions"
+    wait_for(lambda: json.loads(run("bpftool", "-j", "map", "dump", "pinned", directions).stdout) == [], 5,
+             "nothing left of the flow in the maps")
 
 
 def test_urgent_data(lab, make_gateway):

@@ -138,6 +138,10 @@ static void test_pinned_maps_are_found_again(void **state)
 	assert_int_equal(bpf_map_get(kernel_bpf_directions(second), &key, &found), 0);
 	assert_int_equal(found.peer, 11);
 	assert_true(kernel_bpf_ring(second, 2) >= 0);
+	/* Its socket is in no map: left over. */
+	assert_int_equal(kernel_bpf_sweep(second), 1);
+	assert_int_equal(bpf_map_get(kernel_bpf_directions(second), &key, &found), -ENOENT);
+	assert_int_equal(kernel_bpf_sweep(second), 0);
 	kernel_bpf_free(second);
 	assert_int_equal(kernel_bpf_cleanup(directory), 0);
 	assert_int_equal(access(directory, F_OK), -1);
