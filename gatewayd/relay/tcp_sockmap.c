@@ -210,11 +210,17 @@ int tcp_sockmap_adopt(struct loop *loop, struct flow *flow)
 	r = cookie_get(flow->end[FLOW_CLIENT].fd, &flow->direction[FLOW_CLIENT].map.cookie);
 	if (r == 0)
 		r = cookie_get(flow->end[FLOW_TARGET].fd, &flow->direction[FLOW_TARGET].map.cookie);
-	for (unsigned side = 0; side < FLOW_SIDES && r >= 0; side++) {
-		r = direction_adopt(loop, flow, (enum flow_side)side);
-		adopted += r > 0;
-		if (r > 0)
-			r = check_unpublished(loop, flow, (enum flow_side)side);
+	if (r < 0)
+		return r;
+	/* Both, whatever comes out, so that their release takes both out of the maps. */
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		int s = direction_adopt(loop, flow, (enum flow_side)side);
+
+		adopted += s > 0;
+		if (s > 0)
+			s = check_unpublished(loop, flow, (enum flow_side)side);
+		if (s < 0 && r == 0)
+			r = s;
 	}
 	flow->account_ms = SOCKMAP_ACCOUNT_MS;
 	if (r >= 0)
