@@ -119,9 +119,12 @@ static int on_check_end(sd_event_source *source, int fd, uint32_t events, void *
 		snprintf(words, sizeof(words), "the check cannot be waited for: %s", strerror(errno));
 	close(TAKE_FD(movers->pidfd));
 	forget_check(movers);
-	if (info.si_code == CLD_EXITED && info.si_status == EXIT_SUCCESS)
-		load(movers);
-	else if (info.si_code == CLD_KILLED && info.si_status == SIGALRM)
+	if (info.si_code == CLD_EXITED && info.si_status == EXIT_SUCCESS) {
+		if (!movers->bpf)
+			load(movers);
+		return 0;
+	}
+	if (info.si_code == CLD_KILLED && info.si_status == SIGALRM)
 		set_state(movers, MOVERS_FAILED, "the check took too long");
 	else
 		set_state(movers, MOVERS_FAILED, *words ? words : "the check ended without a word");
@@ -189,6 +192,10 @@ void movers_start(struct movers *movers)
 		return;
 	}
 	set_state(movers, MOVERS_TESTING, "");
+	/* Pins do not outlive the kernel that they were made on: an earlier daemon has tried this one. Relays must have
+	 * the maps before they are handed flows that are in them, so the next trial comes after that. */
+	if (kernel_bpf_is_pinned(movers->options->bpf_dir))
+		load(movers);
 	r = start_check(movers);
 	if (r < 0) {
 		forget_check(movers);

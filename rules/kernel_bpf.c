@@ -60,6 +60,14 @@ int kernel_bpf_possible(const char *directory, char *why, size_t why_size)
 	return -EOPNOTSUPP;
 }
 
+bool kernel_bpf_is_pinned(const char *directory)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%d/rx", directory, BPF_FLOW_LAYOUT);
+	return access(path, F_OK) == 0 && on_bpf_fs(path);
+}
+
 /* The directory of this layout, made if need be; for nobody but us. */
 static int make_directory(struct kernel_bpf *bpf, const char *directory, char *why, size_t why_size)
 {

@@ -7,6 +7,7 @@
 #ifndef GW_RULES_KERNEL_BPF_H
 #define GW_RULES_KERNEL_BPF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* The maps of the sockmap mover (gatewayd/base/bpf_flow.h). */
@@ -15,6 +16,8 @@ struct kernel_bpf;
 /* Whether maps can be pinned in the directory: it, or its parent, is on a bpf file system. 0, or -EOPNOTSUPP with words
  * in why. */
 int kernel_bpf_possible(const char *directory, char *why, size_t why_size);
+/* Whether maps of this layout are pinned there. */
+bool kernel_bpf_is_pinned(const char *directory);
 /* Loads the program, with the maps that are pinned below `directory`, or new ones that are pinned there; the program
  * replaces that of an earlier daemon for sockets that enter from now on. directory NULL: nothing is pinned, all goes
  * with kernel_bpf_free. 0, or a negative errno with words in why: -EOPNOTSUPP (no bpf file system there), -EPERM

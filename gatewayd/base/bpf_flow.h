@@ -47,6 +47,7 @@ struct bpf_flow_direction {
 struct bpf_flow_control {
 	__u64 consumed; /* of the passed bytes: written to the peer by the relay */
 	__u64 tag;      /* comes back in each notice */
+	__u64 counted;  /* of all bytes that moved: in the relay's counters */
 	__u64 in_base;  /* bytes read from the source, and written to the peer, before it went into the maps */
 	__u64 out_base; /* written to the peer at that time as tcpi_bytes_acked + SIOCOUTQ count it */
 	__u32 ring;     /* where notices go */

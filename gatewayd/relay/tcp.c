@@ -7,11 +7,11 @@
 #include <unistd.h>
 
 #include "gatewayd/relay/connect.h"
+#include "gatewayd/relay/keep.h"
+#include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/tcp_sockmap.h"
-
-#define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
 static enum stats_counter mover_counter(const struct mover *mover)
 {
@@ -27,14 +27,11 @@ static void count_moved(
 		return;
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
-	if (mover != &tcp_sockmap)
-		flow->direction[side].bytes += moved;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
 	stats_add(loop->stats, mover_counter(mover), moved);
 }
 
-/* Counts what the kernel has moved by itself since the last time, and notes when. Whether it was anything. */
-static bool flow_account(struct loop *loop, struct flow *flow)
+bool tcp_account(struct loop *loop, struct flow *flow)
 {
 	uint64_t active_ms = flow->active_ms;
 	bool any = false;
@@ -54,62 +51,7 @@ static bool flow_in_map(const struct flow *flow)
 	return flow->direction[FLOW_CLIENT].mover == &tcp_sockmap || flow->direction[FLOW_TARGET].mover == &tcp_sockmap;
 }
 
-static void flow_release(struct loop *loop, struct flow *flow)
-{
-	if (flow_in_map(flow))
-		flow_account(loop, flow);
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		struct flow_direction *direction = &flow->direction[side];
-
-		if (direction->mover)
-			direction->mover->release(loop, direction);
-		if (flow->end[side].fd >= 0)
-			close(flow->end[side].fd);
-	}
-	wheel_clear(&loop->wheel, &flow->timer);
-	loop_unqueue(loop, flow);
-	loop_unwait(loop, flow);
-	flow_free(&loop->flows, flow);
-	stats_add(loop->stats, STATS_flows_closed, 1);
-}
-
-/* Both sockets still linger {1, 0}: their peers see a reset. */
-static void flow_reset(struct loop *loop, struct flow *flow)
-{
-	stats_add(loop->stats, STATS_flows_reset, 1);
-	flow_release(loop, flow);
-}
-
-/* The orderly end: each close sends what is left and the end of stream in the background. */
-static void flow_close(struct loop *loop, struct flow *flow)
-{
-	static const struct linger off = { 0, 0 };
-
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		setsockopt(flow->end[side].fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-	flow_release(loop, flow);
-}
-
 /* --- connect --- */
-
-static int end_poll(struct loop *loop, struct flow *flow, enum flow_side side)
-{
-	struct epoll_event event = { .events = tcp_sockmap_events(flow, side, POLLED_EVENTS),
-		.data.u64 = flow_cookie(&loop->flows, flow, side) };
-
-	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->end[side].fd, &event) < 0)
-		return -errno;
-	flow->end[side].polled = true;
-	return 0;
-}
-
-void tcp_poll_again(const struct loop *loop, const struct flow *flow, enum flow_side side)
-{
-	struct epoll_event event = { .events = tcp_sockmap_events(flow, side, POLLED_EVENTS),
-		.data.u64 = flow_cookie(&loop->flows, flow, side) };
-
-	epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, flow->end[side].fd, &event);
-}
 
 static void count_connect_failure(struct loop *loop, int error)
 {
@@ -174,10 +116,10 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		close(client_fd);
 		return;
 	}
-	stats_add(loop->stats, STATS_flows_opened, 1);
 	flow->origin = route->origin;
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
+	life_begin(loop, flow, false);
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
 	directions_init(flow);
@@ -189,11 +131,11 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
-		r = end_poll(loop, flow, FLOW_TARGET);
+		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0) {
 		count_connect_failure(loop, r);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	wheel_set(&loop->wheel, &flow->timer,
@@ -245,9 +187,16 @@ static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reaso
 				flow->direction[side].reason = MOVER_REASON_NO_MAP;
 		return;
 	}
-	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) == 0)
-		return;
-	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->account_ms);
+	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
+		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
+}
+
+/* An adopted flow does not know any more what its listener wants. */
+static bool listener_forbids(const struct loop *loop, const struct flow *flow)
+{
+	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+
+	return listener && listener->mover != PROTO_MOVER_AUTO;
 }
 
 /* After a pump that moved bytes: flows that only carry small messages go into the sockmap in time. */
@@ -259,7 +208,8 @@ static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
 	if (flow->little < SOCKMAP_MESSAGES)
 		return;
 	flow->little = SOCKMAP_MESSAGES - 1; /* the next small one tries again, should it not be the moment */
-	enter_sockmap(loop, flow, MOVER_REASON_STEADY);
+	if (!listener_forbids(loop, flow))
+		enter_sockmap(loop, flow, MOVER_REASON_STEADY);
 }
 
 /* Moves what can be moved in one direction: a mover_outcome or a negative errno. */
@@ -298,11 +248,11 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 	flow->direction[side].state = DIRECTION_ENDED;
 	flow->active_ms = loop->now_ms;
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
-		flow_close(loop, flow);
+		life_close(loop, flow);
 		return 0;
 	}
 	if (shutdown(flow->end[!side].fd, SHUT_WR) < 0) {
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return 0;
 	}
 	return 1;
@@ -317,7 +267,7 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 		return 1;
 	r = direction_pump(loop, flow, side);
 	if (r < 0) {
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return 0;
 	}
 	if (r == MOVER_ENDED)
@@ -338,7 +288,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
 		count_connect_failure(loop, error ? -error : -ECONNRESET);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	flow->state = FLOW_RELAYING;
@@ -346,13 +296,10 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
-	if (flow->idle_timeout_ms > 0)
-		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->idle_timeout_ms);
-	else
-		wheel_clear(&loop->wheel, &flow->timer);
-	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
+	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
+	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	if (flow->mode == PROTO_MOVER_SOCKMAP)
@@ -386,7 +333,7 @@ static int connecting_event(struct loop *loop, struct flow *flow, enum flow_side
 	if (side == FLOW_TARGET && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
 		connect_done(loop, flow, events);
 	else if (flow->end[side].broken)
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 	return flow->generation == generation && flow->state == FLOW_RELAYING;
 }
 
@@ -404,7 +351,7 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 		connect_finish(flow);
 	/* What could still be read of a broken connection has been passed on. */
 	if (end->broken)
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 }
 
 void tcp_continue(struct loop *loop, struct flow *flow)
@@ -419,12 +366,12 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
 		count_connect_failure(loop, -ETIMEDOUT);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
-	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
+	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	if (flow->deadline_ms)
@@ -438,24 +385,27 @@ static void relaying_timer_set(struct loop *loop, struct flow *flow)
 	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow->account_ms : UINT64_MAX;
 	uint64_t due = idle < account ? idle : account;
 
+	if (!keep_add(loop, flow) && loop->now_ms + KEEP_RETRY_MS < due)
+		due = loop->now_ms + KEEP_RETRY_MS;
 	if (due != UINT64_MAX)
 		wheel_set(&loop->wheel, &flow->timer, due);
 }
 
+/* One timer serves the flow's being kept, its idleness and what the kernel moves by itself: whatever is due next. */
 static void relaying_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow_in_map(flow)) {
-		flow->account_ms = flow_account(loop, flow) ? SOCKMAP_ACCOUNT_MS : flow->account_ms * 2;
+		flow->account_ms = tcp_account(loop, flow) ? SOCKMAP_ACCOUNT_MS : flow->account_ms * 2;
 		if (flow->account_ms > SOCKMAP_ACCOUNT_MAX_MS)
 			flow->account_ms = SOCKMAP_ACCOUNT_MAX_MS;
 		loop_queue(loop, flow);
 	}
 	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
-		flow_reset(loop, flow);
-	} else {
-		relaying_timer_set(loop, flow);
+		life_reset(loop, flow);
+		return;
 	}
+	relaying_timer_set(loop, flow);
 }
 
 void tcp_timer(struct loop *loop, struct flow *flow)

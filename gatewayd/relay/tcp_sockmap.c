@@ -9,9 +9,9 @@
 #include "gatewayd/base/bpf_flow.h"
 #include "gatewayd/base/bpf_map.h"
 #include "gatewayd/base/tcp_counters.h"
+#include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
-#include "gatewayd/relay/tcp.h"
 
 /* Looks at a queue of the kernel's in immediate turns, before pauses come between them. */
 #define SOCKMAP_LOOKS 16
@@ -30,6 +30,7 @@ static int control_write(const struct loop *loop, const struct flow *flow, enum 
 	const struct flow_direction *direction = &flow->direction[side];
 	struct bpf_flow_control control = {
 		.consumed = direction->map.consumed,
+		.counted = direction->map.counted,
 		.tag = flow_cookie(&loop->flows, flow, side),
 		.in_base = direction->map.in_base,
 		.out_base = direction->map.out_base,
@@ -60,6 +61,13 @@ static int cookie_get(int fd, uint64_t *ret)
 	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &length) < 0 ? -errno : 0;
 }
 
+static int cookies_get(struct flow *flow)
+{
+	int r = cookie_get(flow->end[FLOW_CLIENT].fd, &flow->direction[FLOW_CLIENT].map.cookie);
+
+	return r < 0 ? r : cookie_get(flow->end[FLOW_TARGET].fd, &flow->direction[FLOW_TARGET].map.cookie);
+}
+
 /* --- entry --- */
 
 static bool end_may_enter(const struct flow *flow, enum flow_side side)
@@ -70,7 +78,7 @@ static bool end_may_enter(const struct flow *flow, enum flow_side side)
 	if (end->hangup || end->broken || end->urgent || direction->held > 0 || direction->state != DIRECTION_OPEN)
 		return false;
 	/* Either nothing was ever read, or the last read has emptied the queue: nothing in it was read in part. */
-	return direction->bytes == 0 || !end->readable;
+	return direction->taken == 0 || !end->readable;
 }
 
 bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow)
@@ -82,15 +90,13 @@ bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow)
 /* What both directions have to know, into the maps, before any packet is judged. */
 static int numbers_make(struct loop *loop, struct flow *flow)
 {
-	int r = cookie_get(flow->end[FLOW_CLIENT].fd, &flow->direction[FLOW_CLIENT].map.cookie);
+	int r = cookies_get(flow);
 
-	if (r == 0)
-		r = cookie_get(flow->end[FLOW_TARGET].fd, &flow->direction[FLOW_TARGET].map.cookie);
 	for (unsigned side = 0; side < FLOW_SIDES && r == 0; side++) {
 		struct flow_direction *direction = &flow->direction[side];
 		struct bpf_flow_direction value = { .peer = flow->direction[!side].map.cookie };
 
-		direction->map.in_base = direction->bytes;
+		direction->map.in_base = direction->taken;
 		direction->map.consumed = 0;
 		direction->map.counted = 0;
 		r = tcp_counters_written_exactly(flow->end[!side].fd, &direction->map.out_base);
@@ -130,7 +136,7 @@ static bool direction_enter(struct loop *loop, struct flow *flow, enum flow_side
 static void poll_less(const struct loop *loop, const struct flow *flow)
 {
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		tcp_poll_again(loop, flow, (enum flow_side)side);
+		life_poll_again(loop, flow, (enum flow_side)side);
 }
 
 unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason)
@@ -162,6 +168,28 @@ unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason)
 	return entered;
 }
 
+bool tcp_sockmap_is_in(const struct loop *loop, struct flow *flow)
+{
+	struct bpf_flow_direction state;
+
+	return loop->sockmap && cookies_get(flow) == 0 &&
+	       (direction_read(loop, &flow->direction[FLOW_CLIENT], &state) == 0 ||
+	               direction_read(loop, &flow->direction[FLOW_TARGET], &state) == 0);
+}
+
+bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enum flow_side side)
+{
+	struct bpf_flow_control control;
+	uint64_t received, written;
+
+	if (bpf_map_get(loop->sockmap->controls, &flow->direction[side].map.cookie, &control) < 0 ||
+	        tcp_counters_received(flow->end[side].fd, &received) < 0 ||
+	        tcp_counters_written(flow->end[!side].fd, &written) < 0)
+		return false;
+	/* Both ends of stream count as a byte, the received and the sent one. */
+	return received - control.in_base == written - control.out_base;
+}
+
 /* Reads what the other relay left about one direction. 1: it is in the map, 0: it is not. */
 static int direction_adopt(struct loop *loop, struct flow *flow, enum flow_side side)
 {
@@ -177,7 +205,7 @@ static int direction_adopt(struct loop *loop, struct flow *flow, enum flow_side 
 	direction->map.in_base = control.in_base;
 	direction->map.out_base = control.out_base;
 	direction->map.consumed = control.consumed;
-	direction->map.counted = state.redirected + control.consumed;
+	direction->map.counted = control.counted;
 	direction->mover = &tcp_sockmap;
 	direction->map.passing = true; /* to be looked at: a notice may have gone to the other relay */
 	r = control_write(loop, flow, side);
@@ -200,32 +228,24 @@ static int check_unpublished(struct loop *loop, struct flow *flow, enum flow_sid
 	return r;
 }
 
-int tcp_sockmap_adopt(struct loop *loop, struct flow *flow)
+int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side, bool ended)
 {
-	int adopted = 0, r = 0;
+	int r = loop->sockmap ? cookies_get(flow) : 0;
 
 	if (!loop->sockmap)
-		return -ENOENT;
-	flow->sockmap_tried = true;
-	r = cookie_get(flow->end[FLOW_CLIENT].fd, &flow->direction[FLOW_CLIENT].map.cookie);
-	if (r == 0)
-		r = cookie_get(flow->end[FLOW_TARGET].fd, &flow->direction[FLOW_TARGET].map.cookie);
-	if (r < 0)
-		return r;
-	/* Both, whatever comes out, so that their release takes both out of the maps. */
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		int s = direction_adopt(loop, flow, (enum flow_side)side);
-
-		adopted += s > 0;
-		if (s > 0)
-			s = check_unpublished(loop, flow, (enum flow_side)side);
-		if (s < 0 && r == 0)
-			r = s;
-	}
+		return 0;
 	flow->account_ms = SOCKMAP_ACCOUNT_MS;
-	if (r >= 0)
-		loop_queue(loop, flow);
-	return r < 0 ? r : adopted;
+	if (r == 0)
+		r = direction_adopt(loop, flow, side);
+	if (r <= 0)
+		return r;
+	flow->sockmap_tried = true;
+	if (ended) {
+		flow->direction[side].map.passing = false;
+		return 1;
+	}
+	r = check_unpublished(loop, flow, side);
+	return r < 0 ? r : 1;
 }
 
 uint32_t tcp_sockmap_events(const struct flow *flow, enum flow_side side, uint32_t events)
@@ -405,6 +425,8 @@ uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_sid
 	total = state.redirected + direction->map.consumed;
 	moved = total - direction->map.counted;
 	direction->map.counted = total;
+	if (moved > 0)
+		(void)control_write(loop, flow, side); /* where the next relay goes on counting */
 	return moved;
 }
 

@@ -49,13 +49,17 @@ bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow);
 /* Enters. Directions that the kernel does not take keep their mover, with MOVER_REASON_NO_MAP. Number of directions
  * that are in the map now; `reason` is theirs. */
 unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason);
-/* Takes over a flow that entered with another relay, by the cookies of its two sockets: which directions are in the
- * map, and all numbers, are read from the maps, and notices come to this loop from now on. The flow has both sockets
- * and is in the table already, since notices name it; the caller polls both ends with tcp_sockmap_events afterwards,
- * and sets a direction that is not taken over to another mover. -EIO: the other relay died between writing bytes that
- * were passed and saying so, a matter of microseconds; the stream cannot go on: reset the flow. Number of directions
- * taken over, or a negative errno. */
-int tcp_sockmap_adopt(struct loop *loop, struct flow *flow);
+/* Whether a flow that another relay began has a direction in the maps. */
+bool tcp_sockmap_is_in(const struct loop *loop, struct flow *flow);
+/* Of such a flow: whether the other relay had passed the end of stream of this end on. By the counters, for an end
+ * whose state does not tell any more. */
+bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enum flow_side side);
+/* Takes a direction of such a flow over: all numbers are read from the maps, and notices come to this loop from now on.
+ * The flow has both sockets and is in the table already, since notices name it; the caller polls both ends with
+ * tcp_sockmap_events and queues the flow afterwards. ended: the end of stream was passed on. 1, or 0 if this direction
+ * is not in the maps; -EIO: the other relay died between writing bytes that were passed and saying so, a matter of
+ * microseconds; the stream cannot go on: reset the flow. Other negative errnos: the same. */
+int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side, bool ended);
 /* The events that an end is to be polled for: not those that would wake the thread for each packet. */
 uint32_t tcp_sockmap_events(const struct flow *flow, enum flow_side side, uint32_t events);
 /* Bytes that moved in this direction since the last call, by the kernel's count; sets *active_ms to when the last

@@ -256,7 +256,7 @@ static void test_no_entry(void **state)
 	flow->direction[FLOW_CLIENT].held = 1;
 	assert_false(tcp_sockmap_may_enter(loops[0], flow));
 	flow->direction[FLOW_CLIENT].held = 0;
-	flow->direction[FLOW_CLIENT].bytes = 1; /* read once, and perhaps not to the end */
+	flow->direction[FLOW_CLIENT].taken = 1; /* read once, and perhaps not to the end */
 	flow->end[FLOW_CLIENT].readable = true;
 	assert_false(tcp_sockmap_may_enter(loops[0], flow));
 	flow->end[FLOW_CLIENT].readable = false;
@@ -346,7 +346,9 @@ static void test_adoption(void **state)
 	flow_drop(loops[0], flow);
 	(void)client_sends(&rig, MUCH);
 	flow = flow_make(loops[1], &rig);
-	assert_int_equal(tcp_sockmap_adopt(loops[1], flow), 2);
+	assert_true(tcp_sockmap_is_in(loops[1], flow));
+	assert_int_equal(tcp_sockmap_adopt(loops[1], flow, FLOW_CLIENT, false), 1);
+	assert_int_equal(tcp_sockmap_adopt(loops[1], flow, FLOW_TARGET, false), 1);
 	assert_ptr_equal(flow->direction[FLOW_CLIENT].mover, &tcp_sockmap);
 	assert_int_equal(flow->direction[FLOW_CLIENT].map.cookie, cookie);
 	assert_int_equal(bpf_map_get(kernel_bpf_controls(bpf), &cookie, &control), 0);
@@ -371,7 +373,8 @@ static void test_adoption_of_the_unknown(void **state)
 	assert_int_equal(send(rig.ends[FLOW_TARGET], "unpublished", 11, MSG_NOSIGNAL), 11);
 	flow_drop(loops[0], flow);
 	flow = flow_make(loops[1], &rig);
-	assert_int_equal(tcp_sockmap_adopt(loops[1], flow), -EIO);
+	assert_int_equal(tcp_sockmap_adopt(loops[1], flow, FLOW_CLIENT, false), -EIO);
+	assert_int_equal(tcp_sockmap_adopt(loops[1], flow, FLOW_TARGET, false), 1);
 	rig_end(loops[1], flow, &rig);
 }
 
@@ -382,7 +385,8 @@ static void test_adoption_of_none(void **state)
 	struct flow *flow = flow_make(loops[1], &rig);
 
 	(void)state;
-	assert_int_equal(tcp_sockmap_adopt(loops[1], flow), 0);
+	assert_false(tcp_sockmap_is_in(loops[1], flow));
+	assert_int_equal(tcp_sockmap_adopt(loops[1], flow, FLOW_CLIENT, false), 0);
 	assert_ptr_equal(flow->direction[FLOW_CLIENT].mover, &tcp_copy);
 	rig_end(loops[1], flow, &rig);
 }

@@ -129,7 +129,9 @@ static void test_pinned_maps_are_found_again(void **state)
 		rmdir(mount_point);
 		skip();
 	}
+	assert_false(kernel_bpf_is_pinned(directory));
 	first = open_or_skip(directory);
+	assert_true(kernel_bpf_is_pinned(directory));
 	assert_true(kernel_bpf_ring(first, 2) >= 0);
 	assert_int_equal(kernel_bpf_ring(first, BPF_FLOW_RINGS), -EINVAL);
 	assert_int_equal(bpf_map_put(kernel_bpf_directions(first), &key, &direction), 0);
