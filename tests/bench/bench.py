@@ -32,6 +32,7 @@ GWLOAD = ROOT / "build/release/tests/gwload"
 ROWS = {
     "bulk1": ("bulk, 1 stream", "Gbit/s", lambda s: ["bulk", SINK_PORT, 1, s]),
     "bulk8": ("bulk, 8 streams", "Gbit/s", lambda s: ["bulk", SINK_PORT, 8, s]),
+    "single": ("requests, 1 kept-alive connection", "1/s", lambda s: ["http", HTTP_PORT, "/tiny", 1, s, 1]),
     "keepalive": ("requests, 32 kept-alive connections", "1/s", lambda s: ["http", HTTP_PORT, "/tiny", 32, s, 1]),
     "connections": ("connections, one request each", "1/s", lambda s: ["conn", HTTP_PORT, "/tiny", 32, s, 1]),
 }
@@ -133,7 +134,10 @@ class Gatewayd(Contender):
 
     def __init__(self, name, mover=None):
         super().__init__(name)
-        self.gateway = Gateway(self.lab, build="release", mover=mover)
+        self.gateway = Gateway(self.lab, build="release", mover=mover, bpf=mover in (None, "sockmap"))
+        state, why = self.gateway.sockmap()
+        if mover == "sockmap" and state != "on":
+            raise SystemExit(f"bench: no sockmap here: {state}, {why}")
         self.gateway.listener("bench", ports=[str(HTTP_PORT), str(SINK_PORT)])
         check_transparent(self)
         check_relayed(self)
@@ -152,6 +156,7 @@ CONTENDERS = {
     "gatewayd": Gatewayd,
     "gatewayd-copy": lambda name: Gatewayd(name, "copy"),
     "gatewayd-splice": lambda name: Gatewayd(name, "splice"),
+    "gatewayd-sockmap": lambda name: Gatewayd(name, "sockmap"),
 }
 
 
