@@ -138,7 +138,7 @@ def boot(release, initramfs, limit_s, accelerator):
     command = [SYSTEM, "-accel", accelerator, "-cpu", "max", "-smp", str(PROCESSORS),
                "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
                "-device", "virtio-rng-pci", "-kernel", str(KERNEL / "boot" / f"vmlinuz-{release}"),
-               "-initrd", str(initramfs), "-append", "console=ttyS0 panic=-1 quiet",
+               "-initrd", str(initramfs), "-append", "console=ttyS0 panic=-1 loglevel=3",
                *share("root", "/", True), *share("kernel", KERNEL, True), *share("results", RESULTS, False)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as machine:
         watch = threading.Timer(limit_s, machine.kill)
