@@ -67,6 +67,7 @@ struct mover;
 struct flow_direction {
 	const struct mover *mover;
 	uint8_t state;
+	uint8_t reason;     /* enum mover_reason: why this mover */
 	uint8_t streak;     /* reads in a row that speak for the other mover */
 	bool moved;         /* any bytes so far */
 	bool splice_denied; /* no pipe was to be had: stays with copy */

@@ -27,6 +27,19 @@ enum mover_outcome {
 	MOVER_UNFIT    /* no resources for this mover, nothing held: another one must take over */
 };
 
+/* Why a direction is served by the mover that serves it. */
+enum mover_reason {
+	MOVER_REASON_START,   /* copy: every flow begins so, nothing is known about it yet */
+	MOVER_REASON_FORCED,  /* the setting of the relay or of the listener names this mover */
+	MOVER_REASON_MUCH,    /* splice: whole buffers were read several times in a row */
+	MOVER_REASON_LITTLE,  /* copy: only small amounts came lately */
+	MOVER_REASON_NO_PIPE, /* copy: no pipe was to be had */
+	MOVER_REASON_URGENT,  /* copy: splice does not get past urgent data */
+	MOVER_REASON_STEADY,  /* sockmap: the flow has lived long enough, and its messages are small */
+	MOVER_REASON_NO_MAP,  /* the kernel or the maps did not take the socket (ended, full, or no maps at all) */
+	MOVER_REASONS
+};
+
 struct mover {
 	const char *name;
 	/* Moves up to `budget` bytes; *ret_moved is always set. */
@@ -39,6 +52,9 @@ struct mover {
 extern const struct mover tcp_copy;
 /* splice through a pipe: best for much. */
 extern const struct mover tcp_splice;
+
+/* "forced"; never NULL. */
+const char *mover_reason_name(enum mover_reason reason);
 
 /* Full reads in a row after which a direction is thought to carry much, and small ones after which little. */
 #define MOVER_STREAK_MUCH   3

@@ -67,13 +67,38 @@ static void count_connect_failure(struct loop *loop, int error)
 		counter = STATS_refused_no_descriptor;
 	else if (error == -ETIMEDOUT)
 		counter = STATS_connect_timeout;
+	if (counter == STATS_refused_no_descriptor)
+		overload_starved(&loop->overload, loop->now_ms);
 	stats_add(loop->stats, counter, 1);
 	loop_warn(loop, counter, error);
+}
+
+/* Why the target sees another port than the client's, where it was to be kept. */
+static void count_port(struct loop *loop, enum connect_port port)
+{
+	switch (port) {
+	case CONNECT_PORT_KEPT:
+		stats_add(loop->stats, STATS_ports_kept, 1);
+		break;
+	case CONNECT_PORT_TAKEN:
+		stats_add(loop->stats, STATS_ports_taken, 1);
+		break;
+	case CONNECT_PORT_PRIVILEGED:
+		stats_add(loop->stats, STATS_ports_privileged, 1);
+		break;
+	case CONNECT_PORT_TRACKED:
+		stats_add(loop->stats, STATS_ports_tracked, 1);
+		break;
+	case CONNECT_PORT_ANY:
+	case CONNECT_PORTS:
+		break;
+	}
 }
 
 static void direction_init(const struct loop *loop, struct flow_direction *direction)
 {
 	direction->mover = loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
+	direction->reason = loop->mode == LOOP_MODE_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
 	direction->store = UINT32_MAX;
 }
 
@@ -82,6 +107,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	const struct config_listener *listener = route->listener;
 	struct flow *flow = flow_alloc(&loop->flows);
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
+	enum connect_port port;
 	int r;
 
 	if (!flow) {
@@ -100,7 +126,9 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
-	r = connect_start(&flow->origin, listener->source_is_client);
+	r = connect_start(&flow->origin, (enum connect_source)listener->source,
+	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
+	count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
 		r = end_poll(loop, flow, FLOW_TARGET);
@@ -123,9 +151,11 @@ static void choose_mover(const struct loop *loop, struct flow_direction *directi
 		return;
 	if (direction->mover == &tcp_copy && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
 		direction->mover = &tcp_splice;
+		direction->reason = MOVER_REASON_MUCH;
 		direction->streak = 0;
 	} else if (direction->mover == &tcp_splice && direction->streak >= MOVER_STREAK_LITTLE) {
 		direction->mover = &tcp_copy;
+		direction->reason = MOVER_REASON_LITTLE;
 		direction->streak = 0;
 	}
 }
@@ -141,9 +171,10 @@ static void count_moved(
 	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
 }
 
-static void deny_splice(struct flow_direction *direction)
+static void deny_splice(struct flow_direction *direction, enum mover_reason reason)
 {
 	direction->mover = &tcp_copy;
+	direction->reason = (uint8_t)reason;
 	direction->splice_denied = true;
 	direction->streak = 0;
 }
@@ -153,7 +184,7 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 {
 	if (!from->urgent || direction->mover != &tcp_splice || direction->held > 0)
 		return false;
-	deny_splice(direction);
+	deny_splice(direction, MOVER_REASON_URGENT);
 	from->readable = true;
 	return true;
 }
@@ -176,7 +207,7 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 		again = r == MOVER_BLOCKED && leave_splice_for_urgent(&flow->end[side], direction);
 		if (r == MOVER_UNFIT) {
 			stats_add(loop->stats, STATS_splice_fallback, 1);
-			deny_splice(direction);
+			deny_splice(direction, MOVER_REASON_NO_PIPE);
 			again = true;
 		}
 	} while (again);
