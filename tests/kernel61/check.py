@@ -3,13 +3,15 @@
 Host side: fetches Debian's kernel package (never installs it), makes a small
 initramfs from busybox and the package's modules, and boots it in qemu. Inside,
 the root is this machine's file system, read-only over 9p, below a tmpfs that is
-gone with the machine: the userland is exactly the one that `./dev setup` made.
-What runs inside is guest.sh. The results come back through a directory of their own.
+gone with the machine: the userland is exactly the one that `./dev setup` made. The
+release build and the tests are copies. What runs inside is guest.sh; results come
+back through a directory of their own.
 """
 
 import argparse
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build/check-61"
 KERNEL = WORK / "kernel"
+PROJECT = WORK / "project"
 RESULTS = WORK / "results"
 GUEST = Path(__file__).resolve().parent / "guest.sh"
 META_PACKAGE = "linux-image-amd64"
@@ -40,9 +43,10 @@ mount -t devtmpfs dev /dev
 for module in {modules}; do insmod /modules/$module || echo "check-61: $module does not load"; done
 mount -t 9p -o ro,{how},cache=loose root /host
 mount -t 9p -o ro,{how},cache=loose kernel /kernel
+mount -t 9p -o ro,{how},cache=loose project /project
 mount -t tmpfs -o size=60% tmpfs /scratch
 mkdir /scratch/upper /scratch/work
-mount -t overlay -o lowerdir=/kernel:/host,upperdir=/scratch/upper,workdir=/scratch/work overlay /root
+mount -t overlay -o lowerdir=/project:/kernel:/host,upperdir=/scratch/upper,workdir=/scratch/work overlay /root
 mkdir -p /root{results}
 mount -t 9p -o {how},cache=none results /root{results}
 umount /sys /proc
@@ -93,6 +97,16 @@ def fetch_kernel():
     return release
 
 
+def copy_project():
+    """The release build and the tests as they are now, so that nobody's work changes them under the running machine."""
+    shutil.rmtree(PROJECT, ignore_errors=True)
+    there = PROJECT / ROOT.relative_to("/")
+    shutil.copytree(ROOT / "tests", there / "tests", ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    for path in ("pytest.ini", "build/release/bin/gatewayd", "build/release/bin/gateway-relay", "build/release/tests/gwload"):
+        (there / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, there / path)
+
+
 def boot_modules(release):
     """Paths of BOOT_MODULES and of what they need, in the order of loading. What is built in has no file."""
     modules = KERNEL / "usr/lib/modules" / release
@@ -124,7 +138,7 @@ def make_initramfs(path, release, arguments):
     modules = boot_modules(release)
     init = INIT.format(modules=" ".join(m.name for m in modules), how=MOUNT_9P, guest=GUEST, root=ROOT, results=RESULTS,
                        arguments=" ".join(arguments))
-    entries = [(name, 0o040755, b"") for name in ("bin", "proc", "sys", "dev", "host", "kernel", "scratch", "root", "modules")]
+    entries = [(name, 0o040755, b"") for name in ("bin", "proc", "sys", "dev", "host", "kernel", "project", "scratch", "root", "modules")]
     entries += [("bin/busybox", 0o100755, Path(BUSYBOX).read_bytes()), ("init", 0o100755, init.encode())]
     entries += [(f"modules/{m.name}", 0o100644, m.read_bytes()) for m in modules]
     path.write_bytes(cpio(entries))
@@ -139,7 +153,7 @@ def boot(release, initramfs, limit_s, accelerator):
                "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
                "-device", "virtio-rng-pci", "-kernel", str(KERNEL / "boot" / f"vmlinuz-{release}"),
                "-initrd", str(initramfs), "-append", "console=ttyS0 panic=-1 loglevel=3",
-               *share("root", "/", True), *share("kernel", KERNEL, True), *share("results", RESULTS, False)]
+               *share("root", "/", True), *share("kernel", KERNEL, True), *share("project", PROJECT, True), *share("results", RESULTS, False)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as machine:
         watch = threading.Timer(limit_s, machine.kill)
         watch.start()
@@ -159,7 +173,7 @@ def boot(release, initramfs, limit_s, accelerator):
 def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(prog="./dev check-61", description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=20, help="limit of the whole run (default 20)")
+    parser.add_argument("--minutes", type=float, default=30, help="limit of the whole run (default 30)")
     parser.add_argument("--kvm", action="store_true", help="use /dev/kvm instead of software emulation")
     parser.add_argument("tests", nargs="*", help="arguments for pytest (default: tests/platform tests/kernel61)")
     return parser.parse_args()
@@ -168,10 +182,12 @@ def arguments():
 def main():
     """Boots, and leaves what summary.py adds up."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the machine would go on without us
     shutil.rmtree(RESULTS, ignore_errors=True)
     RESULTS.mkdir(parents=True)
     started = time.monotonic()
     release = fetch_kernel()
+    copy_project()
     initramfs = WORK / "initramfs"
     make_initramfs(initramfs, release, options.tests or ["tests/platform", "tests/kernel61"])
     print(f"check-61: kernel {release}, boots; console also in {WORK / 'console.log'}", flush=True)
