@@ -10,6 +10,7 @@ back through a directory of their own.
 
 import argparse
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -137,7 +138,7 @@ def make_initramfs(path, release, arguments):
     """The small root that finds the large one."""
     modules = boot_modules(release)
     init = INIT.format(modules=" ".join(m.name for m in modules), how=MOUNT_9P, guest=GUEST, root=ROOT, results=RESULTS,
-                       arguments=" ".join(arguments))
+                       arguments=shlex.join(arguments))
     entries = [(name, 0o040755, b"") for name in ("bin", "proc", "sys", "dev", "host", "kernel", "project", "scratch", "root", "modules")]
     entries += [("bin/busybox", 0o100755, Path(BUSYBOX).read_bytes()), ("init", 0o100755, init.encode())]
     entries += [(f"modules/{m.name}", 0o100644, m.read_bytes()) for m in modules]
@@ -175,7 +176,8 @@ def arguments():
     parser = argparse.ArgumentParser(prog="./dev check-61", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30, help="limit of the whole run (default 30)")
     parser.add_argument("--kvm", action="store_true", help="use /dev/kvm instead of software emulation")
-    parser.add_argument("tests", nargs="*", help="arguments for pytest (default: tests/platform tests/kernel61)")
+    parser.add_argument("tests", nargs=argparse.REMAINDER, metavar="PYTEST...",
+                        help="arguments for pytest, a path first (default: tests/platform tests/kernel61)")
     return parser.parse_args()
 
 

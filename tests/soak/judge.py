@@ -56,9 +56,9 @@ def judge(clients, servers):
         kinds["slow" if outcome.get("slow") else outcome["kind"]] += 1
         note("client", outcome, faults_of("client", outcome))
     for outcome in servers:
-        if outcome["kind"] != "?":
+        if outcome["kind"] != "?" or outcome["corrupt"]:
             note("server", outcome, faults_of("server", outcome))
-        elif outcome["end"] == "stuck" or outcome["end"] == "TimeoutError":
+        elif outcome["end"] == "TimeoutError":
             note("server", outcome, ["stuck"])  # the head never came, and no end either
     seen = {outcome["seed"] for outcome in servers}
     for outcome in clients:

@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,9 +23,10 @@ from lab.netns import run
 from lab.process import descriptors, wait_for
 from lab.servers import Nginx, wait_listening
 from soak.judge import judge
+from soak.stream import STUCK_S
 
 CHECKED, POOLED, HTTP = 9000, 9001, 8000
-SETTLE_S = 120
+SETTLE_S = 2 * STUCK_S + 60  # a connection may get stuck in sending, and then in receiving
 CHANGE_EVERY_S = 2
 SHORT_EVERY_S = 5
 SHORT_TOTAL = 1500
@@ -126,9 +128,15 @@ class Soak:
         """Adds up what gwload said."""
         if not self.short:
             return
-        self.short.popen.wait(SETTLE_S)
+        if not ended(self.short, SETTLE_S):
+            self.short.kill()
         self.lab.processes.remove(self.short)
-        result = json.loads(self.short.output())
+        try:
+            result = json.loads(self.short.output())
+        except ValueError:
+            self.faults.append({"what": "short connections: no result", "output": self.short.output()[-500:], "at_s": self.elapsed()})
+            self.short = None
+            return
         self.counts["short_connections"] += result["done"]
         for kind in ("refused", "reset", "broken", "timed_out"):
             if result[kind]:
@@ -189,7 +197,8 @@ class Soak:
         self.killed.kill()
         self.collect_short()
         for role, process in self.clients.items():
-            if process.popen.wait(SETTLE_S):
+            if not ended(process, SETTLE_S) or process.popen.returncode:
+                process.kill()
                 self.faults.append({"what": f"client process {role}", "output": process.output()[-2000:]})
         try:
             wait_for(lambda: self.gateway.status()["relay"]["flows"] == 0, SETTLE_S, "the end of all flows", interval=0.5)
@@ -236,6 +245,15 @@ class Soak:
             self.gateway.close()
         finally:
             self.lab.close()
+
+
+def ended(process, seconds):
+    """Waits for a program of ours; whether it ended."""
+    try:
+        process.popen.wait(seconds)
+        return True
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def memory(pid):

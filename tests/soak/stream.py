@@ -127,6 +127,9 @@ def serve_one(connection, report):
         try:
             connection.settimeout(STUCK_S)
             head = json.loads(read_line(connection))
+        except ValueError as error:
+            report(head | {"end": "head", "corrupt": True, "received": 0, "error": str(error)})
+            return
         except OSError as error:
             report(head | {"end": type(error).__name__, "corrupt": False, "received": 0})
             return
