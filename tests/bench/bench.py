@@ -28,7 +28,7 @@ def say(text):
 class Bench:
     """The contenders of one run, and what was measured."""
 
-    def __init__(self, names, rows, seconds):
+    def __init__(self, names, rows, seconds, family):
         self.rows, self.seconds = rows, seconds
         self.contenders, self.missing = [], {}
         self.figures = {row.name: {name: [] for name in names} for row in rows}
@@ -36,7 +36,7 @@ class Bench:
         kinds = {row.kind for row in rows}
         for name in names:
             try:
-                contender = make(name)
+                contender = make(name, family)
             except NotSupported as reason:
                 self.missing[name] = reason
                 continue
@@ -93,6 +93,7 @@ def arguments():
                         help=f"of {', '.join(BY_NAME)} (default all)")
     parser.add_argument("--contenders", nargs="+", default=["forwarding", "haproxy", "nginx", "gatewayd"],
                         help="forwarding, haproxy, nginx (UDP), gatewayd, gatewayd-MOVER (default the first four)")
+    parser.add_argument("--ipv6", action="store_true", help="over IPv6 instead of IPv4")
     parser.add_argument("--json", default="bench-result.json", help="where the figures go (default bench-result.json)")
     options = parser.parse_args()
     for key, value in (QUICK if options.quick else USUAL).items():
@@ -107,7 +108,8 @@ def main():
     """Measures, prints the table, writes the file."""
     options = arguments()
     about = report.environment()
-    bench = Bench(options.contenders, [row for row in ALL if row.name in options.rows], options.seconds)
+    bench = Bench(options.contenders, [row for row in ALL if row.name in options.rows], options.seconds,
+                  6 if options.ipv6 else 4)
     try:
         for number in range(options.rounds):
             bench.round(number)
@@ -119,7 +121,7 @@ def main():
           f"rounds of {options.seconds:g} s\ncommand: {about['command']}\nf: forwarding, h: haproxy or for UDP nginx; added: "
           "1/rate less that of f; CPUs: used by the gateway's own processes\n")
     print(report.table(summary))
-    about |= {"rounds": options.rounds, "seconds": options.seconds}
+    about |= {"rounds": options.rounds, "seconds": options.seconds, "family": 6 if options.ipv6 else 4}
     Path(options.json).write_text(json.dumps({"environment": about, "rows": summary}, indent=2) + "\n")
     print("%d requirements reached, %d not reached, %d not judged" % report.verdicts(summary))
     print(f"written: {options.json}")

@@ -43,8 +43,8 @@ defaults
 """
 HAPROXY_PORT = """
 listen port{port}
-    bind 0.0.0.0:{listen} transparent
-    source 0.0.0.0 usesrc clientip
+    bind {anywhere}:{listen} transparent
+    source {anywhere} usesrc clientip
     server own {address}:{port}
 """
 # reuseport: or the packets of one flow would be spread over all workers, each with a session of its own.
@@ -67,10 +67,10 @@ stream {{
 }}
 """
 DIVERT = """
-table ip bench {{
+table {table} bench {{
     chain prerouting {{
         type filter hook prerouting priority mangle; policy accept;
-        tcp flags & (syn | ack) != syn meta l4proto {{ tcp, icmp }} socket transparent 1 socket wildcard 0 meta mark set {mark} accept
+        tcp flags & (syn | ack) != syn meta l4proto {{ tcp, icmp, ipv6-icmp }} socket transparent 1 socket wildcard 0 meta mark set {mark} accept
         meta l4proto udp socket transparent 1 socket wildcard 0 meta mark set {mark} accept
 {rules}
     }}
@@ -99,8 +99,8 @@ class Contender:
     kinds = ("tcp", "udp")
     relays = True
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, family):
+        self.name, self.family = name, family
         self.lab = Lab()
         self.nginx = Nginx(self.lab, self.lab.server, ports=(HTTP_PORT,), logging=False)
         self.lab.start(self.lab.server, "sink", GWLOAD, "sink", SINK_PORT)
@@ -112,7 +112,11 @@ class Contender:
 
     def address(self, _kind):
         """Where the client sends to."""
-        return self.lab.server.v4
+        return self.of(self.lab.server)
+
+    def of(self, host):
+        """A host's address of the family that is measured."""
+        return host.v4 if self.family == 4 else host.v6
 
     def prove(self, kind):
         """Raises NotSupported if it does not relay this kind, SystemExit if it does not do it honestly. Asked once."""
@@ -138,17 +142,20 @@ class Contender:
             self.lab.gateway.nft(NO_FORWARDING.format(ports=", ".join(map(str, (*TCP_PORTS, UDP_PORT)))))
         seen = wait_for(self._who_tcp if kind == "tcp" else self._who_udp, 10,
                         f"an answer over {kind} through {self.name}, which must relay it")
-        if seen != self.lab.client.v4:
+        if seen != self.of(self.lab.client):
             raise SystemExit(f"bench: {self.name} is not transparent: the server sees {seen!r}")
 
     def _who_tcp(self):
-        text = self.lab.client.run("curl", "-sS", "-m", 2, f"http://{self.address('tcp')}:{HTTP_PORT}/whoami", check=False)
+        text = self.lab.client.run("curl", "-sS", "-m", 2, f"http://{bracketed(self.address('tcp'))}:{HTTP_PORT}/whoami",
+                                   check=False)
         found = re.search(r"sees (\S+)", text.stdout)
         return found and found.group(1)
 
     def _who_udp(self):
-        with self.lab.client.socket(kind=socket.SOCK_DGRAM, timeout=0.5) as probe:
-            probe.sendto(b"who", (self.address("udp"), UDP_PORT))
+        family = socket.AF_INET if self.family == 4 else socket.AF_INET6
+        with self.lab.client.socket(family, socket.SOCK_DGRAM, timeout=0.5) as probe:
+            probe.connect((self.address("udp"), UDP_PORT))
+            probe.send(b"who")
             return probe.recv(200).decode().split()[0]
 
     def restart(self):
@@ -176,13 +183,14 @@ class Forwarding(Contender):
 class Proxy(Contender):
     """Another's program on the gateway, with routing made by hand."""
 
-    def __init__(self, name):
-        super().__init__(name)
+    def __init__(self, name, family):
+        super().__init__(name, family)
         self.process = None
+        self.table, self.any = ("ip", "0.0.0.0") if family == 4 else ("ip6", "::")
         gateway = self.lab.gateway
-        gateway.nft(DIVERT.format(mark=MARK, rules="\n".join(self.rules())))
-        gateway.run("ip", "rule", "add", "fwmark", MARK, "lookup", 100)
-        gateway.run("ip", "route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", 100)
+        gateway.nft(DIVERT.format(table=self.table, mark=MARK, rules="\n".join(self.rules())))
+        gateway.run("ip", f"-{family}", "rule", "add", "fwmark", MARK, "lookup", 100)
+        gateway.run("ip", f"-{family}", "route", "add", "local", f"{self.any}/0", "dev", "lo", "table", 100)
         self.restart()
 
     def rules(self):
@@ -214,14 +222,15 @@ class Haproxy(Proxy):
     kinds = ("tcp",)
 
     def rules(self):
-        return [f'        iifname "in0" tcp dport {port} tproxy ip to :{PROXY_PORT + n} meta mark set {MARK} accept'
+        return [f'        iifname "in0" tcp dport {port} tproxy to :{PROXY_PORT + n} meta mark set {MARK} accept'
                 for n, port in enumerate(TCP_PORTS)]
 
     def command(self):
         config = self.lab.directory / "haproxy.cfg"
         text = HAPROXY.format(threads=os.cpu_count())
         for n, port in enumerate(TCP_PORTS):
-            text += HAPROXY_PORT.format(port=port, listen=PROXY_PORT + n, address=self.lab.server.v4)
+            text += HAPROXY_PORT.format(port=port, listen=PROXY_PORT + n, anywhere=bracketed(self.any),
+                                        address=bracketed(self.of(self.lab.server)))
         config.write_text(text)
         return ["/usr/sbin/haproxy", "-db", "-f", config]
 
@@ -236,26 +245,27 @@ class NginxStream(Proxy):
 
     kinds = ("udp",)
 
-    def __init__(self, name):
+    def __init__(self, name, family):
         if not NGINX_STREAM.exists():
             raise NotSupported("libnginx-mod-stream is not installed")
-        super().__init__(name)
+        super().__init__(name, family)
 
     def address(self, _kind):
-        return self.lab.gateway.v4
+        return self.of(self.lab.gateway)
 
     def command(self):
         config = self.lab.directory / "nginx-udp.conf"
         config.write_text(NGINX_UDP.format(module=NGINX_STREAM, directory=self.lab.directory, workers=os.cpu_count(),
-                                           listen=self.lab.gateway.v4, port=UDP_PORT, address=self.lab.server.v4))
+                                           listen=bracketed(self.of(self.lab.gateway)), port=UDP_PORT,
+                                           address=bracketed(self.of(self.lab.server))))
         return ["/usr/sbin/nginx", "-e", self.lab.directory / "nginx-udp.error.log", "-c", config]
 
 
 class Gatewayd(Contender):
     """This project, release build."""
 
-    def __init__(self, name, mover=None):
-        super().__init__(name)
+    def __init__(self, name, family, mover=None):
+        super().__init__(name, family)
         self.mover = mover
         self.udp = False
         self._start()
@@ -302,16 +312,21 @@ def offered_movers():
     return [word for word in re.findall(r"[a-z]+", line.group(1)) if word not in ("or", "auto")] if line else []
 
 
-def make(name):
-    """The contender of a name: forwarding, haproxy, nginx, gatewayd, or gatewayd-MOVER."""
+def bracketed(address):
+    """An address as it stands before a colon and a port."""
+    return f"[{address}]" if ":" in address else address
+
+
+def make(name, family):
+    """The contender of a name (forwarding, haproxy, nginx, gatewayd, or gatewayd-MOVER) that is measured over a family."""
     plain = {"forwarding": Forwarding, "haproxy": Haproxy, "nginx": NginxStream, "gatewayd": Gatewayd}
     if name in plain:
-        return plain[name](name)
+        return plain[name](name, family)
     mover = name.removeprefix("gatewayd-")
     if mover == name or mover not in offered_movers():
         raise SystemExit(f"bench: no contender {name!r}; there are {', '.join(plain)}, and gatewayd-MOVER with MOVER of "
                          f"{', '.join(offered_movers())}")
-    return Gatewayd(name, mover)
+    return Gatewayd(name, family, mover)
 
 
 def process_seconds(pid):

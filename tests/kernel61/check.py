@@ -139,7 +139,8 @@ def make_initramfs(path, release, arguments):
     modules = boot_modules(release)
     init = INIT.format(modules=" ".join(m.name for m in modules), how=MOUNT_9P, guest=GUEST, root=ROOT, results=RESULTS,
                        arguments=shlex.join(arguments))
-    entries = [(name, 0o040755, b"") for name in ("bin", "proc", "sys", "dev", "host", "kernel", "project", "scratch", "root", "modules")]
+    folders = ("bin", "proc", "sys", "dev", "host", "kernel", "project", "scratch", "root", "modules")
+    entries = [(name, 0o040755, b"") for name in folders]
     entries += [("bin/busybox", 0o100755, Path(BUSYBOX).read_bytes()), ("init", 0o100755, init.encode())]
     entries += [(f"modules/{m.name}", 0o100644, m.read_bytes()) for m in modules]
     path.write_bytes(cpio(entries))
@@ -154,7 +155,8 @@ def boot(release, initramfs, limit_s, accelerator):
                "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
                "-device", "virtio-rng-pci", "-kernel", str(KERNEL / "boot" / f"vmlinuz-{release}"),
                "-initrd", str(initramfs), "-append", "console=ttyS0 panic=-1 loglevel=3",
-               *share("root", "/", True), *share("kernel", KERNEL, True), *share("project", PROJECT, True), *share("results", RESULTS, False)]
+               *share("root", "/", True), *share("kernel", KERNEL, True), *share("project", PROJECT, True),
+               *share("results", RESULTS, False)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as machine:
         watch = threading.Timer(limit_s, machine.kill)
         watch.start()

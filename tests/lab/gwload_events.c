@@ -18,8 +18,8 @@
 #define LINE_MAX_B      256
 #define BATCH           256
 #define TICKS_PER_S     1000
-#define WARM_UP_NS      NS_PER_S       /* after the last connection has been opened */
-#define DRAIN_NS        (2 * NS_PER_S) /* what was sent in time may come so much later */
+#define WARM_UP_NS      NS_PER_S        /* after the last connection has been opened */
+#define DRAIN_NS        (15 * NS_PER_S) /* what was sent in time may come so much later */
 #define HEAD            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\r\n"
 
 /* ---- server ---- */
@@ -103,7 +103,7 @@ int load_events_server(char **argument)
 
 struct reader {
 	int fd;
-	bool in_body;
+	bool in_body, past; /* past: has had an event that was sent after the time that counts */
 	uint64_t last;
 	size_t length;
 	char buffer[4096];
@@ -111,7 +111,7 @@ struct reader {
 
 static struct {
 	struct reader *readers;
-	int epoll;
+	int epoll, n_past;
 	int64_t from_ns, until_ns; /* what was sent in between counts */
 	uint64_t done, missed, ended;
 	struct latencies latencies;
@@ -132,8 +132,13 @@ static void line_take(struct reader *reader, const char *line)
 	client.missed += number != reader->last + 1;
 	reader->last = number;
 	now = now_ns();
-	if (client.from_ns == 0 || sent < client.from_ns || sent >= client.until_ns)
+	if (client.from_ns == 0 || sent < client.from_ns)
 		return;
+	if (sent >= client.until_ns) {
+		client.n_past += !reader->past;
+		reader->past = true;
+		return;
+	}
 	client.done++;
 	latencies_add(&client.latencies, sent, now);
 }
@@ -218,7 +223,7 @@ int load_events(char **argument)
 	open_all(&peer, n);
 	client.from_ns = now_ns() + WARM_UP_NS;
 	client.until_ns = client.from_ns + (int64_t)(seconds * 1e9);
-	while (now_ns() < client.until_ns + DRAIN_NS)
+	while (client.n_past + (int)client.ended < n && now_ns() < client.until_ns + DRAIN_NS)
 		serve(10);
 	printf("{\"connections\": %d, \"done\": %llu, \"missed\": %llu, \"ended\": %llu, \"seconds\": %.3f, "
 	       "\"per_second\": %.1f, ",

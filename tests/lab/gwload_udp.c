@@ -163,16 +163,20 @@ int load_udp(char **argument)
 }
 
 /* "who" is answered with the sender's address and port as they are seen here. */
-static void answer_who(int fd, struct sockaddr_in6 *sender, socklen_t length)
+static void answer_who(int fd, const struct msghdr *question)
 {
+	const struct sockaddr_in6 *sender = question->msg_name;
+	struct msghdr message = *question;
+	struct iovec vector;
 	char text[INET6_ADDRSTRLEN] = "", answer[128];
 	const char *address = inet_ntop(AF_INET6, &sender->sin6_addr, text, sizeof(text)) ? text : "?";
-	int n;
 
 	if (IN6_IS_ADDR_V4MAPPED(&sender->sin6_addr))
 		address += strlen("::ffff:");
-	n = snprintf(answer, sizeof(answer), "%s %u", address, ntohs(sender->sin6_port));
-	sendto(fd, answer, (size_t)n, 0, (struct sockaddr *)sender, length);
+	vector.iov_base = answer;
+	vector.iov_len = (size_t)snprintf(answer, sizeof(answer), "%s %u", address, ntohs(sender->sin6_port));
+	message.msg_iov = &vector;
+	sendmsg(fd, &message, 0);
 }
 
 static void echo_batch(int fd)
@@ -181,6 +185,8 @@ static void echo_batch(int fd)
 	static struct iovec vectors[BATCH];
 	static struct mmsghdr messages[BATCH];
 	static struct sockaddr_in6 senders[BATCH];
+	/* The packet's destination: it goes back as the answer's source, which need not be the host's first address. */
+	static char destinations[BATCH][CMSG_SPACE(sizeof(struct in6_pktinfo))];
 	int n;
 
 	for (int i = 0; i < BATCH; i++) {
@@ -188,13 +194,15 @@ static void echo_batch(int fd)
 		messages[i].msg_hdr = (struct msghdr){ .msg_name = &senders[i],
 			.msg_namelen = sizeof(senders[i]),
 			.msg_iov = &vectors[i],
-			.msg_iovlen = 1 };
+			.msg_iovlen = 1,
+			.msg_control = destinations[i],
+			.msg_controllen = sizeof(destinations[i]) };
 	}
 	n = recvmmsg(fd, messages, BATCH, MSG_WAITFORONE, NULL);
 	for (int i = 0; i < n; i++) {
 		vectors[i].iov_len = messages[i].msg_len;
 		if (messages[i].msg_len == 3 && memcmp(packets[i], "who", 3) == 0)
-			answer_who(fd, &senders[i], messages[i].msg_hdr.msg_namelen);
+			answer_who(fd, &messages[i].msg_hdr);
 	}
 	for (int sent = 0; sent < n;) {
 		int r = sendmmsg(fd, messages + sent, (unsigned)(n - sent), 0);
@@ -205,9 +213,11 @@ static void echo_batch(int fd)
 
 int load_udp_echo(char **argument)
 {
-	int fd = listen_on(argument[0], SOCK_DGRAM), room = BUFFER;
+	int fd = listen_on(argument[0], SOCK_DGRAM), room = BUFFER, one = 1;
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	if (setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof(one)))
+		die("gwload: udp-echo: pktinfo");
 	for (;;)
 		echo_batch(fd);
 }

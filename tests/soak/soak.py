@@ -134,7 +134,8 @@ class Soak:
         try:
             result = json.loads(self.short.output())
         except ValueError:
-            self.faults.append({"what": "short connections: no result", "output": self.short.output()[-500:], "at_s": self.elapsed()})
+            self.faults.append({"what": "short connections: no result", "output": self.short.output()[-500:],
+                                "at_s": self.elapsed()})
             self.short = None
             return
         self.counts["short_connections"] += result["done"]
