@@ -8,13 +8,15 @@ ratios, not the absolute figures. docs/bench.md explains the rows.
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import report
 from contenders import NotSupported, make
-from rows import ALL, BY_NAME
+from lab.netns import CommandFailed
+from rows import ALL, BY_NAME, Failure
 
 QUICK = {"rounds": 2, "seconds": 1.0}
 USUAL = {"rounds": 5, "seconds": 3.0}
@@ -33,6 +35,7 @@ class Bench:
         self.contenders, self.missing = [], {}
         self.figures = {row.name: {name: [] for name in names} for row in rows}
         self.refused = {row.name: {} for row in rows}
+        self.failed = {row.name: {} for row in rows}
         kinds = {row.kind for row in rows}
         for name in names:
             try:
@@ -62,7 +65,12 @@ class Bench:
             self.refused[row.name][contender.name] = str(reason)
             return
         before, started = contender.processor_seconds(), time.monotonic()
-        measured = row.measure(contender, self.seconds)
+        try:
+            measured = row.measure(contender, self.seconds)
+        except (Failure, CommandFailed, subprocess.TimeoutExpired) as failure:
+            self.failed[row.name][contender.name] = str(failure)
+            say(f"round {number + 1}: {row.name:12} {contender.name:16} FAILED: {failure}")
+            return
         # A row that starts the program anew has no processor time to compare.
         used = 0.0 if row.fresh else (contender.processor_seconds() - before) / (time.monotonic() - started)
         self.figures[row.name][contender.name].append(measured | {"processors": used})
@@ -74,7 +82,7 @@ class Bench:
             for name, reason in self.missing.items():
                 if name == row.rival or name.startswith("gatewayd"):
                     self.refused[row.name][name] = str(reason)
-        return report.summarise(self.rows, self.figures, self.refused)
+        return report.summarise(self.rows, self.figures, self.refused, self.failed)
 
     def close(self):
         """Ends all contenders."""
@@ -125,6 +133,7 @@ def main():
     Path(options.json).write_text(json.dumps({"environment": about, "rows": summary}, indent=2) + "\n")
     print("%d requirements reached, %d not reached, %d not judged" % report.verdicts(summary))
     print(f"written: {options.json}")
+    sys.exit(1 if any(bench.failed.values()) else 0)
 
 
 if __name__ == "__main__":

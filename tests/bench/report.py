@@ -17,14 +17,14 @@ def medians(measured):
     return {key: statistics.median(m[key] for m in measured) for key in measured[0]}
 
 
-def summarise(rows, figures, refused):
+def summarise(rows, figures, refused, failed):
     """What goes into the JSON file: for each row, each contender's medians, all figures, ratios, costs and verdict.
 
-    figures: {row name: {contender name: [measurement]}}; refused: {row name: {contender name: why not}}."""
-    return [summarise_row(row, figures[row.name], refused[row.name]) for row in rows]
+    figures: {row name: {contender name: [measurement]}}; refused, failed: {row name: {contender name: why}}."""
+    return [summarise_row(row, figures[row.name], refused[row.name], failed[row.name]) for row in rows]
 
 
-def summarise_row(row, measured, refused):
+def summarise_row(row, measured, refused, failed):
     """The same for one row."""
     by_name = {name: medians(values) for name, values in measured.items() if values}
     forwarding, rival = by_name.get("forwarding"), by_name.get(row.rival)
@@ -39,11 +39,13 @@ def summarise_row(row, measured, refused):
         if name.startswith("gatewayd"):
             verdict = row.judge(median, forwarding, rival)
             entry["verdict"], entry["reason"] = verdict.word(), verdict.text
+            if name in failed:
+                entry["verdict"], entry["reason"] = "NOT REACHED", f"failed: {failed[name]}"
             h = rival and forwarding and row.cost(rival["figure"], forwarding["figure"])
             entry["cost_to_rival"] = entry["added_cost"] / h if h and entry.get("added_cost") is not None else None
         entries[name] = entry
     return {"name": row.name, "title": row.title, "unit": row.unit, "cost_unit": row.cost_unit, "rival": row.rival,
-            "contenders": entries, "not_supported": refused}
+            "contenders": entries, "not_supported": refused, "failed": failed}
 
 
 def number(value, digits=2):
@@ -65,6 +67,7 @@ def table(summary):
             lines.append(contender_line(name, entry))
         for name, why in row["not_supported"].items():
             lines.append(f"  {name:16} not supported: {why}")
+        lines += [f"  {name:16} FAILED: {why}" for name, why in row["failed"].items()]
         lines += [f"  {name}: {entry['verdict']}: {entry['reason']}" for name, entry in row["contenders"].items()
                   if "verdict" in entry]
         lines.append("")
@@ -83,7 +86,8 @@ def contender_line(name, entry):
 def verdicts(summary):
     """(passed, not reached, not judged) of all rows."""
     words = [entry["verdict"] for row in summary for entry in row["contenders"].values() if "verdict" in entry]
-    missing = sum(name.startswith("gatewayd") for row in summary for name in row["not_supported"])
+    missing = sum(name.startswith("gatewayd") for row in summary for name in {**row["not_supported"], **row["failed"]}
+                  if name not in row["contenders"])
     return words.count("PASS"), words.count("NOT REACHED"), words.count("-") + missing
 
 

@@ -22,6 +22,10 @@ UDP_MIN = 2
 DELAY_MAX = 0.5
 
 
+class Failure(Exception):
+    """A measurement that would not be a figure: connections failed, or something is missing. The message says what."""
+
+
 class Verdict:
     """Whether a requirement is met; `text` says by what. ok is None if it cannot be said."""
 
@@ -105,7 +109,7 @@ class Requests(Row):
         result = load(contender, "tcp", self.mode, HTTP_PORT, self.path, REQUESTS, seconds, 1, seconds=seconds)
         failed = sum(result[k] for k in ("refused", "reset", "broken", "timed_out"))
         if failed * 1000 > result["done"] * FAILED_MAX:
-            raise SystemExit(f"bench: {contender.name}, {self.name}: {failed} failures beside {result['done']} answers: {result}")
+            raise Failure(f"{failed} failures beside {result['done']} answers: {result}")
         return {"figure": result["per_second"], "p50_us": result["p50_us"], "p99_us": result["p99_us"], "failed": failed}
 
     def judge(self, ours, forwarding, rival):
@@ -136,13 +140,13 @@ class Idle(Row):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             if holder.stdout.readline().strip() != "ready":
-                raise SystemExit(f"bench: {contender.name}: {IDLE} idle connections could not be opened")
+                raise Failure(f"{IDLE} idle connections could not be opened")
             after = weigh(contender)
             result = json.loads(holder.communicate("\n", timeout=60)[0])
         finally:
             holder.kill()
         if result["ended"]:
-            raise SystemExit(f"bench: {contender.name}: {result['ended']} idle connections did not stay")
+            raise Failure(f"{result['ended']} idle connections did not stay")
         grown = {role: [(a - b) / IDLE for a, b in zip(after[role], before[role])] for role in after}
         measured = {"figure": sum(private for private, _ in grown.values()), "pss": sum(pss for _, pss in grown.values())}
         return measured | {f"{role}_private": private for role, (private, _) in grown.items()}
@@ -172,7 +176,7 @@ class Udp(Row):
     def measure(self, contender, seconds):
         result = load(contender, "udp", "udp", UDP_PORT, self.size, self.flows, seconds, seconds=seconds)
         if not result["done"]:
-            raise SystemExit(f"bench: {contender.name}, {self.name}: nothing came back: {result}")
+            raise Failure(f"nothing came back: {result}")
         return {"figure": result["per_second"], "p99_us": result["p99_us"], "lost": result["lost"]}
 
     def judge(self, ours, forwarding, rival):
@@ -193,7 +197,7 @@ class Events(Row):
     def measure(self, contender, seconds):
         result = load(contender, "tcp", "events", EVENTS_PORT, STREAMS, seconds, seconds=seconds)
         if result["ended"] or result["missed"] or not result["done"]:
-            raise SystemExit(f"bench: {contender.name}, {self.name}: events are missing: {result}")
+            raise Failure(f"events are missing: {result}")
         # On a machine that cannot keep up the server itself sends less often; the figures beside say so.
         return {"figure": result["p99_us"], "p50_us": result["p50_us"], "events_per_s": result["per_second"]}
 
