@@ -183,7 +183,8 @@ class Udp(Row):
         if not rival:
             return Verdict(None, "needs nginx")
         share = ours["figure"] / rival["figure"]
-        return Verdict(share >= UDP_MIN, f"{share:.2f} of nginx (at least {UDP_MIN})")
+        bound = f"; forwarding itself is {forwarding['figure'] / rival['figure']:.2f} of nginx" if forwarding else ""
+        return Verdict(share >= UDP_MIN, f"{share:.2f} of nginx (at least {UDP_MIN}){bound}")
 
 
 class Events(Row):

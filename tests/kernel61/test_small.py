@@ -20,6 +20,7 @@ from lab.netns import run
 from lab.process import SLOWNESS, in_threads, wait_for
 
 PORT = 9000
+UDP_PORT = 5003
 LARGE = 4_000_000
 SHORT = 80
 AT_ONCE = 8
@@ -147,6 +148,34 @@ def test_a_reset_is_a_reset(lab, relayed, family):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wait_for(lambda: len(events) == 2, 10, "the end")
     assert events == [b"x", "reset"]
+
+
+@pytest.fixture(scope="module")
+def echo(lab, gwload):
+    """A UDP server that sends back what comes, and answers "who" with whom it sees."""
+    process = lab.start(lab.server, "udp-echo", gwload, "udp-echo", UDP_PORT)
+    yield process
+    process.stop()
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_udp_both_ways(lab, make_gateway, echo, family):
+    """Packets of all sizes, fragmented ones among them, come back as they were sent; the server sees the client."""
+    gateway = make_gateway()
+    gateway.listener("udp", protocol="udp", ports=[str(UDP_PORT)])
+    source = random.Random(family)
+    address = (ADDRESSES[family], UDP_PORT)
+    with lab.client.socket(socket.AF_INET if family == "v4" else socket.AF_INET6, socket.SOCK_DGRAM, 1 * SLOWNESS) as talker:
+        talker.connect(address)
+        talker.send(b"who")
+        host, port = talker.recv(200).decode().split()
+        assert (host, int(port)) == talker.getsockname()[:2]
+        for size in [1, 2, 1400, 1472, 8000, *(source.randrange(4, 1400) for _ in range(30))]:
+            data = source.randbytes(size)
+            talker.send(data)
+            assert talker.recv(10000) == data
+    counters = gateway.status()["relay"]["counters"]
+    assert sum(value for name, value in counters.items() if "udp" in name) > 0, counters
 
 
 def test_a_killed_relay_is_replaced(lab, nginx, relayed):

@@ -40,6 +40,8 @@ static struct {
 		uint32_t serial;
 		int64_t sent_ns;
 	} slots[IN_FLIGHT];
+	uint32_t waiting[IN_FLIGHT]; /* slots that are to be sent */
+	unsigned n_waiting;
 	uint64_t done, lost, stale, errors;
 	struct latencies latencies;
 } udp;
@@ -55,17 +57,46 @@ static void flow_open(const struct peer *peer, unsigned i)
 		die("epoll_ctl");
 }
 
-static void slot_send(uint32_t slot)
+/* Stamps the slots that wait, as packets[0..]; returns how many. */
+static unsigned stamp_waiting(char packets[][SIZE_MAX_B])
 {
-	static char packet[SIZE_MAX_B];
-	struct stamp stamp = { .slot = slot, .serial = ++udp.slots[slot].serial };
-	unsigned flow = udp.next_flow;
+	int64_t now = now_ns();
+	unsigned n = udp.n_waiting;
 
-	udp.next_flow = (udp.next_flow + 1) % udp.n_flows;
-	memcpy(packet, &stamp, sizeof(stamp));
-	udp.slots[slot].sent_ns = now_ns();
-	if (send(udp.fds[flow], packet, udp.size, 0) < 0)
-		udp.errors++; /* an earlier packet's ICMP error, or no buffer: the slot runs into its time limit */
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t slot = udp.waiting[i];
+		struct stamp stamp = { .slot = slot, .serial = ++udp.slots[slot].serial };
+
+		memcpy(packets[i], &stamp, sizeof(stamp));
+		udp.slots[slot].sent_ns = now;
+	}
+	udp.n_waiting = 0;
+	return n;
+}
+
+/* Sends what waits: of one flow at once, else each over the next flow in turn. What cannot be sent (an earlier packet's
+ * ICMP error, no buffer) runs into its slot's time limit. */
+static void send_waiting(void)
+{
+	static char packets[IN_FLIGHT][SIZE_MAX_B];
+	static struct iovec vectors[IN_FLIGHT];
+	static struct mmsghdr messages[IN_FLIGHT];
+	unsigned n = stamp_waiting(packets);
+
+	for (unsigned i = 0; i < n; i++) {
+		vectors[i] = (struct iovec){ packets[i], udp.size };
+		messages[i].msg_hdr = (struct msghdr){ .msg_iov = &vectors[i], .msg_iovlen = 1 };
+	}
+	if (udp.n_flows == 1) {
+		int sent = n ? sendmmsg(udp.fds[0], messages, n, 0) : 0;
+
+		udp.errors += n - (unsigned)(sent > 0 ? sent : 0);
+		return;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		udp.errors += send(udp.fds[udp.next_flow], packets[i], udp.size, 0) < 0;
+		udp.next_flow = (udp.next_flow + 1) % udp.n_flows;
+	}
 }
 
 static void packet_take(const char *packet, size_t length)
@@ -83,7 +114,8 @@ static void packet_take(const char *packet, size_t length)
 	}
 	udp.done++;
 	latencies_add(&udp.latencies, udp.slots[stamp.slot].sent_ns, now_ns());
-	slot_send(stamp.slot);
+	udp.slots[stamp.slot].serial++; /* answered: a second answer is stale */
+	udp.waiting[udp.n_waiting++] = stamp.slot;
 }
 
 /* What waits on one flow's socket, at most BATCH packets; more is told again by epoll. */
@@ -110,7 +142,7 @@ static void scan_lost(int64_t now)
 	for (uint32_t i = 0; i < IN_FLIGHT; i++) {
 		if (now - udp.slots[i].sent_ns > LOST_NS) {
 			udp.lost++;
-			slot_send(i);
+			udp.waiting[udp.n_waiting++] = i;
 		}
 	}
 }
@@ -125,9 +157,11 @@ static void run_until(int64_t deadline)
 
 		for (int i = 0; i < n; i++)
 			flow_read(udp.fds[events[i].data.u32]);
+		send_waiting();
 		now = now_ns();
 		if (now >= scan) {
 			scan_lost(now);
+			send_waiting();
 			scan = now + SCAN_NS;
 		}
 	}
@@ -149,7 +183,8 @@ int load_udp(char **argument)
 	for (unsigned i = 0; i < udp.n_flows; i++)
 		flow_open(&peer, i);
 	for (uint32_t i = 0; i < IN_FLIGHT; i++)
-		slot_send(i);
+		udp.waiting[udp.n_waiting++] = i;
+	send_waiting();
 	started = now_ns();
 	run_until(started + (int64_t)(atof(argument[4]) * 1e9));
 	seconds = (double)(now_ns() - started) / 1e9;
@@ -162,21 +197,16 @@ int load_udp(char **argument)
 	return 0;
 }
 
-/* "who" is answered with the sender's address and port as they are seen here. */
-static void answer_who(int fd, const struct msghdr *question)
+/* The answer to "who", the sender's address and port as they are seen here, in the packet's place; returns its length.
+ */
+static size_t answer_who(char *packet, const struct sockaddr_in6 *sender)
 {
-	const struct sockaddr_in6 *sender = question->msg_name;
-	struct msghdr message = *question;
-	struct iovec vector;
-	char text[INET6_ADDRSTRLEN] = "", answer[128];
+	char text[INET6_ADDRSTRLEN] = "";
 	const char *address = inet_ntop(AF_INET6, &sender->sin6_addr, text, sizeof(text)) ? text : "?";
 
 	if (IN6_IS_ADDR_V4MAPPED(&sender->sin6_addr))
 		address += strlen("::ffff:");
-	vector.iov_base = answer;
-	vector.iov_len = (size_t)snprintf(answer, sizeof(answer), "%s %u", address, ntohs(sender->sin6_port));
-	message.msg_iov = &vector;
-	sendmsg(fd, &message, 0);
+	return (size_t)snprintf(packet, SIZE_MAX_B, "%s %u", address, ntohs(sender->sin6_port));
 }
 
 static void echo_batch(int fd)
@@ -202,7 +232,7 @@ static void echo_batch(int fd)
 	for (int i = 0; i < n; i++) {
 		vectors[i].iov_len = messages[i].msg_len;
 		if (messages[i].msg_len == 3 && memcmp(packets[i], "who", 3) == 0)
-			answer_who(fd, &messages[i].msg_hdr);
+			vectors[i].iov_len = answer_who(packets[i], &senders[i]);
 	}
 	for (int sent = 0; sent < n;) {
 		int r = sendmmsg(fd, messages + sent, (unsigned)(n - sent), 0);
