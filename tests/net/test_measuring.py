@@ -54,7 +54,7 @@ def test_the_soak_runs(tmp_path):
     done = run_program("-m", "soak.soak", "--minutes", 0.15, "--json", out)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     result = json.loads(out.read_text())
-    assert {"plain", "slow", "reset", "cut", "killed", "echo"} == set(result["connections"])
+    assert {"plain", "slow", "reset", "cut", "killed", "echo", "udp"} == set(result["connections"])
     assert set(result["mismatches"]) == set(MISMATCHES)
     assert result["counts"]["short_connections"] > 0 and result["counts"]["api_writes"] > 0
 
@@ -81,6 +81,9 @@ def outcome(kind="plain", end="eof", received=10, expected=10, **more):
     (outcome("cut", received=3), outcome("cut", received=3), {"false_end": 1}),
     (outcome("cut", end="ConnectionResetError", received=3), outcome("cut", received=3), {}),
     (outcome(end="connect: refused"), None, {"refused": 1}),
+    (outcome("udp", received=9), None, {"lost": 1}),
+    (outcome("udp", corrupt=True), None, {"corrupt": 1}),
+    (outcome("udp"), None, {}),
     (outcome("echo", end="lost: eof"), None, {"broken": 1}),
     (outcome(end="first line: reset"), outcome("?", end="TimeoutError"), {"broken": 1, "stuck": 1}),
 ])

@@ -2,7 +2,7 @@
 
     clients.py server OUTCOMES PORT...                serves checked connections on both families
     clients.py ROLE OUTCOMES SEED THREADS TARGET...   runs connections of one role until SIGTERM, then ends those it has
-roles: plain, slow, reset, killed (see stream.py), idle; TARGET is ADDRESS/PORT. Outcomes are lines of JSON.
+roles: plain, slow, reset, killed (see stream.py), idle, udp; TARGET is ADDRESS/PORT. Outcomes are lines of JSON.
 """
 
 import json
@@ -19,6 +19,9 @@ LARGEST = 24 << 20
 IDLE_CONNECTIONS = 300
 IDLE_ROUND_S = 20
 IDLE_BYTES = 200
+UDP_EXCHANGES = 50
+UDP_WAIT_S = 2
+UDP_LARGEST = 4000  # larger than a frame, so that some are fragmented
 
 
 class Outcomes:
@@ -135,6 +138,38 @@ def idle_say(name, connections, data, outcomes):
         outcomes.add({"kind": "echo", "seed": name, "corrupt": got != data[:len(got)], "end": f"lost: {end}"})
 
 
+def run_udp(outcomes, seed, targets, stop):
+    """UDP flows of some packets there and back each; what comes back must be what was sent."""
+    source, number = stream.new_source(seed), 0
+    while not stop.is_set():
+        number += 1
+        address, port = source.choice(targets).split("/")
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as talker:
+            talker.settimeout(UDP_WAIT_S)
+            talker.connect((address, int(port)))
+            outcomes.add({"kind": "udp", "seed": f"{seed} {number}", "target": f"{address}/{port}",
+                          **udp_exchanges(talker, source)})
+
+
+def udp_exchanges(talker, source):
+    """The outcome of one flow. A packet may be lost, it is UDP; a late answer to one that was given up is none."""
+    outcome = {"end": "eof", "corrupt": False, "received": 0, "expected": UDP_EXCHANGES}
+    given_up = set()
+    for _ in range(UDP_EXCHANGES):
+        data = source.randbytes(source.randrange(8, UDP_LARGEST))
+        try:
+            talker.send(data)
+            while (answer := talker.recv(65536)) in given_up:
+                pass
+            outcome["corrupt"] |= answer != data
+            outcome["received"] += 1
+        except OSError as error:
+            given_up.add(data)
+            outcome["error"] = str(error)
+    return outcome
+
+
 def main(role, path, *rest):
     """See the head of the file."""
     outcomes, stop = Outcomes(path), threading.Event()
@@ -145,8 +180,14 @@ def main(role, path, *rest):
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # SIGINT of a terminal goes to the whole group; the parent decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work = (lambda n: run_idle(outcomes, f"{seed} {n}", targets, stop)) if role == "idle" else \
-        (lambda n: run_role(role, outcomes, f"{seed} {n}", targets, stop))
+    special = {"idle": run_idle, "udp": run_udp}
+
+    def work(number):
+        if role in special:
+            special[role](outcomes, f"{seed} {number}", targets, stop)
+        else:
+            run_role(role, outcomes, f"{seed} {number}", targets, stop)
+
     threads = [threading.Thread(target=work, args=(n,)) for n in range(int(count))]
     for thread in threads:
         thread.start()

@@ -25,14 +25,14 @@ from lab.servers import Nginx, wait_listening
 from soak.judge import judge
 from soak.stream import STUCK_S
 
-CHECKED, POOLED, HTTP = 9000, 9001, 8000
+CHECKED, POOLED, HTTP, UDP = 9000, 9001, 8000, 5003
 SETTLE_S = 2 * STUCK_S + 60  # a connection may get stuck in sending, and then in receiving
 CHANGE_EVERY_S = 2
 SHORT_EVERY_S = 5
 SHORT_TOTAL = 1500
 KILLED_LIFE_S = (1.0, 5.0)
 # Role -> threads.
-ROLES = {"plain": 8, "slow": 4, "reset": 3, "idle": 1}
+ROLES = {"plain": 8, "slow": 4, "reset": 3, "idle": 1, "udp": 2}
 KILLED_THREADS = 4
 
 
@@ -51,6 +51,7 @@ class Soak:
         self.nginx = Nginx(self.lab, self.lab.server, ports=(HTTP,), logging=False)
         self.lab.server.run("sysctl", "-qw", "net.ipv4.tcp_max_syn_backlog=8192")
         self.gateway = Gateway(self.lab, build=options.build, mover=options.mover)
+        self.gwload = ROOT / "build" / options.build / "tests/gwload"
         self.counts = Counter()
         self.faults = []
         self.clients, self.killed, self.short = {}, None, None
@@ -66,11 +67,13 @@ class Soak:
         self.gateway.upstream("pool", [(self.lab.server.v4, CHECKED), (self.lab.server.v6, CHECKED)])
         self.gateway.listener("checked", ports=[str(CHECKED), str(HTTP)])
         self.gateway.listener("pooled", ports=[str(POOLED)], upstream="pool")
+        self.gateway.listener("datagrams", protocol="udp", ports=[str(UDP)])
 
     def start_clients(self):
         """The server of checked connections and the client processes."""
         self.start(self.lab.server, "soak-server", "server", self.outcomes["server"], CHECKED)
         wait_listening(self.lab.server, CHECKED)
+        self.lab.start(self.lab.server, "udp-echo", self.gwload, "udp-echo", UDP)
         for role, threads in ROLES.items():
             self.clients[role] = self.start_role(role, threads, f"{self.options.seed} {role}")
         self.start_killed()
@@ -81,7 +84,8 @@ class Soak:
 
     def start_role(self, role, threads, seed):
         """A client process."""
-        targets = [f"{address}/{port}" for address in (self.lab.server.v4, self.lab.server.v6) for port in (CHECKED, POOLED)]
+        ports = (UDP,) if role == "udp" else (CHECKED, POOLED)
+        targets = [f"{address}/{port}" for address in (self.lab.server.v4, self.lab.server.v6) for port in ports]
         return self.start(self.lab.client, f"soak-{role}", role, self.outcomes["client"], seed, threads, *targets)
 
     def start_killed(self):
@@ -120,9 +124,8 @@ class Soak:
         self.collect_short()
         address = (self.lab.server.v4, self.lab.server.v6)[self.counts["short_batches"] % 2]
         self.counts["short_batches"] += 1
-        gwload = ROOT / "build" / self.options.build / "tests/gwload"
         name = f"short-{self.counts['short_batches']}"
-        self.short = self.lab.start(self.lab.client, name, gwload, "count", address, HTTP, "/small", 8, SHORT_TOTAL, 1)
+        self.short = self.lab.start(self.lab.client, name, self.gwload, "count", address, HTTP, "/small", 8, SHORT_TOTAL, 1)
 
     def collect_short(self):
         """Adds up what gwload said."""
