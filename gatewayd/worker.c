@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/sockmark.h"
 #include "gatewayd/movers.h"
 #include "gatewayd/relay_config.h"
 #include "gatewayd/spawn.h"
@@ -258,7 +259,7 @@ static void on_listen(struct worker *worker, const struct proto_listen *message,
 {
 	struct relay_socket *more;
 
-	if (socket_index(worker, message) >= 0 || worker->n_sockets >= 2 * STATS_THREADS_MAX) {
+	if (socket_index(worker, message) >= 0 || worker->n_sockets >= SOCKETS_PER_THREAD * STATS_THREADS_MAX) {
 		close(fd);
 		return;
 	}
@@ -616,18 +617,31 @@ void worker_find(struct worker *worker)
 	forget_process(worker);
 }
 
+/* The bits of ours that packets do not get. */
+static uint32_t udp_mark(const struct worker *worker)
+{
+	struct sockmark mark = sockmark_of(worker->options->mark_mask & ~worker->options->mark);
+
+	return mark.own | mark.errors;
+}
+
 int worker_make_sockets(struct worker *worker)
 {
 	int r;
 
+	for (unsigned i = 0; i < worker->n_sockets; i++) {
+		r = sockets_mark_relay(&worker->sockets[i], udp_mark(worker));
+		if (r < 0)
+			return r;
+	}
 	if (worker->n_sockets > 0)
 		return 0;
-	worker->sockets = calloc(2 * worker->threads, sizeof(*worker->sockets));
+	worker->sockets = calloc(SOCKETS_PER_THREAD * worker->threads, sizeof(*worker->sockets));
 	if (!worker->sockets)
 		return -ENOMEM;
-	r = sockets_make_relay(worker->threads, 0, worker->sockets);
+	r = sockets_make_relay(worker->threads, 0, udp_mark(worker), worker->sockets);
 	if (r == 0)
-		worker->n_sockets = 2 * worker->threads;
+		worker->n_sockets = SOCKETS_PER_THREAD * worker->threads;
 	return r;
 }
 

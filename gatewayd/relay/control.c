@@ -23,6 +23,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/msg.h"
+#include "gatewayd/relay/udp_socket.h"
 
 struct held_socket {
 	struct proto_listen key; /* the port does not count */
@@ -294,21 +295,33 @@ static int order_listen(struct control *control, unsigned thread, int fd)
 	return r;
 }
 
+/* The thread of this number reads datagrams from the socket. */
+static int order_udp(struct control *control, unsigned thread, int fd)
+{
+	struct order order = { .kind = ORDER_UDP, .fd = fd };
+
+	return order_one(control, thread % control->params->n_loops, &order);
+}
+
 static int on_listen(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_listen *key = &message->listen;
-	int socket = *fd;
+	bool udp = key->protocol == IPPROTO_UDP;
+	struct sockmark mark;
+	int socket = *fd, r;
 
-	if (key->protocol != IPPROTO_TCP) {
+	if (key->protocol != IPPROTO_TCP && !udp) {
 		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
 		return 0;
 	}
-	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || socket_prepare(*fd) < 0)
+	r = udp ? udp_socket_check(*fd, &mark) : socket_prepare(*fd);
+	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || r < 0)
 		return -EBADMSG;
 	if (control->draining)
 		return 0;
 	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
-	if (order_listen(control, key->thread, socket) < 0)
+	r = udp ? order_udp(control, key->thread, socket) : order_listen(control, key->thread, socket);
+	if (r < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }

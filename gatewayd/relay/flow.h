@@ -144,6 +144,11 @@ uint32_t flow_index(const struct flow_table *table, const struct flow *flow);
 
 /* What epoll carries for one end of a flow; never equal to a cookie of flow_cookie_other. */
 uint64_t flow_cookie(const struct flow_table *table, const struct flow *flow, enum flow_side side);
+/* The kind of cookies that a UDP flow's socket has; see udp_table.h. */
+#define FLOW_COOKIE_UDP 2U
+/* A cookie of any kind from its parts, and its parts if it is of that kind. */
+uint64_t flow_cookie_make(uint32_t generation, uint32_t index, uint32_t kind);
+bool flow_cookie_split(uint64_t cookie, uint32_t kind, uint32_t *ret_generation, uint32_t *ret_index);
 /* A cookie for something that is no flow, named by a small number. */
 uint64_t flow_cookie_other(uint32_t number);
 /* Whether the cookie is such; then its number. */

@@ -99,6 +99,8 @@ int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int rep
 	if (r == 0)
 		r = flow_table_init(&loop->flows, max_flows);
 	if (r == 0)
+		r = udp_new(max_flows, &loop->udp);
+	if (r == 0)
 		r = waits_init(loop, max_flows);
 	if (r == 0)
 		r = config_new(&loop->config);
@@ -113,6 +115,7 @@ int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int rep
 void loop_free(struct loop *loop)
 {
 	config_free(loop->config);
+	udp_free(loop->udp);
 	if (loop->waits)
 		munmap(loop->waits, (size_t)loop->flows.size * sizeof(*loop->waits));
 	flow_table_destroy(&loop->flows);
@@ -274,10 +277,17 @@ static void carry_out(struct loop *loop, const struct order *order)
 		if (r < 0)
 			log_error("cannot accept from a listening socket: %s", strerror(-r));
 		break;
+	case ORDER_UDP:
+		r = udp_listen(loop, order->fd);
+		if (r < 0)
+			log_error("cannot read from a UDP socket: %s", strerror(-r));
+		break;
 	case ORDER_APPLY:
 		r = config_batch_apply(order->batch, &loop->config);
 		if (r == 0)
 			listen_open(loop);
+		if (r == 0)
+			udp_config_changed(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_SOCKMAP:
@@ -291,11 +301,13 @@ static void carry_out(struct loop *loop, const struct order *order)
 		break;
 	case ORDER_HANDOVER:
 		listen_drain(loop);
+		udp_drain(loop); /* the next relay makes a flow again with its next datagram */
 		loop->handover_ms = loop->now_ms + order->deadline_ms;
 		keep_hand_over(loop);
 		break;
 	case ORDER_DRAIN:
 		listen_drain(loop);
+		udp_drain(loop);
 		break;
 	}
 	atomic_store_explicit(&loop->done, order->sequence, memory_order_release);
@@ -331,7 +343,7 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 		listen_rested(loop);
 	else if (entry == &loop->keep.timer)
 		keep_timer(loop);
-	else
+	else if (!udp_timer(loop, entry))
 		tcp_timer(loop, (struct flow *)((char *)entry - offsetof(struct flow, timer)));
 }
 
@@ -342,6 +354,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 	struct flow *flow;
 	uint32_t number;
 
+	if (udp_event(loop, cookie))
+		return;
 	if (!flow_cookie_is_other(cookie, &number)) {
 		flow = flow_from_cookie(&loop->flows, cookie, &side);
 		if (flow) /* else the event was queued for one that has ended in this very turn */
@@ -369,6 +383,7 @@ static void turn(struct loop *loop)
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
+	udp_flush(loop);
 	run_queue(loop);
 	run_waits(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
@@ -413,4 +428,25 @@ void loop_warn(struct loop *loop, enum stats_counter counter, int error)
 		return;
 	log_notice("%s: %s%s%s (%" PRIu64 " more since the last such line)", stats_name(counter), stats_doc(counter),
 	        error ? ": " : "", error ? strerror(-error) : "", left_out);
+}
+
+void loop_count_port(struct loop *loop, enum connect_port port)
+{
+	switch (port) {
+	case CONNECT_PORT_KEPT:
+		stats_add(loop->stats, STATS_ports_kept, 1);
+		break;
+	case CONNECT_PORT_TAKEN:
+		stats_add(loop->stats, STATS_ports_taken, 1);
+		break;
+	case CONNECT_PORT_PRIVILEGED:
+		stats_add(loop->stats, STATS_ports_privileged, 1);
+		break;
+	case CONNECT_PORT_TRACKED:
+		stats_add(loop->stats, STATS_ports_tracked, 1);
+		break;
+	case CONNECT_PORT_ANY:
+	case CONNECT_PORTS:
+		break;
+	}
 }

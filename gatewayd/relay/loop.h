@@ -13,6 +13,7 @@
 #include "gatewayd/base/stats.h"
 #include "gatewayd/relay/buffers.h"
 #include "gatewayd/relay/config.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/limit.h"
@@ -20,6 +21,7 @@
 #include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
 #include "gatewayd/relay/sockmap.h"
+#include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
@@ -33,6 +35,7 @@ enum order_kind {
 	ORDER_PING,     /* nothing but to be seen done */
 	ORDER_LISTEN,   /* fd: accept from it, once there is a configuration */
 	ORDER_HELP,     /* fd: the same, but it is another thread's */
+	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_SOCKMAP,  /* sockmap: the maps are there */
 	ORDER_STATS,    /* stats: count there from now on */
@@ -73,6 +76,7 @@ struct loop {
 	struct listen_sockets listen;
 	struct pipes pipes;
 	struct keep keep;
+	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
 	uint64_t handover_ms; /* hands over by then; 0: does not */
 	bool again;           /* the next turn is not to wait for events */
@@ -112,6 +116,8 @@ uint64_t loop_keep_cookie(void);
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
 void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Counts what became of the client's port, if it was to be kept. */
+void loop_count_port(struct loop *loop, enum connect_port port);
 /* Has the flow looked at again soon (tcp_continue), later each time until a look does not ask for another one. */
 void loop_wait(struct loop *loop, struct flow *flow);
 /* The flow does not wait any more; legal if it does not. */

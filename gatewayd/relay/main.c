@@ -169,7 +169,8 @@ static int rights_reduce(void)
 	if (r < 0)
 		return r;
 	if (r & ISOLATE_HAD_MORE)
-		log_notice("started with more rights than CAP_NET_RAW; the rest has been given up");
+		log_notice("started with more rights than CAP_NET_RAW and CAP_NET_BIND_SERVICE; the rest has been "
+		           "given up");
 	if (r & ISOLATE_NO_NET_RAW)
 		log_warning("CAP_NET_RAW is missing: only listeners with source_address gateway can work");
 	return 0;

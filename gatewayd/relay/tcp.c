@@ -69,28 +69,6 @@ static void count_connect_failure(struct loop *loop, int error)
 	loop_warn(loop, counter, error);
 }
 
-/* Why the target sees another port than the client's, where it was to be kept. */
-static void count_port(struct loop *loop, enum connect_port port)
-{
-	switch (port) {
-	case CONNECT_PORT_KEPT:
-		stats_add(loop->stats, STATS_ports_kept, 1);
-		break;
-	case CONNECT_PORT_TAKEN:
-		stats_add(loop->stats, STATS_ports_taken, 1);
-		break;
-	case CONNECT_PORT_PRIVILEGED:
-		stats_add(loop->stats, STATS_ports_privileged, 1);
-		break;
-	case CONNECT_PORT_TRACKED:
-		stats_add(loop->stats, STATS_ports_tracked, 1);
-		break;
-	case CONNECT_PORT_ANY:
-	case CONNECT_PORTS:
-		break;
-	}
-}
-
 static void directions_init(struct flow *flow)
 {
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
@@ -105,11 +83,13 @@ static void directions_init(struct flow *flow)
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
-	struct flow *flow = flow_alloc(&loop->flows);
+	struct flow *flow;
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
 	enum connect_port port;
 	int r;
 
+	udp_yield(loop);
+	flow = flow_alloc(&loop->flows);
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
@@ -128,7 +108,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
 	r = connect_start(&flow->origin, (enum connect_source)listener->source,
 	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
-	count_port(loop, port);
+	loop_count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
 		r = life_poll(loop, flow, FLOW_TARGET);
