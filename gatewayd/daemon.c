@@ -25,6 +25,7 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
+#include "rules/kernel_bpf.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
@@ -435,6 +436,9 @@ int daemon_cleanup(const struct options *options)
 			snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, files[i]);
 			(void)unlink(path);
 		}
+		/* Last: what is pinned keeps the flows of a relay that did not end. */
+		if (kernel_bpf_cleanup(options->bpf_dir) < 0)
+			log_error("%s could not be removed", options->bpf_dir);
 	}
 	stop(&daemon);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -51,6 +51,10 @@ def make_gateway(lab, request):
 
     def make(**options):
         made.append(Gateway(lab, **options))
+        if options.get("mover") == "sockmap":
+            state, why = made[-1].sockmap()
+            if state != "on":
+                pytest.skip(f"sockmap {state}: {why}")
         return made[-1]
 
     yield make

@@ -271,7 +271,10 @@ class Gatewayd(Contender):
         self._start()
 
     def _start(self):
-        self.gateway = Gateway(self.lab, build="release", mover=self.mover)
+        self.gateway = Gateway(self.lab, build="release", mover=self.mover, bpf=self.mover in (None, "sockmap"))
+        state, why = self.gateway.sockmap()
+        if self.mover == "sockmap" and state != "on":
+            raise SystemExit(f"bench: no sockmap here: {state}, {why}")
         self.gateway.listener("bench", ports=[str(port) for port in TCP_PORTS])
         if self.udp:
             self._listen_udp()

@@ -62,7 +62,7 @@ static void child_main(int channel_fd, int listen_fd)
 	params.signal_fd = signalfd(-1, &set, SFD_NONBLOCK);
 	params.reply_fd = eventfd(0, EFD_NONBLOCK);
 	for (unsigned i = 0; i < LOOPS; i++)
-		if (loop_new(i, LOOP_MODE_AUTO, 10, params.reply_fd, &loops[i]) < 0 || loop_start(loops[i]) < 0)
+		if (loop_new(i, PROTO_MOVER_AUTO, 10, params.reply_fd, &loops[i]) < 0 || loop_start(loops[i]) < 0)
 			_exit(99);
 	_exit(control_run(&params));
 }
