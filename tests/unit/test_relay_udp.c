@@ -172,11 +172,31 @@ static void test_stray_for_nobody(void **state)
 	assert_int_equal(counted(bench, STATS_udp_strays), 1);
 }
 
+/* The listener's limit, cut to what UDP may have: less as long as it is but a question and an answer. */
+static void test_idle(void **state)
+{
+	struct udp_flow flow = { .idle_timeout_ms = 3600000, .from_client = 1000 };
+
+	(void)state;
+	assert_int_equal(udp_flow_idle_ms(&flow), UDP_IDLE_SHORT_MS); /* nobody has answered */
+	flow.answered = true;
+	assert_int_equal(udp_flow_idle_ms(&flow), UDP_IDLE_MAX_MS);
+	flow.from_client = UDP_CONVERSATION - 1;
+	assert_int_equal(udp_flow_idle_ms(&flow), UDP_IDLE_SHORT_MS);
+	flow.idle_timeout_ms = 1000;
+	assert_int_equal(udp_flow_idle_ms(&flow), 1000);
+	flow.from_client = UDP_CONVERSATION;
+	assert_int_equal(udp_flow_idle_ms(&flow), 1000);
+	flow.idle_timeout_ms = 0; /* none */
+	assert_int_equal(udp_flow_idle_ms(&flow), UDP_IDLE_MAX_MS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_stray, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stray_for_nobody, setup, teardown),
+		cmocka_unit_test(test_idle),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
