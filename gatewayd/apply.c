@@ -45,13 +45,13 @@ static int plan_reverse(const struct plan *plan, struct plan *ret)
 	ret->to = plan->from;
 	ret->removed = plan->added;
 	ret->added = plan->removed;
-	ret->shapes_before = plan->shapes_after;
-	ret->n_shapes_before = plan->n_shapes_after;
-	ret->shapes_after = plan->shapes_before;
-	ret->n_shapes_after = plan->n_shapes_before;
+	ret->groups_before = plan->groups_after;
+	ret->n_groups_before = plan->n_groups_after;
+	ret->groups_after = plan->groups_before;
+	ret->n_groups_after = plan->n_groups_before;
 	/* What was rebuilt goes back element by element: the content before is not in the plan. */
-	ret->shapes_rebuilt = NULL;
-	ret->n_shapes_rebuilt = 0;
+	ret->groups_rebuilt = NULL;
+	ret->n_groups_rebuilt = 0;
 	ret->rebuilt = (struct elements){ 0 };
 	ret->changes = calloc(plan->n_changes + 1, sizeof(*ret->changes));
 	if (!ret->changes)
@@ -196,17 +196,10 @@ static int render_undo(struct transaction *t)
 	return r;
 }
 
-static bool changes_chains(const struct plan *plan)
-{
-	return plan->n_shapes_before != plan->n_shapes_after || plan->n_shapes_rebuilt > 0 ||
-	       memcmp(plan->shapes_before, plan->shapes_after, plan->n_shapes_after * sizeof(struct match_shape)) != 0;
-}
-
-/* The kernel looks at every element of a map when one is added, also in a dry run. Where only elements change, the
- * transaction itself, which is all or nothing as well, is the check. */
+/* Where only elements change, the transaction itself, which is all or nothing as well, is the check. */
 static bool needs_dry_run(const struct transaction *t)
 {
-	return t->request->dry_run || changes_chains(t->plan);
+	return t->request->dry_run || render_nft_needs_check(t->plan);
 }
 
 static void add_refusal(struct transaction *t, int error, const char *text)

@@ -68,9 +68,9 @@ struct cell_index {
 	size_t n_buckets, n_cells;
 };
 
-/* How many elements of a shape there are; sorted in order of precedence, none with 0. */
-struct shape_count {
-	struct match_shape shape;
+/* How many elements of a group there are; sorted by group_compare, none with 0. */
+struct group_count {
+	struct group group;
 	size_t count;
 };
 
@@ -87,8 +87,8 @@ struct stage {
 	size_t n_contenders;
 	struct contender **arriving; /* those of them that are new */
 	size_t n_arriving, arriving_size;
-	struct shape_count *shapes;
-	size_t n_shapes;
+	struct group_count *groups;
+	size_t n_groups;
 	size_t total; /* cells of all contenders together */
 };
 
@@ -96,8 +96,8 @@ struct model {
 	struct cell_index cells;
 	struct contender **contenders; /* parallel to the listeners of the snapshot in force */
 	size_t n_contenders;
-	struct shape_count *shapes;
-	size_t n_shapes;
+	struct group_count *groups;
+	size_t n_groups;
 	size_t total;
 	struct stage stage;
 	bool planning;

@@ -59,7 +59,8 @@ int kernel_cleanup(struct kernel *kernel)
 void kernel_state_clear(struct kernel_state *state)
 {
 	free(state->elements.items);
-	free(state->shapes);
+	free(state->odd.items);
+	free(state->groups);
 	for (size_t i = 0; i < state->n_strays; i++)
 		free(state->strays[i].name);
 	free(state->strays);

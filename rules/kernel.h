@@ -30,7 +30,7 @@ struct route_params {
 	uint32_t priority; /* of the first of our three rules; the next two follow */
 };
 
-/* Something in our table that we did not put there, or a map of ours that is not usable any more. */
+/* Something in our table that we did not put there, or a set of ours that is not usable any more. */
 struct kernel_stray {
 	const char *kind; /* nft's word: "chain", "set", "map", "counter", ... */
 	char *name;
@@ -41,12 +41,12 @@ struct kernel_state {
 	bool present;       /* the nft table exists */
 	bool compatible;    /* of this version, and with names that can be named, so a difference can be applied */
 	bool chains_differ; /* anything but elements is not as the last commit of this process left it: chains,
-	                     * rules, declarations of maps, sets and counters. Also true before any such commit */
+	                     * rules, declarations of sets and counters. Also true before any such commit */
 	int64_t generation; /* of the marker; 0 if there is none, -1 if there are several */
-	struct elements elements; /* sorted; listener is 0, the kernel does not know ids; verdict is VERDICTS where the
-	                           * element is not of our making */
-	struct match_shape *shapes; /* usable maps present, also empty ones */
-	size_t n_shapes;
+	struct elements elements; /* sorted; listener is 0, the kernel does not know ids */
+	struct elements odd;      /* sorted; in our sets, but not of our making: with a comment, say */
+	struct group *groups;     /* usable sets present, also empty ones; sorted */
+	size_t n_groups;
 	struct kernel_stray *strays;
 	size_t n_strays;
 };

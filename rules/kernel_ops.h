@@ -24,9 +24,14 @@ struct kernel {
 	const struct kernel_ops *ops;
 };
 
-/* nft's JSON listing of our table to a state (which must be zeroed). -EBADMSG if it is no such listing. A table of
- * another layout is not an error: compatible stays false. */
+/* nft's JSON listing, without elements, of all tables of family inet to a state (which must be zeroed): everything of
+ * ours but what kernel_dump adds. -EBADMSG if it is no such listing. */
 int kernel_parse_table(json_t *listing, struct kernel_state *ret);
+/* Adds the elements of our sets, the generation, and whether the version of the table is ours. -EINTR if somebody
+ * changed it meanwhile: then all must be read again. */
+int kernel_dump(struct kernel_state *state);
+/* Notes a stray; a name that cannot be named in a command leaves the state incompatible instead. -ENOMEM. */
+int kernel_state_stray(struct kernel_state *state, const char *kind, const char *name);
 /* A number for everything in a listing of our table but elements, handles and counts; also of a listing without
  * elements. -ENOMEM. */
 int kernel_parse_digest(json_t *listing, uint64_t *ret);

@@ -1,6 +1,6 @@
 /*
  * Policy routing of our own: rules and routes with our protocol number, both
- * families, through libmnl; kernel_watch.c is the other file that knows it.
+ * families, through libmnl, as kernel_watch.c and kernel_dump.c.
  *
  * Theory of operation: marked packets must be delivered locally although their
  * destination is not ours. Three rules, P being the configured priority:

@@ -272,7 +272,7 @@ static void stage_clear(struct model *model)
 	free(model->stage.cells);
 	free(model->stage.contenders);
 	free(model->stage.arriving);
-	free(model->stage.shapes);
+	free(model->stage.groups);
 	model->stage = (struct stage){ 0 };
 	model->planning = false;
 }
@@ -311,9 +311,9 @@ void stage_commit(struct model *model)
 	model->n_contenders = stage->n_contenders;
 	for (size_t i = 0; i < model->n_contenders; i++)
 		model->contenders[i]->n_cells = model->contenders[i]->next_cells;
-	free(model->shapes);
-	model->shapes = TAKE_PTR(stage->shapes);
-	model->n_shapes = stage->n_shapes;
+	free(model->groups);
+	model->groups = TAKE_PTR(stage->groups);
+	model->n_groups = stage->n_groups;
 	model->total = stage->total;
 	stage_clear(model);
 }

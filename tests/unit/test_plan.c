@@ -15,7 +15,7 @@ static struct match_table *table_of(const struct model *model)
 	assert_int_equal(match_table_new(&table), 0);
 	assert_int_equal(model_elements(model, &elements), 0);
 	for (size_t i = 0; i < elements.n; i++) {
-		assert_true(i == 0 || match_key_compare(&elements.items[i - 1].key, &elements.items[i].key) < 0);
+		assert_true(i == 0 || element_compare(&elements.items[i - 1], &elements.items[i]) < 0);
 		assert_int_equal(match_table_put(table, &elements.items[i].key, elements.items[i].listener), 0);
 	}
 	free(elements.items);
@@ -81,7 +81,7 @@ static void patch(struct elements *elements, const struct plan *plan)
 	for (size_t i = 0; i < plan->added.n; i++) {
 		size_t at = n++;
 
-		while (at > 0 && match_key_compare(&elements->items[at - 1].key, &plan->added.items[i].key) > 0) {
+		while (at > 0 && element_compare(&elements->items[at - 1], &plan->added.items[i]) > 0) {
 			elements->items[at] = elements->items[at - 1];
 			at--;
 		}
@@ -90,16 +90,16 @@ static void patch(struct elements *elements, const struct plan *plan)
 	elements->n = n;
 }
 
-static void same_shapes(const struct model *a, const struct model *b)
+static void same_groups(const struct model *a, const struct model *b)
 {
-	struct match_shape *one, *other;
+	struct group *one, *other;
 	size_t n_one, n_other;
 
-	assert_int_equal(model_shapes(a, &one, &n_one), 0);
-	assert_int_equal(model_shapes(b, &other, &n_other), 0);
+	assert_int_equal(model_groups(a, &one, &n_one), 0);
+	assert_int_equal(model_groups(b, &other, &n_other), 0);
 	assert_int_equal(n_one, n_other);
 	for (size_t i = 0; i < n_one; i++)
-		assert_int_equal(match_shape_compare(&one[i], &other[i]), 0);
+		assert_int_equal(group_compare(&one[i], &other[i]), 0);
 	free(one);
 	free(other);
 }
@@ -113,7 +113,7 @@ static void check_against_fresh(const struct model *model, const struct elements
 	assert_int_equal(model_elements(fresh, &anew), 0);
 	fixture_same_elements(&now, &anew, true);
 	fixture_same_elements(&now, patched, true);
-	same_shapes(model, fresh);
+	same_groups(model, fresh);
 	free(now.items);
 	free(anew.items);
 	model_free(fresh);
