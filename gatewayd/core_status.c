@@ -142,6 +142,8 @@ json_t *core_status(struct core *core)
 	if (kernel_nft_foreign(core->kernel, &warnings) < 0)
 		warnings = json_pack(
 		        "[{s:s, s:s}]", "code", "nft_unreadable", "detail", "The ruleset of others could not be read.");
+	if (core->drift && warnings)
+		failed |= drift_warn(core->drift, warnings) < 0;
 	set(object, "warnings", warnings, &failed);
 	if (failed) {
 		json_decref(object);

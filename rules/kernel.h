@@ -30,6 +30,13 @@ struct route_params {
 	uint32_t priority; /* of the first of our three rules; the next two follow */
 };
 
+/* What is found of rules and routes. */
+struct route_look {
+	unsigned wrong;                /* how many kernel_route_sync would add or remove */
+	unsigned foreign;              /* routes of others in our table, which may take marked packets away */
+	char first[ADDR_TEXT_MAX + 4]; /* where the first of them leads, as a prefix */
+};
+
 /* Something in our table that we did not put there, or a set of ours that is not usable any more. */
 struct kernel_stray {
 	const char *kind; /* nft's word: "chain", "set", "map", "counter", ... */
@@ -75,6 +82,10 @@ int kernel_nft_counters(struct kernel *kernel, json_t **ret);
 /* Makes our rules and routes, both families, exactly what they must be: adds what is missing, removes what is ours
  * and wrong, leaves the rest alone. Idempotent. ret_changed (may be NULL): how many were added or removed. */
 int kernel_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
+/* Whether they are so, and what others have put beside them. Touches nothing. */
+int kernel_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret);
+/* For a child after fork: lets go of what is shared with the parent. It may read only. -ENOMEM. */
+int kernel_renew(struct kernel *kernel);
 /* Removes everything of ours: table, rules, routes. Idempotent. */
 int kernel_cleanup(struct kernel *kernel);
 

@@ -307,6 +307,20 @@ static int fake_route_sync(struct kernel *kernel, const struct route_params *par
 	return 0;
 }
 
+static int fake_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+
+	*ret = (struct route_look){ .wrong = !fake->has_routes || memcmp(&fake->routes, params, sizeof(*params)) != 0 };
+	return 0;
+}
+
+static int fake_renew(struct kernel *kernel)
+{
+	(void)kernel;
+	return 0;
+}
+
 static int fake_cleanup(struct kernel *kernel)
 {
 	struct fake_kernel *fake = fake_of(kernel);
@@ -336,6 +350,8 @@ static const struct kernel_ops fake_ops = {
 	.foreign = fake_foreign,
 	.counters = fake_counters,
 	.route_sync = fake_route_sync,
+	.route_look = fake_route_look,
+	.renew = fake_renew,
 	.cleanup = fake_cleanup,
 	.free = fake_free,
 };

@@ -335,6 +335,25 @@ static int nft_route_sync(struct kernel *kernel, const struct route_params *para
 	return kernel_route_apply(params, ret_changed);
 }
 
+static int nft_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret)
+{
+	(void)kernel;
+	return kernel_route_examine(params, ret);
+}
+
+/* Two processes on one socket would take each other's answers. */
+static int nft_renew(struct kernel *kernel)
+{
+	struct nft_kernel *nft = (struct nft_kernel *)kernel;
+	struct nft_ctx *ctx = context_new();
+
+	if (!ctx)
+		return -ENOMEM;
+	nft_ctx_free(nft->ctx);
+	nft->ctx = ctx;
+	return 0;
+}
+
 static int nft_cleanup(struct kernel *kernel)
 {
 	unsigned changed;
@@ -359,6 +378,8 @@ static const struct kernel_ops nft_ops = {
 	.foreign = nft_foreign,
 	.counters = nft_counters,
 	.route_sync = nft_route_sync,
+	.route_look = nft_route_look,
+	.renew = nft_renew,
 	.cleanup = nft_cleanup,
 	.free = nft_free,
 };

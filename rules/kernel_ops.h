@@ -15,6 +15,8 @@ struct kernel_ops {
 	int (*foreign)(struct kernel *kernel, json_t **ret);
 	int (*counters)(struct kernel *kernel, json_t **ret);
 	int (*route_sync)(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
+	int (*route_look)(struct kernel *kernel, const struct route_params *params, struct route_look *ret);
+	int (*renew)(struct kernel *kernel);
 	int (*cleanup)(struct kernel *kernel);
 	void (*free)(struct kernel *kernel);
 };
@@ -49,5 +51,7 @@ int kernel_parse_counters(json_t *listing, json_t **ret);
 bool kernel_route_port_is_own(uint32_t port);
 /* Makes our rules and routes what params say, or (params NULL) removes them all. */
 int kernel_route_apply(const struct route_params *params, unsigned *ret_changed);
+/* Looks, and touches nothing. */
+int kernel_route_examine(const struct route_params *params, struct route_look *ret);
 
 #endif

@@ -94,6 +94,15 @@ static int copy_groups(const struct group_count *counts, size_t n, struct group 
 	return 0;
 }
 
+size_t model_count(const struct model *model)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < model->n_groups; i++)
+		count += model->groups[i].count;
+	return count;
+}
+
 int model_groups(const struct model *model, struct group **ret, size_t *ret_n)
 {
 	return copy_groups(model->groups, model->n_groups, ret, ret_n);

@@ -107,6 +107,9 @@ int model_elements(const struct model *model, struct elements *ret);
 /* The groups in force, sorted by group_compare, in a new array. -ENOMEM. */
 int model_groups(const struct model *model, struct group **ret, size_t *ret_n);
 
+/* How many elements there are. */
+size_t model_count(const struct model *model);
+
 /* What must change from the model's state (snapshot `from`, rows shared with `to`) to snapshot `to`.
  * -EEXIST with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
  * -EINVAL with faults ("too_complex", "unknown_reference", "invalid"), -ENOMEM. On failure the model is unchanged. At
