@@ -39,7 +39,7 @@ struct contender {
 	size_t n_ports;
 	struct piece *pieces; /* of a cell where nobody else is */
 	size_t n_pieces;
-	size_t n_cells, next_cells; /* in how many it takes part, and after the plan in hand */
+	size_t n_elements, next_elements; /* its part of the limits, and after the plan in hand */
 };
 
 /* Several contenders of one cell. */
@@ -89,7 +89,7 @@ struct stage {
 	size_t n_arriving, arriving_size;
 	struct group_count *groups;
 	size_t n_groups;
-	size_t total; /* cells of all contenders together */
+	size_t total; /* elements of all contenders together */
 };
 
 struct model {
@@ -122,6 +122,11 @@ int state_join(struct cell_state *state, struct contender *contender);
 /* Takes it out, if it is in. */
 void state_leave(struct cell_state *state, const struct contender *contender);
 void state_clear(struct cell_state *state);
+
+/* Longest pointer to a field of a listener, with its terminator. */
+#define CONTENDER_POINTER_MAX 128
+/* "/listeners/NAME" with what is behind it. */
+void contender_pointer(const struct contender *contender, const char *behind, char buffer[CONTENDER_POINTER_MAX]);
 
 /* Two contenders that tie, and the ports they share. */
 struct tie {

@@ -12,6 +12,7 @@
 #include "rules/plan.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,18 +156,44 @@ static int diff_snapshots(struct plan *plan)
 
 /* Cutting the staged cells. */
 
-static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs *errs)
+static bool is_arriving(const struct stage *stage, const struct contender *contender)
+{
+	for (size_t i = 0; i < stage->n_arriving; i++)
+		if (stage->arriving[i] == contender)
+			return true;
+	return false;
+}
+
+/* The item of the list of ports that is in the tie, of the listener that is being written; of two, the later by name. */
+static void tie_pointer(const struct stage *stage, const struct tie *tie, char buffer[CONTENDER_POINTER_MAX])
+{
+	bool a_is_later = strcmp(tie->a->name, tie->b->name) > 0;
+	const struct contender *later = a_is_later ? tie->a : tie->b, *earlier = a_is_later ? tie->b : tie->a;
+	const struct contender *culprit = is_arriving(stage, later) ? later : earlier;
+	char item[32] = "/ports";
+
+	for (size_t i = 0; i < culprit->n_ports; i++)
+		if (culprit->ports[i].lo <= tie->lo && tie->hi <= culprit->ports[i].hi &&
+		        (culprit->ports[i].lo == culprit->ports[i].hi) == (tie->kind == MATCH_PORT_EXACT)) {
+			snprintf(item, sizeof(item), "/ports/%zu", i);
+			break;
+		}
+	contender_pointer(culprit, item, buffer);
+}
+
+static void tell_tie(const struct stage *stage, const struct cell *cell, const struct tie *tie, struct errs *errs)
 {
 	struct prefix dst = { cell->key.dst, cell->key.shape.dst_len },
 	              src = { cell->key.src, cell->key.shape.src_len };
-	char dst_text[ADDR_TEXT_MAX], src_text[ADDR_TEXT_MAX], ports[24] = "any port";
+	char dst_text[ADDR_TEXT_MAX], src_text[ADDR_TEXT_MAX], ports[24] = "any port", pointer[CONTENDER_POINTER_MAX];
 	bool swap = strcmp(tie->a->name, tie->b->name) > 0;
 
 	if (tie->kind == MATCH_PORT_EXACT)
 		snprintf(ports, sizeof(ports), "port %u", tie->lo);
 	else if (tie->kind == MATCH_PORT_RANGE)
 		snprintf(ports, sizeof(ports), "ports %u-%u", tie->lo, tie->hi);
-	errs_add(errs, "", "overlap",
+	tie_pointer(stage, tie, pointer);
+	errs_add(errs, pointer, "overlap",
 	        "listeners \"%s\" and \"%s\" match the same packets equally well with priority %lld: %s to %s, %s, "
 	        "from %s%s%s",
 	        swap ? tie->b->name : tie->a->name, swap ? tie->a->name : tie->b->name, (long long)tie->a->priority,
@@ -174,13 +201,13 @@ static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs
 	        prefix_format(&src, src_text), cell->key.shape.interface ? " on " : "", cell->key.interface);
 }
 
-static int cut_cell(struct staged_cell *staged, struct errs *errs, struct tie *last)
+static int cut_cell(const struct stage *stage, struct staged_cell *staged, struct errs *errs, struct tie *last)
 {
 	struct tie tie;
 	int r = state_cut(&staged->next, &tie);
 
 	if (r == -EEXIST && (tie.a != last->a || tie.b != last->b)) {
-		tell_tie(staged->cell, &tie, errs);
+		tell_tie(stage, staged->cell, &tie, errs);
 		*last = tie;
 	}
 	return r;
@@ -192,7 +219,7 @@ static int cut_cells(struct stage *stage, struct errs *errs)
 	int r = 0;
 
 	for (size_t i = 0; i < stage->n_cells; i++) {
-		int one = cut_cell(&stage->cells[i], errs, &last);
+		int one = cut_cell(stage, &stage->cells[i], errs, &last);
 
 		if (one == -ENOMEM)
 			return one;

@@ -21,11 +21,13 @@
 #include "rules/snapshot.h"
 #include "schema/errs.h"
 
-/* Most cells one listener that names no address set may expand to; a larger product is refused with "too_complex". */
-#define PLAN_CELLS_MAX 4096
+/* Most elements one listener that names no address set may expand to: its destinations (ranges split into prefixes) x
+ * sources x interfaces x ports. 16,384 load in a quarter of a second; lists of 64 each would be 16 million. A larger
+ * product is refused with "too_complex". */
+#define PLAN_LISTENER_MAX 16384
 
-/* Most cells of all listeners together, which address sets can make many: each takes about 120 bytes here, as much in
- * the relay, and one or more elements in the kernel. Beyond it "too_complex". */
+/* Most elements of all listeners together, which address sets can make many: each takes about 120 bytes here, as much
+ * in the relay, and more in the kernel. Beyond it "too_complex". */
 #define PLAN_TOTAL_MAX 1000000
 
 /* From this many removals on, an interval set is made anew: a deletion from one costs time in proportion to its size
@@ -111,7 +113,8 @@ int model_groups(const struct model *model, struct group **ret, size_t *ret_n);
 size_t model_count(const struct model *model);
 
 /* What must change from the model's state (snapshot `from`, rows shared with `to`) to snapshot `to`.
- * -EEXIST with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
+ * Pointers of faults are "/listeners/NAME/FIELD...": where NAME stands in a request only the caller knows. -EEXIST
+ * with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
  * -EINVAL with faults ("too_complex", "unknown_reference", "invalid"), -ENOMEM. On failure the model is unchanged. At
  * most one plan at a time. */
 int plan_new(struct model *model, struct snapshot *from, struct snapshot *to, struct errs *errs, struct plan **ret);

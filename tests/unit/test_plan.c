@@ -5,6 +5,7 @@
  */
 #include "rules_reference.h"
 
+#include <assert.h>
 #include <errno.h>
 
 static struct match_table *table_of(const struct model *model)
@@ -259,6 +260,7 @@ static void ties_are_refused(void **state)
 	assert_non_null(strstr(errs.items[0].detail, "\"web\""));
 	assert_non_null(strstr(errs.items[0].detail, "\"shop\""));
 	assert_non_null(strstr(errs.items[0].detail, "port 443"));
+	assert_string_equal(errs.items[0].pointer, "/listeners/web/ports/0");
 	errs_clear(&errs);
 	assert_int_equal(plan_of_two(fixture_listener("a", 1, "", "", "", "80-89"),
 	                         fixture_listener("b", 2, "", "", "", "85-94"), &errs),
@@ -302,14 +304,24 @@ static void too_many_cells_are_refused(void **state)
 	char text[64];
 
 	(void)state;
-	/* 64 by 64 is the limit itself; an interface list of two goes beyond. */
+	/* 64 by 64 by four ports is the limit itself; one port more goes beyond, and so does an interface list of two.
+	 */
+	fixture_words(&big->ports, "82 83 100-200");
 	for (unsigned i = 0; i < 64; i++) {
 		snprintf(text, sizeof(text), "10.0.%u.0/24", i);
 		fixture_words(&big->sources, text);
 		fixture_words(&big->destinations, text);
 	}
+	static_assert(PLAN_LISTENER_MAX == 64 * 64 * 4, "as the lists here");
 	row_ref(&big->row);
 	assert_int_equal(plan_of_two(big, fixture_listener("b", 2, "", "", "", "81"), &errs), 0);
+	row_ref(&big->row);
+	fixture_words(&big->ports, "84");
+	assert_int_equal(plan_of_two(big, fixture_listener("b", 2, "", "", "", "81"), &errs), -EINVAL);
+	assert_string_equal(errs.items[0].code, "too_complex");
+	assert_string_equal(errs.items[0].pointer, "/listeners/big/destinations");
+	errs_clear(&errs);
+	free(big->ports.items[--big->ports.n]);
 	fixture_words(&big->interfaces, "a b");
 	assert_int_equal(plan_of_two(big, fixture_listener("b", 2, "", "", "", "81"), &errs), -EINVAL);
 	assert_string_equal(errs.items[0].code, "too_complex");
