@@ -81,7 +81,7 @@ static int on_gate_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* The relay has come or gone. */
+/* The relay has come or gone, or has become overloaded or fit again. */
 static void on_worker_state(void *userdata)
 {
 	struct daemon *daemon = userdata;
@@ -89,11 +89,15 @@ static void on_worker_state(void *userdata)
 	if (!daemon->apply)
 		return;
 	events_publish(daemon->events, "relay",
-	        json_pack("{s:s, s:i}", "state", worker_state_name(worker_state(daemon->worker)), "pid",
-	                (int)worker_pid(daemon->worker)));
+	        json_pack("{s:s, s:i, s:b}", "state", worker_state_name(worker_state(daemon->worker)), "pid",
+	                (int)worker_pid(daemon->worker), "overloaded", (int)worker_overloaded(daemon->worker)));
 	if (worker_state(daemon->worker) == WORKER_RUNNING) {
+		bool overloaded = worker_overloaded(daemon->worker);
+
 		daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
-		(void)apply_set_gate(daemon->apply, false);
+		if (overloaded)
+			log_warning("the relay is overloaded: new connections of direct listeners go past it");
+		(void)apply_set_gate(daemon->apply, overloaded);
 	} else if (!daemon->gate_timer && !apply_render_params(daemon->apply)->gate_open) {
 		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
 		        GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
@@ -164,6 +168,18 @@ static int make_directories(const struct options *options)
 	return r;
 }
 
+/* Asked from outside to do what POST /relay/restart does. */
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	(void)source;
+	(void)info;
+	if (!daemon->worker || worker_hand_over(daemon->worker) < 0)
+		log_warning("SIGHUP: no relay can be replaced now");
+	return 0;
+}
+
 static int make_event_loop(struct daemon *daemon)
 {
 	sigset_t signals;
@@ -172,6 +188,7 @@ static int make_event_loop(struct daemon *daemon)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = sd_event_new(&daemon->event);
@@ -179,6 +196,8 @@ static int make_event_loop(struct daemon *daemon)
 		r = sd_event_add_signal(daemon->event, NULL, SIGTERM, NULL, NULL);
 	if (r >= 0)
 		r = sd_event_add_signal(daemon->event, NULL, SIGINT, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(daemon->event, NULL, SIGHUP, on_hangup, daemon);
 	if (r >= 0)
 		r = sd_event_set_watchdog(daemon->event, true);
 	return r < 0 ? r : 0;

@@ -15,6 +15,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/base/stats.h"
+#include "gatewayd/keeper.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
 
@@ -35,7 +36,7 @@ struct worker_owner {
 	/* The configuration in force, borrowed. */
 	const struct snapshot *(*snapshot)(void *userdata);
 	const struct model *(*model)(void *userdata);
-	/* The state has become another one. */
+	/* The state, or whether the relay is overloaded, has become another. */
 	void (*state_changed)(void *userdata);
 };
 
@@ -65,6 +66,9 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 void worker_commit(struct worker *worker, const struct plan *plan);
 void worker_abort(struct worker *worker, const struct plan *plan);
 
+/* Replaces the relay by a new one, from the program file as it is now; flows do not notice. 0 when it has begun,
+ * -EBUSY (no relay serves, or that is under way), -ENOEXEC (the program cannot be started: the relay goes on). */
+int worker_hand_over(struct worker *worker);
 /* Ends the relay: orderly within deadline_ms, then by force. Used by --cleanup. */
 void worker_shutdown(struct worker *worker, unsigned deadline_ms);
 
@@ -75,10 +79,18 @@ const char *worker_state_name(enum worker_state state);
 int32_t worker_pid(const struct worker *worker);
 /* Generation it has applied; 0 if none. */
 int64_t worker_generation(const struct worker *worker);
-/* Relays started after a death, seconds since this one's start, and the counters (NULL before the first start). */
+/* Whether the relay said that it can hardly take more flows. */
+bool worker_overloaded(const struct worker *worker);
+/* Relays started after a death, and after a handover; seconds since this one's start, and the counters (NULL before the
+ * first start). */
 uint64_t worker_restarts(const struct worker *worker);
+uint64_t worker_handovers(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* Flows that began and have not ended. */
+uint64_t worker_flows(const struct worker *worker);
+/* What is held for the next relay. */
+void worker_kept(const struct worker *worker, struct keeper_counts *ret);
 unsigned worker_threads(const struct worker *worker);
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* Raised with every change of stats.def or of these structs. */
-#define STATS_LAYOUT 1
+#define STATS_LAYOUT 3
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 
@@ -29,6 +29,7 @@ struct stats_memory {
 	uint32_t layout;
 	uint32_t threads;
 	struct stats_thread thread[STATS_THREADS_MAX];
+	struct stats_thread daemon; /* what the daemon counts itself */
 };
 
 static inline void stats_add(struct stats_thread *slot, enum stats_counter counter, uint64_t amount)
@@ -41,7 +42,7 @@ static inline void stats_add(struct stats_thread *slot, enum stats_counter count
 
 static inline uint64_t stats_sum(const struct stats_memory *memory, enum stats_counter counter)
 {
-	uint64_t sum = 0;
+	uint64_t sum = atomic_load_explicit(&memory->daemon.counter[counter], memory_order_relaxed);
 
 	for (unsigned i = 0; i < STATS_THREADS_MAX; i++)
 		sum += atomic_load_explicit(&memory->thread[i].counter[counter], memory_order_relaxed);

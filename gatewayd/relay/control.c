@@ -23,6 +23,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/msg.h"
+#include "gatewayd/relay/udp_socket.h"
 
 struct held_socket {
 	struct proto_listen key; /* the port does not count */
@@ -34,18 +35,20 @@ struct control {
 	struct msg_channel *channel; /* NULL while there is no daemon */
 	bool lonely;                 /* a daemon was there and has gone */
 	bool greeted;                /* the daemon's HELLO was read */
+	bool foreign;                /* it speaks another version: only the stable messages count */
 	bool greet_later;            /* a new daemon waits for ours until a commit is through */
 	uint64_t generation;         /* in force; 0: none, or known to be incomplete */
 	struct config_batch *batch;  /* being collected or READY */
 	bool ready;
 	bool commit_pending, ping_pending;
+	bool overloaded;   /* as the daemon was told */
 	uint64_t sequence; /* of the last order */
 	uint64_t commit_sequence, ping_sequence, stats_sequence;
 	uint64_t ping_cookie;
 	struct stats_memory *stats, *stats_old; /* the old one is unmapped when no loop uses it any more */
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
-	bool draining;
+	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
 };
@@ -118,6 +121,7 @@ static void channel_close(struct control *control, const char *why)
 	control->channel = NULL;
 	control->lonely = true;
 	control->greeted = false;
+	control->foreign = false;
 	control->greet_later = false;
 	control->ping_pending = false;
 	if (!control->commit_pending)
@@ -146,10 +150,26 @@ static void tell_failed(struct control *control, uint64_t generation, const char
 	tell(control, &message, -1);
 }
 
+/* Tells the daemon whether a thread is overloaded, if that is news. */
+static void tell_overload(struct control *control)
+{
+	struct proto_message message = { .type = PROTO_OVERLOAD };
+	bool on = false;
+
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		on = on || atomic_load_explicit(&control->params->loops[i]->overload.on, memory_order_relaxed);
+	if (on == control->overloaded)
+		return;
+	control->overloaded = on;
+	message.overload.on = on;
+	tell(control, &message, -1);
+}
+
 static void greet(struct control *control)
 {
 	struct proto_message hello = { .type = PROTO_HELLO,
 		.hello = { .version = PROTO_VERSION,
+		        .keep_version = KEEP_VERSION,
 		        .build = GW_VERSION,
 		        .generation = control->generation,
 		        .pid = (uint32_t)getpid(),
@@ -157,6 +177,8 @@ static void greet(struct control *control)
 		        .max_flows = control->params->max_flows } };
 	struct proto_message end = { .type = PROTO_HELLO_END };
 
+	if (control->params->program)
+		snprintf(hello.hello.program, sizeof(hello.hello.program), "%s", control->params->program);
 	tell(control, &hello, -1);
 	for (unsigned i = 0; i < control->n_sockets; i++) {
 		struct proto_message listen = { .type = PROTO_LISTEN, .listen = control->sockets[i].key };
@@ -164,6 +186,8 @@ static void greet(struct control *control)
 		tell(control, &listen, control->sockets[i].fd);
 	}
 	tell(control, &end, -1);
+	control->overloaded = false; /* which is what a daemon takes for granted */
+	tell_overload(control);
 }
 
 /* Takes the descriptor over and speaks first. */
@@ -206,9 +230,13 @@ static void daemon_accept(struct control *control)
 static int on_hello(struct control *control, const struct proto_message *message, int *fd)
 {
 	(void)fd;
-	if (message->hello.version != PROTO_VERSION) {
-		log_error("the daemon speaks protocol %u, this relay %u", (unsigned)message->hello.version,
+	control->foreign = message->hello.version != PROTO_VERSION;
+	if (control->foreign)
+		log_notice("the daemon speaks protocol %u, this relay %u", (unsigned)message->hello.version,
 		        (unsigned)PROTO_VERSION);
+	if (control->foreign && message->hello.keep_version != KEEP_VERSION) {
+		log_error("flows cannot be handed over: the daemon keeps them by version %u, this relay by %u",
+		        (unsigned)message->hello.keep_version, (unsigned)KEEP_VERSION);
 		control->exit_status = CONTROL_EXIT_VERSION;
 		return 0;
 	}
@@ -239,7 +267,7 @@ static bool socket_is_held(const struct control *control, const struct proto_lis
 static int socket_prepare(int fd)
 {
 	static const struct linger reset = { 1, 0 };
-	static const int on = 1;
+	static const int on = 1, off = 0;
 	int listening = 0;
 	socklen_t length = sizeof(listening);
 
@@ -247,7 +275,8 @@ static int socket_prepare(int fd)
 		return -ENOTSOCK;
 	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ||
 	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
-	        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+	        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0 ||
+	        setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
 }
@@ -265,22 +294,47 @@ static int order_listen(struct control *control, unsigned thread, int fd)
 	return r;
 }
 
+/* The thread of this number reads datagrams from the socket. */
+static int order_udp(struct control *control, unsigned thread, int fd)
+{
+	struct order order = { .kind = ORDER_UDP, .fd = fd };
+
+	return order_one(control, thread % control->params->n_loops, &order);
+}
+
 static int on_listen(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_listen *key = &message->listen;
-	int socket = *fd;
+	bool udp = key->protocol == IPPROTO_UDP;
+	struct sockmark mark;
+	int socket = *fd, r;
 
-	if (key->protocol != IPPROTO_TCP) {
+	if (key->protocol != IPPROTO_TCP && !udp) {
 		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
 		return 0;
 	}
-	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || socket_prepare(*fd) < 0)
+	r = udp ? udp_socket_check(*fd, &mark) : socket_prepare(*fd);
+	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || r < 0)
 		return -EBADMSG;
 	if (control->draining)
 		return 0;
 	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
-	if (order_listen(control, key->thread, socket) < 0)
+	r = udp ? order_udp(control, key->thread, socket) : order_listen(control, key->thread, socket);
+	if (r < 0)
 		log_error("a thread takes no orders");
+	return 0;
+}
+
+static int on_keep_channel(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_KEEP, .fd = *fd };
+
+	if (message->keep_channel.thread >= control->params->n_loops)
+		return -EBADMSG;
+	if (fcntl(*fd, F_SETFL, O_NONBLOCK) < 0 || order_one(control, message->keep_channel.thread, &order) < 0)
+		log_error("flows of thread %u cannot be kept", (unsigned)message->keep_channel.thread);
+	else
+		*fd = -1;
 	return 0;
 }
 
@@ -402,6 +456,8 @@ static int on_ping(struct control *control, const struct proto_message *message,
 	(void)fd;
 	control->ping_cookie = message->ping.cookie; /* a later one stands for those before it */
 	control->ping_pending = true;
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		atomic_store_explicit(&control->params->loops[i]->tracked, message->ping.tracked, memory_order_relaxed);
 	if (order_all(control, &order, &control->ping_sequence) < 0)
 		log_error("a thread takes no orders");
 	return 0;
@@ -426,11 +482,28 @@ static int on_shutdown(struct control *control, const struct proto_message *mess
 	return 0;
 }
 
+static int on_handover(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_HANDOVER, .deadline_ms = message->handover.deadline_ms };
+	uint64_t sequence;
+
+	(void)fd;
+	if (control->draining || control->handing_over)
+		return 0;
+	control->handing_over = true;
+	log_info("handing over %u flows", (unsigned)open_flows(control));
+	if (order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
 static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_message *, int *) = {
 	[PROTO_HELLO] = on_hello,
 	[PROTO_HELLO_END] = on_hello_end,
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_KEEP_CHANNEL] = on_keep_channel,
+	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
 	[PROTO_LISTENER_PUT] = on_item,
 	[PROTO_LISTENER_DEL] = on_item,
@@ -451,7 +524,8 @@ static int handle(struct control *control, const struct proto_message *message, 
 {
 	_cleanup_close_ int owned = fd;
 
-	if (!handlers[message->type] || (!control->greeted && message->type != PROTO_HELLO))
+	if (!handlers[message->type] || (!control->greeted && message->type != PROTO_HELLO) ||
+	        (control->foreign && message->type > PROTO_STABLE_LAST))
 		return -EBADMSG;
 	return handlers[message->type](control, message, &owned);
 }
@@ -524,6 +598,7 @@ static void replies_read(struct control *control)
 		control->ping_pending = false;
 		tell(control, &pong, -1);
 	}
+	tell_overload(control);
 }
 
 /* --- the thread --- */
@@ -543,6 +618,21 @@ static void check_drained(struct control *control)
 {
 	if (control->draining && (open_flows(control) == 0 || clock_ms() >= control->drain_deadline_ms))
 		control->exit_status = EXIT_SUCCESS;
+}
+
+/* All threads have given away what they had and touch it no more. */
+static void check_handed_over(struct control *control)
+{
+	struct proto_message message = { .type = PROTO_HANDED_OVER };
+
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		if (!atomic_load_explicit(&control->params->loops[i]->parked, memory_order_acquire))
+			return;
+	if (control->exit_status >= 0)
+		return;
+	log_info("all flows are handed over");
+	tell(control, &message, -1);
+	control->exit_status = EXIT_SUCCESS;
 }
 
 static void control_turn(struct control *control)
@@ -567,6 +657,7 @@ static void control_turn(struct control *control)
 	if (fds[POLLED_SIGNAL].revents && control->exit_status < 0)
 		drain(control, 0);
 	check_drained(control);
+	check_handed_over(control);
 	check_needed(control);
 }
 
