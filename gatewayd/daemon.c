@@ -25,6 +25,7 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
+#include "gatewayd/rights.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
@@ -314,7 +315,14 @@ static int start(struct daemon *daemon)
 	on_worker_state(daemon);
 	worker_start(daemon->worker);
 	r = core_confirm_start(&daemon->core);
-	return r < 0 ? r : api_new(daemon->event, daemon->options, &daemon->core, daemon->events, &daemon->api);
+	if (r >= 0)
+		r = api_new(daemon->event, daemon->options, &daemon->core, daemon->events, &daemon->api);
+	if (r >= 0) {
+		r = rights_reduce();
+		if (r < 0)
+			log_error("rights that are not needed cannot be given up: %s", strerror(-r));
+	}
+	return r;
 }
 
 static void stop(struct daemon *daemon)
