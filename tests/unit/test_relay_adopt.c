@@ -516,6 +516,7 @@ static void reset_fetched(struct world *world, bool noted)
 	adopt(world);
 	assert_reads(world->server, "all passed on");
 	assert_int_equal(ending(world->server), ECONNRESET);
+	assert_int_equal(world->end.count, 1); /* understood, and not only found not to add up */
 }
 
 static void test_reset_whose_error_was_fetched(void **state)
@@ -540,6 +541,21 @@ static void test_reset_fetched_before_any_end(void **state)
 	tell_memory(world);
 	adopt(world);
 	assert_int_equal(ending(world->server), ECONNRESET);
+}
+
+/* The error went to a write of the other direction, and bytes that came before it are unread. */
+static void test_reset_fetched_by_a_write(void **state)
+{
+	struct world *world = *state;
+
+	say(world->client, "unread");
+	reset(world->client);
+	world->client = dup(STDIN_FILENO);
+	assert_int_equal(send(world->fds[UP], "x", 1, MSG_NOSIGNAL), -1);
+	tell_memory(world);
+	adopt(world);
+	assert_int_equal(ending(world->server), ECONNRESET);
+	assert_int_equal(world->end.count, 1);
 }
 
 /* A reset that nobody has noticed: what came before it is still passed on. */
@@ -647,6 +663,7 @@ int main(void)
 		CASES(test_reset_whose_error_was_fetched),
 		CASES(test_reset_whose_error_was_fetched_noted),
 		CASES(test_reset_fetched_before_any_end),
+		CASES(test_reset_fetched_by_a_write),
 		CASES(test_reset_unnoticed),
 		CASES(test_over),
 	};
