@@ -226,6 +226,64 @@ static void test_other_version(void **state)
 	assert_int_equal(exit_status(*state), CONTROL_EXIT_VERSION);
 }
 
+/* The HELLO of a daemon of another version that keeps flows by ours. */
+static void greet_foreign(struct relay *relay)
+{
+	struct proto_message message = { .type = PROTO_HELLO,
+		.hello = { .version = PROTO_VERSION + 1, .keep_version = KEEP_VERSION } };
+	int fd;
+
+	receive(relay, PROTO_HELLO, &fd);
+	receive(relay, PROTO_HELLO_END, &fd);
+	send_message(relay, message, -1);
+}
+
+static void test_other_version_can_take_the_flows(void **state)
+{
+	struct proto_message message = { .type = PROTO_KEEP_CHANNEL };
+	struct relay *relay = *state;
+	int pair[2], fd;
+
+	greet_foreign(relay);
+	for (uint16_t i = 0; i < LOOPS; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+		message.keep_channel.thread = i;
+		send_message(relay, message, pair[1]);
+		close(pair[1]); /* the other end stays open with the test */
+	}
+	send_message(relay, (struct proto_message){ .type = PROTO_HANDOVER, .handover.deadline_ms = WAIT_MS }, -1);
+	receive(relay, PROTO_HANDED_OVER, &fd);
+	assert_int_equal(exit_status(relay), 0);
+}
+
+static void test_other_version_can_do_nothing_else(void **state)
+{
+	struct relay *relay = *state;
+	struct sockaddr_in address;
+
+	greet_foreign(relay);
+	give_socket(relay, 0, &address);
+	send_message(relay, (struct proto_message){ .type = PROTO_CONFIG_BEGIN }, -1);
+	assert_hangs_up(relay);
+	reconnect(relay);
+	greet(relay, PROTO_VERSION);
+	assert_int_equal(relay->n_announced, 1);
+}
+
+static void test_keep_channel_of_no_thread(void **state)
+{
+	struct proto_message message = { .type = PROTO_KEEP_CHANNEL, .keep_channel.thread = LOOPS };
+	struct relay *relay = *state;
+	int pair[2];
+
+	greet(relay, PROTO_VERSION);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	send_message(relay, message, pair[1]);
+	assert_hangs_up(relay);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void test_before_hello(void **state)
 {
 	struct relay *relay = *state;
@@ -453,6 +511,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_other_version),
+		CASE(test_other_version_can_take_the_flows),
+		CASE(test_other_version_can_do_nothing_else),
+		CASE(test_keep_channel_of_no_thread),
 		CASE(test_before_hello),
 		CASE(test_daemon_gone_at_once),
 		CASE(test_nonsense),
