@@ -200,6 +200,41 @@ static void test_ambiguous(void **state)
 	free(extensions);
 }
 
+/* Faults that no other check would find: an odd list of ciphers, and bytes behind the extensions. */
+static void test_broken_hello(void **state)
+{
+	struct bytes *extensions = calloc(1, sizeof(*extensions));
+
+	(void)state;
+	assert_non_null(extensions);
+	put_name(extensions, "www.example.com");
+	make_hello(extensions);
+	memmove(hello.at + 76, hello.at + 77, hello.n - 77); /* the last cipher's second half */
+	hello.n--;
+	hello.at[3]--;
+	hello.at[72] = 3;
+	make_stream(FIRST_BYTES_MAX);
+	assert_int_equal(parse(stream.at, stream.n), FIRST_MALFORMED);
+	make_hello(extensions);
+	put_number(&hello, 0, 1);
+	hello.at[3]++;
+	make_stream(FIRST_BYTES_MAX);
+	assert_int_equal(parse(stream.at, stream.n), FIRST_MALFORMED);
+	free(extensions);
+}
+
+static void test_label(void **state)
+{
+	static const char label[] = "a123456789b123456789c123456789d123456789e123456789f123456789123";
+	char host[FIRST_HOST_MAX + 1], longer[80];
+
+	(void)state;
+	assert_true(first_host((const uint8_t *)label, 63, host));
+	snprintf(longer, sizeof(longer), "%s4.example", label);
+	assert_false(first_host((const uint8_t *)longer, strlen(longer), host));
+	assert_string_equal(host, "");
+}
+
 /* Server name extensions that say two things, or nothing, and one with a name of a kind that nobody knows. */
 static void test_name_lists(void **state)
 {
@@ -378,6 +413,8 @@ int main(void)
 		cmocka_unit_test(test_broken_records),
 		cmocka_unit_test(test_broken_lengths),
 		cmocka_unit_test(test_ambiguous),
+		cmocka_unit_test(test_broken_hello),
+		cmocka_unit_test(test_label),
 		cmocka_unit_test(test_name_lists),
 		cmocka_unit_test(test_bound),
 		cmocka_unit_test(test_real_clients),
