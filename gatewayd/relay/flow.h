@@ -26,6 +26,9 @@ enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
 enum flow_state {
 	/* On the free list. Legal: flow_alloc. */
 	FLOW_FREE,
+	/* The client is accepted and polled, and its first bytes are awaited, which decide about the target; there is
+	 * no socket towards one. Legal: decided -> CONNECTING, reset -> FREE. */
+	FLOW_PEEKING,
 	/* The client is accepted, the target's connect() is under way and its socket polled; the client's socket
 	 * is polled only once that takes longer (tcp.h). Legal: connected -> RELAYING, reset -> FREE. */
 	FLOW_CONNECTING,
@@ -52,7 +55,8 @@ enum direction_state {
 	DIRECTION_ENDED   /* and passed on to the other end */
 };
 
-/* Who talks to whom and why: set when the flow begins, never changed, and true in whatever relay process it lives. */
+/* Who talks to whom and why: set when the flow begins (the target: when it connects), never changed, and true in
+ * whatever relay process it lives. */
 struct flow_origin {
 	uint64_t id;         /* of no other flow, also not of an earlier relay's (loop_next_flow_id) */
 	uint64_t started_ms; /* CLOCK_MONOTONIC, which all processes share */
@@ -113,7 +117,7 @@ struct flow {
 	uint8_t mode;             /* enum proto_mover: the listener's setting, or the relay's */
 	uint32_t account_ms;      /* pause between looks at the sockmap's counters */
 	uint32_t idle_timeout_ms; /* 0: none */
-	uint64_t deadline_ms;     /* of the connect; 0: none */
+	uint64_t deadline_ms;     /* of the first bytes or the connect; 0: none */
 	uint64_t active_ms;       /* when bytes last moved */
 	struct flow_end end[FLOW_SIDES];
 	struct flow_direction direction[FLOW_SIDES];

@@ -413,7 +413,7 @@ static bool any_left(const struct loop *loop)
 	for (uint32_t i = 0; i < loop->flows.touched; i++) {
 		const struct flow *flow = &loop->flows.flows[i];
 
-		if (flow->state == FLOW_CONNECTING ||
+		if (flow->state == FLOW_PEEKING || flow->state == FLOW_CONNECTING ||
 		        (flow->state == FLOW_RELAYING && flow->kept.epoch != loop->keep.epoch))
 			return true;
 	}

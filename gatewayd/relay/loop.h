@@ -19,6 +19,7 @@
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/overload.h"
+#include "gatewayd/relay/peek.h"
 #include "gatewayd/relay/pipes.h"
 #include "gatewayd/relay/sockmap.h"
 #include "gatewayd/relay/udp.h"
@@ -76,6 +77,7 @@ struct loop {
 	struct listen_sockets listen;
 	struct pipes pipes;
 	struct keep keep;
+	struct peek peek;
 	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
 	uint64_t handover_ms; /* hands over by then; 0: does not */

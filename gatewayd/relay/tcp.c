@@ -11,6 +11,7 @@
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 
 static enum stats_counter mover_counter(const struct mover *mover)
@@ -80,13 +81,99 @@ static void directions_init(struct flow *flow)
 	}
 }
 
+/* Begins to connect to the flow's target. */
+static void connect_begin(struct loop *loop, struct flow *flow, const struct config_listener *listener)
+{
+	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
+	enum connect_port port;
+	int r;
+
+	flow->state = FLOW_CONNECTING;
+	flow->deadline_ms = listener->connect_timeout_ms > 0 ? loop->now_ms + listener->connect_timeout_ms : 0;
+	r = connect_start(&flow->origin, (enum connect_source)listener->source,
+	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
+	loop_count_port(loop, port);
+	if (r >= 0) {
+		flow->end[FLOW_TARGET].fd = r;
+		r = life_poll(loop, flow, FLOW_TARGET);
+	}
+	if (r < 0) {
+		count_connect_failure(loop, r);
+		life_reset(loop, flow);
+		return;
+	}
+	wheel_set(&loop->wheel, &flow->timer,
+	        flow->deadline_ms && flow->deadline_ms < quiet_ms ? flow->deadline_ms : quiet_ms);
+}
+
+/* --- first bytes --- */
+
+static void refuse(struct loop *loop, struct flow *flow, enum stats_counter counter)
+{
+	stats_add(loop->stats, counter, 1);
+	loop_warn(loop, counter, 0);
+	life_reset(loop, flow);
+}
+
+/* The client has said what it will: the flow gets its target. first: NULL if that was not understood. */
+static void peek_decide(struct loop *loop, struct flow *flow, const struct first *first)
+{
+	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+	const struct first_routes_item *item = listener ? first_routes_find(&listener->routes, first) : NULL;
+	struct config_listener way;
+
+	if (!listener) { /* it was deleted meanwhile */
+		refuse(loop, flow, STATS_refused_no_listener);
+		return;
+	}
+	stats_add(loop->stats, item ? STATS_route_matched : STATS_route_default, 1);
+	if (item && item->action == FIRST_ACTION_REJECT) {
+		stats_add(loop->stats, STATS_route_rejected, 1);
+		life_reset(loop, flow);
+		return;
+	}
+	way = *listener;
+	if (item)
+		way.upstream = item->upstream;
+	if (route_find(loop->config, &way, &flow->origin) < 0)
+		refuse(loop, flow, STATS_refused_no_target);
+	else
+		connect_begin(loop, flow, listener);
+}
+
+/* final: what is not there by now is not waited for. */
+static void peek_try(struct loop *loop, struct flow *flow, bool final)
+{
+	const struct first *first = NULL;
+	enum stats_counter counter;
+	int r = peek_look(&loop->peek, flow->end[FLOW_CLIENT].fd, final, &first, &counter);
+
+	if (r < 0) {
+		life_reset(loop, flow);
+	} else if (r > 0) {
+		stats_add(loop->stats, counter, 1);
+		peek_decide(loop, flow, first);
+	}
+}
+
+/* The client's socket tells of each arrival once, also of what has arrived already. */
+static void peek_begin(struct loop *loop, struct flow *flow, const struct config_listener *listener)
+{
+	uint32_t wait_ms = PEEK_WAIT_MS;
+
+	if (listener->connect_timeout_ms > 0 && listener->connect_timeout_ms < wait_ms)
+		wait_ms = listener->connect_timeout_ms;
+	flow->state = FLOW_PEEKING;
+	flow->deadline_ms = loop->now_ms + wait_ms;
+	wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
+	if (life_poll(loop, flow, FLOW_CLIENT) < 0)
+		refuse(loop, flow, STATS_refused_no_descriptor);
+}
+
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
 	struct flow *flow;
-	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
-	enum connect_port port;
-	int r;
 
 	udp_yield(loop);
 	flow = flow_alloc(&loop->flows);
@@ -104,22 +191,10 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
 	directions_init(flow);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
-	if (listener->connect_timeout_ms > 0)
-		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
-	r = connect_start(&flow->origin, (enum connect_source)listener->source,
-	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
-	loop_count_port(loop, port);
-	if (r >= 0) {
-		flow->end[FLOW_TARGET].fd = r;
-		r = life_poll(loop, flow, FLOW_TARGET);
-	}
-	if (r < 0) {
-		count_connect_failure(loop, r);
-		life_reset(loop, flow);
-		return;
-	}
-	wheel_set(&loop->wheel, &flow->timer,
-	        flow->deadline_ms && flow->deadline_ms < quiet_ms ? flow->deadline_ms : quiet_ms);
+	if (listener->routes.n > 0)
+		peek_begin(loop, flow, listener);
+	else
+		connect_begin(loop, flow, listener);
 }
 
 /* --- moving --- */
@@ -323,6 +398,13 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 	struct flow_end *end = &flow->end[side];
 
 	end_note(end, events);
+	if (flow->state == FLOW_PEEKING) {
+		if (end->broken)
+			life_reset(loop, flow);
+		else
+			peek_try(loop, flow, end->hangup);
+		return;
+	}
 	if (connecting && !connecting_event(loop, flow, side, events))
 		return;
 	if (!flow_pump(loop, flow, side) || !flow_pump(loop, flow, !side))
@@ -341,6 +423,14 @@ void tcp_continue(struct loop *loop, struct flow *flow)
 }
 
 /* --- timers --- */
+
+static void peeking_timer(struct loop *loop, struct flow *flow)
+{
+	if (loop->now_ms >= flow->deadline_ms)
+		peek_try(loop, flow, true);
+	else
+		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
+}
 
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
@@ -390,7 +480,9 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 
 void tcp_timer(struct loop *loop, struct flow *flow)
 {
-	if (flow->state == FLOW_CONNECTING)
+	if (flow->state == FLOW_PEEKING)
+		peeking_timer(loop, flow);
+	else if (flow->state == FLOW_CONNECTING)
 		connecting_timer(loop, flow);
 	else
 		relaying_timer(loop, flow);
