@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
-#include "gatewayd/base/stats.h"
+#include "gatewayd/meter.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
 
@@ -75,9 +75,10 @@ const char *worker_state_name(enum worker_state state);
 int32_t worker_pid(const struct worker *worker);
 /* Generation it has applied; 0 if none. */
 int64_t worker_generation(const struct worker *worker);
-/* Relays started after a death, seconds since this one's start, and the counters (NULL before the first start). */
+/* Relays started after a death, seconds since this one's start, and what counts. */
 uint64_t worker_restarts(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
+const struct meter *worker_meter(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
 unsigned worker_threads(const struct worker *worker);
 

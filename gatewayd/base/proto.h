@@ -14,7 +14,7 @@
 #include "gatewayd/base/wire.h"
 
 /* Raised with every change of proto.def; both sides must name the same. */
-#define PROTO_VERSION 1
+#define PROTO_VERSION 2
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384
 /* Header on the wire: u16 type, u16 zero, u32 length of the payload. */

@@ -43,6 +43,8 @@ struct control {
 	uint64_t commit_sequence, ping_sequence, stats_sequence;
 	uint64_t ping_cookie;
 	struct stats_memory *stats, *stats_old; /* the old one is unmapped when no loop uses it any more */
+	int stats_fd;
+	struct proto_stats_memory stats_place;
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
 	bool draining;
@@ -157,12 +159,16 @@ static void greet(struct control *control)
 		        .max_flows = control->params->max_flows } };
 	struct proto_message end = { .type = PROTO_HELLO_END };
 
+	struct proto_message stats = { .type = PROTO_STATS_MEMORY, .stats_memory = control->stats_place };
+
 	tell(control, &hello, -1);
 	for (unsigned i = 0; i < control->n_sockets; i++) {
 		struct proto_message listen = { .type = PROTO_LISTEN, .listen = control->sockets[i].key };
 
 		tell(control, &listen, control->sockets[i].fd);
 	}
+	if (control->stats)
+		tell(control, &stats, control->stats_fd);
 	tell(control, &end, -1);
 }
 
@@ -284,31 +290,70 @@ static int on_listen(struct control *control, const struct proto_message *messag
 	return 0;
 }
 
-static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
+static int stats_map(const struct proto_stats_memory *message, int fd, struct stats_memory **ret)
 {
 	struct stats_memory *memory;
-	unsigned n = control->params->n_loops;
 
 	/* lseek, for the C library's fstat is a call that takes paths, which the filter forbids. */
-	if (message->stats_memory.size < sizeof(*memory) || lseek(*fd, 0, SEEK_END) < (off_t)sizeof(*memory) ||
-	        control->stats_old)
+	if (message->bank >= STATS_BANKS || message->size < sizeof(*memory) ||
+	        lseek(fd, 0, SEEK_END) < (off_t)sizeof(*memory))
 		return -EBADMSG;
-	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-	if (memory == MAP_FAILED || memory->layout != STATS_LAYOUT) {
-		if (memory != MAP_FAILED)
-			munmap(memory, sizeof(*memory));
-		log_error("the counters' memory cannot be used");
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	if (memory->layout != STATS_LAYOUT) {
+		munmap(memory, sizeof(*memory));
 		return -EBADMSG;
 	}
-	control->stats_old = control->stats;
-	control->stats = memory;
-	for (unsigned i = 0; i < n; i++) {
-		struct order order = { .kind = ORDER_STATS, .stats = &memory->thread[i] };
+	/* A core dump is to hold what went wrong, not gigabytes of empty rows. */
+	(void)madvise(memory, sizeof(*memory), MADV_DONTDUMP);
+	*ret = memory;
+	return 0;
+}
 
+/* Sends each loop to its place. Rows are dealt out in the loops' order, each as many as it can have flows. */
+static void stats_deal(struct control *control)
+{
+	struct stats_bank *bank = &control->stats->bank[control->stats_place.bank];
+	struct stats_row *rows = control->stats->row[control->stats_place.bank];
+	uint32_t first = 0;
+
+	for (unsigned i = 0; i < control->params->n_loops; i++) {
+		struct stats_thread *thread = &bank->thread[i];
+		uint32_t n = control->params->loops[i]->flows.size;
+		struct order order = { .kind = ORDER_STATS,
+			.place = { .thread = thread, .run = control->stats_place.run } };
+
+		if (n <= STATS_ROWS_MAX - first) {
+			order.place.rows = &rows[first];
+			order.place.n_rows = n;
+		}
+		atomic_store_explicit(&thread->active, 0, memory_order_relaxed);
+		atomic_store_explicit(&thread->rows_touched, 0, memory_order_relaxed);
+		atomic_store_explicit(&thread->rows_first, first, memory_order_relaxed);
+		first += order.place.n_rows;
 		if (order_one(control, i, &order) < 0)
 			log_error("a thread takes no orders");
 	}
-	control->stats_sequence = control->sequence - n + 1;
+	control->stats_sequence = control->sequence - control->params->n_loops + 1;
+}
+
+static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct stats_memory *memory;
+	int r = control->stats_old ? -EBADMSG : stats_map(&message->stats_memory, *fd, &memory);
+
+	if (r < 0) {
+		log_error("the counters' memory cannot be used: %s", strerror(-r));
+		return -EBADMSG;
+	}
+	control->stats_old = control->stats;
+	if (control->stats)
+		close(control->stats_fd);
+	control->stats = memory;
+	control->stats_fd = TAKE_FD(*fd);
+	control->stats_place = message->stats_memory;
+	stats_deal(control);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/tcp.h"
 
@@ -211,6 +212,8 @@ static int route_find(const struct loop *loop, const struct match_packet *packet
 	upstream = config_upstream(loop->config, listener->upstream);
 	if (!upstream)
 		return -ENOENT;
+	origin->upstream = upstream->id;
+	route->slot[STATS_UPSTREAM] = upstream->slot;
 	/* The client's address can only be the source of packets of its own family. */
 	target = balance_pick(&upstream->balance, listener->source_is_client ? packet->src.family : AF_UNSPEC);
 	if (!target)
@@ -218,8 +221,8 @@ static int route_find(const struct loop *loop, const struct match_packet *packet
 	origin->target = target->addr;
 	if (target->port != 0)
 		origin->target_port = target->port;
-	origin->upstream = upstream->id;
 	origin->target_id = target->id;
+	route->slot[STATS_TARGET] = target->slot;
 	return 0;
 }
 
@@ -246,6 +249,8 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 		.original = packet.dst,
 		.original_port = packet.dst_port,
 		.listener = ret->listener->id };
+	ret->slot[STATS_LISTENER] = ret->listener->slot;
+	ret->slot[STATS_UPSTREAM] = ret->slot[STATS_TARGET] = STATS_SLOT_NONE;
 	return route_find(loop, &packet, ret) < 0 ? STATS_refused_no_target : 0;
 }
 
@@ -261,6 +266,8 @@ static void accepted(
 	}
 	stats_add(loop->stats, (enum stats_counter)refusal, 1);
 	loop_warn(loop, (enum stats_counter)refusal, 0);
+	if (refusal == STATS_refused_no_target)
+		account_refused(loop, &route);
 	close(fd); /* a reset: accepted sockets inherit the listening socket's linger {1, 0} */
 }
 

@@ -13,6 +13,7 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/tcp.h"
 
 /* The mailbox's number among the cookies that are no flows; listening sockets have those below. */
@@ -66,6 +67,7 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	loop->wake_fd = -1;
 	loop->reply_fd = reply_fd;
 	loop->stats = &loop->early_stats;
+	loop->place = (struct stats_place){ .thread = loop->stats };
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
 	loop->now_ms = clock_ms();
@@ -166,13 +168,15 @@ int loop_order(struct loop *loop, const struct order *order)
 }
 
 /* Counters so far move along, if nobody could have seen them yet. */
-static void stats_switch(struct loop *loop, struct stats_thread *stats)
+static void stats_switch(struct loop *loop, const struct stats_place *place)
 {
 	if (loop->stats == &loop->early_stats)
 		for (unsigned i = 0; i < STATS_COUNTERS; i++)
-			stats_add(stats, (enum stats_counter)i,
+			stats_add(place->thread, (enum stats_counter)i,
 			        atomic_load_explicit(&loop->early_stats.counter[i], memory_order_relaxed));
-	loop->stats = stats;
+	loop->stats = place->thread;
+	loop->place = *place;
+	account_move(loop);
 }
 
 static void carry_out(struct loop *loop, const struct order *order)
@@ -195,7 +199,7 @@ static void carry_out(struct loop *loop, const struct order *order)
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_STATS:
-		stats_switch(loop, order->stats);
+		stats_switch(loop, &order->place);
 		break;
 	case ORDER_DRAIN:
 		listen_drain(loop);

@@ -31,7 +31,7 @@ enum order_kind {
 	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
 	ORDER_HELP,   /* fd: the same, but it is another thread's */
 	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
-	ORDER_STATS,  /* stats: count there from now on */
+	ORDER_STATS,  /* place: count there from now on */
 	ORDER_DRAIN   /* stop accepting */
 };
 
@@ -41,7 +41,7 @@ struct order {
 	union {
 		int fd;
 		const struct config_batch *batch;
-		struct stats_thread *stats;
+		struct stats_place place;
 	};
 };
 
@@ -51,6 +51,7 @@ struct loop {
 	enum loop_mode mode;
 	uint64_t now_ms; /* read once per turn */
 	struct stats_thread *stats;
+	struct stats_place place; /* of which `stats` is the thread */
 	struct config *config;
 	uint32_t queue_head, queue_tail; /* flows with more to do */
 	struct flow_table flows;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
@@ -24,14 +25,15 @@ static void flow_release(struct loop *loop, struct flow *flow)
 	}
 	wheel_clear(&loop->wheel, &flow->timer);
 	loop_unqueue(loop, flow);
+	account_end(loop, flow);
 	flow_free(&loop->flows, flow);
-	stats_add(loop->stats, STATS_flows_closed, 1);
 }
 
 /* Both sockets still linger {1, 0}: their peers see a reset. */
 static void flow_reset(struct loop *loop, struct flow *flow)
 {
 	stats_add(loop->stats, STATS_flows_reset, 1);
+	account_count(loop, flow, STATS_OBJECT_flows_reset);
 	flow_release(loop, flow);
 }
 
@@ -57,7 +59,7 @@ static int end_poll(struct loop *loop, struct flow *flow, enum flow_side side)
 	return 0;
 }
 
-static void count_connect_failure(struct loop *loop, int error)
+static void count_connect_failure(struct loop *loop, const struct flow *flow, int error)
 {
 	enum stats_counter counter = STATS_connect_failed;
 
@@ -68,6 +70,7 @@ static void count_connect_failure(struct loop *loop, int error)
 	else if (error == -ETIMEDOUT)
 		counter = STATS_connect_timeout;
 	stats_add(loop->stats, counter, 1);
+	account_count(loop, flow, STATS_OBJECT_connect_failed);
 	loop_warn(loop, counter, error);
 }
 
@@ -88,16 +91,17 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
+		account_refused(loop, route);
 		close(client_fd);
 		return;
 	}
-	stats_add(loop->stats, STATS_flows_opened, 1);
 	flow->origin = route->origin;
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	direction_init(loop, &flow->direction[FLOW_CLIENT]);
 	direction_init(loop, &flow->direction[FLOW_TARGET]);
+	account_begin(loop, flow, route->slot);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
@@ -107,7 +111,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		r = end_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0) {
-		count_connect_failure(loop, r);
+		count_connect_failure(loop, flow, r);
 		flow_reset(loop, flow);
 		return;
 	}
@@ -140,7 +144,7 @@ static void count_moved(
 		return;
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
-	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
+	account_moved(loop, flow, side, moved);
 	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
 }
 
@@ -166,6 +170,7 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 {
 	struct flow_direction *direction = &flow->direction[side];
+	const struct flow_direction before = *direction;
 	size_t budget = MOVER_BUDGET, moved;
 	bool again;
 	int r;
@@ -185,6 +190,8 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 		}
 	} while (again);
 	choose_mover(loop, direction);
+	if (direction->mover != before.mover || direction->reason != before.reason)
+		account_changed(loop, flow);
 	return r;
 }
 
@@ -202,6 +209,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 		flow_reset(loop, flow);
 		return 0;
 	}
+	account_changed(loop, flow);
 	return 1;
 }
 
@@ -234,7 +242,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		count_connect_failure(loop, error ? -error : -ECONNRESET);
+		count_connect_failure(loop, flow, error ? -error : -ECONNRESET);
 		flow_reset(loop, flow);
 		return;
 	}
@@ -243,6 +251,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
+	account_connected(loop, flow);
 	if (flow->idle_timeout_ms > 0)
 		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->idle_timeout_ms);
 	else
@@ -312,7 +321,7 @@ void tcp_continue(struct loop *loop, struct flow *flow)
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
-		count_connect_failure(loop, -ETIMEDOUT);
+		count_connect_failure(loop, flow, -ETIMEDOUT);
 		flow_reset(loop, flow);
 		return;
 	}
@@ -331,6 +340,7 @@ void tcp_timer(struct loop *loop, struct flow *flow)
 		connecting_timer(loop, flow);
 	} else if (loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
+		account_count(loop, flow, STATS_OBJECT_idle_timeout);
 		flow_reset(loop, flow);
 	} else {
 		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);

@@ -1,0 +1,37 @@
+/*
+ * What is counted and shown of each flow: the counters of its listener,
+ * upstream and target, the histograms, and its row in shared memory
+ * (base/stats.h). Called by tcp.c, connection by connection, and by whoever
+ * adopts a flow of an earlier relay; never waits, never allocates.
+ */
+#ifndef GW_RELAY_ACCOUNT_H
+#define GW_RELAY_ACCOUNT_H
+
+#include "gatewayd/relay/flow.h"
+
+struct loop;
+struct tcp_route;
+
+/* A flow begins: its origin is set; slots as in the route. */
+void account_begin(struct loop *loop, struct flow *flow, const uint32_t slot[STATS_KINDS]);
+/* A flow of an earlier relay goes on here: origin, state, movers, ended directions and account.bytes are set. It is not
+ * counted as opened again. */
+void account_adopt(struct loop *loop, struct flow *flow);
+/* The flow's connect has succeeded. */
+void account_connected(struct loop *loop, struct flow *flow);
+/* Bytes were moved from this side to the other one. */
+void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes);
+/* State, a mover, a reason or an ended direction has changed. */
+void account_changed(struct loop *loop, const struct flow *flow);
+/* The server name that the client asked for; any bytes, cut to what a row holds. */
+void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length);
+/* Something that the listener, upstream and target of the flow count, besides the thread's own counter. */
+void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter);
+/* The flow ends; to be called before flow_free. */
+void account_end(struct loop *loop, struct flow *flow);
+/* A connection of this route got no flow. */
+void account_refused(struct loop *loop, const struct tcp_route *route);
+/* The thread counts in another place (loop->place) from now on: flows that are open move there. */
+void account_move(struct loop *loop);
+
+#endif
