@@ -191,6 +191,17 @@ uint32_t meter_slot(struct meter *meter, enum stats_kind kind, int64_t id)
 	return slot;
 }
 
+size_t meter_count(const struct meter *meter, enum stats_kind kind)
+{
+	return meter->owners[kind].n;
+}
+
+uint32_t meter_at(const struct meter *meter, enum stats_kind kind, size_t i, uint32_t *ret_slot)
+{
+	*ret_slot = meter->owners[kind].items[i].slot;
+	return meter->owners[kind].items[i].id;
+}
+
 static void forget_slot(struct meter *meter, enum stats_kind kind, uint32_t slot)
 {
 	uint32_t number = slot - stats_slot_first(kind);

@@ -34,6 +34,9 @@ void meter_bank_close(struct meter *meter, unsigned bank);
 uint32_t meter_slot(struct meter *meter, enum stats_kind kind, int64_t id);
 /* The slot if it has one, else STATS_SLOT_NONE. */
 uint32_t meter_find(const struct meter *meter, enum stats_kind kind, int64_t id);
+/* How many objects of the kind have a slot, and the i-th of them by id. */
+size_t meter_count(const struct meter *meter, enum stats_kind kind);
+uint32_t meter_at(const struct meter *meter, enum stats_kind kind, size_t i, uint32_t *ret_slot);
 /* Takes back the slots of what the plan has deleted; or, if it was taken back, of what it would have made. */
 void meter_planned(struct meter *meter, const struct plan *plan, bool done);
 /* Takes back the slots of everything that is not in the snapshot. */

@@ -53,6 +53,8 @@ struct worker {
 	int64_t ready;      /* last READY */
 	bool refused;
 	char reason[256];
+	uint64_t killed_id; /* the last answer about a flow to be reset, and what it was */
+	bool killed_found;
 	uint64_t started_us, answered_us;
 	uint64_t restarts;
 	unsigned young_deaths;
@@ -338,6 +340,10 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 		break;
 	case PROTO_LISTEN:
 		on_listen(worker, &message->listen, fd);
+		break;
+	case PROTO_FLOW_KILLED:
+		worker->killed_id = message->flow_killed.id;
+		worker->killed_found = message->flow_killed.found;
 		break;
 	case PROTO_STATS_MEMORY:
 		on_stats_memory(worker, &message->stats_memory, fd);
@@ -712,6 +718,40 @@ void worker_abort(struct worker *worker, const struct plan *plan)
 	meter_planned(worker->meter, plan, false);
 	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
 		kill_relay(worker, "it does not take an abort");
+}
+
+void worker_sample(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_FLOW_SAMPLE };
+
+	if (worker->state == WORKER_RUNNING && msg_send(worker->channel, &message, -1, 0) == 0)
+		(void)msg_flush(worker->channel, 0); /* no room: another time */
+}
+
+static bool has_killed(const struct worker *worker, int64_t id)
+{
+	return worker->killed_id == (uint64_t)id;
+}
+
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id)
+{
+	struct proto_message message = { .type = PROTO_FLOW_KILL };
+	int r;
+
+	if (worker->state != WORKER_RUNNING || !worker->run || worker->bank != bank)
+		return -ENOENT;
+	message.flow_kill.id = id;
+	message.flow_kill.thread = (uint16_t)thread;
+	message.flow_kill.row = row;
+	worker->killed_id = 0;
+	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = msg_flush(worker->channel, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = wait_until(worker, has_killed, (int64_t)id);
+	if (r == -EPIPE)
+		return -ENOENT; /* the relay died, and the flow with it */
+	return r < 0 ? r : worker->killed_found ? 0 : -ENOENT;
 }
 
 void worker_shutdown(struct worker *worker, unsigned deadline_ms)

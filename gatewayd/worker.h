@@ -65,6 +65,12 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 void worker_commit(struct worker *worker, const struct plan *plan);
 void worker_abort(struct worker *worker, const struct plan *plan);
 
+/* Asks the relay to read round-trip times into the rows of flows soon. */
+void worker_sample(struct worker *worker);
+/* Has the relay reset the flow of this row (number `row` of a thread's in the bank) if it still has this id. -ENOENT:
+ * it is gone, or no relay runs; -ETIMEDOUT. */
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id);
+
 /* Ends the relay: orderly within deadline_ms, then by force. Used by --cleanup. */
 void worker_shutdown(struct worker *worker, unsigned deadline_ms);
 

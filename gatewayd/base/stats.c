@@ -171,11 +171,12 @@ bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t s
 uint32_t stats_rows(
         const struct stats_memory *memory, unsigned bank, unsigned thread, const struct stats_row **ret_rows)
 {
-	const struct stats_thread *its = &memory->bank[bank].thread[thread];
+	const struct stats_thread *its;
 	uint32_t first, n;
 
 	if (!living_run(memory, bank) || thread >= stats_threads(memory, bank))
 		return 0;
+	its = &memory->bank[bank].thread[thread];
 	first = atomic_load_explicit(&its->rows_first, memory_order_relaxed);
 	n = atomic_load_explicit(&its->rows_touched, memory_order_acquire);
 	if (first >= STATS_ROWS_MAX || n > STATS_ROWS_MAX - first)

@@ -11,7 +11,8 @@
 
 /* What an idle relayed connection costs in user space. */
 #define FLOW_BYTES_MAX 1024
-static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX, "of our own; the kernel has its share besides");
+static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX,
+        "of our own; the kernel has its share besides");
 static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_TO_CLIENT, "a side is its direction");
 
 static uint64_t clock_us(void)
@@ -132,6 +133,18 @@ void account_changed(struct loop *loop, const struct flow *flow)
 		stats_row_set_bytes(row, mover[side], mover);
 		stats_row_set_bytes(row, reason[side], reason);
 	}
+}
+
+void account_sampled(
+        struct loop *loop, const struct flow *flow, struct stats_flow_tcp client, struct stats_flow_tcp target)
+{
+	struct stats_row *row = row_of(loop, flow);
+
+	if (!row)
+		return;
+	stats_row_set_bytes(row, client_tcp, &client);
+	stats_row_set_bytes(row, target_tcp, &target);
+	stats_row_set(row, sampled_ms, loop->now_ms);
 }
 
 void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length)

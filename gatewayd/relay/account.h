@@ -23,6 +23,9 @@ void account_connected(struct loop *loop, struct flow *flow);
 void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes);
 /* State, a mover, a reason or an ended direction has changed. */
 void account_changed(struct loop *loop, const struct flow *flow);
+/* What the kernel says of both connections at loop->now_ms. */
+void account_sampled(
+        struct loop *loop, const struct flow *flow, struct stats_flow_tcp client, struct stats_flow_tcp target);
 /* The server name that the client asked for; any bytes, cut to what a row holds. */
 void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length);
 /* Something that the listener, upstream and target of the flow count, besides the thread's own counter. */

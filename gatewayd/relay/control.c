@@ -38,9 +38,11 @@ struct control {
 	uint64_t generation;         /* in force; 0: none, or known to be incomplete */
 	struct config_batch *batch;  /* being collected or READY */
 	bool ready;
-	bool commit_pending, ping_pending;
+	bool commit_pending, ping_pending, kill_pending;
 	uint64_t sequence; /* of the last order */
-	uint64_t commit_sequence, ping_sequence, stats_sequence;
+	uint64_t commit_sequence, ping_sequence, stats_sequence, kill_sequence;
+	uint64_t kill_id;
+	unsigned kill_loop;
 	uint64_t ping_cookie;
 	struct stats_memory *stats, *stats_old; /* the old one is unmapped when no loop uses it any more */
 	int stats_fd;
@@ -121,7 +123,7 @@ static void channel_close(struct control *control, const char *why)
 	control->lonely = true;
 	control->greeted = false;
 	control->greet_later = false;
-	control->ping_pending = false;
+	control->ping_pending = control->kill_pending = false;
 	if (!control->commit_pending)
 		batch_forget(control);
 }
@@ -452,6 +454,34 @@ static int on_ping(struct control *control, const struct proto_message *message,
 	return 0;
 }
 
+static int on_flow_sample(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_SAMPLE };
+	uint64_t sequence;
+
+	(void)message, (void)fd;
+	if (order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
+static int on_flow_kill(struct control *control, const struct proto_message *message, int *fd)
+{
+	const struct proto_flow_kill *kill = &message->flow_kill;
+	struct order order = { .kind = ORDER_KILL, .kill = { .id = kill->id, .row = kill->row } };
+
+	(void)fd;
+	if (kill->thread >= control->params->n_loops)
+		return -EBADMSG;
+	if (order_one(control, kill->thread, &order) < 0)
+		log_error("a thread takes no orders");
+	control->kill_pending = true; /* the daemon waits for one at a time; of an earlier one it has given up */
+	control->kill_id = kill->id;
+	control->kill_loop = kill->thread;
+	control->kill_sequence = order.sequence;
+	return 0;
+}
+
 static void drain(struct control *control, uint32_t deadline_ms)
 {
 	struct order order = { .kind = ORDER_DRAIN };
@@ -489,6 +519,8 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_CONFIG_COMMIT] = on_config_commit,
 	[PROTO_CONFIG_ABORT] = on_config_abort,
 	[PROTO_PING] = on_ping,
+	[PROTO_FLOW_SAMPLE] = on_flow_sample,
+	[PROTO_FLOW_KILL] = on_flow_kill,
 	[PROTO_SHUTDOWN] = on_shutdown,
 };
 
@@ -552,6 +584,18 @@ static void commit_finish(struct control *control)
 	}
 }
 
+static void kill_finish(struct control *control)
+{
+	const struct loop *loop = control->params->loops[control->kill_loop];
+	struct proto_message killed = { .type = PROTO_FLOW_KILLED, .flow_killed.id = control->kill_id };
+
+	if (atomic_load_explicit(&loop->done, memory_order_acquire) < control->kill_sequence)
+		return;
+	killed.flow_killed.found = atomic_load_explicit(&loop->kill_found, memory_order_relaxed);
+	control->kill_pending = false;
+	tell(control, &killed, -1);
+}
+
 static void replies_read(struct control *control)
 {
 	uint64_t rung;
@@ -563,6 +607,8 @@ static void replies_read(struct control *control)
 		munmap(control->stats_old, sizeof(*control->stats_old));
 		control->stats_old = NULL;
 	}
+	if (control->kill_pending)
+		kill_finish(control);
 	if (control->ping_pending && all_done(control, control->ping_sequence)) {
 		struct proto_message pong = { .type = PROTO_PONG, .pong.cookie = control->ping_cookie };
 

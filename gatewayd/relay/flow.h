@@ -81,6 +81,7 @@ struct flow_direction {
 struct flow_account {
 	uint64_t started_us; /* CLOCK_MONOTONIC, finer than the origin's */
 	uint64_t bytes[FLOW_SIDES];
+	uint64_t sampled_ms; /* when its connections were last looked at (sample.h) */
 	uint32_t connect_us;
 	uint32_t slot[STATS_KINDS];
 };

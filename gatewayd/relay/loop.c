@@ -14,6 +14,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/relay/account.h"
+#include "gatewayd/relay/sample.h"
 #include "gatewayd/relay/tcp.h"
 
 /* The mailbox's number among the cookies that are no flows; listening sockets have those below. */
@@ -70,6 +71,7 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	loop->place = (struct stats_place){ .thread = loop->stats };
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
+	loop->sample_next = FLOW_NONE;
 	loop->now_ms = clock_ms();
 	loop->flow_id = flow_id_seed(number);
 	wheel_init(&loop->wheel, loop->now_ms);
@@ -198,6 +200,13 @@ static void carry_out(struct loop *loop, const struct order *order)
 			listen_open(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
+	case ORDER_SAMPLE:
+		sample_begin(loop);
+		break;
+	case ORDER_KILL:
+		atomic_store_explicit(
+		        &loop->kill_found, tcp_kill(loop, order->kill.row, order->kill.id), memory_order_relaxed);
+		break;
 	case ORDER_STATS:
 		stats_switch(loop, &order->place);
 		break;
@@ -255,13 +264,16 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
-	int timeout = loop->queue_head != FLOW_NONE ? 0 : wheel_timeout(&loop->wheel, loop->now_ms);
+	bool busy = loop->queue_head != FLOW_NONE || loop->sample_next != FLOW_NONE;
+	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms);
 	int n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, timeout);
 
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
 	run_queue(loop);
+	if (loop->sample_next != FLOW_NONE)
+		sample_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);
 }

@@ -31,6 +31,8 @@ enum order_kind {
 	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
 	ORDER_HELP,   /* fd: the same, but it is another thread's */
 	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
+	ORDER_SAMPLE, /* look at the flows' connections, bit by bit */
+	ORDER_KILL,   /* kill: reset this flow; loop.kill_found says whether it was there */
 	ORDER_STATS,  /* place: count there from now on */
 	ORDER_DRAIN   /* stop accepting */
 };
@@ -42,6 +44,10 @@ struct order {
 		int fd;
 		const struct config_batch *batch;
 		struct stats_place place;
+		struct {
+			uint64_t id;
+			uint32_t row;
+		} kill;
 	};
 };
 
@@ -61,7 +67,8 @@ struct loop {
 	struct stats_thread early_stats; /* counts until the daemon has given memory */
 	struct listen_sockets listen;
 	struct pipes pipes;
-	uint64_t flow_id; /* the last one given */
+	uint64_t flow_id;     /* the last one given */
+	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
 
 	/* Between the threads. */
 	pthread_t thread;
@@ -72,6 +79,7 @@ struct loop {
 	_Atomic uint64_t done;
 	_Atomic int apply_result; /* 0 or a negative errno */
 	_Atomic uint32_t open_flows;
+	_Atomic bool kill_found;
 	struct order orders[LOOP_ORDERS_MAX];
 };
 

@@ -316,6 +316,18 @@ void tcp_continue(struct loop *loop, struct flow *flow)
 		flow_pump(loop, flow, FLOW_TARGET);
 }
 
+bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
+{
+	struct flow *flow = index < loop->flows.touched ? &loop->flows.flows[index] : NULL;
+
+	if (!flow || flow->state == FLOW_FREE || flow->origin.id != id)
+		return false;
+	stats_add(loop->stats, STATS_killed, 1);
+	account_count(loop, flow, STATS_OBJECT_killed);
+	flow_reset(loop, flow);
+	return true;
+}
+
 /* --- timers --- */
 
 static void connecting_timer(struct loop *loop, struct flow *flow)
