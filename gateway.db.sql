@@ -1,7 +1,7 @@
 -- The database of gatewayd. Made by gwgen from schema/*.def; not edited by hand.
 -- Run in one transaction, with foreign_keys on.
 PRAGMA application_id = 1735877730;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- One row per change of the configuration.
 CREATE TABLE revision (
@@ -123,6 +123,7 @@ CREATE TABLE listener (
 	action TEXT NOT NULL DEFAULT 'relay' CHECK (action IN ('relay', 'reject', 'drop', 'bypass')),
 	upstream TEXT REFERENCES upstream(name) ON DELETE RESTRICT,
 	source_address TEXT NOT NULL DEFAULT 'client' CHECK (source_address IN ('client', 'gateway')),
+	source_port TEXT NOT NULL DEFAULT 'keep' CHECK (source_port IN ('keep', 'any')),
 	proxy_protocol TEXT NOT NULL DEFAULT 'off' CHECK (proxy_protocol IN ('off', 'v1', 'v2')),
 	rate_limits TEXT NOT NULL DEFAULT '[]' CHECK (rate_limits GLOB '[[]*]' AND length(rate_limits) <= 4146),
 	on_worker_down TEXT NOT NULL DEFAULT 'drop' CHECK (on_worker_down IN ('drop', 'direct')),

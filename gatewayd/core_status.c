@@ -50,6 +50,7 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "mover", json_string(core->options->mover), failed);
 	set(object, "port", json_integer(worker_port(core->worker)), failed);
 	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
+	set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
 	set(object, "flows", json_integer((json_int_t)stats_active(stats)), failed);
 	set(object, "counters", counters(stats, failed), failed);
 	return object;

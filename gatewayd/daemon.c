@@ -82,7 +82,7 @@ static int on_gate_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* The relay has come or gone. */
+/* The relay has come or gone, or has become overloaded or fit again. */
 static void on_worker_state(void *userdata)
 {
 	struct daemon *daemon = userdata;
@@ -90,11 +90,15 @@ static void on_worker_state(void *userdata)
 	if (!daemon->apply)
 		return;
 	events_publish(daemon->events, "relay",
-	        json_pack("{s:s, s:i}", "state", worker_state_name(worker_state(daemon->worker)), "pid",
-	                (int)worker_pid(daemon->worker)));
+	        json_pack("{s:s, s:i, s:b}", "state", worker_state_name(worker_state(daemon->worker)), "pid",
+	                (int)worker_pid(daemon->worker), "overloaded", (int)worker_overloaded(daemon->worker)));
 	if (worker_state(daemon->worker) == WORKER_RUNNING) {
+		bool overloaded = worker_overloaded(daemon->worker);
+
 		daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
-		(void)apply_set_gate(daemon->apply, false);
+		if (overloaded)
+			log_warning("the relay is overloaded: new connections of direct listeners go past it");
+		(void)apply_set_gate(daemon->apply, overloaded);
 	} else if (!daemon->gate_timer && !apply_render_params(daemon->apply)->gate_open) {
 		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
 		        GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);

@@ -82,6 +82,13 @@ static void send_match(struct sender *sender, const struct element *element, boo
 	send_item(sender, &message);
 }
 
+static uint8_t source_of(const struct listener *listener)
+{
+	if (listener->source_address == SOURCE_ADDRESS_GATEWAY)
+		return 2;
+	return listener->source_port == SOURCE_PORT_KEEP ? 0 : 1;
+}
+
 static void send_listener(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener)
 {
 	struct proto_message message = { .type = PROTO_LISTENER_PUT };
@@ -91,7 +98,7 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 		upstream = snapshot_find(snapshot, RESOURCE_UPSTREAM, listener->upstream);
 	message.listener_put.id = (uint32_t)listener->row.id;
 	memcpy(message.listener_put.name, listener->name, sizeof(message.listener_put.name));
-	message.listener_put.source_is_client = listener->source_address == SOURCE_ADDRESS_CLIENT;
+	message.listener_put.source = source_of(listener);
 	message.listener_put.upstream = upstream ? (uint32_t)upstream->id : 0;
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;

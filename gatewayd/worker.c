@@ -51,6 +51,7 @@ struct worker {
 
 	int64_t generation; /* applied by the relay */
 	int64_t ready;      /* last READY */
+	bool overloaded;    /* it can hardly take more flows */
 	bool refused;
 	char reason[256];
 	uint64_t killed_id; /* the last answer about a flow to be reset, and what it was */
@@ -95,6 +96,7 @@ static void forget_process(struct worker *worker)
 	if (worker->run)
 		meter_bank_close(worker->meter, worker->bank);
 	worker->run = 0;
+	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
 }
@@ -325,7 +327,16 @@ static void on_committed(struct worker *worker, int64_t generation)
 	if (worker->state == WORKER_CONFIGURING) {
 		log_notice("relay %d serves generation %lld", (int)worker->pid, (long long)generation);
 		set_state(worker, WORKER_RUNNING);
+		sd_event_source_set_time_relative(worker->ping_source, 0); /* what it is told with each ping */
 	}
+}
+
+static void on_overload(struct worker *worker, bool on)
+{
+	if (worker->overloaded == on)
+		return;
+	worker->overloaded = on;
+	worker->owner.state_changed(worker->owner.userdata);
 }
 
 static void handle(struct worker *worker, const struct proto_message *message, int fd)
@@ -359,6 +370,9 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 		break;
 	case PROTO_FAILED:
 		on_failed(worker, &message->failed);
+		break;
+	case PROTO_OVERLOAD:
+		on_overload(worker, message->overload.on);
 		break;
 	case PROTO_COMMITTED:
 		on_committed(worker, (int64_t)message->committed.generation);
@@ -399,6 +413,16 @@ static int on_channel(sd_event_source *source, int fd, uint32_t events, void *us
 	return 0;
 }
 
+/* Whether any connection of this network namespace is in conntrack's table: somebody's rules make it look at all of
+ * them. Without that file there is no conntrack. */
+static bool conntrack_is_used(void)
+{
+	_cleanup_close_ int fd = open("/proc/sys/net/netfilter/nf_conntrack_count", O_RDONLY | O_CLOEXEC);
+	char digit = '0';
+
+	return fd >= 0 && read(fd, &digit, 1) == 1 && digit != '0';
+}
+
 static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct worker *worker = userdata;
@@ -412,6 +436,7 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 		return 0;
 	}
 	message.ping.cookie = now_us();
+	message.ping.tracked = conntrack_is_used();
 	if (msg_send(worker->channel, &message, -1, 0) == 0)
 		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either: the limit decides */
 	sd_event_source_set_time_relative(source, PING_PERIOD_MS * UINT64_C(1000));
@@ -796,6 +821,11 @@ int32_t worker_pid(const struct worker *worker)
 int64_t worker_generation(const struct worker *worker)
 {
 	return worker->generation;
+}
+
+bool worker_overloaded(const struct worker *worker)
+{
+	return worker->overloaded;
 }
 
 uint64_t worker_restarts(const struct worker *worker)

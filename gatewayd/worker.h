@@ -35,7 +35,7 @@ struct worker_owner {
 	/* The configuration in force, borrowed. */
 	const struct snapshot *(*snapshot)(void *userdata);
 	const struct model *(*model)(void *userdata);
-	/* The state has become another one. */
+	/* The state, or whether the relay is overloaded, has become another. */
 	void (*state_changed)(void *userdata);
 };
 
@@ -81,6 +81,8 @@ const char *worker_state_name(enum worker_state state);
 int32_t worker_pid(const struct worker *worker);
 /* Generation it has applied; 0 if none. */
 int64_t worker_generation(const struct worker *worker);
+/* Whether the relay said that it can hardly take more flows. */
+bool worker_overloaded(const struct worker *worker);
 /* Relays started after a death, seconds since this one's start, and what counts. */
 uint64_t worker_restarts(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);

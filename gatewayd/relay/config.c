@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/relay/connect.h"
 
 #define CHANGES_MIN 64
 
@@ -17,7 +18,7 @@ struct change {
 	union {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
-			bool source_is_client;
+			uint8_t source;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s, slot;
 		} listener;
 		struct {
@@ -112,15 +113,18 @@ uint32_t config_batch_count(const struct config_batch *batch)
 	return batch->n;
 }
 
-static void listener_change(const struct proto_listener_put *put, struct change *ret)
+static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
+	if (put->source >= CONNECT_SOURCES)
+		return -EBADMSG;
 	ret->id = put->id;
 	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
-	ret->listener.source_is_client = put->source_is_client;
+	ret->listener.source = put->source;
 	ret->listener.upstream = put->upstream;
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
 	ret->listener.slot = put->slot;
+	return 0;
 }
 
 static int target_change(const struct proto_target_put *put, struct change *ret)
@@ -165,8 +169,7 @@ static int change_from(const struct proto_message *message, struct change *ret)
 	*ret = (struct change){ .type = message->type };
 	switch (message->type) { /* only some types are items */
 	case PROTO_LISTENER_PUT:
-		listener_change(&message->listener_put, ret);
-		return 0;
+		return listener_change(&message->listener_put, ret);
 	case PROTO_LISTENER_DEL:
 		ret->id = message->listener_del.id;
 		return 0;
@@ -229,7 +232,7 @@ static int listener_put(struct config *config, const struct change *change)
 		}
 	}
 	*listener = (struct config_listener){ .id = change->id,
-		.source_is_client = change->listener.source_is_client,
+		.source = change->listener.source,
 		.upstream = change->listener.upstream,
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
 		.idle_timeout_s = change->listener.idle_timeout_s,

@@ -13,19 +13,24 @@ static int set_flag(int fd, int level, int option)
 	return setsockopt(fd, level, option, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
-/* Binds to the client's address with a port that connect() will choose, by the whole 4-tuple. */
-static int bind_as_client(int fd, const struct addr *client)
+static int bind_to(int fd, const struct addr *client, uint16_t port)
+{
+	struct sockaddr_storage sa;
+	socklen_t length = addr_to_sockaddr(client, port, &sa);
+
+	return bind(fd, (struct sockaddr *)&sa, length) < 0 ? -errno : 0;
+}
+
+/* Binds to the client's address. Its own port is one that others of its flows may have too (SO_REUSEADDR: the kernel
+ * then keeps apart whole 4-tuples only); without one, connect() will choose it, by the whole 4-tuple as well. */
+static int bind_as_client(int fd, const struct addr *client, uint16_t port)
 {
 	bool v6 = client->family == AF_INET6;
-	struct sockaddr_storage sa;
-	socklen_t length = addr_to_sockaddr(client, 0, &sa);
 	int r = v6 ? set_flag(fd, SOL_IPV6, IPV6_TRANSPARENT) : set_flag(fd, SOL_IP, IP_TRANSPARENT);
 
 	if (r == 0)
-		r = set_flag(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT);
-	if (r == 0 && bind(fd, (struct sockaddr *)&sa, length) < 0)
-		r = -errno;
-	return r;
+		r = port ? set_flag(fd, SOL_SOCKET, SO_REUSEADDR) : set_flag(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT);
+	return r < 0 ? r : bind_to(fd, client, port);
 }
 
 /* The kernel leaves the handshake's last packet to the first bytes, which most clients have sent by the time that the
@@ -38,9 +43,22 @@ static void handshake_hold(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
 }
 
-int connect_start(const struct flow_origin *origin, bool as_client)
+/* What every socket towards a target has; see flow.h for the linger. */
+static int set_options(int fd)
 {
 	static const struct linger reset = { 1, 0 };
+	int r = set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
+
+	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
+		r = -errno;
+	if (r == 0)
+		handshake_hold(fd);
+	return r;
+}
+
+/* One attempt. client NULL: from the gateway's address; port 0: one that the kernel chooses. */
+static int attempt(const struct flow_origin *origin, const struct addr *client, uint16_t port)
+{
 	struct sockaddr_storage sa;
 	socklen_t length = addr_to_sockaddr(&origin->target, origin->target_port, &sa);
 	int fd = socket(origin->target.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -48,14 +66,10 @@ int connect_start(const struct flow_origin *origin, bool as_client)
 
 	if (fd < 0)
 		return -errno;
-	if (as_client)
-		r = bind_as_client(fd, &origin->client);
-	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
-		r = -errno;
+	if (client)
+		r = bind_as_client(fd, client, port);
 	if (r == 0)
-		r = set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
-	if (r == 0)
-		handshake_hold(fd);
+		r = set_options(fd);
 	if (r == 0 && connect(fd, (struct sockaddr *)&sa, length) < 0 && errno != EINPROGRESS)
 		r = -errno;
 	if (r < 0) {
@@ -63,6 +77,35 @@ int connect_start(const struct flow_origin *origin, bool as_client)
 		return r;
 	}
 	return fd;
+}
+
+/* Whether both legs of the flow have the same four addresses and ports if the client's port is kept. */
+static bool tuple_is_same(const struct flow_origin *origin)
+{
+	return origin->target_port == origin->original_port && addr_equal(&origin->target, &origin->original);
+}
+
+int connect_start(const struct flow_origin *origin, enum connect_source source, bool tracked, enum connect_port *ret)
+{
+	enum connect_port why = CONNECT_PORT_ANY;
+	int r;
+
+	if (source == CONNECT_AS_GATEWAY) {
+		*ret = CONNECT_PORT_ANY;
+		return attempt(origin, NULL, 0);
+	}
+	if (source == CONNECT_AS_CLIENT && tracked && tuple_is_same(origin)) {
+		why = CONNECT_PORT_TRACKED;
+	} else if (source == CONNECT_AS_CLIENT) {
+		r = attempt(origin, &origin->client, origin->client_port);
+		if (r != -EADDRINUSE && r != -EADDRNOTAVAIL && r != -EACCES) {
+			*ret = CONNECT_PORT_KEPT;
+			return r;
+		}
+		why = r == -EACCES ? CONNECT_PORT_PRIVILEGED : CONNECT_PORT_TAKEN;
+	}
+	*ret = why;
+	return attempt(origin, &origin->client, 0);
 }
 
 void connect_finish(const struct flow *flow)

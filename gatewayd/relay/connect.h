@@ -8,9 +8,28 @@
 
 #include "gatewayd/relay/flow.h"
 
-/* A non-blocking socket that connects to the origin's target, the caller's from here on; as_client: from the client's
- * address. Negative errno: -EADDRNOTAVAIL if no source port is free, else as socket, bind and connect say. */
-int connect_start(const struct flow_origin *origin, bool as_client);
+/* Where the target sees the flow come from. */
+enum connect_source {
+	CONNECT_AS_CLIENT,          /* the client's address, and its port where that can be had */
+	CONNECT_AS_CLIENT_ANY_PORT, /* the client's address */
+	CONNECT_AS_GATEWAY,
+	CONNECT_SOURCES
+};
+
+/* What became of the client's port. */
+enum connect_port {
+	CONNECT_PORT_KEPT,
+	CONNECT_PORT_ANY,        /* it was not wanted */
+	CONNECT_PORT_TAKEN,      /* another flow, or one in TIME_WAIT, has the same four addresses and ports */
+	CONNECT_PORT_PRIVILEGED, /* below net.ipv4.ip_unprivileged_port_start, which the relay may not bind */
+	CONNECT_PORT_TRACKED,    /* conntrack would take both legs for one connection */
+	CONNECT_PORTS
+};
+
+/* A non-blocking socket that connects to the origin's target, the caller's from here on. tracked: conntrack is in use
+ * on this machine. *ret says what became of the client's port, also on failure. Negative errno: -EADDRNOTAVAIL if no
+ * source port is free, else as socket, bind and connect say. */
+int connect_start(const struct flow_origin *origin, enum connect_source source, bool tracked, enum connect_port *ret);
 /* To be called once after the first pump of a flow that has just been connected: sends the handshake's last packet
  * unless the client's first bytes have carried it. */
 void connect_finish(const struct flow *flow);

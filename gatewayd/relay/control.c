@@ -39,6 +39,7 @@ struct control {
 	struct config_batch *batch;  /* being collected or READY */
 	bool ready;
 	bool commit_pending, ping_pending, kill_pending;
+	bool overloaded;   /* as the daemon was told */
 	uint64_t sequence; /* of the last order */
 	uint64_t commit_sequence, ping_sequence, stats_sequence, kill_sequence;
 	uint64_t kill_id;
@@ -150,6 +151,21 @@ static void tell_failed(struct control *control, uint64_t generation, const char
 	tell(control, &message, -1);
 }
 
+/* Tells the daemon whether a thread is overloaded, if that is news. */
+static void tell_overload(struct control *control)
+{
+	struct proto_message message = { .type = PROTO_OVERLOAD };
+	bool on = false;
+
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		on = on || atomic_load_explicit(&control->params->loops[i]->overload.on, memory_order_relaxed);
+	if (on == control->overloaded)
+		return;
+	control->overloaded = on;
+	message.overload.on = on;
+	tell(control, &message, -1);
+}
+
 static void greet(struct control *control)
 {
 	struct proto_message hello = { .type = PROTO_HELLO,
@@ -172,6 +188,8 @@ static void greet(struct control *control)
 	if (control->stats)
 		tell(control, &stats, control->stats_fd);
 	tell(control, &end, -1);
+	control->overloaded = false; /* which is what a daemon takes for granted */
+	tell_overload(control);
 }
 
 /* Takes the descriptor over and speaks first. */
@@ -247,7 +265,7 @@ static bool socket_is_held(const struct control *control, const struct proto_lis
 static int socket_prepare(int fd)
 {
 	static const struct linger reset = { 1, 0 };
-	static const int on = 1;
+	static const int on = 1, off = 0;
 	int listening = 0;
 	socklen_t length = sizeof(listening);
 
@@ -255,7 +273,8 @@ static int socket_prepare(int fd)
 		return -ENOTSOCK;
 	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ||
 	        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
-	        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+	        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0 ||
+	        setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off)) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
 }
@@ -449,6 +468,8 @@ static int on_ping(struct control *control, const struct proto_message *message,
 	(void)fd;
 	control->ping_cookie = message->ping.cookie; /* a later one stands for those before it */
 	control->ping_pending = true;
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		atomic_store_explicit(&control->params->loops[i]->tracked, message->ping.tracked, memory_order_relaxed);
 	if (order_all(control, &order, &control->ping_sequence) < 0)
 		log_error("a thread takes no orders");
 	return 0;
@@ -615,6 +636,7 @@ static void replies_read(struct control *control)
 		control->ping_pending = false;
 		tell(control, &pong, -1);
 	}
+	tell_overload(control);
 }
 
 /* --- the thread --- */

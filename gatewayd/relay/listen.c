@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "gatewayd/relay/account.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/tcp.h"
 
@@ -111,21 +112,32 @@ void listen_rested(struct loop *loop)
 	poll_begin(loop);
 }
 
-/* No descriptor or memory for an accepted socket. One connection is answered with a reset by means of the reserve,
- * so that the queue moves; then accepting rests, since the socket would only say again and again that it is ready. */
+/* Accepts one connection by means of the reserve and answers it with a reset. Whether that was possible. */
+static bool refuse_one(struct loop *loop, const struct listen_socket *socket)
+{
+	int *reserve = &loop->listen.reserve_fd, fd;
+
+	if (*reserve < 0)
+		*reserve = eventfd(0, EFD_CLOEXEC);
+	if (*reserve < 0)
+		return false;
+	close(*reserve);
+	fd = accept4(socket->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	*reserve = eventfd(0, EFD_CLOEXEC);
+	return fd >= 0;
+}
+
+/* No descriptor or memory for an accepted socket: it is refused at once. Where not even that is possible accepting
+ * rests, since the socket would only say again and again that it is ready. */
 static void starved(struct loop *loop, const struct listen_socket *socket, int error)
 {
 	stats_add(loop->stats, STATS_refused_no_descriptor, 1);
 	loop_warn(loop, STATS_refused_no_descriptor, error);
-	if (loop->listen.reserve_fd >= 0) {
-		int fd;
-
-		close(loop->listen.reserve_fd);
-		fd = accept4(socket->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd >= 0)
-			close(fd);
-	}
-	loop->listen.reserve_fd = eventfd(0, EFD_CLOEXEC);
+	overload_starved(&loop->overload, loop->now_ms);
+	if (refuse_one(loop, socket))
+		return;
 	poll_end(loop);
 	wheel_set(&loop->wheel, &loop->listen.rest, loop->now_ms + LISTEN_REST_MS);
 }
@@ -215,7 +227,8 @@ static int route_find(const struct loop *loop, const struct match_packet *packet
 	origin->upstream = upstream->id;
 	route->slot[STATS_UPSTREAM] = upstream->slot;
 	/* The client's address can only be the source of packets of its own family. */
-	target = balance_pick(&upstream->balance, listener->source_is_client ? packet->src.family : AF_UNSPEC);
+	target = balance_pick(
+	        &upstream->balance, listener->source != CONNECT_AS_GATEWAY ? packet->src.family : AF_UNSPEC);
 	if (!target)
 		return -ENOENT;
 	origin->target = target->addr;

@@ -23,7 +23,7 @@ struct loop;
 #define LISTEN_HELPERS 3
 /* How much later than the owners helpers begin. */
 #define LISTEN_HELP_MS 100
-/* Without memory or descriptors, accepting rests this long. */
+/* Where a connection can neither be accepted nor refused, accepting rests this long. */
 #define LISTEN_REST_MS 100
 /* Most sockets of one thread: two families, and the sockets of more threads than there are here. */
 #define LISTEN_SOCKETS_MAX 256

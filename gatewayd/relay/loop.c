@@ -217,10 +217,16 @@ static void carry_out(struct loop *loop, const struct order *order)
 	atomic_store_explicit(&loop->done, order->sequence, memory_order_release);
 }
 
+static void wake_control(const struct loop *loop)
+{
+	static const uint64_t one = 1;
+
+	(void)!write(loop->reply_fd, &one, sizeof(one));
+}
+
 static void mailbox_read(struct loop *loop)
 {
 	uint32_t tail = atomic_load_explicit(&loop->orders_tail, memory_order_relaxed);
-	static const uint64_t one = 1;
 	uint64_t rung;
 
 	(void)!read(loop->wake_fd, &rung, sizeof(rung));
@@ -228,7 +234,7 @@ static void mailbox_read(struct loop *loop)
 		carry_out(loop, &loop->orders[tail % LOOP_ORDERS_MAX]);
 		atomic_store_explicit(&loop->orders_tail, ++tail, memory_order_release);
 	}
-	(void)!write(loop->reply_fd, &one, sizeof(one));
+	wake_control(loop);
 }
 
 /* --- the loop --- */
@@ -276,6 +282,8 @@ static void turn(struct loop *loop)
 		sample_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);
+	if (overload_update(&loop->overload, loop->now_ms, loop->flows.open, loop->flows.size))
+		wake_control(loop);
 }
 
 static void *loop_main(void *context)

@@ -16,6 +16,7 @@
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
+#include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
 #include "gatewayd/relay/wheel.h"
 
@@ -78,8 +79,10 @@ struct loop {
 	_Alignas(64) _Atomic uint32_t orders_tail; /* next to be carried out */
 	_Atomic uint64_t done;
 	_Atomic int apply_result; /* 0 or a negative errno */
+	struct overload overload; /* a change is told through reply_fd */
 	_Atomic uint32_t open_flows;
 	_Atomic bool kill_found;
+	_Atomic bool tracked; /* conntrack is in use on this machine; the control thread's */
 	struct order orders[LOOP_ORDERS_MAX];
 };
 

@@ -69,9 +69,33 @@ static void count_connect_failure(struct loop *loop, const struct flow *flow, in
 		counter = STATS_refused_no_descriptor;
 	else if (error == -ETIMEDOUT)
 		counter = STATS_connect_timeout;
+	if (counter == STATS_refused_no_descriptor)
+		overload_starved(&loop->overload, loop->now_ms);
 	stats_add(loop->stats, counter, 1);
 	account_count(loop, flow, STATS_OBJECT_connect_failed);
 	loop_warn(loop, counter, error);
+}
+
+/* Why the target sees another port than the client's, where it was to be kept. */
+static void count_port(struct loop *loop, enum connect_port port)
+{
+	switch (port) {
+	case CONNECT_PORT_KEPT:
+		stats_add(loop->stats, STATS_ports_kept, 1);
+		break;
+	case CONNECT_PORT_TAKEN:
+		stats_add(loop->stats, STATS_ports_taken, 1);
+		break;
+	case CONNECT_PORT_PRIVILEGED:
+		stats_add(loop->stats, STATS_ports_privileged, 1);
+		break;
+	case CONNECT_PORT_TRACKED:
+		stats_add(loop->stats, STATS_ports_tracked, 1);
+		break;
+	case CONNECT_PORT_ANY:
+	case CONNECT_PORTS:
+		break;
+	}
 }
 
 static void direction_init(const struct loop *loop, struct flow_direction *direction)
@@ -86,6 +110,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	const struct config_listener *listener = route->listener;
 	struct flow *flow = flow_alloc(&loop->flows);
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
+	enum connect_port port;
 	int r;
 
 	if (!flow) {
@@ -105,7 +130,9 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
-	r = connect_start(&flow->origin, listener->source_is_client);
+	r = connect_start(&flow->origin, (enum connect_source)listener->source,
+	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
+	count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
 		r = end_poll(loop, flow, FLOW_TARGET);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "gatewayd/store_history.h"
+#include "schema/docs.h"
 #include "schema/hash.h"
 #include "tests/unit/generate.h"
 
@@ -128,7 +129,8 @@ static void make_database(void)
 static void test_refuses_what_is_not_its_own(void **state)
 {
 	struct stat st;
-	static const uint8_t version[4] = { 0, 0, 0, 3 }, other[4] = { 0, 0, 0, 9 }, older[4] = { 0 };
+	const uint8_t version[4] = { 0, 0, 0, (uint8_t)(docs_version() + 1) };
+	static const uint8_t other[4] = { 0, 0, 0, 9 }, older[4] = { 0 };
 
 	(void)state;
 	snprintf(path, sizeof(path), "%s/none/gateway.db", directory);
