@@ -226,6 +226,12 @@ static void place_print(const struct stats_memory *memory, const struct flows_pl
 	snprintf(text, 64, "p%" PRIx32 ".%x.%" PRIx32, run, place->thread, place->row);
 }
 
+/* What is in cursors behind the letter: numbers as they were printed, and nothing that sscanf would take besides. */
+static bool is_cursor(const char *text)
+{
+	return strspn(text + 1, "0123456789abcdef.") == strlen(text + 1);
+}
+
 static int place_parse(const struct stats_memory *memory, const char *text, struct flows_place *ret)
 {
 	uint32_t run, row;
@@ -235,7 +241,8 @@ static int place_parse(const struct stats_memory *memory, const char *text, stru
 	*ret = (struct flows_place){ 0 };
 	if (!text)
 		return 0;
-	if (sscanf(text, "p%8" SCNx32 ".%2x.%8" SCNx32 "%n", &run, &thread, &row, &length) != 3 || text[length])
+	if (!*text || !is_cursor(text) ||
+	        sscanf(text, "p%8" SCNx32 ".%2x.%8" SCNx32 "%n", &run, &thread, &row, &length) != 3 || text[length])
 		return -EINVAL;
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		if (run && atomic_load_explicit(&memory->bank[bank].run, memory_order_relaxed) == run)
@@ -270,7 +277,8 @@ static int rank_parse(const char *text, uint64_t *ret_rank, uint64_t *ret_id)
 {
 	int length = 0;
 
-	if (sscanf(text, "s%16" SCNx64 ".%16" SCNx64 "%n", ret_rank, ret_id, &length) != 2 || text[length])
+	if (!*text || !is_cursor(text) ||
+	        sscanf(text, "s%16" SCNx64 ".%16" SCNx64 "%n", ret_rank, ret_id, &length) != 2 || text[length])
 		return -EINVAL;
 	return 0;
 }

@@ -80,7 +80,7 @@ static void write_buckets(const struct writer *writer, const char *name, const c
 
 		fprintf(writer->out, "%s_bucket{%s%sle=\"", name, labels, comma);
 		if (is_time)
-			fprintf(writer->out, "%.10g", (double)bound / 1e6);
+			fprintf(writer->out, "%.6f", (double)bound / 1e6);
 		else
 			fprintf(writer->out, "%" PRIu64, bound - 1);
 		fprintf(writer->out, "\"} %" PRIu64 "\n", count);

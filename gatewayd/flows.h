@@ -30,6 +30,7 @@ struct flows_filter {
 	uint16_t target_port; /* 0: any */
 };
 
+/* Whether the flow is as the filter says. */
 bool flows_match(const struct flows_filter *filter, const struct stats_flow *flow);
 /* Looks at the row at `place` and those behind it, at most *budget, for a flow; both are moved on. False: no more, or
  * the budget is used up (then *budget is 0). */

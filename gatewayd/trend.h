@@ -42,6 +42,7 @@ void trend_add(struct trend *trend, const struct trend_point *point);
  * TREND_STEP_MAX), the last one may not be over. Returns how many, at most TREND_SECONDS. */
 size_t trend_points(const struct trend *trend, int64_t now, unsigned step, int64_t after, struct trend_point *ret);
 
+/* The name as in trend.def. */
 const char *trend_name(enum trend_value value);
 
 #endif

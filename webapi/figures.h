@@ -9,10 +9,13 @@
 /* The default step of the history, in seconds: 360 points. */
 #define FIGURES_STEP_DEFAULT 10
 
+/* /stats */
 int figures_stats(const struct request *request, struct response *response);
 /* /stats/listeners, /stats/upstreams, /stats/targets */
 int figures_page(const struct request *request, struct response *response);
+/* /stats/history */
 int figures_history(const struct request *request, struct response *response);
+/* /metrics */
 int figures_metrics(const struct request *request, struct response *response);
 
 #endif

@@ -7,8 +7,11 @@
 /* Digits of a flow's id, hexadecimal. */
 #define FLOWLIST_ID_DIGITS 16
 
+/* GET /flows */
 int flowlist_get(const struct request *request, struct response *response);
+/* GET /flows/{id} */
 int flowlist_one(const struct request *request, struct response *response);
+/* DELETE /flows/{id} */
 int flowlist_kill(const struct request *request, struct response *response);
 
 #endif
