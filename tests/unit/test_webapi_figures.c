@@ -64,7 +64,7 @@ static void test_flows(void **state)
 {
 	(void)state;
 	expect_document("/api/v1/flows", "{" ANY "," REST("", "", "0"));
-	expect_document("/api/v1/flows?client=10.1.2.3", "{" ANY "," REST("10.1.2.3/32", "", "0"));
+	expect_document("/api/v1/flows?client=10.1.2.3", "{" ANY "," REST("10.1.2.3", "", "0"));
 	expect_document("/api/v1/flows?client=fd00%3A%3A/16", "{" ANY "," REST("fd00::/16", "", "0"));
 	expect_document("/api/v1/flows?target=10.1.2.3", "{" ANY "," REST("", "10.1.2.3", "0"));
 	expect_document("/api/v1/flows?target=10.1.2.3:65535", "{" ANY "," REST("", "10.1.2.3", "65535"));
