@@ -13,7 +13,7 @@
 
 /* Listeners, upstreams and targets with series of their own, each; some ten series for one. */
 #define METRICS_OBJECTS_MAX 1000
-/* Upstreams with histograms of their own: sixty series for one. */
+/* Upstreams with histograms of their own: some thirty series for one. */
 #define METRICS_HISTOGRAMS_MAX 50
 #define METRIC_NAME_MAX        128
 
@@ -177,7 +177,7 @@ static void write_upstream_histograms(const struct writer *writer)
 	size_t n =
 	        names->n[STATS_UPSTREAM] < METRICS_HISTOGRAMS_MAX ? names->n[STATS_UPSTREAM] : METRICS_HISTOGRAMS_MAX;
 
-	for (int h = 0; h < STATS_HISTOGRAMS && n > 0; h++) {
+	for (int h = 0; h < STATS_OWN_HISTOGRAMS && n > 0; h++) {
 		enum stats_histogram which = (enum stats_histogram)h;
 		char name[METRIC_NAME_MAX], labels[2 * METRIC_NAME_MAX];
 		bool is_time = histogram_name(name, "upstream_", which);

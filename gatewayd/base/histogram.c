@@ -1,22 +1,22 @@
 /* Reading log-linear histograms; see histogram.h. */
 #include "gatewayd/base/histogram.h"
 
-void histogram_clear(struct histogram *histogram)
+void histogram_clear(struct histogram *histogram, _Atomic uint64_t *sum)
 {
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
 		atomic_store_explicit(&histogram->count[i], 0, memory_order_relaxed);
-	atomic_store_explicit(&histogram->sum, 0, memory_order_relaxed);
+	atomic_store_explicit(sum, 0, memory_order_relaxed);
 }
 
-void histogram_add(const struct histogram *histogram, struct histogram_sum *sum)
+void histogram_add(const struct histogram *histogram, const _Atomic uint64_t *sum, struct histogram_sum *to)
 {
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		uint64_t count = atomic_load_explicit(&histogram->count[i], memory_order_relaxed);
 
-		sum->bucket[i] += count;
-		sum->count += count;
+		to->bucket[i] += count;
+		to->count += count;
 	}
-	sum->sum += atomic_load_explicit(&histogram->sum, memory_order_relaxed);
+	to->sum += atomic_load_explicit(sum, memory_order_relaxed);
 }
 
 uint64_t histogram_least(unsigned bucket)

@@ -16,9 +16,9 @@
 #define HISTOGRAM_VALUE_BITS 42
 #define HISTOGRAM_BUCKETS    ((unsigned)(HISTOGRAM_VALUE_BITS - HISTOGRAM_PRECISION_BITS + 1) << HISTOGRAM_PRECISION_BITS)
 
-/* In shared memory; all zero is empty. */
+/* In shared memory; all zero is empty. The sum of the values is a word of its owner, who keeps those of several
+ * histograms in one line of the cache. */
 struct histogram {
-	_Atomic uint64_t sum; /* of the values recorded */
 	_Atomic uint64_t count[HISTOGRAM_BUCKETS];
 };
 
@@ -45,19 +45,18 @@ static inline unsigned histogram_bucket(uint64_t value)
 }
 
 /* By the one writer. */
-static inline void histogram_record(struct histogram *histogram, uint64_t value)
+static inline void histogram_record(struct histogram *histogram, _Atomic uint64_t *sum, uint64_t value)
 {
 	_Atomic uint64_t *count = &histogram->count[histogram_bucket(value)];
 
 	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
-	atomic_store_explicit(&histogram->sum, atomic_load_explicit(&histogram->sum, memory_order_relaxed) + value,
-	        memory_order_relaxed);
+	atomic_store_explicit(sum, atomic_load_explicit(sum, memory_order_relaxed) + value, memory_order_relaxed);
 }
 
 /* By the one writer: empties it. */
-void histogram_clear(struct histogram *histogram);
-/* Adds what has been recorded so far to a sum. */
-void histogram_add(const struct histogram *histogram, struct histogram_sum *sum);
+void histogram_clear(struct histogram *histogram, _Atomic uint64_t *sum);
+/* Adds what has been recorded so far. */
+void histogram_add(const struct histogram *histogram, const _Atomic uint64_t *sum, struct histogram_sum *to);
 
 /* The smallest and the largest value of a bucket; the last bucket's largest is UINT64_MAX. */
 uint64_t histogram_least(unsigned bucket);

@@ -8,23 +8,24 @@
 
 static_assert(sizeof(struct stats_object) == 128, "two lines of the cache");
 static_assert(STATS_SLOTS_MAX % 64 == 0, "the bits of `claimed` have all slots");
+static_assert((int)STATS_OWN_HISTOGRAMS <= (int)STATS_HISTOGRAMS, "they are the first ones");
 static_assert(STATS_UPSTREAM_HISTOGRAMS <= STATS_UPSTREAMS_MAX, "they are those of the first slots");
 
 /* --- the writer --- */
 
-struct histogram *stats_upstream_histograms(const struct stats_place *place, uint32_t slot)
+struct stats_upstream *stats_upstream_histograms(const struct stats_place *place, uint32_t slot)
 {
 	uint32_t number = slot - stats_slot_first(STATS_UPSTREAM);
 
-	return number < STATS_UPSTREAM_HISTOGRAMS ? place->thread->upstream[number] : NULL;
+	return number < STATS_UPSTREAM_HISTOGRAMS ? &place->thread->upstream[number] : NULL;
 }
 
 static void clear_histograms(const struct stats_place *place, uint32_t slot)
 {
-	struct histogram *histograms = stats_upstream_histograms(place, slot);
+	struct stats_upstream *own = stats_upstream_histograms(place, slot);
 
-	for (int i = 0; histograms && i < STATS_HISTOGRAMS; i++)
-		histogram_clear(&histograms[i]);
+	for (int i = 0; own && i < STATS_OWN_HISTOGRAMS; i++)
+		histogram_clear(&own->histogram[i], &own->sum[i]);
 }
 
 /* Readers see the old id with the old values, no id, or the new id with zeros. */
@@ -146,8 +147,11 @@ void stats_histogram_read(const struct stats_memory *memory, enum stats_histogra
 {
 	memset(ret, 0, sizeof(*ret));
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
-		for (unsigned i = 0; i < stats_threads(memory, bank); i++)
-			histogram_add(&memory->bank[bank].thread[i].histogram[histogram], ret);
+		for (unsigned i = 0; i < stats_threads(memory, bank); i++) {
+			const struct stats_thread *thread = &memory->bank[bank].thread[i];
+
+			histogram_add(&thread->histogram[histogram], &thread->histogram_sum[histogram], ret);
+		}
 }
 
 bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t slot, uint32_t id,
@@ -156,14 +160,15 @@ bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t s
 	uint32_t number = slot - stats_slot_first(STATS_UPSTREAM);
 
 	memset(ret, 0, sizeof(*ret));
-	if (number >= STATS_UPSTREAM_HISTOGRAMS)
+	if (number >= STATS_UPSTREAM_HISTOGRAMS || histogram >= STATS_OWN_HISTOGRAMS)
 		return false;
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned i = 0; i < stats_threads(memory, bank); i++) {
 			const struct stats_thread *thread = &memory->bank[bank].thread[i];
 
 			if (find(thread, slot, id))
-				histogram_add(&thread->upstream[number][histogram], ret);
+				histogram_add(&thread->upstream[number].histogram[histogram],
+				        &thread->upstream[number].sum[histogram], ret);
 		}
 	return true;
 }

@@ -28,7 +28,7 @@
 #include "gatewayd/base/stats_row.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 3
+#define STATS_LAYOUT 4
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -40,8 +40,9 @@
 #define STATS_TARGETS_MAX   32768
 #define STATS_SLOTS_MAX     (STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX + STATS_TARGETS_MAX)
 #define STATS_SLOT_NONE     UINT32_MAX
-/* Upstreams that have histograms of their own: 20 kB for each, per thread. */
+/* Upstreams that have histograms of their own, and how many: 10 kB for each, per thread. */
 #define STATS_UPSTREAM_HISTOGRAMS 1024
+#define STATS_OWN_HISTOGRAMS      2
 /* Rows of one bank, shared among its threads: as many flows as a relay can be told to hold, rounded up per thread. */
 #define STATS_ROWS_MAX ((1U << 24) + STATS_THREADS_MAX)
 
@@ -77,15 +78,21 @@ struct stats_object {
 	_Atomic uint64_t counter[STATS_OBJECT_COUNTERS];
 };
 
+struct stats_upstream {
+	_Atomic uint64_t sum[STATS_OWN_HISTOGRAMS];
+	struct histogram histogram[STATS_OWN_HISTOGRAMS];
+};
+
 struct stats_thread {
 	_Alignas(64) _Atomic uint64_t counter[STATS_COUNTERS];
 	_Atomic uint64_t active;       /* flows now */
 	_Atomic uint32_t rows_first;   /* where its rows begin in the bank's */
 	_Atomic uint32_t rows_touched; /* those behind were never written */
+	_Atomic uint64_t histogram_sum[STATS_HISTOGRAMS];
 	struct histogram histogram[STATS_HISTOGRAMS];
 	_Atomic uint64_t claimed[STATS_SLOTS_MAX / 64]; /* one bit per slot that was ever written */
 	struct stats_object object[STATS_SLOTS_MAX];
-	struct histogram upstream[STATS_UPSTREAM_HISTOGRAMS][STATS_HISTOGRAMS];
+	struct stats_upstream upstream[STATS_UPSTREAM_HISTOGRAMS];
 };
 
 struct stats_bank {
@@ -148,7 +155,7 @@ static inline struct stats_object *stats_object(const struct stats_place *place,
 	return object && atomic_load_explicit(&object->id, memory_order_relaxed) == id ? object : 0;
 }
 /* The histograms of the upstream that has this slot; NULL if it has none. */
-struct histogram *stats_upstream_histograms(const struct stats_place *place, uint32_t slot);
+struct stats_upstream *stats_upstream_histograms(const struct stats_place *place, uint32_t slot);
 
 /* --- readers --- */
 
@@ -165,7 +172,7 @@ uint64_t stats_active(const struct stats_memory *memory);
 /* What the object has counted; zeros if nothing, or without a slot. */
 void stats_object_read(const struct stats_memory *memory, uint32_t slot, uint32_t id, struct stats_object_sum *ret);
 void stats_histogram_read(const struct stats_memory *memory, enum stats_histogram histogram, struct histogram_sum *ret);
-/* The same for one upstream. False if it has no histograms of its own. */
+/* The same for one upstream. False if it has no such histogram of its own. */
 bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t slot, uint32_t id,
         enum stats_histogram histogram, struct histogram_sum *ret);
 /* The rows of one thread that may hold flows, and their number; 0 if no relay writes to the bank. */

@@ -48,11 +48,14 @@ void account_count(struct loop *loop, const struct flow *flow, enum stats_object
 /* The upstream's own histogram beside the thread's. */
 static void record(struct loop *loop, const struct flow *flow, enum stats_histogram which, uint64_t value)
 {
-	struct histogram *own = stats_upstream_histograms(&loop->place, flow->account.slot[STATS_UPSTREAM]);
+	struct stats_upstream *own;
 
-	histogram_record(&loop->stats->histogram[which], value);
-	if (own && object_of(loop, flow, STATS_UPSTREAM))
-		histogram_record(&own[which], value);
+	histogram_record(&loop->stats->histogram[which], &loop->stats->histogram_sum[which], value);
+	if (which >= STATS_OWN_HISTOGRAMS || !object_of(loop, flow, STATS_UPSTREAM))
+		return;
+	own = stats_upstream_histograms(&loop->place, flow->account.slot[STATS_UPSTREAM]);
+	if (own)
+		histogram_record(&own->histogram[which], &own->sum[which], value);
 }
 
 /* --- the row --- */

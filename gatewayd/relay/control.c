@@ -361,7 +361,7 @@ static void stats_deal(struct control *control)
 
 static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
 {
-	struct stats_memory *memory;
+	struct stats_memory *memory = NULL;
 	int r = control->stats_old ? -EBADMSG : stats_map(&message->stats_memory, *fd, &memory);
 
 	if (r < 0) {

@@ -12,12 +12,13 @@
 #define VALUES 20000
 
 static struct histogram histogram;
+static _Atomic uint64_t total_of;
 static struct histogram_sum sum;
 
 static int setup(void **state)
 {
 	(void)state;
-	histogram_clear(&histogram);
+	histogram_clear(&histogram, &total_of);
 	memset(&sum, 0, sizeof(sum));
 	return 0;
 }
@@ -74,10 +75,10 @@ static void test_quantiles(void **state)
 	for (size_t i = 0; i < VALUES; i++) {
 		values[i] = random_value(&seed);
 		total += values[i];
-		histogram_record(&histogram, values[i]);
+		histogram_record(&histogram, &total_of, values[i]);
 	}
 	qsort(values, VALUES, sizeof(values[0]), compare);
-	histogram_add(&histogram, &sum);
+	histogram_add(&histogram, &total_of, &sum);
 	assert_true(sum.count == VALUES);
 	assert_true(sum.sum == total);
 	for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
@@ -101,14 +102,14 @@ static void test_limits(void **state)
 {
 	(void)state;
 	assert_true(histogram_quantile(&sum, 0.5) == 0);
-	histogram_record(&histogram, UINT64_MAX / 2);
-	histogram_add(&histogram, &sum);
-	histogram_add(&histogram, &sum);
+	histogram_record(&histogram, &total_of, UINT64_MAX / 2);
+	histogram_add(&histogram, &total_of, &sum);
+	histogram_add(&histogram, &total_of, &sum);
 	assert_true(sum.count == 2);
 	assert_true(histogram_quantile(&sum, 0.5) == UINT64_MAX);
-	histogram_clear(&histogram);
+	histogram_clear(&histogram, &total_of);
 	memset(&sum, 0, sizeof(sum));
-	histogram_add(&histogram, &sum);
+	histogram_add(&histogram, &total_of, &sum);
 	assert_true(sum.count == 0 && sum.sum == 0);
 }
 

@@ -140,11 +140,13 @@ static void test_upstream_histograms(void **state)
 {
 	uint32_t slot = stats_slot_first(STATS_UPSTREAM) + STATS_UPSTREAM_HISTOGRAMS - 1;
 	struct stats_place first = place(0, 0);
+	struct stats_upstream *own;
 	struct histogram_sum sum;
 
 	(void)state;
 	count(first, slot, 1, 1);
-	histogram_record(&stats_upstream_histograms(&first, slot)[STATS_HISTOGRAM_duration], 50);
+	own = stats_upstream_histograms(&first, slot);
+	histogram_record(&own->histogram[STATS_HISTOGRAM_duration], &own->sum[STATS_HISTOGRAM_duration], 50);
 	assert_true(stats_upstream_histogram_read(memory, slot, 1, STATS_HISTOGRAM_duration, &sum));
 	assert_true(sum.count == 1 && sum.sum == 50);
 	assert_true(stats_upstream_histogram_read(memory, slot, 2, STATS_HISTOGRAM_duration, &sum));
@@ -153,6 +155,7 @@ static void test_upstream_histograms(void **state)
 	assert_true(stats_upstream_histogram_read(memory, slot, 2, STATS_HISTOGRAM_duration, &sum));
 	assert_true(sum.count == 0);
 	assert_false(stats_upstream_histogram_read(memory, slot + 1, 1, STATS_HISTOGRAM_duration, &sum));
+	assert_false(stats_upstream_histogram_read(memory, slot, 2, STATS_HISTOGRAM_flow_bytes, &sum));
 }
 
 /* Reading what was never written must not give it memory: ten thousand listeners would cost a page each. */
