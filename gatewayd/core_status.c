@@ -37,6 +37,21 @@ static json_t *counters(const struct stats_memory *stats, bool *failed)
 	return object;
 }
 
+/* Flows that would outlive the relay if it died now, and what became of those of its predecessors. */
+static json_t *kept(struct core *core, bool *failed)
+{
+	json_t *object = json_object();
+	struct keeper_counts counts;
+
+	worker_kept(core->worker, &counts);
+	set(object, "flows", json_integer((json_int_t)counts.kept), failed);
+	set(object, "pipes", json_integer((json_int_t)counts.pipes), failed);
+	set(object, "adopted", json_integer((json_int_t)counts.adopted), failed);
+	set(object, "lost", json_integer((json_int_t)stats_sum(worker_stats(core->worker), STATS_flows_lost)), failed);
+	set(object, "refused", json_integer((json_int_t)counts.refused), failed);
+	return object;
+}
+
 static json_t *relay(struct core *core, bool *failed)
 {
 	const struct stats_memory *stats = worker_stats(core->worker);
@@ -46,12 +61,18 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "pid", worker_pid(core->worker) ? json_integer(worker_pid(core->worker)) : json_null(), failed);
 	set(object, "uptime_s", json_integer((json_int_t)worker_uptime_s(core->worker)), failed);
 	set(object, "restarts", json_integer((json_int_t)worker_restarts(core->worker)), failed);
+	set(object, "handovers", json_integer((json_int_t)worker_handovers(core->worker)), failed);
 	set(object, "threads", json_integer(worker_threads(core->worker)), failed);
 	set(object, "mover", json_string(core->options->mover), failed);
 	set(object, "port", json_integer(worker_port(core->worker)), failed);
 	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
 	set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
-	set(object, "flows", json_integer((json_int_t)stats_active(stats)), failed);
+	set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
+	set(object, "udp_flows",
+	        json_integer((json_int_t)(stats_sum(stats, STATS_udp_flows_opened) -
+	                                  stats_sum(stats, STATS_udp_flows_closed))),
+	        failed);
+	set(object, "kept", kept(core, failed), failed);
 	set(object, "counters", counters(stats, failed), failed);
 	return object;
 }
@@ -147,4 +168,9 @@ json_t *core_status(struct core *core)
 		return NULL;
 	}
 	return object;
+}
+
+int core_relay_restart(struct core *core)
+{
+	return worker_hand_over(core->worker);
 }

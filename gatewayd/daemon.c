@@ -169,6 +169,18 @@ static int make_directories(const struct options *options)
 	return r;
 }
 
+/* Asked from outside to do what POST /relay/restart does. */
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	(void)source;
+	(void)info;
+	if (!daemon->worker || worker_hand_over(daemon->worker) < 0)
+		log_warning("SIGHUP: no relay can be replaced now");
+	return 0;
+}
+
 static int make_event_loop(struct daemon *daemon)
 {
 	sigset_t signals;
@@ -177,6 +189,7 @@ static int make_event_loop(struct daemon *daemon)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = sd_event_new(&daemon->event);
@@ -184,6 +197,8 @@ static int make_event_loop(struct daemon *daemon)
 		r = sd_event_add_signal(daemon->event, NULL, SIGTERM, NULL, NULL);
 	if (r >= 0)
 		r = sd_event_add_signal(daemon->event, NULL, SIGINT, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(daemon->event, NULL, SIGHUP, on_hangup, daemon);
 	if (r >= 0)
 		r = sd_event_set_watchdog(daemon->event, true);
 	return r < 0 ? r : 0;

@@ -106,6 +106,11 @@ int meter_fd(const struct meter *meter)
 	return meter->fd;
 }
 
+void meter_add(struct meter *meter, enum stats_counter counter, uint64_t amount)
+{
+	stats_word_add(&meter->memory->daemon[counter], amount);
+}
+
 /* --- slots --- */
 
 /* Where the id is, or would be. */

@@ -24,6 +24,8 @@ int meter_take(struct meter *meter, int fd, unsigned bank, uint32_t run);
 /* Borrowed; the memory's address changes with meter_take. */
 const struct stats_memory *meter_memory(const struct meter *meter);
 int meter_fd(const struct meter *meter);
+/* What the daemon counts itself. */
+void meter_add(struct meter *meter, enum stats_counter counter, uint64_t amount);
 
 /* A bank for a relay of this many threads that is about to start, with no rows in it, and the number of its run. */
 int meter_bank_open(struct meter *meter, unsigned threads, unsigned *ret_bank, uint32_t *ret_run);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/sockmark.h"
 #include "gatewayd/base/stats.h"
 
 #ifndef GW_RELAY_PATH
@@ -197,6 +198,10 @@ static int check_marks(const struct options *options)
 {
 	if (options->mark == 0 || (options->mark & ~options->mark_mask) != 0) {
 		fprintf(stderr, "gatewayd: --mark must not be 0 and must lie within --mark-mask\n");
+		return -EINVAL;
+	}
+	if (sockmark_of(options->mark_mask & ~options->mark).errors == 0) {
+		fprintf(stderr, "gatewayd: --mark-mask must have two bits besides --mark, for the relay's sockets\n");
 		return -EINVAL;
 	}
 	return 0;

@@ -4,12 +4,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -124,6 +126,44 @@ static void run_child(const struct child *child)
 		_exit(126);
 	execv(child->path, child->argv);
 	_exit(127);
+}
+
+static void run_probe(const struct child *child)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (close_range(3, ~0U, 0) < 0 || (child->drop && isolate_drop(&child->isolate) < 0))
+		_exit(126);
+	execv(child->path, child->argv);
+	_exit(127);
+}
+
+int spawn_probe(const struct options *options)
+{
+	struct child child = { .path = options->relay, .argv = { (char *)options->relay, (char *)"--probe" } };
+	struct pollfd end = { .events = POLLIN };
+	siginfo_t info = { 0 };
+	bool in_time;
+	pid_t pid;
+
+	choose_user(&child);
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		run_probe(&child);
+	end.fd = pidfd_open(pid, 0);
+	in_time = end.fd >= 0 && poll(&end, 1, SPAWN_PROBE_MS) == 1;
+	cleanup_close(&end.fd);
+	if (!in_time)
+		kill(pid, SIGKILL);
+	if (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0)
+		return -errno;
+	if (!in_time)
+		return -ETIMEDOUT;
+	return info.si_code == CLD_EXITED && info.si_status == 0 ? 0 : -ENOEXEC;
 }
 
 int spawn_relay(const struct options *options, unsigned threads, unsigned max_flows, int channel, int control,

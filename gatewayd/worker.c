@@ -15,10 +15,10 @@
 #include <time.h>
 
 #include "gatewayd/base/log.h"
-#include "gatewayd/base/msg.h"
+#include "gatewayd/base/sockmark.h"
 #include "gatewayd/relay_config.h"
-#include "gatewayd/sockets.h"
 #include "gatewayd/spawn.h"
+#include "gatewayd/worker_private.h"
 
 /* First pause after a relay that died young; doubles up to the longest. One that lived long is replaced at once. */
 #define RESTART_FIRST_MS   20
@@ -29,37 +29,6 @@
 #define PING_LIMIT_MS  5000
 /* Longest wait for a found relay to introduce itself. */
 #define HELLO_MS 1000
-
-struct worker {
-	sd_event *event;
-	const struct options *options;
-	struct worker_owner owner;
-	enum worker_state state;
-
-	struct relay_socket *sockets; /* 2 per thread once prepared */
-	unsigned n_sockets, threads;
-	struct meter *meter;
-	unsigned bank; /* of the meter that the relay writes to, as this run; 0: to none */
-	uint32_t run;
-	char control_path[256];
-
-	struct msg_channel *channel;
-	pid_t pid;
-	int pidfd;
-	bool is_child;
-	sd_event_source *channel_source, *pid_source, *restart_source, *ping_source;
-
-	int64_t generation; /* applied by the relay */
-	int64_t ready;      /* last READY */
-	bool overloaded;    /* it can hardly take more flows */
-	bool refused;
-	char reason[256];
-	uint64_t killed_id; /* the last answer about a flow to be reset, and what it was */
-	bool killed_found;
-	uint64_t started_us, answered_us;
-	uint64_t restarts;
-	unsigned young_deaths;
-};
 
 static void worker_restart_later(struct worker *worker);
 
@@ -96,6 +65,8 @@ static void forget_process(struct worker *worker)
 	if (worker->run)
 		meter_bank_close(worker->meter, worker->bank);
 	worker->run = 0;
+	worker->foreign = worker->outdated = false;
+	worker->handing_over = worker->handed_over = false;
 	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
@@ -122,19 +93,25 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	(void)source;
 	(void)fd;
 	(void)events;
+	if (worker->handed_over) {
+		worker->handovers++;
+		worker->young_deaths = 0;
+	} else {
+		worker->restarts++;
+	}
 	log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
-	worker->restarts++;
+	worker_bequeath(worker);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
 }
 
-/* Whatever is wrong with a relay, killing it is safe: its sockets are ours, its flows end in resets. The end of
- * the process is then noticed by on_process_end. Without a reason (it has hung up, so it is most likely dead) nothing
- * is said: on_process_end tells how it ended. */
-static void kill_relay(struct worker *worker, const char *why)
+/* Whatever is wrong with a relay, killing it is safe: its sockets are ours, and its flows go to the next one. The end
+ * of the process is then noticed by on_process_end. Without a reason (it has hung up, so it is most likely dead)
+ * nothing is said: on_process_end tells how it ended. */
+void worker_kill(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
 		return;
@@ -168,11 +145,12 @@ static int send_socket(struct worker *worker, unsigned index)
 	return msg_send(worker->channel, &message, socket->fd, WORKER_ANSWER_MS);
 }
 
-static int send_hello(struct worker *worker, int64_t generation)
+int worker_send_hello(struct worker *worker, int64_t generation)
 {
 	struct proto_message message = { .type = PROTO_HELLO };
 
 	message.hello.version = PROTO_VERSION;
+	message.hello.keep_version = KEEP_VERSION;
 	snprintf(message.hello.build, sizeof(message.hello.build), "%s", GW_VERSION);
 	message.hello.generation = (uint64_t)generation;
 	message.hello.pid = (uint32_t)getpid();
@@ -188,7 +166,7 @@ static int send_stats_memory(struct worker *worker)
 
 	if (worker->run)
 		return 0;
-	r = meter_bank_open(worker->meter, worker->threads, &worker->bank, &worker->run);
+	r = meter_bank_open(worker->meter, worker->relay_threads, &worker->bank, &worker->run);
 	if (r < 0)
 		return r;
 	message.stats_memory.size = sizeof(struct stats_memory);
@@ -202,12 +180,14 @@ static int send_introduction(struct worker *worker)
 	struct proto_message message = { .type = PROTO_HELLO_END };
 	int r;
 
-	r = send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	if (r == 0)
+		r = send_stats_memory(worker); /* before the flows that are counted in it */
+	if (r == 0)
+		r = worker_send_keep_channels(worker);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
 		if (!worker->sockets[i].handed)
 			r = send_socket(worker, i);
-	if (r == 0)
-		r = send_stats_memory(worker);
 	if (r == 0)
 		r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
@@ -223,7 +203,7 @@ static void configure(struct worker *worker)
 	r = relay_config_send_full(worker->channel, snapshot, worker->owner.model(worker->owner.userdata),
 	        worker->meter, WORKER_ANSWER_MS);
 	if (r < 0) {
-		kill_relay(worker, "it does not take its configuration");
+		worker_kill(worker, "it does not take its configuration");
 		return;
 	}
 	set_state(worker, WORKER_CONFIGURING);
@@ -232,7 +212,7 @@ static void configure(struct worker *worker)
 static void introduce(struct worker *worker)
 {
 	if (send_introduction(worker) < 0)
-		kill_relay(worker, "it does not listen");
+		worker_kill(worker, "it does not listen");
 	else
 		configure(worker);
 }
@@ -255,11 +235,11 @@ static void on_ready_full(struct worker *worker)
 
 	if (worker->ready == current) {
 		if (send_generation(worker, PROTO_CONFIG_COMMIT, current) < 0)
-			kill_relay(worker, "it does not take its commit");
+			worker_kill(worker, "it does not take its commit");
 		return;
 	}
 	if (send_generation(worker, PROTO_CONFIG_ABORT, worker->ready) < 0)
-		kill_relay(worker, "it does not take an abort");
+		worker_kill(worker, "it does not take an abort");
 	else
 		configure(worker);
 }
@@ -278,7 +258,7 @@ static void on_listen(struct worker *worker, const struct proto_listen *message,
 {
 	struct relay_socket *more;
 
-	if (socket_index(worker, message) >= 0 || worker->n_sockets >= 2 * STATS_THREADS_MAX) {
+	if (socket_index(worker, message) >= 0 || worker->n_sockets >= SOCKETS_PER_THREAD * STATS_THREADS_MAX) {
 		close(fd);
 		return;
 	}
@@ -318,7 +298,7 @@ static void on_failed(struct worker *worker, const struct proto_failed *message)
 	worker->refused = true;
 	snprintf(worker->reason, sizeof(worker->reason), "%s", message->reason);
 	if (worker->state == WORKER_CONFIGURING)
-		kill_relay(worker, worker->reason);
+		worker_kill(worker, worker->reason);
 }
 
 static void on_committed(struct worker *worker, int64_t generation)
@@ -344,10 +324,10 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 	worker->answered_us = now_us();
 	switch (message->type) {
 	case PROTO_HELLO:
-		if (message->hello.version != PROTO_VERSION)
-			kill_relay(worker, "it speaks another version of the protocol");
-		else if (!worker->is_child)
-			worker->pid = (pid_t)message->hello.pid;
+		worker_note_hello(worker, &message->hello);
+		break;
+	case PROTO_HANDED_OVER:
+		worker->handed_over = worker->handing_over;
 		break;
 	case PROTO_LISTEN:
 		on_listen(worker, &message->listen, fd);
@@ -393,8 +373,12 @@ static int receive(struct worker *worker, int timeout_ms)
 	r = msg_receive(worker->channel, &message, &fd, timeout_ms);
 	if (r == -EAGAIN)
 		return 0;
+	if (r == -EBADMSG && worker->foreign) {
+		msg_skip(worker->channel);
+		return 1;
+	}
 	if (r < 0) {
-		kill_relay(worker, r == -EPIPE ? NULL : "it sends nonsense");
+		worker_kill(worker, r == -EPIPE ? NULL : "it sends nonsense");
 		return r;
 	}
 	handle(worker, &message, fd);
@@ -432,12 +416,13 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	if (!worker->channel)
 		return 0;
 	if (now_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
-		kill_relay(worker, "it gives no sign of life");
+		worker_kill(worker, "it gives no sign of life");
 		return 0;
 	}
 	message.ping.cookie = now_us();
 	message.ping.tracked = conntrack_is_used();
-	if (msg_send(worker->channel, &message, -1, 0) == 0)
+	/* One of another version does not know the message; it has the limit's time to hand over. */
+	if (!worker->foreign && msg_send(worker->channel, &message, -1, 0) == 0)
 		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either: the limit decides */
 	sd_event_source_set_time_relative(source, PING_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -497,7 +482,7 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
 		if (worker->pidfd < 0)
 			worker_restart_later(worker);
 		else
-			kill_relay(worker, "it cannot be watched");
+			worker_kill(worker, "it cannot be watched");
 	}
 	return 0;
 }
@@ -543,6 +528,8 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 		worker->threads = cpus < 1 ? 1 : cpus > 32 ? 32 : (unsigned)cpus;
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
 	r = meter_new(&worker->meter);
+	if (r == 0)
+		r = worker_make_keeper(worker);
 	if (r < 0) {
 		worker_free(worker);
 		return r;
@@ -558,6 +545,7 @@ void worker_free(struct worker *worker)
 	close_channel(worker);
 	if (worker->meter)
 		forget_process(worker);
+	keeper_free(worker->keeper);
 	sd_event_source_disable_unref(worker->restart_source);
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
@@ -583,8 +571,6 @@ static int hear_introduction(struct worker *worker)
 			return r;
 		if (r < 0)
 			continue;
-		if (message.type == PROTO_HELLO && message.hello.version != PROTO_VERSION)
-			return -EPROTO;
 		handle(worker, &message, fd);
 		if (message.type == PROTO_HELLO_END)
 			return worker->pid > 0 ? 0 : -EPROTO;
@@ -624,29 +610,44 @@ void worker_find(struct worker *worker)
 	if (r == 0 || r == -ENOENT || r == -ECONNREFUSED)
 		return;
 	log_warning("the relay that was found is of no use (%s)", strerror(-r));
-	kill_relay(worker, "another one is started");
+	worker_kill(worker, "another one is started");
 	close_channel(worker);
 	forget_process(worker);
+}
+
+/* The bits of ours that packets do not get. */
+static uint32_t udp_mark(const struct worker *worker)
+{
+	struct sockmark mark = sockmark_of(worker->options->mark_mask & ~worker->options->mark);
+
+	return mark.own | mark.errors;
 }
 
 int worker_make_sockets(struct worker *worker)
 {
 	int r;
 
+	for (unsigned i = 0; i < worker->n_sockets; i++) {
+		r = sockets_mark_relay(&worker->sockets[i], udp_mark(worker));
+		if (r < 0)
+			return r;
+	}
 	if (worker->n_sockets > 0)
 		return 0;
-	worker->sockets = calloc(2 * worker->threads, sizeof(*worker->sockets));
+	worker->sockets = calloc(SOCKETS_PER_THREAD * worker->threads, sizeof(*worker->sockets));
 	if (!worker->sockets)
 		return -ENOMEM;
-	r = sockets_make_relay(worker->threads, 0, worker->sockets);
+	r = sockets_make_relay(worker->threads, 0, udp_mark(worker), worker->sockets);
 	if (r == 0)
-		worker->n_sockets = 2 * worker->threads;
+		worker->n_sockets = SOCKETS_PER_THREAD * worker->threads;
 	return r;
 }
 
 void worker_start(struct worker *worker)
 {
-	if (worker->state == WORKER_STARTING && !worker->is_child)
+	if (worker_wants_successor(worker))
+		worker_succeed(worker);
+	else if (worker->state == WORKER_STARTING && !worker->is_child)
 		introduce(worker);
 	else
 		(void)on_restart(NULL, 0, worker);
@@ -709,7 +710,7 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 	if (r == -EPIPE)
 		return 0; /* it died: the next one gets the whole */
 	if (r < 0) {
-		kill_relay(worker, "it did not answer a change in time");
+		worker_kill(worker, "it did not answer a change in time");
 		*ret_reason = "the relay did not answer in time and is being restarted";
 		return -ETIMEDOUT;
 	}
@@ -732,9 +733,9 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 	if (r == 0)
 		r = wait_until(worker, has_committed, plan->to_revision);
 	if (r < 0)
-		kill_relay(worker, "it did not commit in time");
+		worker_kill(worker, "it did not commit in time");
 	else if (worker->refused)
-		kill_relay(worker, worker->reason);
+		worker_kill(worker, worker->reason);
 	meter_planned(worker->meter, plan, true);
 }
 
@@ -742,7 +743,7 @@ void worker_abort(struct worker *worker, const struct plan *plan)
 {
 	meter_planned(worker->meter, plan, false);
 	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
-		kill_relay(worker, "it does not take an abort");
+		worker_kill(worker, "it does not take an abort");
 }
 
 void worker_sample(struct worker *worker)
@@ -788,11 +789,11 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 		return;
 	message.shutdown.deadline_ms = deadline_ms;
 	/* A relay that was found and not configured does not know us yet. */
-	if (!worker->channel || (worker->state == WORKER_STARTING && send_hello(worker, 0) < 0) ||
+	if (!worker->channel || (worker->state == WORKER_STARTING && worker_send_hello(worker, 0) < 0) ||
 	        msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) < 0 ||
 	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0 ||
 	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
-		kill_relay(worker, "it is to end and does not");
+		worker_kill(worker, "it is to end and does not");
 	else
 		log_exit(worker);
 	close_channel(worker);
@@ -831,6 +832,11 @@ bool worker_overloaded(const struct worker *worker)
 uint64_t worker_restarts(const struct worker *worker)
 {
 	return worker->restarts;
+}
+
+uint64_t worker_handovers(const struct worker *worker)
+{
+	return worker->handovers;
 }
 
 uint64_t worker_uptime_s(const struct worker *worker)

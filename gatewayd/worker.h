@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "gatewayd/keeper.h"
 #include "gatewayd/meter.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
@@ -71,6 +72,9 @@ void worker_sample(struct worker *worker);
  * it is gone, or no relay runs; -ETIMEDOUT. */
 int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id);
 
+/* Replaces the relay by a new one, from the program file as it is now; flows do not notice. 0 when it has begun,
+ * -EBUSY (no relay serves, or that is under way), -ENOEXEC (the program cannot be started: the relay goes on). */
+int worker_hand_over(struct worker *worker);
 /* Ends the relay: orderly within deadline_ms, then by force. Used by --cleanup. */
 void worker_shutdown(struct worker *worker, unsigned deadline_ms);
 
@@ -83,11 +87,16 @@ int32_t worker_pid(const struct worker *worker);
 int64_t worker_generation(const struct worker *worker);
 /* Whether the relay said that it can hardly take more flows. */
 bool worker_overloaded(const struct worker *worker);
-/* Relays started after a death, seconds since this one's start, and what counts. */
+/* Relays started after a death, and after a handover; seconds since this one's start, and what counts. */
 uint64_t worker_restarts(const struct worker *worker);
+uint64_t worker_handovers(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
 const struct meter *worker_meter(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* Flows that began and have not ended. */
+uint64_t worker_flows(const struct worker *worker);
+/* What is held for the next relay. */
+void worker_kept(const struct worker *worker, struct keeper_counts *ret);
 unsigned worker_threads(const struct worker *worker);
 
 #endif

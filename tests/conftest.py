@@ -80,14 +80,25 @@ def show_log_on_failure(request, gateway):
         print(f"--- {gateway.log}\n{gateway.tail()}")
 
 
+def built(name):
+    """Path of one of the lab's own programs."""
+    for preset in ("release", "dev"):
+        path = ROOT / "build" / preset / "tests" / name
+        if path.exists():
+            return path
+    return pytest.fail(f"{name} is not built")
+
+
 @pytest.fixture(scope="session")
 def gwload():
     """Path of the load generator."""
-    for preset in ("release", "dev"):
-        path = ROOT / "build" / preset / "tests" / "gwload"
-        if path.exists():
-            return path
-    pytest.fail("gwload is not built")
+    return built("gwload")
+
+
+@pytest.fixture(scope="session")
+def gwudp():
+    """Path of the datagram tool."""
+    return built("gwudp")
 
 
 @pytest.fixture

@@ -146,6 +146,9 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length);
 json_t *core_status(struct core *core);
 /* Readiness: 1 when every plane has applied the current revision, else 0. */
 int core_ready(struct core *core);
+/* Replaces the relay by a new one that takes its flows over. 0 when that has begun, -EBUSY (no relay serves, or it is
+ * under way), -ENOEXEC (the program cannot be started; nothing has changed). */
+int core_relay_restart(struct core *core);
 /* nft text as applied (read from the kernel), or as rendered from the configuration; a new string. */
 int core_ruleset(struct core *core, bool desired, char **ret_text);
 

@@ -74,6 +74,22 @@ int status_ruleset(const struct request *request, struct response *response)
 	return 0;
 }
 
+int status_relay_restart(const struct request *request, struct response *response)
+{
+	int r = parse_query(request, NULL, 0, NULL, response);
+
+	if (r)
+		return r < 0 ? r : 0;
+	r = core_relay_restart(request->core);
+	if (r == -EBUSY)
+		return problem_answer(response, PROBLEM_CONFLICT, request, NULL,
+		        "No relay serves that could hand over, or it is doing so already.");
+	if (r < 0)
+		return problem_answer(response, PROBLEM_UNAVAILABLE, request, NULL,
+		        "The relay's program cannot be started; the relay that runs goes on.");
+	return response_json(response, 202, CONTENT_JSON, json_pack("{s:s}", "state", "handing_over"));
+}
+
 static int answer_document(
         const struct request *request, struct response *response, const char *(*document)(size_t *ret_length))
 {

@@ -44,8 +44,10 @@
 
 #define CAPABILITY_WORDS _LINUX_CAPABILITY_U32S_3
 #define NET_RAW_MASK     (1U << CAP_NET_RAW)
+/* What a relay keeps. UDP is answered from the original port and sent on from the client's, which may be below 1024. */
+#define RELAY_MASK (NET_RAW_MASK | 1U << CAP_NET_BIND_SERVICE)
 
-static_assert(CAP_NET_RAW < 32, "in the first word");
+static_assert(CAP_NET_RAW < 32 && CAP_NET_BIND_SERVICE < 32, "in the first word");
 
 /* --- capabilities --- */
 
@@ -82,7 +84,8 @@ static int bounding_set_reduce(void)
 	if (!has_capability(CAP_SETPCAP))
 		return 0;
 	for (unsigned long capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
-		if (capability != CAP_NET_RAW && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
+		if ((capability >= 32 || !(RELAY_MASK & 1U << capability)) &&
+		        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
 			return -errno;
 	return 0;
 }
@@ -111,11 +114,12 @@ int isolate_drop(const struct isolate_params *params)
 		r = capabilities_get(data);
 	if (r < 0)
 		return r;
-	kept = data[0].permitted & NET_RAW_MASK;
+	kept = data[0].permitted & RELAY_MASK;
 	/* Also clears ambient capabilities that are no longer permitted. */
 	r = capabilities_set(kept, true);
-	if (r == 0 && kept && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_RAW, 0, 0) < 0)
-		r = -errno;
+	for (unsigned long capability = 0; r == 0 && capability < 32; capability++)
+		if ((kept & 1U << capability) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) < 0)
+			r = -errno;
 	if (r == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		r = -errno;
 	if (r < 0)
@@ -131,10 +135,10 @@ static int capabilities_reduce(void)
 
 	if (r < 0)
 		return r;
-	kept = data[0].permitted & NET_RAW_MASK;
+	kept = data[0].permitted & RELAY_MASK;
 	if (data[0].permitted != kept || data[1].permitted != 0)
 		outcome |= ISOLATE_HAD_MORE;
-	if (!kept)
+	if (!(kept & NET_RAW_MASK))
 		outcome |= ISOLATE_NO_NET_RAW;
 	r = capabilities_set(kept, false);
 	return r < 0 ? r : outcome;

@@ -239,6 +239,13 @@ int msg_receive(struct msg_channel *channel, struct proto_message *ret, int *ret
 	return 0;
 }
 
+void msg_skip(struct msg_channel *channel)
+{
+	channel->in.offset = channel->in.size;
+	cleanup_close(&channel->in_fd);
+	channel->in_fd = -1;
+}
+
 bool msg_pending(const struct msg_channel *channel)
 {
 	return channel->in.offset < channel->in.size;

@@ -30,6 +30,8 @@ int msg_flush(struct msg_channel *channel, int timeout_ms);
  * that is now the caller's (close-on-exec). 0, -EAGAIN (none in time), -EPIPE (peer gone), -EBADMSG (nonsense:
  * close the channel; nothing of it can be trusted any more). */
 int msg_receive(struct msg_channel *channel, struct proto_message *ret, int *ret_fd, int timeout_ms);
+/* Passes over the rest of a record that msg_receive found to be nonsense, because it is of another version. */
+void msg_skip(struct msg_channel *channel);
 /* Whether decoded bytes of the last record still wait, so that polling the descriptor would miss them. */
 bool msg_pending(const struct msg_channel *channel);
 

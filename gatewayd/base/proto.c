@@ -22,6 +22,9 @@ static const struct {
 #undef MSG
 };
 static_assert(ARRAY_SIZE(proto_rows) == PROTO_TYPES, "one row per type");
+static_assert(PROTO_HELLO == 1 && PROTO_HELLO_END == 2 && PROTO_LISTEN == 3 && PROTO_KEEP_CHANNEL == 4 &&
+                      PROTO_HANDOVER == 5 && PROTO_HANDED_OVER == 6,
+        "numbers of the stable messages do not move");
 
 #define U8(member)         wire_put_u8(wire, message->member);
 #define U16(member)        wire_put_u16(wire, message->member);

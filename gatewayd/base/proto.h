@@ -13,8 +13,10 @@
 #include "gatewayd/base/match.h"
 #include "gatewayd/base/wire.h"
 
-/* Raised with every change of proto.def; both sides must name the same. */
-#define PROTO_VERSION 2
+/* Raised with every change of proto.def. Sides that do not name the same only use the messages up to the last stable
+ * one, and those only if both name the same KEEP_VERSION. */
+#define PROTO_VERSION     3
+#define PROTO_STABLE_LAST PROTO_HANDED_OVER
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384
 /* Header on the wire: u16 type, u16 zero, u32 length of the payload. */

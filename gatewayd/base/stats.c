@@ -80,7 +80,7 @@ static uint32_t living_run(const struct stats_memory *memory, unsigned bank)
 
 uint64_t stats_sum(const struct stats_memory *memory, enum stats_counter counter)
 {
-	uint64_t sum = 0;
+	uint64_t sum = atomic_load_explicit(&memory->daemon[counter], memory_order_relaxed);
 
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned i = 0; i < stats_threads(memory, bank); i++)

@@ -28,7 +28,7 @@
 #include "gatewayd/base/stats_row.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 4
+#define STATS_LAYOUT 5
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -103,8 +103,9 @@ struct stats_bank {
 
 struct stats_memory {
 	uint32_t layout;
-	_Atomic uint32_t runs;                /* the daemon's: given out so far */
-	_Atomic uint32_t id[STATS_SLOTS_MAX]; /* the daemon's: which object has the slot; 0: none */
+	_Atomic uint32_t runs;                   /* the daemon's: given out so far */
+	_Atomic uint32_t id[STATS_SLOTS_MAX];    /* the daemon's: which object has the slot; 0: none */
+	_Atomic uint64_t daemon[STATS_COUNTERS]; /* what the daemon counts itself */
 	struct stats_bank bank[STATS_BANKS];
 	struct stats_row row[STATS_BANKS][STATS_ROWS_MAX];
 };

@@ -7,7 +7,6 @@
 
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
-#include "gatewayd/relay/tcp.h"
 
 /* What an idle relayed connection costs in user space. */
 #define FLOW_BYTES_MAX 1024
@@ -72,6 +71,12 @@ static void word_copy(char to[STATS_WORD_MAX], const char *text)
 	memcpy(to, text, strnlen(text, STATS_WORD_MAX));
 }
 
+/* A flow that ends as soon as it is adopted may have none. */
+static const char *mover_name(const struct flow_direction *direction)
+{
+	return direction->mover ? direction->mover->name : "";
+}
+
 static struct stats_flow_status status_of(const struct flow *flow)
 {
 	return (struct stats_flow_status){ .state = flow->state == FLOW_RELAYING ? STATS_FLOW_RELAYING
@@ -101,7 +106,7 @@ static void row_fill(const struct flow *flow, struct stats_flow *ret)
 		.target = origin->target };
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		ret->bytes[side] = flow->account.bytes[side];
-		word_copy(ret->mover[side], flow->direction[side].mover->name);
+		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
 		word_copy(ret->reason[side], mover_reason_name(flow->direction[side].reason));
 	}
 }
@@ -131,7 +136,7 @@ void account_changed(struct loop *loop, const struct flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		char mover[STATS_WORD_MAX] = { 0 }, reason[STATS_WORD_MAX] = { 0 };
 
-		word_copy(mover, flow->direction[side].mover->name);
+		word_copy(mover, mover_name(&flow->direction[side]));
 		word_copy(reason, mover_reason_name(flow->direction[side].reason));
 		stats_row_set_bytes(row, mover[side], mover);
 		stats_row_set_bytes(row, reason[side], reason);
@@ -178,32 +183,60 @@ static void enter(struct loop *loop, struct flow *flow)
 	row_show(loop, flow);
 }
 
-void account_begin(struct loop *loop, struct flow *flow, const uint32_t slot[STATS_KINDS])
-{
-	memcpy(flow->account.slot, slot, sizeof(flow->account.slot));
-	flow->account.started_us = clock_us();
-	enter(loop, flow);
-	stats_add(loop->stats, STATS_flows_opened, 1);
-	account_count(loop, flow, STATS_OBJECT_flows_opened);
-}
-
 /* Where the configuration in force has the flow counted; objects that are gone have no slot any more. */
-static void find_slots(const struct loop *loop, struct flow *flow)
+static void find_slots(const struct loop *loop, const struct flow_origin *origin, uint32_t ret[STATS_KINDS])
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
-	const struct config_upstream *upstream = config_upstream(loop->config, flow->origin.upstream);
-	const struct target *target = upstream ? balance_target(&upstream->balance, flow->origin.target_id) : NULL;
+	const struct config_listener *listener = config_listener(loop->config, origin->listener);
+	const struct config_upstream *upstream = config_upstream(loop->config, origin->upstream);
+	const struct target *target = upstream ? balance_target(&upstream->balance, origin->target_id) : NULL;
 
-	flow->account.slot[STATS_LISTENER] = listener ? listener->slot : STATS_SLOT_NONE;
-	flow->account.slot[STATS_UPSTREAM] = upstream ? upstream->slot : STATS_SLOT_NONE;
-	flow->account.slot[STATS_TARGET] = target ? target->slot : STATS_SLOT_NONE;
+	ret[STATS_LISTENER] = listener ? listener->slot : STATS_SLOT_NONE;
+	ret[STATS_UPSTREAM] = upstream ? upstream->slot : STATS_SLOT_NONE;
+	ret[STATS_TARGET] = target ? target->slot : STATS_SLOT_NONE;
 }
 
-void account_adopt(struct loop *loop, struct flow *flow)
+void account_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
-	find_slots(loop, flow);
-	flow->account.started_us = flow->origin.started_ms * 1000;
+	find_slots(loop, &flow->origin, flow->account.slot);
+	if (flow->account.slot[STATS_LISTENER] == STATS_SLOT_NONE)
+		loop->account_late = true; /* flows are adopted before there is a configuration */
+	flow->account.started_us = adopted ? flow->origin.started_ms * 1000 : clock_us();
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		flow->account.bytes[side] = flow->direction[side].taken - flow->direction[side].held;
 	enter(loop, flow);
+	if (!adopted)
+		account_count(loop, flow, STATS_OBJECT_flows_opened);
+}
+
+/* The flow is counted as one of those objects that were not known when it was adopted. */
+static void enter_late(struct loop *loop, struct flow *flow)
+{
+	uint32_t slot[STATS_KINDS];
+
+	find_slots(loop, &flow->origin, slot);
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object;
+
+		if (flow->account.slot[kind] != STATS_SLOT_NONE)
+			continue;
+		flow->account.slot[kind] = slot[kind];
+		object = stats_claim(&loop->place, slot[kind], object_id(&flow->origin, (enum stats_kind)kind));
+		if (object)
+			stats_word_add(&object->active, 1);
+	}
+}
+
+void account_configured(struct loop *loop)
+{
+	if (!loop->account_late)
+		return;
+	loop->account_late = false;
+	for (uint32_t i = 0; i < loop->flows.touched; i++) {
+		struct flow *flow = &loop->flows.flows[i];
+
+		if (flow->state != FLOW_FREE && flow->account.started_us != 0)
+			enter_late(loop, flow);
+	}
 }
 
 void account_connected(struct loop *loop, struct flow *flow)
@@ -254,11 +287,13 @@ static void leave(struct loop *loop, struct flow *flow)
 		stats_row_clear(row);
 }
 
-void account_end(struct loop *loop, struct flow *flow)
+void account_end(struct loop *loop, struct flow *flow, bool counted)
 {
-	stats_add(loop->stats, STATS_flows_closed, 1);
-	account_count(loop, flow, STATS_OBJECT_flows_closed);
-	if (flow->state == FLOW_RELAYING) {
+	if (flow->account.started_us == 0)
+		return;
+	if (counted)
+		account_count(loop, flow, STATS_OBJECT_flows_closed);
+	if (counted && flow->state == FLOW_RELAYING) {
 		record(loop, flow, STATS_HISTOGRAM_duration, clock_us() - flow->account.started_us);
 		record(loop, flow, STATS_HISTOGRAM_flow_bytes,
 		        flow->account.bytes[FLOW_CLIENT] + flow->account.bytes[FLOW_TARGET]);
@@ -266,11 +301,14 @@ void account_end(struct loop *loop, struct flow *flow)
 	leave(loop, flow);
 }
 
-void account_refused(struct loop *loop, const struct tcp_route *route)
+void account_refused(struct loop *loop, const struct flow_origin *origin)
 {
+	uint32_t slot[STATS_KINDS];
+
+	find_slots(loop, origin, slot);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
 		struct stats_object *object =
-		        stats_claim(&loop->place, route->slot[kind], object_id(&route->origin, (enum stats_kind)kind));
+		        stats_claim(&loop->place, slot[kind], object_id(origin, (enum stats_kind)kind));
 
 		if (object)
 			stats_word_add(&object->counter[STATS_OBJECT_refused], 1);
@@ -280,6 +318,6 @@ void account_refused(struct loop *loop, const struct tcp_route *route)
 void account_move(struct loop *loop)
 {
 	for (uint32_t i = 0; i < loop->flows.touched; i++)
-		if (loop->flows.flows[i].state != FLOW_FREE)
+		if (loop->flows.flows[i].state != FLOW_FREE && loop->flows.flows[i].account.started_us != 0)
 			enter(loop, &loop->flows.flows[i]);
 }

@@ -1,8 +1,8 @@
 /*
  * What is counted and shown of each flow: the counters of its listener,
  * upstream and target, the histograms, and its row in shared memory
- * (base/stats.h). Called by tcp.c, connection by connection, and by whoever
- * adopts a flow of an earlier relay; never waits, never allocates.
+ * (base/stats.h). Called by tcp.c and life.c, which also begins flows of an
+ * earlier relay; never waits, never allocates.
  */
 #ifndef GW_RELAY_ACCOUNT_H
 #define GW_RELAY_ACCOUNT_H
@@ -10,13 +10,12 @@
 #include "gatewayd/relay/flow.h"
 
 struct loop;
-struct tcp_route;
 
-/* A flow begins: its origin is set; slots as in the route. */
-void account_begin(struct loop *loop, struct flow *flow, const uint32_t slot[STATS_KINDS]);
-/* A flow of an earlier relay goes on here: origin, state, movers, ended directions and account.bytes are set. It is not
- * counted as opened again. */
-void account_adopt(struct loop *loop, struct flow *flow);
+/* A flow begins, or one of an earlier relay goes on here (adopted: it is not counted as opened again). Its origin,
+ * state, movers, ended directions and the bytes it has taken are set. */
+void account_begin(struct loop *loop, struct flow *flow, bool adopted);
+/* There is another configuration: flows that were adopted before it learn where they are counted. */
+void account_configured(struct loop *loop);
 /* The flow's connect has succeeded. */
 void account_connected(struct loop *loop, struct flow *flow);
 /* Bytes were moved from this side to the other one. */
@@ -30,10 +29,11 @@ void account_sampled(
 void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length);
 /* Something that the listener, upstream and target of the flow count, besides the thread's own counter. */
 void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter);
-/* The flow ends; to be called before flow_free. */
-void account_end(struct loop *loop, struct flow *flow);
-/* A connection of this route got no flow. */
-void account_refused(struct loop *loop, const struct tcp_route *route);
+/* The flow ends; to be called before flow_free. Legal for one that did not begin. counted: it has not gone on in
+ * another process, and was not lost. */
+void account_end(struct loop *loop, struct flow *flow, bool counted);
+/* A connection with this origin got no flow. */
+void account_refused(struct loop *loop, const struct flow_origin *origin);
 /* The thread counts in another place (loop->place) from now on: flows that are open move there. */
 void account_move(struct loop *loop);
 

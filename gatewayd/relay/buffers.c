@@ -3,21 +3,19 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
-int buffers_init(struct buffers *buffers, uint32_t count)
+int buffers_init(struct buffers *buffers, const struct keep_memory *memory)
 {
-	void *memory = mmap(NULL, (size_t)count * BUFFER_SIZE, PROT_READ | PROT_WRITE,
-	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint32_t count = memory->buffers;
 	uint32_t *free_list = calloc(count, sizeof(*free_list));
 
-	if (memory == MAP_FAILED || !free_list) {
-		if (memory != MAP_FAILED)
-			munmap(memory, (size_t)count * BUFFER_SIZE);
-		free(free_list);
+	if (!free_list)
 		return -ENOMEM;
-	}
-	*buffers = (struct buffers){ .memory = memory, .count = count, .n_free = count - 1, .free_list = free_list };
+	*buffers = (struct buffers){ .memory = memory->data,
+		.owner = memory->buffer_owner,
+		.count = count,
+		.n_free = count - 1,
+		.free_list = free_list };
 	/* The last freed is used first: its memory is warm, and the far end of the pool stays untouched. */
 	for (uint32_t i = 0; i < count - 1; i++)
 		free_list[i] = count - 1 - i;
@@ -27,8 +25,6 @@ int buffers_init(struct buffers *buffers, uint32_t count)
 
 void buffers_destroy(struct buffers *buffers)
 {
-	if (buffers->memory)
-		munmap(buffers->memory, (size_t)buffers->count * BUFFER_SIZE);
 	free(buffers->free_list);
 	*buffers = (struct buffers){ 0 };
 }
@@ -36,6 +32,11 @@ void buffers_destroy(struct buffers *buffers)
 uint8_t *buffers_data(const struct buffers *buffers, uint32_t buffer)
 {
 	return buffers->memory + (size_t)buffer * BUFFER_SIZE;
+}
+
+void buffers_own(struct buffers *buffers, uint64_t flow, uint32_t side, uint64_t position)
+{
+	buffers->owner[buffers->scratch] = (struct keep_owner){ .flow = flow, .position = position, .side = side };
 }
 
 bool buffers_available(const struct buffers *buffers)
@@ -53,5 +54,7 @@ uint32_t buffers_take_scratch(struct buffers *buffers)
 
 void buffers_put(struct buffers *buffers, uint32_t buffer)
 {
+	/* Else it could be taken for the place of bytes that the same direction has read into another buffer since. */
+	buffers->owner[buffer].flow = 0;
 	buffers->free_list[buffers->n_free++] = buffer;
 }

@@ -23,6 +23,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/msg.h"
+#include "gatewayd/relay/udp_socket.h"
 
 struct held_socket {
 	struct proto_listen key; /* the port does not count */
@@ -34,6 +35,7 @@ struct control {
 	struct msg_channel *channel; /* NULL while there is no daemon */
 	bool lonely;                 /* a daemon was there and has gone */
 	bool greeted;                /* the daemon's HELLO was read */
+	bool foreign;                /* it speaks another version: only the stable messages count */
 	bool greet_later;            /* a new daemon waits for ours until a commit is through */
 	uint64_t generation;         /* in force; 0: none, or known to be incomplete */
 	struct config_batch *batch;  /* being collected or READY */
@@ -50,7 +52,7 @@ struct control {
 	struct proto_stats_memory stats_place;
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
-	bool draining;
+	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
 };
@@ -123,6 +125,7 @@ static void channel_close(struct control *control, const char *why)
 	control->channel = NULL;
 	control->lonely = true;
 	control->greeted = false;
+	control->foreign = false;
 	control->greet_later = false;
 	control->ping_pending = control->kill_pending = false;
 	if (!control->commit_pending)
@@ -170,6 +173,7 @@ static void greet(struct control *control)
 {
 	struct proto_message hello = { .type = PROTO_HELLO,
 		.hello = { .version = PROTO_VERSION,
+		        .keep_version = KEEP_VERSION,
 		        .build = GW_VERSION,
 		        .generation = control->generation,
 		        .pid = (uint32_t)getpid(),
@@ -179,6 +183,8 @@ static void greet(struct control *control)
 
 	struct proto_message stats = { .type = PROTO_STATS_MEMORY, .stats_memory = control->stats_place };
 
+	if (control->params->program)
+		snprintf(hello.hello.program, sizeof(hello.hello.program), "%s", control->params->program);
 	tell(control, &hello, -1);
 	for (unsigned i = 0; i < control->n_sockets; i++) {
 		struct proto_message listen = { .type = PROTO_LISTEN, .listen = control->sockets[i].key };
@@ -232,9 +238,13 @@ static void daemon_accept(struct control *control)
 static int on_hello(struct control *control, const struct proto_message *message, int *fd)
 {
 	(void)fd;
-	if (message->hello.version != PROTO_VERSION) {
-		log_error("the daemon speaks protocol %u, this relay %u", (unsigned)message->hello.version,
+	control->foreign = message->hello.version != PROTO_VERSION;
+	if (control->foreign)
+		log_notice("the daemon speaks protocol %u, this relay %u", (unsigned)message->hello.version,
 		        (unsigned)PROTO_VERSION);
+	if (control->foreign && message->hello.keep_version != KEEP_VERSION) {
+		log_error("flows cannot be handed over: the daemon keeps them by version %u, this relay by %u",
+		        (unsigned)message->hello.keep_version, (unsigned)KEEP_VERSION);
 		control->exit_status = CONTROL_EXIT_VERSION;
 		return 0;
 	}
@@ -292,22 +302,47 @@ static int order_listen(struct control *control, unsigned thread, int fd)
 	return r;
 }
 
+/* The thread of this number reads datagrams from the socket. */
+static int order_udp(struct control *control, unsigned thread, int fd)
+{
+	struct order order = { .kind = ORDER_UDP, .fd = fd };
+
+	return order_one(control, thread % control->params->n_loops, &order);
+}
+
 static int on_listen(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_listen *key = &message->listen;
-	int socket = *fd;
+	bool udp = key->protocol == IPPROTO_UDP;
+	struct sockmark mark;
+	int socket = *fd, r;
 
-	if (key->protocol != IPPROTO_TCP) {
+	if (key->protocol != IPPROTO_TCP && !udp) {
 		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
 		return 0;
 	}
-	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || socket_prepare(*fd) < 0)
+	r = udp ? udp_socket_check(*fd, &mark) : socket_prepare(*fd);
+	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || r < 0)
 		return -EBADMSG;
 	if (control->draining)
 		return 0;
 	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
-	if (order_listen(control, key->thread, socket) < 0)
+	r = udp ? order_udp(control, key->thread, socket) : order_listen(control, key->thread, socket);
+	if (r < 0)
 		log_error("a thread takes no orders");
+	return 0;
+}
+
+static int on_keep_channel(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_KEEP, .fd = *fd };
+
+	if (message->keep_channel.thread >= control->params->n_loops)
+		return -EBADMSG;
+	if (fcntl(*fd, F_SETFL, O_NONBLOCK) < 0 || order_one(control, message->keep_channel.thread, &order) < 0)
+		log_error("flows of thread %u cannot be kept", (unsigned)message->keep_channel.thread);
+	else
+		*fd = -1;
 	return 0;
 }
 
@@ -522,11 +557,28 @@ static int on_shutdown(struct control *control, const struct proto_message *mess
 	return 0;
 }
 
+static int on_handover(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_HANDOVER, .deadline_ms = message->handover.deadline_ms };
+	uint64_t sequence;
+
+	(void)fd;
+	if (control->draining || control->handing_over)
+		return 0;
+	control->handing_over = true;
+	log_info("handing over %u flows", (unsigned)open_flows(control));
+	if (order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
 static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_message *, int *) = {
 	[PROTO_HELLO] = on_hello,
 	[PROTO_HELLO_END] = on_hello_end,
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_KEEP_CHANNEL] = on_keep_channel,
+	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
 	[PROTO_LISTENER_PUT] = on_item,
 	[PROTO_LISTENER_DEL] = on_item,
@@ -549,7 +601,8 @@ static int handle(struct control *control, const struct proto_message *message, 
 {
 	_cleanup_close_ int owned = fd;
 
-	if (!handlers[message->type] || (!control->greeted && message->type != PROTO_HELLO))
+	if (!handlers[message->type] || (!control->greeted && message->type != PROTO_HELLO) ||
+	        (control->foreign && message->type > PROTO_STABLE_LAST))
 		return -EBADMSG;
 	return handlers[message->type](control, message, &owned);
 }
@@ -658,6 +711,21 @@ static void check_drained(struct control *control)
 		control->exit_status = EXIT_SUCCESS;
 }
 
+/* All threads have given away what they had and touch it no more. */
+static void check_handed_over(struct control *control)
+{
+	struct proto_message message = { .type = PROTO_HANDED_OVER };
+
+	for (unsigned i = 0; i < control->params->n_loops; i++)
+		if (!atomic_load_explicit(&control->params->loops[i]->parked, memory_order_acquire))
+			return;
+	if (control->exit_status >= 0)
+		return;
+	log_info("all flows are handed over");
+	tell(control, &message, -1);
+	control->exit_status = EXIT_SUCCESS;
+}
+
 static void control_turn(struct control *control)
 {
 	const struct control_params *params = control->params;
@@ -680,6 +748,7 @@ static void control_turn(struct control *control)
 	if (fds[POLLED_SIGNAL].revents && control->exit_status < 0)
 		drain(control, 0);
 	check_drained(control);
+	check_handed_over(control);
 	check_needed(control);
 }
 

@@ -12,8 +12,9 @@
 #define CONTROL_CHANNEL_FD 3 /* connected to the daemon */
 #define CONTROL_LISTEN_FD  4 /* where a later daemon connects */
 
-/* Listening sockets in all: as many loops as a relay can have, in two families, and as much again to spare. */
-#define CONTROL_SOCKETS_MAX 256
+/* Listening sockets in all: as many loops as a relay can have, in two families and protocols, and as much again to
+ * spare. */
+#define CONTROL_SOCKETS_MAX 512
 /* A daemon that takes no message for this long is taken for dead. */
 #define CONTROL_SEND_TIMEOUT_MS 2000
 /* How often it is looked whether the last flow has ended, while shutting down. */
@@ -26,11 +27,12 @@ struct control_params {
 	struct loop **loops;
 	unsigned n_loops;
 	uint32_t max_flows;
-	uid_t daemon_uid; /* besides 0, who may connect as a daemon */
-	int reply_fd;     /* the eventfd that the loops write to */
-	int signal_fd;    /* a signalfd for SIGTERM and SIGINT */
-	bool has_channel; /* whether CONTROL_CHANNEL_FD is open */
-	bool has_listen;  /* whether CONTROL_LISTEN_FD is open */
+	uid_t daemon_uid;    /* besides 0, who may connect as a daemon */
+	int reply_fd;        /* the eventfd that the loops write to */
+	int signal_fd;       /* a signalfd for SIGTERM and SIGINT */
+	const char *program; /* which file this process was started from */
+	bool has_channel;    /* whether CONTROL_CHANNEL_FD is open */
+	bool has_listen;     /* whether CONTROL_LISTEN_FD is open */
 };
 
 /* Serves the channel until the relay is told to end. Returns the exit status of the process. */

@@ -7,8 +7,8 @@
  * Theory of operation: a flow has two ends (sockets) and two directions.
  * Direction FLOW_CLIENT reads from the client's end and writes to the
  * target's, direction FLOW_TARGET the other way; each is moved, and ends, on
- * its own. Both sockets linger {1, 0} from the beginning: whatever ends the
- * process or the flow early is a reset for both peers. Only when both
+ * its own. Both sockets linger {1, 0} from the beginning: what ends all
+ * processes that hold them is a reset for both peers. Only when both
  * directions have ended in order is lingering undone before the close.
  */
 #ifndef GW_RELAY_FLOW_H
@@ -75,6 +75,15 @@ struct flow_direction {
 	uint32_t store;     /* buffer or pipe that holds bytes, as the mover says */
 	uint32_t held;      /* bytes read and not yet written */
 	uint32_t offset;    /* where they begin in the buffer */
+	uint64_t taken;     /* bytes taken from the source so far, by whatever relay */
+};
+
+/* What the daemon knows of a flow, so that it can be adopted when this process dies; see keep.h and ledger.h. */
+struct flow_kept {
+	uint32_t epoch; /* the daemon's that has it (keep.h); 0: none */
+	bool shared;    /* some daemon has, or had, its descriptors: a close alone tells the peers nothing */
+	bool measured;  /* base and offset are known; they never change */
+	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES]; /* of the direction that reads from this side */
 };
 
 /* What is counted of a flow; see account.h. */
@@ -99,6 +108,7 @@ struct flow {
 	struct flow_direction direction[FLOW_SIDES];
 	struct flow_origin origin;
 	struct flow_account account;
+	struct flow_kept kept;
 };
 
 #define FLOW_NONE UINT32_MAX
@@ -124,6 +134,11 @@ uint32_t flow_index(const struct flow_table *table, const struct flow *flow);
 
 /* What epoll carries for one end of a flow; never equal to a cookie of flow_cookie_other. */
 uint64_t flow_cookie(const struct flow_table *table, const struct flow *flow, enum flow_side side);
+/* The kind of cookies that a UDP flow's socket has; see udp_table.h. */
+#define FLOW_COOKIE_UDP 2U
+/* A cookie of any kind from its parts, and its parts if it is of that kind. */
+uint64_t flow_cookie_make(uint32_t generation, uint32_t index, uint32_t kind);
+bool flow_cookie_split(uint64_t cookie, uint32_t kind, uint32_t *ret_generation, uint32_t *ret_index);
 /* A cookie for something that is no flow, named by a small number. */
 uint64_t flow_cookie_other(uint32_t number);
 /* Whether the cookie is such; then its number. */

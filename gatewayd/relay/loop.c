@@ -19,6 +19,7 @@
 
 /* The mailbox's number among the cookies that are no flows; listening sockets have those below. */
 #define COOKIE_MAILBOX LISTEN_SOCKETS_MAX
+#define COOKIE_KEEP    (LISTEN_SOCKETS_MAX + 1)
 
 static_assert((LOOP_ORDERS_MAX & (LOOP_ORDERS_MAX - 1)) == 0, "a power of two");
 
@@ -66,6 +67,7 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	loop->mode = mode;
 	loop->epoll_fd = -1;
 	loop->wake_fd = -1;
+	loop->keep.fd = loop->keep.memory_fd = -1;
 	loop->reply_fd = reply_fd;
 	loop->stats = &loop->early_stats;
 	loop->place = (struct stats_place){ .thread = loop->stats };
@@ -75,14 +77,19 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	loop->now_ms = clock_ms();
 	loop->flow_id = flow_id_seed(number);
 	wheel_init(&loop->wheel, loop->now_ms);
-	pipes_init(&loop->pipes);
-	r = listen_init(&loop->listen);
+	r = keep_init(&loop->keep, BUFFERS_MAX, BUFFER_SIZE, max_flows);
+	if (r == 0) {
+		pipes_init(&loop->pipes, &loop->keep.memory);
+		r = listen_init(&loop->listen);
+	}
 	if (r == 0)
 		r = mailbox_init(loop);
 	if (r == 0)
-		r = buffers_init(&loop->buffers, BUFFERS_MAX);
+		r = buffers_init(&loop->buffers, &loop->keep.memory);
 	if (r == 0)
 		r = flow_table_init(&loop->flows, max_flows);
+	if (r == 0)
+		r = udp_new(max_flows, &loop->udp);
 	if (r == 0)
 		r = config_new(&loop->config);
 	if (r < 0) {
@@ -96,13 +103,20 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 void loop_free(struct loop *loop)
 {
 	config_free(loop->config);
+	udp_free(loop->udp);
 	flow_table_destroy(&loop->flows);
 	buffers_destroy(&loop->buffers);
 	pipes_destroy(&loop->pipes);
+	keep_destroy(&loop->keep);
 	cleanup_close(&loop->listen.reserve_fd);
 	cleanup_close(&loop->wake_fd);
 	cleanup_close(&loop->epoll_fd);
 	munmap(loop, sizeof(*loop));
+}
+
+uint64_t loop_keep_cookie(void)
+{
+	return flow_cookie_other(COOKIE_KEEP);
 }
 
 /* --- flows with more to do --- */
@@ -169,13 +183,13 @@ int loop_order(struct loop *loop, const struct order *order)
 	return write(loop->wake_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
 }
 
-/* Counters so far move along, if nobody could have seen them yet. */
+/* Counters so far move along: memory that the daemon could not take over from us begins with nothing, though our flows
+ * live on. */
 static void stats_switch(struct loop *loop, const struct stats_place *place)
 {
-	if (loop->stats == &loop->early_stats)
-		for (unsigned i = 0; i < STATS_COUNTERS; i++)
-			stats_add(place->thread, (enum stats_counter)i,
-			        atomic_load_explicit(&loop->early_stats.counter[i], memory_order_relaxed));
+	for (unsigned i = 0; i < STATS_COUNTERS; i++)
+		stats_add(place->thread, (enum stats_counter)i,
+		        atomic_load_explicit(&loop->stats->counter[i], memory_order_relaxed));
 	loop->stats = place->thread;
 	loop->place = *place;
 	account_move(loop);
@@ -194,10 +208,19 @@ static void carry_out(struct loop *loop, const struct order *order)
 		if (r < 0)
 			log_error("cannot accept from a listening socket: %s", strerror(-r));
 		break;
+	case ORDER_UDP:
+		r = udp_listen(loop, order->fd);
+		if (r < 0)
+			log_error("cannot read from a UDP socket: %s", strerror(-r));
+		break;
 	case ORDER_APPLY:
 		r = config_batch_apply(order->batch, &loop->config);
 		if (r == 0)
 			listen_open(loop);
+		if (r == 0)
+			udp_config_changed(loop);
+		if (r == 0)
+			account_configured(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_SAMPLE:
@@ -210,8 +233,18 @@ static void carry_out(struct loop *loop, const struct order *order)
 	case ORDER_STATS:
 		stats_switch(loop, &order->place);
 		break;
+	case ORDER_KEEP:
+		keep_open(loop, order->fd);
+		break;
+	case ORDER_HANDOVER:
+		listen_drain(loop);
+		udp_drain(loop); /* the next relay makes a flow again with its next datagram */
+		loop->handover_ms = loop->now_ms + order->deadline_ms;
+		keep_hand_over(loop);
+		break;
 	case ORDER_DRAIN:
 		listen_drain(loop);
+		udp_drain(loop);
 		break;
 	}
 	atomic_store_explicit(&loop->done, order->sequence, memory_order_release);
@@ -245,7 +278,9 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 
 	if (entry == &loop->listen.rest)
 		listen_rested(loop);
-	else
+	else if (entry == &loop->keep.timer)
+		keep_timer(loop);
+	else if (!udp_timer(loop, entry))
 		tcp_timer(loop, (struct flow *)((char *)entry - offsetof(struct flow, timer)));
 }
 
@@ -256,12 +291,16 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 	struct flow *flow;
 	uint32_t number;
 
+	if (udp_event(loop, cookie))
+		return;
 	if (!flow_cookie_is_other(cookie, &number)) {
 		flow = flow_from_cookie(&loop->flows, cookie, &side);
 		if (flow) /* else the event was queued for one that has ended in this very turn */
 			tcp_event(loop, flow, side, event->events);
 	} else if (number == COOKIE_MAILBOX) {
 		mailbox_read(loop);
+	} else if (number == COOKIE_KEEP) {
+		keep_event(loop);
 	} else {
 		listen_accept(loop, number);
 	}
@@ -270,20 +309,33 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
-	bool busy = loop->queue_head != FLOW_NONE || loop->sample_next != FLOW_NONE;
+	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE;
 	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms);
 	int n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, timeout);
 
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
+	udp_flush(loop);
 	run_queue(loop);
 	if (loop->sample_next != FLOW_NONE)
 		sample_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
+	loop->again = keep_turn(loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);
 	if (overload_update(&loop->overload, loop->now_ms, loop->flows.open, loop->flows.size))
 		wake_control(loop);
+}
+
+/* From here on the flows are another process's, though our descriptors are still open. The process ends soon. */
+static void park(struct loop *loop)
+{
+	static const uint64_t one = 1;
+
+	atomic_store_explicit(&loop->parked, true, memory_order_release);
+	(void)!write(loop->reply_fd, &one, sizeof(one));
+	for (;;)
+		pause();
 }
 
 static void *loop_main(void *context)
@@ -291,8 +343,9 @@ static void *loop_main(void *context)
 	struct loop *loop = context;
 
 	loop->now_ms = clock_ms();
-	for (;;)
+	while (!loop->handover_ms || !keep_handed_over(loop))
 		turn(loop);
+	park(loop);
 	return NULL;
 }
 
@@ -309,4 +362,25 @@ void loop_warn(struct loop *loop, enum stats_counter counter, int error)
 		return;
 	log_notice("%s: %s%s%s (%" PRIu64 " more since the last such line)", stats_name(counter), stats_doc(counter),
 	        error ? ": " : "", error ? strerror(-error) : "", left_out);
+}
+
+void loop_count_port(struct loop *loop, enum connect_port port)
+{
+	switch (port) {
+	case CONNECT_PORT_KEPT:
+		stats_add(loop->stats, STATS_ports_kept, 1);
+		break;
+	case CONNECT_PORT_TAKEN:
+		stats_add(loop->stats, STATS_ports_taken, 1);
+		break;
+	case CONNECT_PORT_PRIVILEGED:
+		stats_add(loop->stats, STATS_ports_privileged, 1);
+		break;
+	case CONNECT_PORT_TRACKED:
+		stats_add(loop->stats, STATS_ports_tracked, 1);
+		break;
+	case CONNECT_PORT_ANY:
+	case CONNECT_PORTS:
+		break;
+	}
 }

@@ -13,11 +13,14 @@
 #include "gatewayd/base/stats.h"
 #include "gatewayd/relay/buffers.h"
 #include "gatewayd/relay/config.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/flow.h"
+#include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
@@ -28,14 +31,17 @@
 enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
 
 enum order_kind {
-	ORDER_PING,   /* nothing but to be seen done */
-	ORDER_LISTEN, /* fd: accept from it, once there is a configuration */
-	ORDER_HELP,   /* fd: the same, but it is another thread's */
-	ORDER_APPLY,  /* batch: carry it out; loop.apply_result says how it went */
-	ORDER_SAMPLE, /* look at the flows' connections, bit by bit */
-	ORDER_KILL,   /* kill: reset this flow; loop.kill_found says whether it was there */
-	ORDER_STATS,  /* place: count there from now on */
-	ORDER_DRAIN   /* stop accepting */
+	ORDER_PING,     /* nothing but to be seen done */
+	ORDER_LISTEN,   /* fd: accept from it, once there is a configuration */
+	ORDER_HELP,     /* fd: the same, but it is another thread's */
+	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
+	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
+	ORDER_SAMPLE,   /* look at the flows' connections, bit by bit */
+	ORDER_KILL,     /* kill: reset this flow; loop.kill_found says whether it was there */
+	ORDER_STATS,    /* place: count there from now on */
+	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
+	ORDER_HANDOVER, /* deadline_ms: stop accepting, give all flows to the daemon, park */
+	ORDER_DRAIN     /* stop accepting */
 };
 
 struct order {
@@ -43,6 +49,7 @@ struct order {
 	uint64_t sequence; /* ascending; loop.done says which one was carried out last */
 	union {
 		int fd;
+		uint32_t deadline_ms;
 		const struct config_batch *batch;
 		struct stats_place place;
 		struct {
@@ -68,8 +75,13 @@ struct loop {
 	struct stats_thread early_stats; /* counts until the daemon has given memory */
 	struct listen_sockets listen;
 	struct pipes pipes;
+	struct keep keep;
+	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
+	bool account_late;    /* some flows do not know yet where they are counted (account.h) */
 	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
+	uint64_t handover_ms; /* hands over by then; 0: does not */
+	bool again;           /* the next turn is not to wait for events */
 
 	/* Between the threads. */
 	pthread_t thread;
@@ -82,6 +94,7 @@ struct loop {
 	struct overload overload; /* a change is told through reply_fd */
 	_Atomic uint32_t open_flows;
 	_Atomic bool kill_found;
+	_Atomic bool parked;  /* has handed over all flows, and touches none any more */
 	_Atomic bool tracked; /* conntrack is in use on this machine; the control thread's */
 	struct order orders[LOOP_ORDERS_MAX];
 };
@@ -100,10 +113,14 @@ int loop_order(struct loop *loop, const struct order *order);
 
 /* An id that no flow of this or any earlier relay has had. */
 uint64_t loop_next_flow_id(struct loop *loop);
+/* The cookie of the channel of kept flows. */
+uint64_t loop_keep_cookie(void);
 /* Puts the flow into the list of those that go on without an event; legal if it is there already. */
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
 void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Counts what became of the client's port, if it was to be kept. */
+void loop_count_port(struct loop *loop, enum connect_port port);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
 

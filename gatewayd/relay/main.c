@@ -18,6 +18,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/isolate.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/program.h"
 #include "gatewayd/relay/control.h"
 #include "gatewayd/relay/loop.h"
 
@@ -39,6 +40,7 @@ struct options {
 	enum loop_mode mode;
 	unsigned daemon_uid;
 	int log_level;
+	bool probe;
 };
 
 static int number_parse(const char *text, unsigned least, unsigned most, unsigned *ret)
@@ -79,6 +81,9 @@ static int option_apply(struct options *options, int option, const char *text)
 		return number_parse(text, 1, MAX_FLOWS_MOST, &options->max_flows);
 	case 'm':
 		return mode_parse(text, &options->mode);
+	case 'p':
+		options->probe = true;
+		return 0;
 	case 'u':
 		return number_parse(text, 0, UINT32_MAX - 1, &options->daemon_uid);
 	case 'l':
@@ -96,7 +101,8 @@ static int options_parse(int argc, char **argv, struct options *options)
 {
 	static const struct option known[] = { { "threads", required_argument, NULL, 't' },
 		{ "max-flows", required_argument, NULL, 'f' }, { "mover", required_argument, NULL, 'm' },
-		{ "daemon-uid", required_argument, NULL, 'u' }, { "log-level", required_argument, NULL, 'l' }, { 0 } };
+		{ "daemon-uid", required_argument, NULL, 'u' }, { "log-level", required_argument, NULL, 'l' },
+		{ "probe", no_argument, NULL, 'p' }, { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0)
@@ -160,7 +166,8 @@ static int rights_reduce(void)
 	if (r < 0)
 		return r;
 	if (r & ISOLATE_HAD_MORE)
-		log_notice("started with more rights than CAP_NET_RAW; the rest has been given up");
+		log_notice("started with more rights than CAP_NET_RAW and CAP_NET_BIND_SERVICE; the rest has been "
+		           "given up");
 	if (r & ISOLATE_NO_NET_RAW)
 		log_warning("CAP_NET_RAW is missing: only listeners with source_address gateway can work");
 	return 0;
@@ -175,7 +182,9 @@ static bool inherited(int fd)
 static int run(const struct options *options)
 {
 	static struct loop *loops[STATS_THREADS_MAX];
+	static char program[PROGRAM_ID_MAX + 1];
 	struct control_params params = { .loops = loops,
+		.program = program,
 		.n_loops = options->threads,
 		.max_flows = options->max_flows,
 		.daemon_uid = options->daemon_uid,
@@ -183,6 +192,7 @@ static int run(const struct options *options)
 		.has_listen = inherited(CONTROL_LISTEN_FD) };
 	int r;
 
+	(void)program_id("/proc/self/exe", program); /* if it cannot be told, the daemon takes it for another one */
 	params.signal_fd = signals_open();
 	params.reply_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (params.signal_fd < 0 || params.reply_fd < 0)
@@ -207,10 +217,13 @@ int main(int argc, char **argv)
 	if (options_parse(argc, argv, &options) < 0) {
 		fprintf(stderr,
 		        "usage: %s [--threads N] [--max-flows N] [--mover auto|copy|splice]\n"
-		        "       [--daemon-uid N] [--log-level error|warning|notice|info|debug]\n",
+		        "       [--daemon-uid N] [--log-level error|warning|notice|info|debug] [--probe]\n",
 		        argv[0]);
 		return EXIT_FAILURE;
 	}
+	/* The daemon asks a new program to do just this before it lets the old one go. */
+	if (options.probe)
+		return EXIT_SUCCESS;
 	log_setup("gateway-relay", options.log_level);
 	limit_flows(&options);
 	return run(&options);

@@ -8,56 +8,12 @@
 
 #include "gatewayd/relay/account.h"
 #include "gatewayd/relay/connect.h"
+#include "gatewayd/relay/keep.h"
+#include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 
-#define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
-
-static void flow_release(struct loop *loop, struct flow *flow)
-{
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		struct flow_direction *direction = &flow->direction[side];
-
-		if (direction->mover)
-			direction->mover->release(loop, direction);
-		if (flow->end[side].fd >= 0)
-			close(flow->end[side].fd);
-	}
-	wheel_clear(&loop->wheel, &flow->timer);
-	loop_unqueue(loop, flow);
-	account_end(loop, flow);
-	flow_free(&loop->flows, flow);
-}
-
-/* Both sockets still linger {1, 0}: their peers see a reset. */
-static void flow_reset(struct loop *loop, struct flow *flow)
-{
-	stats_add(loop->stats, STATS_flows_reset, 1);
-	account_count(loop, flow, STATS_OBJECT_flows_reset);
-	flow_release(loop, flow);
-}
-
-/* The orderly end: each close sends what is left and the end of stream in the background. */
-static void flow_close(struct loop *loop, struct flow *flow)
-{
-	static const struct linger off = { 0, 0 };
-
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		setsockopt(flow->end[side].fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-	flow_release(loop, flow);
-}
-
 /* --- connect --- */
-
-static int end_poll(struct loop *loop, struct flow *flow, enum flow_side side)
-{
-	struct epoll_event event = { .events = POLLED_EVENTS, .data.u64 = flow_cookie(&loop->flows, flow, side) };
-
-	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->end[side].fd, &event) < 0)
-		return -errno;
-	flow->end[side].polled = true;
-	return 0;
-}
 
 static void count_connect_failure(struct loop *loop, const struct flow *flow, int error)
 {
@@ -76,28 +32,6 @@ static void count_connect_failure(struct loop *loop, const struct flow *flow, in
 	loop_warn(loop, counter, error);
 }
 
-/* Why the target sees another port than the client's, where it was to be kept. */
-static void count_port(struct loop *loop, enum connect_port port)
-{
-	switch (port) {
-	case CONNECT_PORT_KEPT:
-		stats_add(loop->stats, STATS_ports_kept, 1);
-		break;
-	case CONNECT_PORT_TAKEN:
-		stats_add(loop->stats, STATS_ports_taken, 1);
-		break;
-	case CONNECT_PORT_PRIVILEGED:
-		stats_add(loop->stats, STATS_ports_privileged, 1);
-		break;
-	case CONNECT_PORT_TRACKED:
-		stats_add(loop->stats, STATS_ports_tracked, 1);
-		break;
-	case CONNECT_PORT_ANY:
-	case CONNECT_PORTS:
-		break;
-	}
-}
-
 static void direction_init(const struct loop *loop, struct flow_direction *direction)
 {
 	direction->mover = loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
@@ -108,15 +42,17 @@ static void direction_init(const struct loop *loop, struct flow_direction *direc
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
-	struct flow *flow = flow_alloc(&loop->flows);
+	struct flow *flow;
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
 	enum connect_port port;
 	int r;
 
+	udp_yield(loop);
+	flow = flow_alloc(&loop->flows);
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
-		account_refused(loop, route);
+		account_refused(loop, &route->origin);
 		close(client_fd);
 		return;
 	}
@@ -126,20 +62,20 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	direction_init(loop, &flow->direction[FLOW_CLIENT]);
 	direction_init(loop, &flow->direction[FLOW_TARGET]);
-	account_begin(loop, flow, route->slot);
+	life_begin(loop, flow, false);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
 	r = connect_start(&flow->origin, (enum connect_source)listener->source,
 	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
-	count_port(loop, port);
+	loop_count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
-		r = end_poll(loop, flow, FLOW_TARGET);
+		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0) {
 		count_connect_failure(loop, flow, r);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	wheel_set(&loop->wheel, &flow->timer,
@@ -229,11 +165,11 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 	flow->direction[side].state = DIRECTION_ENDED;
 	flow->active_ms = loop->now_ms;
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
-		flow_close(loop, flow);
+		life_close(loop, flow);
 		return 0;
 	}
 	if (shutdown(flow->end[!side].fd, SHUT_WR) < 0) {
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return 0;
 	}
 	account_changed(loop, flow);
@@ -249,7 +185,7 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 		return 1;
 	r = direction_pump(loop, flow, side);
 	if (r < 0) {
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return 0;
 	}
 	if (r == MOVER_ENDED)
@@ -270,7 +206,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
 		count_connect_failure(loop, flow, error ? -error : -ECONNRESET);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	flow->state = FLOW_RELAYING;
@@ -279,13 +215,10 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
 	account_connected(loop, flow);
-	if (flow->idle_timeout_ms > 0)
-		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + flow->idle_timeout_ms);
-	else
-		wheel_clear(&loop->wheel, &flow->timer);
-	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
+	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
+	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 	}
 }
 
@@ -316,7 +249,7 @@ static int connecting_event(struct loop *loop, struct flow *flow, enum flow_side
 	if (side == FLOW_TARGET && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
 		connect_done(loop, flow, events);
 	else if (flow->end[side].broken)
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 	return flow->generation == generation && flow->state == FLOW_RELAYING;
 }
 
@@ -334,7 +267,7 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 		connect_finish(flow);
 	/* What could still be read of a broken connection has been passed on. */
 	if (end->broken)
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 }
 
 void tcp_continue(struct loop *loop, struct flow *flow)
@@ -351,7 +284,7 @@ bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
 		return false;
 	stats_add(loop->stats, STATS_killed, 1);
 	account_count(loop, flow, STATS_OBJECT_killed);
-	flow_reset(loop, flow);
+	life_reset(loop, flow);
 	return true;
 }
 
@@ -361,27 +294,37 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
 		count_connect_failure(loop, flow, -ETIMEDOUT);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
-	if (!flow->end[FLOW_CLIENT].polled && end_poll(loop, flow, FLOW_CLIENT) < 0) {
+	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
-		flow_reset(loop, flow);
+		life_reset(loop, flow);
 		return;
 	}
 	if (flow->deadline_ms)
 		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
 }
 
-void tcp_timer(struct loop *loop, struct flow *flow)
+/* One timer serves both the flow's being kept and its idleness: whatever is due next. */
+static void relaying_timer(struct loop *loop, struct flow *flow)
 {
-	if (flow->state == FLOW_CONNECTING) {
-		connecting_timer(loop, flow);
-	} else if (loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
+	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
 		account_count(loop, flow, STATS_OBJECT_idle_timeout);
-		flow_reset(loop, flow);
-	} else {
-		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+		life_reset(loop, flow);
+		return;
 	}
+	if (flow->idle_timeout_ms > 0)
+		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+	if (!keep_add(loop, flow))
+		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_RETRY_MS);
+}
+
+void tcp_timer(struct loop *loop, struct flow *flow)
+{
+	if (flow->state == FLOW_CONNECTING)
+		connecting_timer(loop, flow);
+	else
+		relaying_timer(loop, flow);
 }

@@ -18,8 +18,7 @@ struct loop;
 /* Where an admitted client is to be connected to. */
 struct tcp_route {
 	const struct config_listener *listener;
-	struct flow_origin origin;  /* without id and started_ms */
-	uint32_t slot[STATS_KINDS]; /* of the listener, upstream and target in it */
+	struct flow_origin origin; /* without id and started_ms */
 };
 
 /* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */

@@ -3,6 +3,12 @@
  * once; only what the other end does not take is kept, by handing the scratch
  * to the flow. While no buffer is free for that, bytes are peeked at, written,
  * and then dropped from the source: slower, but it needs no store.
+ *
+ * Whatever instant a kill strikes at, no byte is lost or doubled (keep.h). The
+ * scratch's owner is noted before the read, so bytes that were read and not
+ * written lie in a buffer that says whose they are, and from which byte of the
+ * stream on. Bytes that were peeked at and written, but not dropped, show as
+ * more given than taken.
  */
 #include <errno.h>
 #include <sys/socket.h>
@@ -72,14 +78,20 @@ static void keep_rest(struct loop *loop, struct flow_direction *direction, size_
 }
 
 /* Bytes moved (0: none for now), or a negative errno. */
-static ssize_t move_once(
-        struct loop *loop, struct flow_direction *direction, struct flow_end *from, struct flow_end *to)
+static ssize_t move_once(struct loop *loop, struct flow *flow, enum flow_side side)
 {
+	struct flow_direction *direction = &flow->direction[side];
+	struct flow_end *from = &flow->end[side], *to = &flow->end[!side];
 	bool storable = buffers_available(&loop->buffers);
-	ssize_t got = read_scratch(loop, direction, from, storable ? 0 : MSG_PEEK), sent;
+	ssize_t got, sent;
 
+	if (storable)
+		buffers_own(&loop->buffers, flow->origin.id, side, direction->taken);
+	got = read_scratch(loop, direction, from, storable ? 0 : MSG_PEEK);
 	if (got <= 0)
 		return got;
+	if (storable)
+		direction->taken += (uint64_t)got;
 	sent = send(to->fd, buffers_data(&loop->buffers, loop->buffers.scratch), (size_t)got, send_flags(direction));
 	if (sent < 0 && errno != EAGAIN)
 		return -errno;
@@ -91,6 +103,7 @@ static ssize_t move_once(
 		/* MSG_TRUNC drops bytes that were peeked at before; they are there, so this cannot fall short. */
 		if (sent > 0 && recv(from->fd, NULL, (size_t)sent, MSG_TRUNC) != sent)
 			return -EIO;
+		direction->taken += (uint64_t)sent;
 		return sent;
 	}
 	if (sent < got)
@@ -119,7 +132,7 @@ static int copy_pump(struct loop *loop, struct flow *flow, enum flow_side side, 
 			return MOVER_ENDED;
 		if (!from->readable)
 			return MOVER_BLOCKED;
-		moved = move_once(loop, direction, from, to);
+		moved = move_once(loop, flow, side);
 		if (moved < 0)
 			return (int)moved;
 		*ret_moved += (size_t)moved;

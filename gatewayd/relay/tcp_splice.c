@@ -4,6 +4,10 @@
  * the source has nothing (and not that the pipe is full), and a direction
  * holds a pipe only while bytes are in it. SPLICE_F_MORE is never used: with
  * it the kernel may keep the last bytes back for 200 ms.
+ *
+ * A kill loses no byte of it: the daemon holds the pipe too, its owner is noted
+ * before bytes are put in, and what is in the pipe is exactly what was taken and
+ * not given on (keep.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +54,7 @@ static ssize_t fill(struct loop *loop, struct flow_direction *direction, struct 
 		return 0;
 	}
 	direction->held = (uint32_t)got;
+	direction->taken += (uint64_t)got;
 	return got;
 }
 
@@ -79,6 +84,21 @@ static int pump_with_pipe(struct loop *loop, struct flow *flow, enum flow_side s
 	return MOVER_MORE;
 }
 
+/* A pipe that outlives us, noted as this direction's; PIPE_NONE if none is to be had. */
+static uint32_t pipe_take(struct loop *loop, const struct flow *flow, enum flow_side side)
+{
+	uint32_t pipe = pipes_take(&loop->pipes, loop->now_ms);
+
+	if (pipe == PIPE_NONE)
+		return PIPE_NONE;
+	if (!keep_pipe(loop, pipe)) {
+		pipes_put(&loop->pipes, pipe);
+		return PIPE_NONE;
+	}
+	pipes_own(&loop->pipes, pipe, flow->origin.id, side);
+	return pipe;
+}
+
 static int splice_pump(struct loop *loop, struct flow *flow, enum flow_side side, size_t budget, size_t *ret_moved)
 {
 	struct flow_direction *direction = &flow->direction[side];
@@ -90,7 +110,7 @@ static int splice_pump(struct loop *loop, struct flow *flow, enum flow_side side
 			return MOVER_ENDED;
 		if (!flow->end[side].readable || !flow->end[!side].writable)
 			return MOVER_BLOCKED;
-		direction->store = pipes_take(&loop->pipes, loop->now_ms);
+		direction->store = pipe_take(loop, flow, side);
 		if (direction->store == PIPE_NONE)
 			return MOVER_UNFIT;
 	}

@@ -19,8 +19,9 @@ struct core {
 	struct row *rows[FAKE_ROWS_MAX]; /* sorted by name */
 	size_t n;
 	int64_t revision;
-	unsigned calls; /* of core_write */
-	int fail;       /* what the next writes return, with a fault */
+	unsigned calls;    /* of core_write */
+	int fail;          /* what the next writes return, with a fault */
+	int relay_restart; /* what core_relay_restart returns */
 	bool ready;
 	size_t ruleset_bytes;
 	char actor[64];      /* of the last write */
@@ -257,6 +258,11 @@ int core_revision_diff(struct core *core, int64_t from, int64_t to, json_t **ret
 		return -ENOENT;
 	*ret = json_pack("[{s:I,s:I}]", "from", (json_int_t)from, "to", (json_int_t)to);
 	return 0;
+}
+
+int core_relay_restart(struct core *core)
+{
+	return core->relay_restart;
 }
 
 int core_rollback(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs,

@@ -1,10 +1,13 @@
 /* The flow table at its limit, stale cookies, and the pools beside it. */
 #include "gatewayd/relay/flow.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -83,14 +86,18 @@ static void test_other_cookies(void **state)
 
 static void test_buffers(void **state)
 {
+	struct keep_memory memory, seen;
 	struct buffers buffers;
 	uint32_t taken[3];
+	int fd = -1;
 
 	(void)state;
-	assert_int_equal(buffers_init(&buffers, 4), 0);
+	assert_int_equal(keep_memory_make(4, BUFFER_SIZE, 0, &memory, &fd), 0);
+	assert_int_equal(buffers_init(&buffers, &memory), 0);
 	for (unsigned round = 0; round < 2; round++) {
 		for (unsigned i = 0; i < 3; i++) {
 			assert_true(buffers_available(&buffers));
+			buffers_own(&buffers, 70 + i, i % 2, 1000 * i);
 			taken[i] = buffers_take_scratch(&buffers);
 			memset(buffers_data(&buffers, taken[i]), (int)i + 1, BUFFER_SIZE);
 		}
@@ -99,19 +106,59 @@ static void test_buffers(void **state)
 		for (unsigned i = 0; i < 3; i++) {
 			assert_int_equal(buffers_data(&buffers, taken[i])[0], i + 1);
 			assert_int_equal(buffers_data(&buffers, taken[i])[BUFFER_SIZE - 1], i + 1);
-			buffers_put(&buffers, taken[i]);
 		}
+		/* Another process sees the same, and whose it is. */
+		assert_int_equal(keep_memory_map(fd, 4, BUFFER_SIZE, 0, &seen), 0);
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(seen.buffer_owner[taken[i]].flow, 70 + i);
+			assert_int_equal(seen.buffer_owner[taken[i]].side, i % 2);
+			assert_int_equal(seen.buffer_owner[taken[i]].position, 1000 * i);
+			assert_int_equal(seen.data[(size_t)taken[i] * BUFFER_SIZE + 7], i + 1);
+			buffers_put(&buffers, taken[i]);
+			assert_int_equal(seen.buffer_owner[taken[i]].flow, 0);
+		}
+		keep_memory_unmap(&seen);
 	}
 	buffers_destroy(&buffers);
+	keep_memory_unmap(&memory);
+	close(fd);
+}
+
+/* Numbers that do not fit the memory, a memory that could shrink, and what is none at all. */
+static void test_memory_of_others(void **state)
+{
+	struct keep_memory memory, seen;
+	int fd = -1, open_end = memfd_create("open", MFD_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(keep_memory_make(4, BUFFER_SIZE, 3, &memory, &fd), 0);
+	assert_int_equal(keep_memory_map(fd, 5, BUFFER_SIZE, 3, &seen), -EBADMSG);
+	assert_int_equal(keep_memory_map(fd, 4, BUFFER_SIZE + 1, 3, &seen), -EBADMSG);
+	assert_int_equal(keep_memory_map(fd, 0, BUFFER_SIZE, 3, &seen), -EBADMSG);
+	assert_int_equal(keep_memory_map(fd, KEEP_MEMORY_BUFFERS_MAX + 1, BUFFER_SIZE, 3, &seen), -EBADMSG);
+	assert_int_equal(keep_memory_map(fd, 4, 0, 3, &seen), -EBADMSG);
+	assert_int_equal(keep_memory_map(fd, 4, BUFFER_SIZE, KEEP_MEMORY_PIPES_MAX + 1, &seen), -EBADMSG);
+	assert_int_equal(keep_memory_map(open_end, 4, BUFFER_SIZE, 3, &seen), -EBADMSG);
+	assert_true(keep_memory_is_sealed(fd));
+	assert_false(keep_memory_is_sealed(open_end));
+	assert_false(keep_memory_is_sealed(STDIN_FILENO));
+	assert_int_equal(ftruncate(fd, 0), -1);
+	keep_memory_unmap(&memory);
+	close(fd);
+	close(open_end);
 }
 
 static void test_pipes(void **state)
 {
 	static struct pipes pipes;
+	struct keep_memory memory;
 	uint32_t pipe, other;
+	int fd = -1, fds[2];
+	char text[8];
 
 	(void)state;
-	pipes_init(&pipes);
+	assert_int_equal(keep_memory_make(1, BUFFER_SIZE, PIPES_MAX, &memory, &fd), 0);
+	pipes_init(&pipes, &memory);
 	pipe = pipes_take(&pipes, 0);
 	assert_int_not_equal(pipe, PIPE_NONE);
 	pipes_put(&pipes, pipe);
@@ -119,17 +166,33 @@ static void test_pipes(void **state)
 	assert_int_equal(write(pipes.pair[pipe].write_fd, "x", 1), 1);
 	pipes_discard(&pipes, pipe);
 	other = pipes_take(&pipes, 0);
-	assert_int_equal(write(pipes.pair[other].write_fd, "y", 1), 1); /* open anew, and empty before */
+	pipes_own(&pipes, other, 77, 1);
+	assert_int_equal(memory.pipe_owner[other].flow, 77);
+	assert_int_equal(memory.pipe_owner[other].side, 1);
+	assert_int_equal(write(pipes.pair[other].write_fd, "y", 1), 1);
+	assert_int_equal(read(pipes.pair[other].read_fd, text, sizeof(text)), 1); /* it was empty before */
 	pipes_discard(&pipes, other);
+	assert_int_equal(memory.pipe_owner[other].flow, 0);
+	assert_int_equal(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
+	other = pipes_adopt(&pipes, &(struct pipe_pair){ fds[0], fds[1] });
+	assert_int_equal(pipes.pair[other].read_fd, fds[0]);
+	assert_true(pipes_is_open(&pipes, other));
+	assert_false(pipes_is_open(&pipes, other + 1));
+	pipes_discard(&pipes, other);
+	pipes_destroy(&pipes);
+	assert_false(pipes_is_open(&pipes, other));
+	pipes_init(&pipes, &memory);
 	pipes.n_closed = 0; /* as if all were in use */
 	assert_int_equal(pipes_take(&pipes, 0), PIPE_NONE);
-	pipes_init(&pipes);
+	pipes_init(&pipes, &memory);
 	pipes.retry_ms = 100; /* as if one had been refused */
 	assert_int_equal(pipes_take(&pipes, 99), PIPE_NONE);
 	pipe = pipes_take(&pipes, 100);
 	assert_int_not_equal(pipe, PIPE_NONE);
 	pipes_put(&pipes, pipe);
 	pipes_destroy(&pipes);
+	keep_memory_unmap(&memory);
+	close(fd);
 }
 
 static void test_limit(void **state)
@@ -153,6 +216,7 @@ int main(void)
 		cmocka_unit_test(test_stale_cookie),
 		cmocka_unit_test(test_other_cookies),
 		cmocka_unit_test(test_buffers),
+		cmocka_unit_test(test_memory_of_others),
 		cmocka_unit_test(test_pipes),
 		cmocka_unit_test(test_limit),
 	};

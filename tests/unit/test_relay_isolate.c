@@ -159,13 +159,14 @@ static void dropped(void)
 
 	CHECK(isolate_drop(&params) == 0);
 	CHECK(getuid() == NOBODY && geteuid() == NOBODY && getgid() == NOBODY && getgroups(0, NULL) == 0);
-	CHECK(capabilities_are(1U << CAP_NET_RAW));
+	CHECK(capabilities_are(1U << CAP_NET_RAW | 1U << CAP_NET_BIND_SERVICE));
 	CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_NET_RAW, 0, 0) == 1);
+	CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_NET_BIND_SERVICE, 0, 0) == 1);
 	CHECK(prctl(PR_CAPBSET_READ, CAP_NET_RAW, 0, 0, 0) == 1);
 	CHECK(prctl(PR_CAPBSET_READ, CAP_SYS_ADMIN, 0, 0, 0) == 0);
 	CHECK(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1);
 	CHECK(isolate_verify_relay() == 0); /* nothing was left to be taken */
-	CHECK(capabilities_are(1U << CAP_NET_RAW));
+	CHECK(capabilities_are(1U << CAP_NET_RAW | 1U << CAP_NET_BIND_SERVICE));
 	CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_NET_RAW, 0, 0) == 0);
 	CHECK(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
 	CHECK(setuid(0) == -1);

@@ -1,0 +1,105 @@
+/* Begin and end of flows; see life.h. */
+#include "gatewayd/relay/life.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/keep.h"
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/mover.h"
+
+#define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+
+void life_begin(struct loop *loop, struct flow *flow, bool adopted)
+{
+	stats_add(loop->stats, adopted ? STATS_flows_adopted : STATS_flows_opened, 1);
+	account_begin(loop, flow, adopted);
+}
+
+int life_poll(struct loop *loop, struct flow *flow, enum flow_side side)
+{
+	struct epoll_event event = { .events = POLLED_EVENTS, .data.u64 = flow_cookie(&loop->flows, flow, side) };
+
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->end[side].fd, &event) < 0)
+		return -errno;
+	flow->end[side].polled = true;
+	return 0;
+}
+
+static void end_reset(const struct flow *flow, enum flow_side side)
+{
+	static const struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
+
+	if (flow->kept.shared)
+		(void)connect(flow->end[side].fd, &nowhere, sizeof(nowhere));
+}
+
+/* STATS_COUNTERS: nothing is counted. */
+#define UNCOUNTED STATS_COUNTERS
+
+/* Lets go of all that the flow holds. The daemon's copies of polled sockets would go on giving us events, for epoll
+ * knows the connection and not the descriptor: they are taken out by name. */
+static void release(struct loop *loop, struct flow *flow, enum stats_counter counter)
+{
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct flow_direction *direction = &flow->direction[side];
+		struct flow_end *end = &flow->end[side];
+
+		if (direction->mover)
+			direction->mover->release(loop, direction);
+		if (end->polled && flow->kept.shared)
+			(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
+		if (end->fd >= 0)
+			close(end->fd);
+	}
+	keep_gone(loop, flow);
+	account_end(loop, flow, counter == STATS_flows_closed);
+	wheel_clear(&loop->wheel, &flow->timer);
+	loop_unqueue(loop, flow);
+	flow_free(&loop->flows, flow);
+	if (counter != UNCOUNTED)
+		stats_add(loop->stats, counter, 1);
+}
+
+void life_reset(struct loop *loop, struct flow *flow)
+{
+	end_reset(flow, FLOW_CLIENT);
+	end_reset(flow, FLOW_TARGET);
+	stats_add(loop->stats, STATS_flows_reset, 1);
+	account_count(loop, flow, STATS_OBJECT_flows_reset);
+	release(loop, flow, STATS_flows_closed);
+}
+
+/* From here on closing sends what is left and the end of stream in the background. */
+static void end_both(const struct flow *flow)
+{
+	static const struct linger off = { 0, 0 };
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		if (flow->kept.shared)
+			(void)shutdown(flow->end[side].fd, SHUT_WR);
+		setsockopt(flow->end[side].fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+	}
+}
+
+void life_close(struct loop *loop, struct flow *flow)
+{
+	end_both(flow);
+	release(loop, flow, STATS_flows_closed);
+}
+
+void life_forget(struct loop *loop, struct flow *flow)
+{
+	end_both(flow);
+	release(loop, flow, UNCOUNTED);
+}
+
+void life_lose(struct loop *loop, struct flow *flow)
+{
+	end_reset(flow, FLOW_CLIENT);
+	end_reset(flow, FLOW_TARGET);
+	release(loop, flow, STATS_flows_lost);
+}
