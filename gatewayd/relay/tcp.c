@@ -2,10 +2,12 @@
 #include "gatewayd/relay/tcp.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/life.h"
@@ -28,7 +30,7 @@ static void count_moved(
 		return;
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
-	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
+	account_moved(loop, flow, side, moved);
 	stats_add(loop->stats, mover_counter(mover), moved);
 }
 
@@ -54,7 +56,7 @@ static bool flow_in_map(const struct flow *flow)
 
 /* --- connect --- */
 
-static void count_connect_failure(struct loop *loop, int error)
+static void count_connect_failure(struct loop *loop, const struct flow *flow, int error)
 {
 	enum stats_counter counter = STATS_connect_failed;
 
@@ -67,6 +69,7 @@ static void count_connect_failure(struct loop *loop, int error)
 	if (counter == STATS_refused_no_descriptor)
 		overload_starved(&loop->overload, loop->now_ms);
 	stats_add(loop->stats, counter, 1);
+	account_count(loop, flow, STATS_OBJECT_connect_failed);
 	loop_warn(loop, counter, error);
 }
 
@@ -98,7 +101,7 @@ static void connect_begin(struct loop *loop, struct flow *flow, const struct con
 		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0) {
-		count_connect_failure(loop, r);
+		count_connect_failure(loop, flow, r);
 		life_reset(loop, flow);
 		return;
 	}
@@ -135,10 +138,14 @@ static void peek_decide(struct loop *loop, struct flow *flow, const struct first
 	way = *listener;
 	if (item)
 		way.upstream = item->upstream;
-	if (route_find(loop->config, &way, &flow->origin) < 0)
+	if (route_find(loop->config, &way, &flow->origin) < 0) {
 		refuse(loop, flow, STATS_refused_no_target);
-	else
-		connect_begin(loop, flow, listener);
+		return;
+	}
+	account_routed(loop, flow);
+	if (first && *first->host)
+		account_name(loop, flow, first->host, strlen(first->host));
+	connect_begin(loop, flow, listener);
 }
 
 /* final: what is not there by now is not waited for. */
@@ -180,16 +187,17 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
+		account_refused(loop, &route->origin);
 		close(client_fd);
 		return;
 	}
 	flow->origin = route->origin;
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
-	life_begin(loop, flow, false);
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
 	directions_init(flow);
+	life_begin(loop, flow, false);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->routes.n > 0)
 		peek_begin(loop, flow, listener);
@@ -236,14 +244,14 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 /* The flow goes into the sockmap if it is to and nothing stands against it. */
 static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
 {
-	if (!tcp_sockmap_may_enter(loop, flow)) {
-		if (reason == MOVER_REASON_FORCED)
-			for (unsigned side = 0; side < FLOW_SIDES; side++)
-				flow->direction[side].reason = MOVER_REASON_NO_MAP;
-		return;
+	if (tcp_sockmap_may_enter(loop, flow)) {
+		if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
+			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
+	} else if (reason == MOVER_REASON_FORCED) {
+		for (unsigned side = 0; side < FLOW_SIDES; side++)
+			flow->direction[side].reason = MOVER_REASON_NO_MAP;
 	}
-	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
-		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
+	account_changed(loop, flow);
 }
 
 /* An adopted flow does not know any more what its listener wants. */
@@ -271,6 +279,7 @@ static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
 static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 {
 	struct flow_direction *direction = &flow->direction[side];
+	const struct flow_direction before = *direction;
 	size_t budget = MOVER_BUDGET, moved, all = 0;
 	bool again;
 	int r;
@@ -293,6 +302,8 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 	choose_mover(flow, direction);
 	if (r == MOVER_BLOCKED)
 		consider_sockmap(loop, flow, all);
+	if (direction->mover != before.mover || direction->reason != before.reason)
+		account_changed(loop, flow);
 	return r;
 }
 
@@ -310,6 +321,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 		life_reset(loop, flow);
 		return 0;
 	}
+	account_changed(loop, flow);
 	return 1;
 }
 
@@ -342,7 +354,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		count_connect_failure(loop, error ? -error : -ECONNRESET);
+		count_connect_failure(loop, flow, error ? -error : -ECONNRESET);
 		life_reset(loop, flow);
 		return;
 	}
@@ -351,6 +363,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
+	account_connected(loop, flow);
 	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
@@ -422,6 +435,18 @@ void tcp_continue(struct loop *loop, struct flow *flow)
 		flow_pump(loop, flow, FLOW_TARGET);
 }
 
+bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
+{
+	struct flow *flow = index < loop->flows.touched ? &loop->flows.flows[index] : NULL;
+
+	if (!flow || flow->state == FLOW_FREE || flow->origin.id != id)
+		return false;
+	stats_add(loop->stats, STATS_killed, 1);
+	account_count(loop, flow, STATS_OBJECT_killed);
+	life_reset(loop, flow);
+	return true;
+}
+
 /* --- timers --- */
 
 static void peeking_timer(struct loop *loop, struct flow *flow)
@@ -435,7 +460,7 @@ static void peeking_timer(struct loop *loop, struct flow *flow)
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
-		count_connect_failure(loop, -ETIMEDOUT);
+		count_connect_failure(loop, flow, -ETIMEDOUT);
 		life_reset(loop, flow);
 		return;
 	}
@@ -472,6 +497,7 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 	}
 	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
+		account_count(loop, flow, STATS_OBJECT_idle_timeout);
 		life_reset(loop, flow);
 		return;
 	}

@@ -107,6 +107,31 @@ def test_hello_in_pieces(lab, gateway, family, records):
     assert counters(gateway, "first_bytes_tls", "first_bytes_timeout") == (1, 0)
 
 
+def test_who_talks_to_whom(lab, gateway):
+    """The flow's name, upstream and target are shown and counted as soon as the route has chosen; not before."""
+    hello = (HELLOS / "openssl_tls13").read_bytes()
+
+    def answer(connection, _address):
+        while connection.recv(4096):
+            connection.sendall(b"x")
+
+    gateway.upstream("pool", [("10.71.2.3", 4444)])
+    gateway.listener("web", ports=["443"], routes=[{"sni": ["api.example.com"], "upstream": "pool"}])
+    with Peer(lab.server, "10.71.2.3", 4444, answer), lab.client.connect(SERVERS["v4"], 443) as connection:
+        connection.sendall(hello[:100])
+        flow = wait_for(lambda: next(iter(gateway.must("GET", "flows")["items"]), None), 5, "the flow")
+        assert (flow["listener"], flow["upstream"], flow["sni"]) == ("web", None, None)
+        connection.sendall(hello[100:])
+        assert connection.recv(1) == b"x"
+        flow = gateway.must("GET", "flows")["items"][0]
+        assert (flow["listener"], flow["upstream"], flow["sni"]) == ("web", "pool", "api.example.com")
+        groups = gateway.must("GET", "flows?group=sni")["items"]
+        assert [(g["group"], g["flows"]) for g in groups] == [("api.example.com", 1)]
+    stats = gateway.must("GET", "stats")
+    for kind, name in (("listeners", "web"), ("upstreams", "pool")):
+        assert [one["flows_opened"] for one in stats[kind] if one["name"] == name] == [1], stats[kind]
+
+
 def ask(host, *curl):
     """Which server answered: the port that nginx names, or curl's exit code."""
     done = host.run("curl", "-s", "-m", 10, "-o", "-", *curl, check=False)
