@@ -37,6 +37,7 @@ struct first_route {
 	} condition[FIRST_CONDITIONS];
 };
 
+/* Frees what the route holds; it is all zero again. */
 void first_route_clear(struct first_route *route);
 /* Whether this is a value that the condition takes. */
 bool first_route_takes(enum first_condition condition, const char *value);

@@ -24,6 +24,7 @@ struct first_routes {
 	uint32_t n;
 };
 
+/* Frees what they hold; there are none again. */
 void first_routes_clear(struct first_routes *routes);
 /* Adds a route without conditions behind the others. -E2BIG, -ENOMEM. */
 int first_routes_add(struct first_routes *routes, uint8_t action, uint32_t upstream);
