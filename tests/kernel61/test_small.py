@@ -56,7 +56,10 @@ def results(lab):
 @pytest.fixture(params=offered_movers())
 def relayed(request, make_gateway):
     """A gateway with this mover that relays the ports of these tests."""
-    gateway = make_gateway(mover=request.param)
+    gateway = make_gateway(mover=request.param, bpf=True)
+    state, why = gateway.sockmap()
+    if request.param == "sockmap" and state != "on":
+        pytest.skip(f"sockmap {state}: {why}")
     gateway.listener("checked", ports=[str(PORT), "7100", "8000"])
     gateway.asked_mover = request.param
     return gateway
