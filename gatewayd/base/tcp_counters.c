@@ -8,8 +8,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-/* Tries to read two counters of a socket as of one moment. */
-#define EXACT_TRIES 8
+/* Tries to read two counters of a socket as of one moment: packets come in microseconds, a try takes one. */
+#define EXACT_TRIES 256
 
 static int info_get(int fd, struct tcp_info *ret)
 {

@@ -9,6 +9,7 @@
 #include "gatewayd/base/bpf_flow.h"
 #include "gatewayd/base/bpf_map.h"
 #include "gatewayd/base/tcp_counters.h"
+#include "gatewayd/relay/ledger.h"
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
@@ -190,6 +191,21 @@ bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enu
 	return received - control.in_base == written - control.out_base;
 }
 
+/* Takes bytes that were written to the peer out of the source's queue. They are there: they were peeked at. */
+static int passed_drop(const struct loop *loop, int fd, size_t size)
+{
+	uint8_t *scratch = buffers_data(&loop->buffers, loop->buffers.scratch);
+
+	while (size > 0) {
+		ssize_t got = recv(fd, scratch, size < BUFFER_SIZE ? size : BUFFER_SIZE, MSG_DONTWAIT);
+
+		if (got <= 0)
+			return -EIO;
+		size -= (size_t)got;
+	}
+	return 0;
+}
+
 /* Reads what the other relay left about one direction. 1: it is in the map, 0: it is not. */
 static int direction_adopt(struct loop *loop, struct flow *flow, enum flow_side side)
 {
@@ -212,20 +228,54 @@ static int direction_adopt(struct loop *loop, struct flow *flow, enum flow_side 
 	return r < 0 ? r : 1;
 }
 
-/* Whether the other relay died just between writing bytes to the peer and publishing that: the peer must not have more
- * than what was redirected (of which some may still be on its way) and what is known as consumed. */
-static int check_unpublished(struct loop *loop, struct flow *flow, enum flow_side side)
+/* Bytes of what was passed that were taken from the source. */
+static int dropped_get(int fd, const struct flow_direction *direction, uint64_t redirected, uint64_t *ret)
+{
+	struct ledger ledger;
+	int r = ledger_read(fd, &ledger);
+
+	if (r < 0)
+		return r;
+	/* In an orderly end whose state is gone (adopt.c) the end of stream still counts as a byte. */
+	if (ledger.life == LEDGER_CLOSED)
+		ledger.taken--;
+	/* Redirected bytes count as taken too. */
+	*ret = ledger.taken - direction->map.in_base - redirected;
+	return r;
+}
+
+/* Finds out how far the other relay was in writing what was passed, which it publishes only in pauses. It writes only
+ * while nothing redirected is on its way, and nothing is redirected before it has published all: so what the peer has
+ * beyond the redirected bytes is what was written. What of it was not taken from the source is dropped now. -EIO: the
+ * numbers do not add up. */
+static int unpublished_settle(struct loop *loop, struct flow *flow, enum flow_side side)
 {
 	struct flow_direction *direction = &flow->direction[side];
 	struct bpf_flow_direction state;
-	uint64_t written;
-	int r = direction_read(loop, direction, &state);
+	uint64_t written, sent, dropped = 0;
+	/* In this order, for the kernel may go on redirecting meanwhile. */
+	int r = tcp_counters_written(flow->end[!side].fd, &written);
 
 	if (r == 0)
-		r = tcp_counters_written_exactly(flow->end[!side].fd, &written);
-	if (r == 0 && written - direction->map.out_base > state.redirected + direction->map.consumed)
-		r = -EIO;
-	return r;
+		r = direction_read(loop, direction, &state);
+	if (r < 0)
+		return r;
+	if (!state.passing)
+		return written - direction->map.out_base > state.redirected + direction->map.consumed ? -EIO : 0;
+	r = tcp_counters_written_exactly(flow->end[!side].fd, &written);
+	if (r < 0)
+		return r;
+	written -= direction->map.out_base;
+	sent = written < state.redirected + direction->map.consumed ? direction->map.consumed
+	                                                            : written - state.redirected;
+	r = dropped_get(flow->end[side].fd, direction, state.redirected, &dropped);
+	if (r < 0)
+		return r;
+	if (dropped > sent || sent > state.passed)
+		return -EIO;
+	r = passed_drop(loop, flow->end[side].fd, sent - dropped);
+	direction->map.consumed = sent;
+	return r < 0 ? r : control_write(loop, flow, side);
 }
 
 int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side, bool ended)
@@ -244,7 +294,7 @@ int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side,
 		flow->direction[side].map.passing = false;
 		return 1;
 	}
-	r = check_unpublished(loop, flow, side);
+	r = unpublished_settle(loop, flow, side);
 	return r < 0 ? r : 1;
 }
 
@@ -265,21 +315,6 @@ enum step {
 	STEP_LATER, /* something in the kernel has to happen first, of which nobody tells */
 	STEP_MORE   /* the budget is used up */
 };
-
-/* Takes bytes that were written to the peer out of the source's queue. They are there: they were peeked at. */
-static int passed_drop(const struct loop *loop, int fd, size_t size)
-{
-	uint8_t *scratch = buffers_data(&loop->buffers, loop->buffers.scratch);
-
-	while (size > 0) {
-		ssize_t got = recv(fd, scratch, size, MSG_DONTWAIT);
-
-		if (got <= 0)
-			return -EIO;
-		size -= (size_t)got;
-	}
-	return 0;
-}
 
 /* Writes what was passed until the source has no more, the peer is full or the budget is used up. Bytes are taken from
  * the source only when they are written: so nothing is held here, however long the peer does not read, and nothing is

@@ -57,8 +57,8 @@ bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enu
 /* Takes a direction of such a flow over: all numbers are read from the maps, and notices come to this loop from now on.
  * The flow has both sockets and is in the table already, since notices name it; the caller polls both ends with
  * tcp_sockmap_events and queues the flow afterwards. ended: the end of stream was passed on. 1, or 0 if this direction
- * is not in the maps; -EIO: the other relay died between writing bytes that were passed and saying so, a matter of
- * microseconds; the stream cannot go on: reset the flow. Other negative errnos: the same. */
+ * is not in the maps; -EIO: the numbers do not add up, the stream cannot go on: reset the flow. Other negative errnos:
+ * the same. */
 int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side, bool ended);
 /* The events that an end is to be polled for: not those that would wake the thread for each packet. */
 uint32_t tcp_sockmap_events(const struct flow *flow, enum flow_side side, uint32_t events);

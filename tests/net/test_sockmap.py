@@ -137,6 +137,26 @@ def test_daemon_dies_and_comes_back(lab, make_gateway, echo_servers):
     assert not alive(relay)
 
 
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_no_relay_at_all(lab, make_gateway, echo_servers, family):
+    """The relay is dead and does not come back for a while: messages go on; the next relay counts them all."""
+    gateway = make_gateway(mover="sockmap")
+    gateway.listener("l", ports=["7900"])
+    with lab.client.connect(SERVER[family], 7900) as connection:
+        ask(connection, b"first")
+        wait_for(lambda: gateway.status()["relay"]["kept"]["flows"] == 1, 5, "the flow in the daemon's hands")
+        gateway.break_relay()
+        for n in range(500):
+            ask(connection, b"%03d" % n)
+        gateway.mend_relay()
+        wait_for(lambda: counters(gateway)["flows_adopted"] == 1, 15, "the next relay")
+        ask(connection, b"last")
+    wait_for(lambda: gateway.status()["relay"]["flows"] == 0, 10, "the flow's end")
+    found = counters(gateway)
+    assert found["bytes_to_target"] == found["bytes_to_client"] == len(b"first") + 500 * 3 + len(b"last")
+    assert found["flows_lost"] == 0
+
+
 def test_relays_death_is_a_reset(lab, make_gateway):
     """Never a clean end behind a part of the stream: both peers see a reset, or the flow goes on."""
     gateway = make_gateway(mover="sockmap")
