@@ -126,7 +126,8 @@ def main():
     summary = bench.summary()
     print(f"\nkernel {about['kernel']}, {about['processors']} processors ({about['processor']}) shared by client, gateway and "
           f"server\nHAProxy {about['haproxy']}, nginx {about['nginx']}, commit {about['commit']}, medians of {options.rounds} "
-          f"rounds of {options.seconds:g} s\ncommand: {about['command']}\nf: forwarding, h: haproxy or for UDP nginx; added: "
+          f"rounds of {options.seconds:g} s\nload before it began: {about['load_before']:.2f} (other work makes figures worthless)\n"
+          f"command: {about['command']}\nf: forwarding, h: haproxy or for UDP nginx; added: "
           "1/rate less that of f; CPUs: used by the gateway's own processes\n")
     print(report.table(summary))
     about |= {"rounds": options.rounds, "seconds": options.seconds, "family": 6 if options.ipv6 else 4}
