@@ -1,6 +1,7 @@
 /* The sockets that the daemon makes; see sockets.h. */
 #include "gatewayd/sockets.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -16,7 +17,10 @@
 /* Connections that wait while no relay runs; the kernel cuts it to net.core.somaxconn. */
 #define RELAY_BACKLOG 65535
 #define API_BACKLOG   128
-/* Tries for a port that is free in both families. */
+/* What may wait in a UDP socket, in bytes: some tenths of a second of a busy server's datagrams, which is longer than
+ * the next relay takes to start. */
+#define RELAY_UDP_BUFFER (4 << 20)
+/* Tries for a port that is free in both families and protocols. */
 #define PORT_TRIES 16
 
 static int set_int(int fd, int level, int option, int value)
@@ -62,6 +66,24 @@ static int set_relay_options(int fd, uint8_t family)
 	return r;
 }
 
+/* Of each datagram the original destination and the interface are wanted. Without SO_REUSEADDR, nobody else can join
+ * and take datagrams away. */
+static int set_udp_options(int fd, uint8_t family, uint32_t mark)
+{
+	int r = set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+
+	if (r == 0)
+		r = family == AF_INET ? set_relay_options_v4(fd) : set_relay_options_v6(fd);
+	if (r == 0)
+		r = family == AF_INET ? set_int(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, 1)
+		                      : set_int(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1);
+	if (r == 0)
+		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)mark);
+	if (r == 0 && set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, RELAY_UDP_BUFFER) < 0)
+		r = set_int(fd, SOL_SOCKET, SO_RCVBUF, RELAY_UDP_BUFFER); /* as much as the machine's limit allows */
+	return r;
+}
+
 static uint16_t bound_port(int fd)
 {
 	struct sockaddr_storage sa = { 0 };
@@ -75,64 +97,72 @@ static uint16_t bound_port(int fd)
 }
 
 /* Loopback, so that nobody reaches the socket but through tproxy. */
-static int make_relay_socket(uint8_t family, uint16_t port, int *ret)
+static int make_relay_socket(const struct relay_socket *wanted, uint32_t udp_mark, int *ret)
 {
+	bool tcp = wanted->protocol == IPPROTO_TCP;
 	struct sockaddr_storage sa;
 	struct addr loopback;
 	_cleanup_close_ int fd = -1;
 	socklen_t length;
 	int r;
 
-	r = addr_parse(family == AF_INET ? "127.0.0.1" : "::1", &loopback);
+	r = addr_parse(wanted->family == AF_INET ? "127.0.0.1" : "::1", &loopback);
 	if (r < 0)
 		return r;
-	fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	fd = socket(wanted->family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	r = set_relay_options(fd, family);
+	r = tcp ? set_relay_options(fd, wanted->family) : set_udp_options(fd, wanted->family, udp_mark);
 	if (r < 0)
 		return r;
-	length = addr_to_sockaddr(&loopback, port, &sa);
-	if (bind(fd, (struct sockaddr *)&sa, length) < 0 || listen(fd, RELAY_BACKLOG) < 0)
+	length = addr_to_sockaddr(&loopback, wanted->port, &sa);
+	if (bind(fd, (struct sockaddr *)&sa, length) < 0 || (tcp && listen(fd, RELAY_BACKLOG) < 0))
 		return -errno;
 	*ret = TAKE_FD(fd);
 	return 0;
 }
 
-static int make_relay_group(unsigned threads, uint16_t port, struct relay_socket *ret)
+static int make_relay_group(unsigned threads, uint16_t port, uint32_t udp_mark, struct relay_socket *ret)
 {
-	static const uint8_t families[] = { AF_INET, AF_INET6 };
+	static const struct {
+		uint8_t protocol, family;
+	} kinds[] = { { IPPROTO_TCP, AF_INET }, { IPPROTO_TCP, AF_INET6 }, { IPPROTO_UDP, AF_INET },
+		{ IPPROTO_UDP, AF_INET6 } };
 	unsigned n = 0;
 	int r = 0;
 
-	for (unsigned f = 0; f < ARRAY_SIZE(families) && r == 0; f++)
-		for (unsigned t = 0; t < threads && r == 0; t++) {
-			int fd = -1;
+	static_assert(ARRAY_SIZE(kinds) == SOCKETS_PER_THREAD, "as the header says");
+	for (unsigned i = 0; i < SOCKETS_PER_THREAD * threads && r == 0; i++) {
+		struct relay_socket made = { .protocol = kinds[i / threads].protocol,
+			.family = kinds[i / threads].family,
+			.thread = (uint16_t)(i % threads),
+			.port = port };
 
-			r = make_relay_socket(families[f], port, &fd);
-			if (r < 0)
-				break;
-			if (port == 0)
-				port = bound_port(fd);
-			ret[n++] = (struct relay_socket){ .fd = fd,
-				.protocol = IPPROTO_TCP,
-				.family = families[f],
-				.thread = (uint16_t)t,
-				.port = port };
-		}
+		r = make_relay_socket(&made, udp_mark, &made.fd);
+		if (r < 0)
+			break;
+		if (port == 0)
+			port = made.port = bound_port(made.fd);
+		ret[n++] = made;
+	}
 	if (r < 0)
 		while (n > 0)
 			close(ret[--n].fd);
 	return r;
 }
 
-int sockets_make_relay(unsigned threads, uint16_t port, struct relay_socket *ret)
+int sockets_make_relay(unsigned threads, uint16_t port, uint32_t udp_mark, struct relay_socket *ret)
 {
 	int r = -EADDRINUSE;
 
 	for (unsigned i = 0; i < PORT_TRIES && r == -EADDRINUSE; i++)
-		r = make_relay_group(threads, port, ret);
+		r = make_relay_group(threads, port, udp_mark, ret);
 	return r;
+}
+
+int sockets_mark_relay(const struct relay_socket *socket, uint32_t udp_mark)
+{
+	return socket->protocol == IPPROTO_UDP ? set_int(socket->fd, SOL_SOCKET, SO_MARK, (int)udp_mark) : 0;
 }
 
 static int unix_address(const char *path, struct sockaddr_un *ret)

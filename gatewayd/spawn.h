@@ -13,7 +13,7 @@
 #define SPAWN_PROBE_MS 2000
 
 /* Forks and executes the relay: channel becomes its descriptor 3, control its descriptor 4, all others are closed.
- * Both stay the caller's. The child has its own user and CAP_NET_RAW only, where the daemon may give that.
+ * Both stay the caller's. The child has its own user and only what isolate_drop leaves, where the daemon may give that.
  * ret_pidfd is a close-on-exec process descriptor. 0 or negative errno; a failing exec shows as exit status 127. */
 int spawn_relay(const struct options *options, unsigned threads, unsigned max_flows, int channel, int control,
         pid_t *ret_pid, int *ret_pidfd);

@@ -15,6 +15,8 @@
 #include <time.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/sockmark.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/relay_config.h"
 #include "gatewayd/spawn.h"
 #include "gatewayd/worker_private.h"
@@ -103,6 +105,7 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	worker->crashed = log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
+	movers_sweep(worker->movers);
 	worker_bequeath(worker);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
@@ -166,6 +169,9 @@ static int send_introduction(struct worker *worker)
 	int r;
 
 	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	/* The maps before the flows that may be in them. */
+	if (r == 0)
+		r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
 	if (r == 0)
 		r = worker_send_keep_channels(worker);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
@@ -180,6 +186,21 @@ static int send_introduction(struct worker *worker)
 	message = (struct proto_message){ .type = PROTO_HELLO_END };
 	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
+/* The sockmap can be used from now on. A relay that has not been introduced yet gets the maps with that. */
+static void on_movers_ready(void *userdata)
+{
+	struct worker *worker = userdata;
+
+	/* One that was found may have the maps from an earlier daemon. */
+	if (worker->is_child || worker->pid == 0)
+		movers_sweep(worker->movers);
+	if (!worker->channel || worker->state < WORKER_CONFIGURING)
+		return;
+	if (movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS) < 0 ||
+	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0)
+		worker_kill(worker, "it does not take the sockmap");
 }
 
 /* Sends the whole configuration; READY comes back as a message. */
@@ -244,7 +265,7 @@ static void on_listen(struct worker *worker, const struct proto_listen *message,
 {
 	struct relay_socket *more;
 
-	if (socket_index(worker, message) >= 0 || worker->n_sockets >= 2 * STATS_THREADS_MAX) {
+	if (socket_index(worker, message) >= 0 || worker->n_sockets >= SOCKETS_PER_THREAD * STATS_THREADS_MAX) {
 		close(fd);
 		return;
 	}
@@ -513,6 +534,8 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
 	r = make_stats(worker);
 	if (r == 0)
+		r = movers_new(event, options, on_movers_ready, worker, &worker->movers);
+	if (r == 0)
 		r = worker_make_keeper(worker);
 	if (r < 0) {
 		worker_free(worker);
@@ -533,6 +556,7 @@ void worker_free(struct worker *worker)
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
 	free(worker->sockets);
+	movers_free(worker->movers);
 	if (worker->stats)
 		munmap(worker->stats, sizeof(*worker->stats));
 	if (worker->stats_fd >= 0)
@@ -601,23 +625,37 @@ void worker_find(struct worker *worker)
 	forget_process(worker);
 }
 
+/* The bits of ours that packets do not get. */
+static uint32_t udp_mark(const struct worker *worker)
+{
+	struct sockmark mark = sockmark_of(worker->options->mark_mask & ~worker->options->mark);
+
+	return mark.own | mark.errors;
+}
+
 int worker_make_sockets(struct worker *worker)
 {
 	int r;
 
+	for (unsigned i = 0; i < worker->n_sockets; i++) {
+		r = sockets_mark_relay(&worker->sockets[i], udp_mark(worker));
+		if (r < 0)
+			return r;
+	}
 	if (worker->n_sockets > 0)
 		return 0;
-	worker->sockets = calloc(2 * worker->threads, sizeof(*worker->sockets));
+	worker->sockets = calloc(SOCKETS_PER_THREAD * worker->threads, sizeof(*worker->sockets));
 	if (!worker->sockets)
 		return -ENOMEM;
-	r = sockets_make_relay(worker->threads, 0, worker->sockets);
+	r = sockets_make_relay(worker->threads, 0, udp_mark(worker), worker->sockets);
 	if (r == 0)
-		worker->n_sockets = 2 * worker->threads;
+		worker->n_sockets = SOCKETS_PER_THREAD * worker->threads;
 	return r;
 }
 
 void worker_start(struct worker *worker)
 {
+	movers_start(worker->movers);
 	if (worker_wants_successor(worker))
 		worker_succeed(worker);
 	else if (worker->state == WORKER_STARTING && !worker->is_child)
@@ -782,6 +820,11 @@ uint64_t worker_uptime_s(const struct worker *worker)
 const struct stats_memory *worker_stats(const struct worker *worker)
 {
 	return worker->stats;
+}
+
+const struct movers *worker_movers(const struct worker *worker)
+{
+	return worker->movers;
 }
 
 unsigned worker_threads(const struct worker *worker)

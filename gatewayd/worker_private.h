@@ -21,6 +21,7 @@ struct worker {
 	char control_path[256];
 
 	struct keeper *keeper;
+	struct movers *movers;
 	unsigned relay_threads; /* of the relay that lives */
 	bool foreign;           /* it speaks another version of the protocol: it can only hand over */
 	bool outdated;          /* it was started from another file than today's */

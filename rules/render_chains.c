@@ -11,16 +11,24 @@
  *     │         │                                          a FIN or RST moves them to closing4 / closing6
  *     │         ├ in closing4 / closing6 ► accept          so that they do not pile up
  *     │         └ else ► tcp4 / tcp6                       tproxy hands it to the listener, which answers with RST
- *     ├ udp ► pre_udp ─ udp4 / udp6 first (an unconnected socket would steal the packets of other flows),
- *     │                 then the divert of our own sockets' packets
+ *     ├ udp ► pre_udp ─ a connected socket of the relay's ► mark, accept     answers of targets, whoever matches them
+ *     │         └ else ► udp4 / udp6
+ *     ├ icmp unreachable about a socket with that mark ► accept      told to whom the packet was from
  *     └ icmp about a transparent socket's packets ► mark, accept     or path MTU discovery breaks
  *
- *   tcp4, tcp6, udp4, udp6 ─ one vmap per shape in use, the strongest first; the gateway's own addresses leave
- *     after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
+ *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
+ *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
  *
  * The wildcard check of `socket` is left out for TCP: request sockets and TIME_WAIT ones have no wildcard bit and
  * would not match; a bare SYN, the only packet a listening socket could match by mistake, does not get there.
+ *
+ * UDP sockets are told by marks of their own (base/sockmark.h), not by being transparent: the relay also has
+ * unconnected ones, at the original destinations, from which it answers. They must get no packet, for each that is sent
+ * there is some other flow's, maybe one that no listener matches. A socket is marked when it is connected, so that
+ * there is no moment in which it would take more than its own. The mark of errors is on the sockets whose packets look
+ * as if there were no gateway: an ICMP error about them is as good for the client, or server, as it was without us. It
+ * is forwarded, unless it tells a path MTU, which the kernel must learn that makes the packets.
  *
  * A SYN-ACK that is no socket's answers a connection that passes us by: a bypassed one, or one from the other side.
  * Where a relay listener matches it (it names no port, say), it must not be answered by the relay with a reset, and
@@ -33,7 +41,8 @@
 #include <assert.h>
 #include <string.h>
 
-#include "rules/render_map.h"
+#include "gatewayd/base/sockmark.h"
+#include "rules/nftset.h"
 
 #define RULE "add rule inet " NFT_TABLE " "
 
@@ -64,8 +73,8 @@ static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 static const char *const other_chains[] = { "go_direct", "go_reply", "direct_gate", "act_relay", "act_relay_direct",
 	"act_reject", "act_drop", "act_bypass", "flow_ends", "pre_tcp", "pre_udp" };
 
-static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies", "rejected",
-	"dropped", "bypassed" };
+static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies",
+	"forwarded_errors", "rejected", "dropped", "bypassed" };
 
 static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6", "closing4", "closing6" };
 
@@ -148,12 +157,22 @@ static void put_mark(FILE *out, const struct render_params *params)
 
 static void put_tproxy(FILE *out, const char *chain, const struct render_params *params)
 {
-	fprintf(out, RULE "%s meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:%u ", chain, params->port_v4);
-	put_mark(out, params);
-	fprintf(out, " accept\n" RULE "%s meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:%u ", chain,
-	        params->port_v6);
-	put_mark(out, params);
-	fputs(" accept\n", out);
+	static const char *const protocols[] = { "tcp", "udp" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++) {
+		fprintf(out, RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u ", chain,
+		        protocols[i], params->port_v4);
+		put_mark(out, params);
+		fprintf(out, " accept\n" RULE "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u ", chain,
+		        protocols[i], params->port_v6);
+		put_mark(out, params);
+		fputs(" accept\n", out);
+	}
+}
+
+static struct sockmark marks_of(const struct render_params *params)
+{
+	return sockmark_of(params->mark_mask & ~params->mark);
 }
 
 static void put_actions(FILE *out, const struct render_params *params)
@@ -216,9 +235,24 @@ static void put_pre_tcp(FILE *out, const struct render_params *params)
 
 static void put_pre_udp(FILE *out, const struct render_params *params)
 {
-	fputs(RULE "pre_udp meta nfproto vmap { ipv4 : jump udp4, ipv6 : jump udp6 }\n" RULE
-	           "pre_udp socket transparent 1 socket wildcard 0 ",
-	        out);
+	uint32_t own = marks_of(params).own;
+
+	fprintf(out, RULE "pre_udp socket mark & 0x%08x == 0x%08x ", own, own);
+	put_mark(out, params);
+	fputs(" accept\n" RULE "pre_udp meta nfproto vmap { ipv4 : goto udp4, ipv6 : goto udp6 }\n", out);
+}
+
+static void put_icmp(FILE *out, const struct render_params *params)
+{
+	uint32_t errors = marks_of(params).errors;
+
+	fprintf(out,
+	        RULE "prerouting icmp type destination-unreachable icmp code != frag-needed "
+	             "socket mark & 0x%08x == 0x%08x counter name forwarded_errors accept\n" RULE
+	             "prerouting icmpv6 type destination-unreachable "
+	             "socket mark & 0x%08x == 0x%08x counter name forwarded_errors accept\n" RULE
+	             "prerouting meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 ",
+	        errors, errors, errors, errors);
 	put_mark(out, params);
 	fputs(" accept\n", out);
 }
@@ -230,14 +264,12 @@ void chains_put_rules(FILE *out, const struct render_params *params)
 	put_pre_tcp(out, params);
 	put_pre_udp(out, params);
 	fputs(RULE "prerouting iifname \"lo\" accept\n" RULE
-	           "prerouting meta l4proto vmap { tcp : goto pre_tcp, udp : goto pre_udp }\n" RULE
-	           "prerouting meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 ",
+	           "prerouting meta l4proto vmap { tcp : goto pre_tcp, udp : goto pre_udp }\n",
 	        out);
-	put_mark(out, params);
-	fputs(" accept\n", out);
+	put_icmp(out, params);
 }
 
-void chains_put_classify(FILE *out, const struct chain_id *chain, const struct match_shape *shapes, size_t n)
+void chains_put_classify(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n)
 {
 	bool exempted = false;
 
@@ -245,12 +277,14 @@ void chains_put_classify(FILE *out, const struct chain_id *chain, const struct m
 		fprintf(out, RULE "%s ip6 daddr fe80::/10 return\n" RULE "%s ip6 daddr ff00::/8 return\n", chain->name,
 		        chain->name);
 	for (size_t i = 0; i < n; i++) {
-		if (shapes[i].protocol != chain->protocol || shapes[i].family != chain->family)
+		const struct match_shape *shape = &groups[i].shape;
+
+		if (shape->protocol != chain->protocol || shape->family != chain->family)
 			continue;
-		if (!exempted && shapes[i].dst_len < addr_bits(chain->family)) {
+		if (!exempted && shape->dst_len < addr_bits(chain->family)) {
 			fprintf(out, RULE "%s fib daddr type { local, broadcast, multicast } return\n", chain->name);
 			exempted = true;
 		}
-		map_put_lookup(out, chain->name, &shapes[i]);
+		nftset_put_lookup(out, chain->name, &groups[i]);
 	}
 }

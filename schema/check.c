@@ -77,9 +77,6 @@ static void check_listener(const struct row *row, const struct subject *subject)
 		FAULT(subject, "routes", "not_applicable", "routes are for action relay and protocol tcp");
 	if (is_faulty(subject, "action"))
 		return;
-	if (listener->action == ACTION_RELAY && listener->protocol == PROTOCOL_UDP && !is_faulty(subject, "protocol"))
-		FAULT(subject, "protocol", "not_supported",
-		        "relaying UDP is not in this version; udp goes with reject, drop and bypass");
 	if (listener->action != ACTION_RELAY && listener->upstream && !is_faulty(subject, "upstream"))
 		FAULT(subject, "upstream", "not_applicable",
 		        "an upstream is used by action relay only; set it to null or change the action");

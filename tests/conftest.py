@@ -7,6 +7,7 @@ import pytest
 
 from lab import Gateway, Lab
 from lab.gateway import ROOT
+from lab.process import SLOWNESS
 from lab.servers import Nginx
 
 DEFAULT_TIMEOUT = 120
@@ -16,7 +17,7 @@ DEFAULT_TIMEOUT = 120
 def time_limit(request):
     """A test that hangs fails, and the rest goes on."""
     marker = request.node.get_closest_marker("timeout")
-    seconds = marker.args[0] if marker else DEFAULT_TIMEOUT
+    seconds = int((marker.args[0] if marker else DEFAULT_TIMEOUT) * SLOWNESS)
 
     def expired(_number, _frame):
         raise TimeoutError(f"the test took more than {seconds} s")
@@ -50,6 +51,10 @@ def make_gateway(lab, request):
 
     def make(**options):
         made.append(Gateway(lab, **options))
+        if options.get("mover") == "sockmap":
+            state, why = made[-1].sockmap()
+            if state != "on":
+                pytest.skip(f"sockmap {state}: {why}")
         return made[-1]
 
     yield make
@@ -80,14 +85,25 @@ def show_log_on_failure(request, gateway):
         print(f"--- {gateway.log}\n{gateway.tail()}")
 
 
+def built(name):
+    """Path of one of the lab's own programs."""
+    for preset in ("release", "dev"):
+        path = ROOT / "build" / preset / "tests" / name
+        if path.exists():
+            return path
+    return pytest.fail(f"{name} is not built")
+
+
 @pytest.fixture(scope="session")
 def gwload():
     """Path of the load generator."""
-    for preset in ("release", "dev"):
-        path = ROOT / "build" / preset / "tests" / "gwload"
-        if path.exists():
-            return path
-    pytest.fail("gwload is not built")
+    return built("gwload")
+
+
+@pytest.fixture(scope="session")
+def gwudp():
+    """Path of the datagram tool."""
+    return built("gwudp")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* Raised with every change of stats.def or of these structs. */
-#define STATS_LAYOUT 2
+#define STATS_LAYOUT 3
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 

@@ -79,3 +79,14 @@ const struct target *balance_pick(struct balance *balance, uint8_t family)
 
 	return target ? target : pick(balance, family, true);
 }
+
+const struct target *balance_find(const struct balance *balance, const struct addr *addr, uint16_t port)
+{
+	for (size_t i = 0; i < balance->n; i++) {
+		const struct target *target = &balance->targets[i];
+
+		if ((target->port == port || target->port == 0) && addr_equal(&target->addr, addr))
+			return target;
+	}
+	return NULL;
+}

@@ -41,6 +41,8 @@ void balance_clear(struct balance *balance);
 int balance_put(struct balance *balance, const struct target *target);
 /* 0 or -ENOENT. */
 int balance_remove(struct balance *balance, uint32_t id);
+/* The target at this address whose port is the one given or the packet's own; NULL if there is none. */
+const struct target *balance_find(const struct balance *balance, const struct addr *addr, uint16_t port);
 /* The target of the next flow, valid until the next put or remove; NULL if there is none. Only targets of
  * this family count; AF_UNSPEC: those of any. */
 const struct target *balance_pick(struct balance *balance, uint8_t family);

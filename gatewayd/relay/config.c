@@ -18,7 +18,7 @@ struct change {
 	union {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
-			uint8_t source;
+			uint8_t source, mover;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s;
 		} listener;
 		struct {
@@ -114,7 +114,7 @@ uint32_t config_batch_count(const struct config_batch *batch)
 
 static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
-	if (put->source >= CONNECT_SOURCES)
+	if (put->source >= CONNECT_SOURCES || put->mover >= PROTO_MOVERS)
 		return -EBADMSG;
 	ret->id = put->id;
 	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
@@ -122,6 +122,7 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.upstream = put->upstream;
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
+	ret->listener.mover = put->mover;
 	return 0;
 }
 
@@ -231,7 +232,8 @@ static int listener_put(struct config *config, const struct change *change)
 		.source = change->listener.source,
 		.upstream = change->listener.upstream,
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
-		.idle_timeout_s = change->listener.idle_timeout_s };
+		.idle_timeout_s = change->listener.idle_timeout_s,
+		.mover = change->listener.mover };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));
 	return 0;
 }

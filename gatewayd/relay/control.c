@@ -23,6 +23,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/msg.h"
+#include "gatewayd/relay/udp_socket.h"
 
 struct held_socket {
 	struct proto_listen key; /* the port does not count */
@@ -47,6 +48,7 @@ struct control {
 	struct stats_memory *stats, *stats_old; /* the old one is unmapped when no loop uses it any more */
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
+	struct sockmap_set sockmap;
 	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
@@ -293,21 +295,33 @@ static int order_listen(struct control *control, unsigned thread, int fd)
 	return r;
 }
 
+/* The thread of this number reads datagrams from the socket. */
+static int order_udp(struct control *control, unsigned thread, int fd)
+{
+	struct order order = { .kind = ORDER_UDP, .fd = fd };
+
+	return order_one(control, thread % control->params->n_loops, &order);
+}
+
 static int on_listen(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_listen *key = &message->listen;
-	int socket = *fd;
+	bool udp = key->protocol == IPPROTO_UDP;
+	struct sockmark mark;
+	int socket = *fd, r;
 
-	if (key->protocol != IPPROTO_TCP) {
+	if (key->protocol != IPPROTO_TCP && !udp) {
 		log_warning("a listening socket of protocol %u is not served", (unsigned)key->protocol);
 		return 0;
 	}
-	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || socket_prepare(*fd) < 0)
+	r = udp ? udp_socket_check(*fd, &mark) : socket_prepare(*fd);
+	if (control->n_sockets == CONTROL_SOCKETS_MAX || socket_is_held(control, key) || r < 0)
 		return -EBADMSG;
 	if (control->draining)
 		return 0;
 	control->sockets[control->n_sockets++] = (struct held_socket){ *key, TAKE_FD(*fd) };
-	if (order_listen(control, key->thread, socket) < 0)
+	r = udp ? order_udp(control, key->thread, socket) : order_listen(control, key->thread, socket);
+	if (r < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }
@@ -350,6 +364,22 @@ static int on_stats_memory(struct control *control, const struct proto_message *
 			log_error("a thread takes no orders");
 	}
 	control->stats_sequence = control->sequence - n + 1;
+	return 0;
+}
+
+static int on_sockmap(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_SOCKMAP, .sockmap = &control->sockmap };
+	bool before = control->sockmap.complete;
+	uint64_t sequence;
+	int r = sockmap_set_add(&control->sockmap, &message->sockmap, control->params->n_loops, fd);
+
+	if (r == -EBADMSG)
+		return r;
+	if (r < 0)
+		log_error("a map of the sockmap mover cannot be used: %s", strerror(-r));
+	else if (r > 0 && !before && order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
 	return 0;
 }
 
@@ -489,6 +519,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_HELLO_END] = on_hello_end,
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_SOCKMAP] = on_sockmap,
 	[PROTO_KEEP_CHANNEL] = on_keep_channel,
 	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
@@ -654,6 +685,7 @@ int control_run(const struct control_params *params)
 
 	control.params = params;
 	control.exit_status = -1;
+	sockmap_set_init(&control.sockmap);
 	if (params->has_channel)
 		channel_open(&control, CONTROL_CHANNEL_FD);
 	while (control.exit_status < 0)

@@ -12,8 +12,9 @@
 #define CONTROL_CHANNEL_FD 3 /* connected to the daemon */
 #define CONTROL_LISTEN_FD  4 /* where a later daemon connects */
 
-/* Listening sockets in all: as many loops as a relay can have, in two families, and as much again to spare. */
-#define CONTROL_SOCKETS_MAX 256
+/* Listening sockets in all: as many loops as a relay can have, in two families and protocols, and as much again to
+ * spare. */
+#define CONTROL_SOCKETS_MAX 512
 /* A daemon that takes no message for this long is taken for dead. */
 #define CONTROL_SEND_TIMEOUT_MS 2000
 /* How often it is looked whether the last flow has ended, while shutting down. */

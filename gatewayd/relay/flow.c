@@ -10,7 +10,7 @@
 #define COOKIE_KIND_BITS 2
 #define COOKIE_OTHER     3U
 static_assert((uint64_t)FLOW_TABLE_MAX << COOKIE_KIND_BITS <= (uint64_t)UINT32_MAX + 1, "index and kind fit");
-static_assert((int)FLOW_SIDES < (int)COOKIE_OTHER, "kinds are distinct");
+static_assert((int)FLOW_SIDES <= (int)FLOW_COOKIE_UDP && FLOW_COOKIE_UDP < COOKIE_OTHER, "kinds are distinct");
 
 int flow_table_init(struct flow_table *table, uint32_t size)
 {
@@ -49,7 +49,9 @@ struct flow *flow_alloc(struct flow_table *table)
 		return NULL;
 	}
 	generation = flow->generation;
-	*flow = (struct flow){ .generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE };
+	*flow = (struct flow){
+		.generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE, .wait_at = FLOW_NONE
+	};
 	flow->end[FLOW_CLIENT].fd = -1;
 	flow->end[FLOW_TARGET].fd = -1;
 	table->open++;
@@ -65,9 +67,23 @@ void flow_free(struct flow_table *table, struct flow *flow)
 	table->open--;
 }
 
+uint64_t flow_cookie_make(uint32_t generation, uint32_t index, uint32_t kind)
+{
+	return (uint64_t)generation << 32 | index << COOKIE_KIND_BITS | kind;
+}
+
+bool flow_cookie_split(uint64_t cookie, uint32_t kind, uint32_t *ret_generation, uint32_t *ret_index)
+{
+	if ((cookie & COOKIE_OTHER) != kind)
+		return false;
+	*ret_generation = (uint32_t)(cookie >> 32);
+	*ret_index = (uint32_t)cookie >> COOKIE_KIND_BITS;
+	return true;
+}
+
 uint64_t flow_cookie(const struct flow_table *table, const struct flow *flow, enum flow_side side)
 {
-	return (uint64_t)flow->generation << 32 | flow_index(table, flow) << COOKIE_KIND_BITS | (uint32_t)side;
+	return flow_cookie_make(flow->generation, flow_index(table, flow), (uint32_t)side);
 }
 
 uint64_t flow_cookie_other(uint32_t number)

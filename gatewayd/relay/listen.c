@@ -4,16 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ipv6.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp.h"
 
 int listen_init(struct listen_sockets *sockets)
@@ -174,68 +172,6 @@ static int ingress_index(int fd, uint8_t family)
 	return 0;
 }
 
-/* The name of the interface that the connection came in by; an empty one if it cannot be told. */
-static void ingress_name(int fd, uint8_t family, struct ifreq *ret)
-{
-	memset(ret, 0, sizeof(*ret));
-	ret->ifr_ifindex = ingress_index(fd, family);
-	if (ret->ifr_ifindex <= 0 || ioctl(fd, SIOCGIFNAME, ret) < 0)
-		ret->ifr_name[0] = '\0';
-}
-
-static bool is_loopback(const struct addr *addr)
-{
-	struct in6_addr in6;
-
-	if (addr->family == AF_INET)
-		return addr->bytes[0] == 127;
-	memcpy(&in6, addr->bytes, sizeof(in6));
-	return IN6_IS_ADDR_LOOPBACK(&in6);
-}
-
-/* The listener that the connection belongs to, or NULL. */
-static const struct config_listener *classify(const struct loop *loop, int fd, struct match_packet *packet)
-{
-	struct ifreq ingress;
-	uint32_t id;
-
-	if (match_table_uses_interface(loop->config->match)) {
-		ingress_name(fd, packet->dst.family, &ingress);
-		packet->interface = ingress.ifr_name;
-	}
-	if (match_table_find(loop->config->match, packet, &id) == 0)
-		return NULL;
-	return config_listener(loop->config, id);
-}
-
-/* Where the listener's connections to this destination go. -ENOENT if no target can be used. */
-static int route_find(const struct loop *loop, const struct match_packet *packet, struct tcp_route *route)
-{
-	const struct config_listener *listener = route->listener;
-	struct flow_origin *origin = &route->origin;
-	struct config_upstream *upstream;
-	const struct target *target;
-
-	origin->target = packet->dst;
-	origin->target_port = packet->dst_port;
-	if (listener->upstream == 0)
-		return 0;
-	upstream = config_upstream(loop->config, listener->upstream);
-	if (!upstream)
-		return -ENOENT;
-	/* The client's address can only be the source of packets of its own family. */
-	target = balance_pick(
-	        &upstream->balance, listener->source != CONNECT_AS_GATEWAY ? packet->src.family : AF_UNSPEC);
-	if (!target)
-		return -ENOENT;
-	origin->target = target->addr;
-	if (target->port != 0)
-		origin->target_port = target->port;
-	origin->upstream = upstream->id;
-	origin->target_id = target->id;
-	return 0;
-}
-
 /* 0 and the route, or the counter of the refusal. */
 static int admit(struct loop *loop, const struct listen_socket *socket, int fd, const struct sockaddr_storage *source,
         struct tcp_route *ret)
@@ -244,14 +180,18 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 	struct sockaddr_storage sa;
 	socklen_t length = sizeof(sa);
 	uint16_t client_port;
+	int ifindex = 0;
 
 	if (getsockname(fd, (struct sockaddr *)&sa, &length) < 0 ||
 	        addr_from_sockaddr(&sa, &packet.dst, &packet.dst_port) < 0 ||
 	        addr_from_sockaddr(source, &packet.src, &client_port) < 0)
 		return STATS_refused_no_listener;
-	if (is_loopback(&packet.dst) || (packet.dst_port == socket->port && addr_equal(&packet.dst, &socket->addr)))
+	if (route_is_loopback(&packet.dst) ||
+	        (packet.dst_port == socket->port && addr_equal(&packet.dst, &socket->addr)))
 		return STATS_refused_loop;
-	ret->listener = classify(loop, fd, &packet);
+	if (match_table_uses_interface(loop->config->match))
+		ifindex = ingress_index(fd, packet.dst.family);
+	ret->listener = route_classify(loop->config, &packet, ifindex, fd);
 	if (!ret->listener)
 		return STATS_refused_no_listener;
 	ret->origin = (struct flow_origin){ .client = packet.src,
@@ -259,7 +199,7 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 		.original = packet.dst,
 		.original_port = packet.dst_port,
 		.listener = ret->listener->id };
-	return route_find(loop, &packet, ret) < 0 ? STATS_refused_no_target : 0;
+	return route_find(loop->config, ret->listener, &ret->origin) < 0 ? STATS_refused_no_target : 0;
 }
 
 static void accepted(

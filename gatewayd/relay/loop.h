@@ -13,26 +13,31 @@
 #include "gatewayd/base/stats.h"
 #include "gatewayd/relay/buffers.h"
 #include "gatewayd/relay/config.h"
+#include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/limit.h"
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/sockmap.h"
+#include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
 #define LOOP_EVENTS 256
+/* The longest pause of a flow that waits for what nobody tells (loop_wait). */
+#define LOOP_WAIT_MAX_MS 64
 /* Orders that may wait; a power of two. A thread that lets so many pile up hangs. */
 #define LOOP_ORDERS_MAX 1024
-
-enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
 
 enum order_kind {
 	ORDER_PING,     /* nothing but to be seen done */
 	ORDER_LISTEN,   /* fd: accept from it, once there is a configuration */
 	ORDER_HELP,     /* fd: the same, but it is another thread's */
+	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
+	ORDER_SOCKMAP,  /* sockmap: the maps are there */
 	ORDER_STATS,    /* stats: count there from now on */
 	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
 	ORDER_HANDOVER, /* deadline_ms: stop accepting, give all flows to the daemon, park */
@@ -47,17 +52,22 @@ struct order {
 		uint32_t deadline_ms;
 		const struct config_batch *batch;
 		struct stats_thread *stats;
+		struct sockmap_set *sockmap;
 	};
 };
 
 struct loop {
 	/* The thread's own. */
 	int epoll_fd;
-	enum loop_mode mode;
-	uint64_t now_ms; /* read once per turn */
+	enum proto_mover mode; /* of all flows; AUTO: as the listener says */
+	unsigned number;       /* among the relay's threads */
+	uint64_t now_ms;       /* read once per turn */
 	struct stats_thread *stats;
 	struct config *config;
 	uint32_t queue_head, queue_tail; /* flows with more to do */
+	uint32_t *waits; /* indices of flows that are looked at without an event; room for each flow once */
+	uint32_t n_waits;
+	struct sockmap_set *sockmap; /* NULL as long as there is none */
 	struct flow_table flows;
 	struct wheel wheel;
 	struct buffers buffers;
@@ -66,6 +76,7 @@ struct loop {
 	struct listen_sockets listen;
 	struct pipes pipes;
 	struct keep keep;
+	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
 	uint64_t handover_ms; /* hands over by then; 0: does not */
 	bool again;           /* the next turn is not to wait for events */
@@ -87,7 +98,7 @@ struct loop {
 
 /* Makes a loop with room for max_flows, without starting it. number: its own among the relay's, below
  * STATS_THREADS_MAX. 0 or a negative errno. */
-int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret);
+int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int reply_fd, struct loop **ret);
 /* Starts the thread, which runs until the process ends. 0 or a negative errno. */
 int loop_start(struct loop *loop);
 /* For a loop that was never started. */
@@ -105,6 +116,12 @@ uint64_t loop_keep_cookie(void);
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */
 void loop_unqueue(struct loop *loop, struct flow *flow);
+/* Counts what became of the client's port, if it was to be kept. */
+void loop_count_port(struct loop *loop, enum connect_port port);
+/* Has the flow looked at again soon (tcp_continue), later each time until a look does not ask for another one. */
+void loop_wait(struct loop *loop, struct flow *flow);
+/* The flow does not wait any more; legal if it does not. */
+void loop_unwait(struct loop *loop, struct flow *flow);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
 

@@ -209,13 +209,13 @@ def test_load_with_a_new_relay_serves_all(lab, nginx, gateway, gwload):
 
 
 def test_relay_runs_with_little_right(lab, gateway):
-    """The relay is not root and has CAP_NET_RAW alone; system calls are filtered."""
+    """The relay is not root and has CAP_NET_RAW and CAP_NET_BIND_SERVICE alone; system calls are filtered."""
     pid = gateway.relay_pid()
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     assert fields["Uid"].split()[1] != "0"
-    assert int(fields["CapEff"], 16) == 1 << 13
-    assert int(fields["CapPrm"], 16) == 1 << 13
+    assert int(fields["CapEff"], 16) == 1 << 13 | 1 << 10
+    assert int(fields["CapPrm"], 16) == 1 << 13 | 1 << 10
     assert fields["NoNewPrivs"] == "1"
     assert fields["Seccomp"] == "2"
 

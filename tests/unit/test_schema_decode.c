@@ -329,11 +329,10 @@ static void test_documents(void **state)
 static void test_rules(void **state)
 {
 	(void)state;
-	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\"}", "not_supported", "/protocol");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\"}", NULL, NULL);
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"drop\"}", NULL, NULL);
-	/* A faulty action says nothing about the protocol. */
-	expect_document(
-	        RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"action\":\"?\"}", "bad_value", "/action");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"routes\":[{\"sni\":[\"a\"]}]}",
+	        "not_applicable", "/routes");
 	expect_document(
 	        RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"routes\":[{}]}", "not_applicable", "/routes");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"routes\":[{\"sni\":[\"a\"],\"http_host\":[\"a\"]}]}",

@@ -215,9 +215,10 @@ static void test_refuses_bad_rows(void **state)
 	run_sqlite("UPDATE address_set_entries SET prefix = x'050a0000ff08'");
 	expect_unloadable("no prefix");
 	run_sqlite("DELETE FROM address_set; DELETE FROM address_set_entries; UPDATE listener SET rate_limits = '[]', "
-	           "protocol = 'udp'");
-	expect_unloadable("/protocol");
-	run_sqlite("PRAGMA ignore_check_constraints = 1; UPDATE listener SET protocol = 'sctp'");
+	           "sources = '[\\\"10.0.0.0/8\\\"]', destinations = '[\\\"fd00::/8\\\"]'");
+	expect_unloadable("/sources");
+	run_sqlite("UPDATE listener SET sources = '[]', destinations = '[]'; PRAGMA ignore_check_constraints = 1; "
+	           "UPDATE listener SET protocol = 'sctp'");
 	expect_refused(-EUCLEAN, "CHECK constraint failed");
 	run_sqlite("PRAGMA foreign_keys = 0; UPDATE listener SET protocol = 'tcp', upstream = 'missing'");
 	expect_refused(-EUCLEAN, "table listener, id 1 refers to a row of upstream");

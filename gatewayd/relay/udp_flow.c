@@ -1,0 +1,208 @@
+/* Beginning and end of UDP flows; see udp_flow.h. */
+#include "gatewayd/relay/udp_flow.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/route.h"
+#include "gatewayd/relay/udp_socket.h"
+
+static void refuse(struct loop *loop, enum stats_counter counter, int error)
+{
+	stats_add(loop->stats, counter, 1);
+	loop_warn(loop, counter, error);
+}
+
+uint64_t udp_flow_idle_ms(const struct udp_flow *flow)
+{
+	bool conversation = flow->answered && flow->from_client >= UDP_CONVERSATION;
+	uint64_t most = conversation ? UDP_IDLE_MAX_MS : UDP_IDLE_SHORT_MS;
+
+	return flow->idle_timeout_ms > 0 && flow->idle_timeout_ms < most ? flow->idle_timeout_ms : most;
+}
+
+/* --- the end --- */
+
+void udp_flow_end(struct loop *loop, struct udp_flow *flow)
+{
+	struct udp *udp = loop->udp;
+
+	wheel_clear(&loop->wheel, &flow->timer);
+	if (flow->fd >= 0)
+		close(flow->fd);
+	if (flow->reply != FLOW_NONE)
+		udp_reply_leave(&udp->replies, flow->reply);
+	udp_table_remove(&udp->table, flow);
+	stats_add(loop->stats, STATS_udp_flows_closed, 1);
+}
+
+bool udp_flow_evict(struct loop *loop)
+{
+	struct udp_flow *flow = udp_table_oldest(&loop->udp->table);
+
+	if (!flow)
+		return false;
+	/* Answers that wait to be sent name the flow's socket. */
+	udp_flush(loop);
+	udp_flow_end(loop, flow);
+	refuse(loop, STATS_udp_evicted, 0);
+	return true;
+}
+
+/* --- the beginning --- */
+
+static bool table_is_full(const struct loop *loop)
+{
+	const struct udp_table *table = &loop->udp->table;
+
+	return table->open >= table->size || loop->flows.open + table->open >= loop->flows.size;
+}
+
+/* The listener of a client's datagram. 0, or the counter of the refusal. */
+static int classify(struct loop *loop, const struct udp_datagram *datagram, int fd, const struct config_listener **ret)
+{
+	const struct match_packet packet = { .protocol = IPPROTO_UDP,
+		.dst = datagram->original,
+		.src = datagram->source,
+		.dst_port = datagram->original_port };
+
+	if (route_is_loopback(&datagram->original))
+		return STATS_refused_loop;
+	*ret = route_classify(loop->config, &packet, datagram->ifindex, fd);
+	return *ret ? 0 : STATS_refused_no_listener;
+}
+
+/* Whether the datagram comes from a target of the listener's own: an answer for a flow that has ended. As a client's it
+ * would be sent to that target again, or another one like it. */
+static bool is_late_answer(
+        const struct loop *loop, const struct config_listener *listener, const struct udp_datagram *datagram)
+{
+	const struct config_upstream *upstream = config_upstream(loop->config, listener->upstream);
+	const struct target *target = NULL;
+
+	if (upstream)
+		target = balance_find(&upstream->balance, &datagram->source, datagram->source_port);
+	return target && target->port != 0;
+}
+
+/* Listener and target of a new flow. 0, or the counter of the refusal. */
+static int admit(struct loop *loop, const struct udp_datagram *datagram, int fd,
+        const struct config_listener **ret_listener, struct flow_origin *ret)
+{
+	int refusal = classify(loop, datagram, fd, ret_listener);
+
+	if (refusal != 0)
+		return refusal;
+	if (is_late_answer(loop, *ret_listener, datagram))
+		return STATS_udp_late_answers;
+	*ret = (struct flow_origin){ .client = datagram->source,
+		.client_port = datagram->source_port,
+		.original = datagram->original,
+		.original_port = datagram->original_port,
+		.listener = (*ret_listener)->id };
+	return route_find(loop->config, *ret_listener, ret) < 0 ? STATS_refused_no_target : 0;
+}
+
+/* Both sockets of the flow, and the notice when the target answers. 0 or a negative errno. */
+static int open_sockets(struct loop *loop, struct udp_flow *flow, enum connect_source source)
+{
+	struct udp *udp = loop->udp;
+	struct flow_origin *origin = &flow->origin;
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = udp_table_cookie(&udp->table, flow) };
+	bool taken = source == CONNECT_AS_CLIENT && udp_table_tuple_is_taken(&udp->table, origin);
+	enum connect_port port;
+	int r;
+
+	r = udp_reply_use(&udp->replies, &origin->original, origin->original_port, &udp->mark, &flow->reply);
+	if (r < 0)
+		return r;
+	r = udp_socket_to_target(origin, source, taken, &udp->mark, &port);
+	if (r < 0)
+		return r;
+	flow->fd = r;
+	loop_count_port(loop, port);
+	if (port == CONNECT_PORT_KEPT)
+		udp_table_keep_port(&udp->table, flow);
+	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->fd, &event) < 0 ? -errno : 0;
+}
+
+static bool is_want_of_descriptors(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -ENOSPC;
+}
+
+/* Notes what the listener, as it is now, means for the flow. */
+static void follow(const struct loop *loop, struct udp_flow *flow, const struct config_listener *listener)
+{
+	flow->config_version = loop->udp->config_version;
+	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
+}
+
+static struct udp_flow *begin(struct loop *loop, const struct config_listener *listener, struct flow_origin *origin)
+{
+	struct udp_flow *flow;
+	int r;
+
+	origin->id = loop_next_flow_id(loop);
+	origin->started_ms = loop->now_ms;
+	flow = udp_table_add(&loop->udp->table, origin, loop->now_ms);
+	if (!flow)
+		return NULL;
+	stats_add(loop->stats, STATS_udp_flows_opened, 1);
+	follow(loop, flow, listener);
+	r = open_sockets(loop, flow, (enum connect_source)listener->source);
+	if (r < 0) {
+		udp_flow_end(loop, flow);
+		if (is_want_of_descriptors(r))
+			overload_starved(&loop->overload, loop->now_ms);
+		refuse(loop, is_want_of_descriptors(r) ? STATS_refused_no_descriptor : STATS_connect_failed, r);
+		return NULL;
+	}
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + udp_flow_idle_ms(flow));
+	return flow;
+}
+
+/* Whether the configuration, which has changed since the flow was looked at last, still means it: the same listener,
+ * upstream and target. */
+static bool is_still_meant(struct loop *loop, struct udp_flow *flow, const struct udp_datagram *datagram, int fd)
+{
+	const struct flow_origin *origin = &flow->origin;
+	const struct config_upstream *upstream;
+	const struct config_listener *listener;
+
+	if (classify(loop, datagram, fd, &listener) != 0 || listener->id != origin->listener ||
+	        listener->upstream != origin->upstream)
+		return false;
+	upstream = config_upstream(loop->config, origin->upstream);
+	if (upstream && !balance_find(&upstream->balance, &origin->target, origin->target_port))
+		return false;
+	follow(loop, flow, listener);
+	return true;
+}
+
+struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datagram, int fd)
+{
+	struct udp_key key = { datagram->source, datagram->original, datagram->source_port, datagram->original_port };
+	struct udp_flow *flow = udp_table_find(&loop->udp->table, &key);
+	const struct config_listener *listener;
+	struct flow_origin origin;
+	int refusal;
+
+	if (flow && (flow->config_version == loop->udp->config_version || flow->held ||
+	                    is_still_meant(loop, flow, datagram, fd)))
+		return flow;
+	if (flow) {
+		udp_flush(loop);
+		udp_flow_end(loop, flow);
+	}
+	refusal = admit(loop, datagram, fd, &listener, &origin);
+	if (refusal == 0 && table_is_full(loop) && !udp_flow_evict(loop))
+		refusal = STATS_refused_table_full;
+	if (refusal != 0) {
+		refuse(loop, (enum stats_counter)refusal, 0);
+		return NULL;
+	}
+	return begin(loop, listener, &origin);
+}
