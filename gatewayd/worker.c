@@ -67,6 +67,7 @@ static void forget_process(struct worker *worker)
 	worker->generation = 0;
 	worker->foreign = worker->outdated = false;
 	worker->handing_over = worker->handed_over = worker->killed = false;
+	worker->keep_hung_up = false;
 	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
@@ -102,7 +103,7 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	} else {
 		worker->restarts++;
 	}
-	worker->crashed = log_exit(worker);
+	worker->crashed = log_exit(worker) && !worker->handed_over;
 	close_channel(worker);
 	forget_process(worker);
 	movers_sweep(worker->movers);
@@ -400,6 +401,10 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 		return 0;
 	if (now_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
 		worker_kill(worker, "it gives no sign of life");
+		return 0;
+	}
+	if (worker->keep_hung_up) {
+		worker_kill(worker, "it keeps no flows any more");
 		return 0;
 	}
 	message.ping.cookie = now_us();

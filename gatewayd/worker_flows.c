@@ -48,9 +48,16 @@ int worker_send_keep_channels(struct worker *worker)
 	return r;
 }
 
+/* A hang-up is most likely the relay's end, and its last words are still to be heard: only a relay that goes on without
+ * the channel is to be killed for it (worker.c, on_ping). */
 static void on_nonsense(void *userdata, const char *why)
 {
-	worker_kill(userdata, why);
+	struct worker *worker = userdata;
+
+	if (why)
+		worker_kill(worker, why);
+	else
+		worker->keep_hung_up = true;
 }
 
 /* The next relay has taken everything over: what is missing now is lost. Of what was held, some flows had ended before

@@ -45,7 +45,8 @@ struct worker {
 	char reason[256];
 	uint64_t started_us, answered_us;
 	uint64_t restarts, handovers;
-	bool crashed; /* the last relay has ended by its own fault */
+	bool keep_hung_up; /* the relay has closed a channel of kept flows */
+	bool crashed;      /* the last relay has ended by its own fault */
 	unsigned young_deaths;
 };
 
