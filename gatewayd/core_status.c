@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "gatewayd/core.h"
+#include "gatewayd/rights.h"
 #include "schema/unenforced.h"
 
 /* Entries of one kind in the status: it must stay readable with ten thousand listeners. */
@@ -172,10 +173,13 @@ json_t *core_status(struct core *core)
 	set(object, "waiting", waiting(core, &failed), &failed);
 	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);
+	set(object, "rights", rights_status(), &failed);
 	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */
 	if (kernel_nft_foreign(core->kernel, &warnings) < 0)
 		warnings = json_pack(
 		        "[{s:s, s:s}]", "code", "nft_unreadable", "detail", "The ruleset of others could not be read.");
+	if (core->drift && warnings)
+		failed |= drift_warn(core->drift, warnings) < 0;
 	set(object, "warnings", warnings, &failed);
 	if (failed) {
 		json_decref(object);

@@ -64,29 +64,33 @@ static void forget_process(struct worker *worker)
 	worker->pid = 0;
 	worker->generation = 0;
 	worker->foreign = worker->outdated = false;
-	worker->handing_over = worker->handed_over = false;
+	worker->handing_over = worker->handed_over = worker->killed = false;
 	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
 }
 
-static void log_exit(const struct worker *worker)
+/* Says how the relay has ended. True: by its own fault, as far as one can tell. */
+static bool log_exit(const struct worker *worker)
 {
 	siginfo_t info = { 0 };
 
 	if (!worker->is_child || waitid(P_PIDFD, (id_t)worker->pidfd, &info, WEXITED | WNOHANG) < 0) {
 		log_warning("relay %d has ended", (int)worker->pid);
-		return;
+		return worker->killed;
 	}
-	if (info.si_code == CLD_EXITED)
+	if (info.si_code == CLD_EXITED) {
 		log_warning("relay %d has exited with status %d", (int)worker->pid, info.si_status);
-	else
-		log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+		return info.si_status != 0 || worker->killed;
+	}
+	log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+	return info.si_status != SIGKILL || worker->killed;
 }
 
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
+	bool crashed;
 
 	(void)source;
 	(void)fd;
@@ -97,11 +101,11 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	} else {
 		worker->restarts++;
 	}
-	log_exit(worker);
+	crashed = log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
 	movers_sweep(worker->movers);
-	worker_bequeath(worker);
+	worker_bequeath(worker, crashed);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
@@ -114,6 +118,7 @@ void worker_kill(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
 		return;
+	worker->killed = worker->killed || why;
 	if (why)
 		log_error("killing relay %d: %s", (int)worker->pid, why);
 	close_channel(worker);
@@ -760,7 +765,7 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
 		worker_kill(worker, "it is to end and does not");
 	else
-		log_exit(worker);
+		(void)log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
 	worker->state = WORKER_DOWN;

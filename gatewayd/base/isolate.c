@@ -80,15 +80,42 @@ static bool has_capability(unsigned capability)
 	return data[capability / 32].effective & (1U << (capability % 32));
 }
 
-static int bounding_set_reduce(void)
+static int bounding_set_reduce(uint64_t kept)
 {
 	if (!has_capability(CAP_SETPCAP))
 		return 0;
 	for (unsigned long capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
-		if ((capability >= 32 || !(RELAY_MASK & 1U << capability)) &&
-		        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
+		if ((capability >= 64 || !(kept >> capability & 1)) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
 			return -errno;
 	return 0;
+}
+
+int isolate_keep(uint64_t mask)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[CAPABILITY_WORDS];
+	int r = bounding_set_reduce(mask);
+
+	if (r == 0)
+		r = capabilities_get(data);
+	if (r < 0)
+		return r;
+	for (unsigned word = 0; word < CAPABILITY_WORDS; word++) {
+		data[word].permitted &= (uint32_t)(mask >> (32 * word));
+		data[word].effective = data[word].permitted;
+		data[word].inheritable = 0;
+	}
+	/* Also clears ambient capabilities. */
+	if (syscall(SYS_capset, &header, data) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+uint64_t isolate_capabilities(void)
+{
+	struct __user_cap_data_struct data[CAPABILITY_WORDS];
+
+	return capabilities_get(data) < 0 ? 0 : data[0].effective | (uint64_t)data[1].effective << 32;
 }
 
 /* The system calls themselves: glibc's functions would talk to other threads of the parent that fork left behind. */
@@ -105,7 +132,7 @@ int isolate_drop(const struct isolate_params *params)
 	bool can_change = has_capability(CAP_SETUID) && has_capability(CAP_SETGID);
 	struct __user_cap_data_struct data[CAPABILITY_WORDS];
 	uint32_t kept;
-	int r = bounding_set_reduce();
+	int r = bounding_set_reduce(RELAY_MASK);
 
 	if (r == 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		r = -errno;

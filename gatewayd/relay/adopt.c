@@ -2,6 +2,7 @@
 #include "gatewayd/relay/adopt.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/sockios.h>
 #include <poll.h>
@@ -286,8 +287,12 @@ static int flow_fill(const struct loop *loop, struct flow *flow, const struct ke
 {
 	int r;
 
-	flow->end[FLOW_CLIENT].fd = TAKE_FD(fds[0]);
-	flow->end[FLOW_TARGET].fd = TAKE_FD(fds[1]);
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		/* Likely, and shown to be wrong by the first system call if it is. */
+		flow->end[side] = (struct flow_end){ .fd = TAKE_FD(fds[side]), .readable = true, .writable = true };
+		/* Whoever the dead relay was: nothing that it sends may make us wait. */
+		(void)fcntl(flow->end[side].fd, F_SETFL, O_NONBLOCK);
+	}
 	flow->state = FLOW_RELAYING;
 	flow->mode = (uint8_t)loop->mode;
 	flow->idle_timeout_ms = message->idle_timeout_ms;

@@ -105,7 +105,7 @@ class Soak:
         options = self.options
         if self.every("change", CHANGE_EVERY_S, now):
             self.change()
-        if self.every("short", SHORT_EVERY_S, now):
+        if self.every("short", SHORT_EVERY_S, now) and not (self.short and self.short.running()):
             self.run_short()
         if self.every("killed", lambda: self.random.uniform(*KILLED_LIFE_S), now) and self.killed.running():
             self.killed.kill()
