@@ -56,7 +56,7 @@ static void child_main(int channel_fd)
 	sigemptyset(&set);
 	params.signal_fd = signalfd(-1, &set, SFD_NONBLOCK);
 	params.reply_fd = eventfd(0, EFD_NONBLOCK);
-	if (loop_new(0, LOOP_MODE_AUTO, 10, params.reply_fd, &loop) < 0 || loop_start(loop) < 0)
+	if (loop_new(0, PROTO_MOVER_AUTO, 10, params.reply_fd, &loop) < 0 || loop_start(loop) < 0)
 		_exit(99);
 	_exit(control_run(&params));
 }
