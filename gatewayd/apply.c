@@ -10,20 +10,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gatewayd/apply_private.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/store_history.h"
-#include "rules/heal.h"
 #include "schema/change.h"
 #include "schema/field.h"
 #include "schema/hash.h"
-
-struct apply {
-	struct apply_config config;
-	struct model *model;
-	struct snapshot *current;
-	struct config_hash hash; /* of current */
-	int64_t nft_generation, route_generation;
-};
 
 struct transaction {
 	struct apply *apply;
@@ -45,13 +37,13 @@ static int plan_reverse(const struct plan *plan, struct plan *ret)
 	ret->to = plan->from;
 	ret->removed = plan->added;
 	ret->added = plan->removed;
-	ret->shapes_before = plan->shapes_after;
-	ret->n_shapes_before = plan->n_shapes_after;
-	ret->shapes_after = plan->shapes_before;
-	ret->n_shapes_after = plan->n_shapes_before;
+	ret->groups_before = plan->groups_after;
+	ret->n_groups_before = plan->n_groups_after;
+	ret->groups_after = plan->groups_before;
+	ret->n_groups_after = plan->n_groups_before;
 	/* What was rebuilt goes back element by element: the content before is not in the plan. */
-	ret->shapes_rebuilt = NULL;
-	ret->n_shapes_rebuilt = 0;
+	ret->groups_rebuilt = NULL;
+	ret->n_groups_rebuilt = 0;
 	ret->rebuilt = (struct elements){ 0 };
 	ret->changes = calloc(plan->n_changes + 1, sizeof(*ret->changes));
 	if (!ret->changes)
@@ -196,17 +188,10 @@ static int render_undo(struct transaction *t)
 	return r;
 }
 
-static bool changes_chains(const struct plan *plan)
-{
-	return plan->n_shapes_before != plan->n_shapes_after || plan->n_shapes_rebuilt > 0 ||
-	       memcmp(plan->shapes_before, plan->shapes_after, plan->n_shapes_after * sizeof(struct match_shape)) != 0;
-}
-
-/* The kernel looks at every element of a map when one is added, also in a dry run. Where only elements change, the
- * transaction itself, which is all or nothing as well, is the check. */
+/* Where only elements change, the transaction itself, which is all or nothing as well, is the check. */
 static bool needs_dry_run(const struct transaction *t)
 {
-	return t->request->dry_run || changes_chains(t->plan);
+	return t->request->dry_run || render_nft_needs_check(t->plan);
 }
 
 static void add_refusal(struct transaction *t, int error, const char *text)
@@ -269,7 +254,7 @@ static int do_nft(struct transaction *t)
 	_cleanup_free_ char *error = NULL;
 	int r;
 
-	r = kernel_nft_commit(t->apply->config.kernel, t->text, &error);
+	r = apply_commit(t->apply, t->text, &error);
 	if (r == -EINVAL && !needs_dry_run(t)) {
 		add_refusal(t, r, error);
 		return r;
@@ -282,33 +267,17 @@ static int do_nft(struct transaction *t)
 	return 0;
 }
 
-/* Renders the model in force as a whole table: the way out when a difference cannot be applied. The model must be
- * without a plan's changes, which it is at any time but between plan_commit and the end. */
-static int replace_table(struct apply *apply, int64_t generation, char **ret_error)
-{
-	_cleanup_free_ char *text = NULL;
-	int r;
-
-	r = render_nft_full(apply->model, &apply->config.render, generation, &text);
-	if (r < 0)
-		return r;
-	r = kernel_nft_commit(apply->config.kernel, text, ret_error);
-	if (r == 0)
-		apply->nft_generation = generation;
-	return r;
-}
-
 static void undo_nft(struct transaction *t)
 {
 	_cleanup_free_ char *error = NULL, *again = NULL;
 	struct apply *apply = t->apply;
 
-	if (kernel_nft_commit(apply->config.kernel, t->undo_text, &error) == 0) {
+	if (apply_commit(apply, t->undo_text, &error) == 0) {
 		apply->nft_generation = apply->current->revision;
 		return;
 	}
 	log_error("the way back in nft failed, replacing the table: %s", error ? error : "no words");
-	if (replace_table(apply, apply->current->revision, &again) < 0)
+	if (apply_replace_table(apply, apply->current->revision, &again) < 0)
 		log_error("nft is not in the state of the configuration: %s", again ? again : "no words");
 }
 
@@ -393,23 +362,13 @@ static int run_steps(struct transaction *t)
 	return 0;
 }
 
-/* Whether nft refused because somebody has changed our table, which is as it must be now. */
-static bool has_healed(struct apply *apply, const struct errs *errs)
-{
-	const char *code = errs->n > 0 ? errs->items[0].code : NULL;
-
-	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0))
-		return false;
-	return apply_differs(apply) > 0 && apply_heal(apply) >= 0;
-}
-
 int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft)
 {
 	struct transaction t = { .apply = apply, .request = request, .errs = errs };
 	int r;
 
 	r = run_steps(&t);
-	if (r < 0 && has_healed(apply, errs)) {
+	if (r < 0 && apply_has_healed(apply, errs)) {
 		log_warning("somebody had changed our table; change %lld is tried once more",
 		        (long long)request->to->revision);
 		errs_clear(errs);
@@ -430,167 +389,6 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 	free(t.text);
 	free(t.undo_text);
 	return r;
-}
-
-static int hash_all(struct apply *apply)
-{
-	int r = 0;
-
-	apply->hash = (struct config_hash){ 0 };
-	for (int id = 0; id < RESOURCES && r == 0; id++)
-		r = config_hash_add_rows(&apply->hash, &apply->current->rows[id]);
-	return r;
-}
-
-/* Makes the snapshot the model's state. */
-static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
-{
-	_cleanup_errs_ struct errs errs = { 0 };
-	struct plan *plan;
-	int r;
-
-	r = plan_new(apply->model, apply->current, snapshot, &errs, &plan);
-	if (r < 0) {
-		if (asprintf(ret_reason, "the stored configuration contradicts itself: %s",
-		            errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
-			*ret_reason = NULL;
-		return r;
-	}
-	plan_commit(apply->model, plan);
-	snapshot_unref(apply->current);
-	apply->current = snapshot_ref(snapshot);
-	return hash_all(apply);
-}
-
-/* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there.
- */
-static int examine(struct apply *apply, struct heal *ret)
-{
-	struct kernel_state state = { 0 };
-	int r = kernel_nft_read(apply->config.kernel, &state);
-
-	if (r < 0) {
-		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
-		state = (struct kernel_state){ 0 };
-	}
-	r = heal_new(apply->model, &state, &apply->config.render, apply->current->revision, ret);
-	kernel_state_clear(&state);
-	return r;
-}
-
-int apply_differs(struct apply *apply)
-{
-	_cleanup_(heal_clear) struct heal heal = { 0 };
-	int r = examine(apply, &heal);
-
-	return r < 0 ? r : heal.needed;
-}
-
-/* Commits the text, or puts the whole table in place if the kernel does not take it. */
-static int commit_or_replace(struct apply *apply, const char *text, char **ret_error)
-{
-	_cleanup_free_ char *error = NULL;
-	int r = kernel_nft_commit(apply->config.kernel, text, &error);
-
-	if (r == 0)
-		return 0;
-	log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
-	return replace_table(apply, apply->current->revision, ret_error);
-}
-
-static int heal_nft(struct apply *apply)
-{
-	_cleanup_(heal_clear) struct heal heal = { 0 };
-	_cleanup_free_ char *error = NULL;
-	int r = examine(apply, &heal);
-
-	if (r < 0 || !heal.needed)
-		return r;
-	r = commit_or_replace(apply, heal.text, &error);
-	if (r < 0)
-		log_error("nft cannot be put right: %s", error ? error : strerror(-r));
-	return r < 0 ? r : 1;
-}
-
-int apply_heal(struct apply *apply)
-{
-	unsigned changed = 0;
-	int r, nft;
-
-	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
-	r = kernel_route_sync(apply->config.kernel, &apply->config.route, &changed);
-	nft = heal_nft(apply);
-	if (r < 0 || nft < 0)
-		return r < 0 ? r : nft;
-	apply->nft_generation = apply->route_generation = apply->current->revision;
-	return nft > 0 || changed > 0;
-}
-
-static void explain_refusal(int error, const char *text, char **ret_reason)
-{
-	if (asprintf(ret_reason, "nft refuses the configuration: %s", text ? text : strerror(-error)) < 0)
-		*ret_reason = NULL;
-}
-
-int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
-{
-	_cleanup_(heal_clear) struct heal heal = { 0 };
-	_cleanup_free_ char *error = NULL;
-	int r;
-
-	r = load_model(apply, snapshot, ret_reason);
-	if (r == 0)
-		r = examine(apply, &heal);
-	if (r < 0)
-		return r;
-	r = kernel_nft_check(apply->config.kernel, heal.text, &error);
-	if (r < 0)
-		explain_refusal(r, error, ret_reason);
-	return r;
-}
-
-int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
-{
-	_cleanup_(heal_clear) struct heal heal = { 0 };
-	_cleanup_free_ char *error = NULL;
-	int r;
-
-	r = load_model(apply, snapshot, ret_reason);
-	if (r == 0)
-		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
-	if (r == 0)
-		r = examine(apply, &heal);
-	if (r < 0)
-		return r;
-	log_info("our table in the kernel: %s, %zu elements to add, %zu to remove",
-	        heal.replaces ? "to be made" : "to be adopted", heal.added, heal.removed);
-	r = commit_or_replace(apply, heal.text, &error);
-	if (r < 0) {
-		explain_refusal(r, error, ret_reason);
-		return r;
-	}
-	apply->nft_generation = apply->route_generation = snapshot->revision;
-	return 0;
-}
-
-int apply_set_gate(struct apply *apply, bool open)
-{
-	_cleanup_free_ char *text = NULL, *error = NULL;
-	int r;
-
-	if (apply->config.render.gate_open == open)
-		return 0;
-	r = render_nft_gate(open, &text);
-	if (r < 0)
-		return r;
-	r = kernel_nft_commit(apply->config.kernel, text, &error);
-	if (r < 0) {
-		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed",
-		        error ? error : "no words");
-		return r;
-	}
-	apply->config.render.gate_open = open;
-	return 0;
 }
 
 int apply_new(const struct apply_config *config, struct apply **ret)

@@ -49,6 +49,7 @@ struct apply_change {
 };
 
 struct apply;
+struct heal;
 
 /* Borrows store and kernel, which must outlive it. */
 int apply_new(const struct apply_config *config, struct apply **ret);
@@ -80,11 +81,26 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
 int apply_set_gate(struct apply *apply, bool open);
 
-/* Puts right what of ours in the kernel is not what it must be, counters and dynamic sets kept where they are intact.
- * 1 if anything had to be done, 0 if not, negative errno. */
-int apply_heal(struct apply *apply);
-/* Whether anything is different: 1, 0, or negative errno. */
-int apply_differs(struct apply *apply);
+/* From so many elements on, a look at the table is not for the daemon's own thread (examine.h): fewer are read and
+ * compared in some 50 ms. */
+#define APPLY_LARGE 10000U
+
+/* Whether reading our table back takes long. */
+bool apply_is_large(const struct apply *apply);
+/* What of our table in the kernel is not what it must be, and how to put it right (heal_clear it). 0 or negative errno.
+ */
+int apply_examine(struct apply *apply, struct heal *ret);
+/* The same in a child that shares the kernel's handle with its parent. */
+int apply_examine_in_child(struct apply *apply, struct heal *ret);
+/* Puts right what apply_examine found, counters and dynamic sets kept where they are intact; what it found must not be
+ * older than apply_serial. 1 if anything had to be done, 0 if not, negative errno. */
+int apply_mend(struct apply *apply, const struct heal *heal);
+/* Another number after each transaction of ours. */
+uint64_t apply_serial(const struct apply *apply);
+/* Rules and routes: whether they are what they must be and what is beside them; the same, put right where wrong
+ * (ret->wrong: how many were). */
+int apply_look_at_routing(struct apply *apply, struct route_look *ret);
+int apply_mend_routing(struct apply *apply, struct route_look *ret);
 
 /* The configuration in force and its compiled form, borrowed. */
 const struct snapshot *apply_snapshot(const struct apply *apply);

@@ -299,6 +299,39 @@ int changeset_new(
 	return 0;
 }
 
+/* The pointer into the request for "/listeners/NAME/REST"; NULL when memory is out. */
+static char *point(const struct changeset *set, const char *pointer)
+{
+	static const char listeners[] = "/listeners/";
+	const struct apply_change *item;
+	char name[NAME_MAX_BYTES + 1], *ret;
+	const char *rest;
+	size_t length;
+
+	if (strncmp(pointer, listeners, strlen(listeners)) != 0)
+		return strdup(pointer);
+	pointer += strlen(listeners);
+	length = strcspn(pointer, "/");
+	rest = pointer + length;
+	snprintf(name, sizeof(name), "%.*s", (int)length, pointer);
+	item = find_item(set, RESOURCE_LISTENER, name);
+	if (!item || !item->new_row)
+		return strdup(set->n ? set->pointers[0] : "");
+	return asprintf(&ret, "%s%s", set->pointers[item - set->items], rest) < 0 ? NULL : ret;
+}
+
+void changeset_point(const struct changeset *changeset, struct errs *errs)
+{
+	for (size_t i = 0; i < errs->n; i++) {
+		char *pointer = point(changeset, errs->items[i].pointer ? errs->items[i].pointer : "");
+
+		if (!pointer)
+			continue;
+		free(errs->items[i].pointer);
+		errs->items[i].pointer = pointer;
+	}
+}
+
 void changeset_clear(struct changeset *changeset)
 {
 	for (size_t i = 0; i < changeset->n; i++)

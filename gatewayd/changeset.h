@@ -20,6 +20,9 @@ struct changeset {
 /* Resolves the changes. 0, or the errors of core_write with faults in errs; ret is empty then. */
 int changeset_new(
         struct snapshot *from, const struct core_change *changes, size_t n, struct errs *errs, struct changeset *ret);
+/* Faults of the plan name listeners ("/listeners/NAME/..."): makes pointers into the request of them. What is about a
+ * listener that is not written is the fault of the first change. */
+void changeset_point(const struct changeset *changeset, struct errs *errs);
 void changeset_clear(struct changeset *changeset);
 
 /* The changes as a new JSON array of {op, path, before, after}; NULL when memory is out. */

@@ -144,6 +144,8 @@ int core_write_unguarded(struct core *core, const struct core_change *changes, s
 	if (r == 0)
 		r = run_changeset(core, &set, request, errs, ret);
 	if (r < 0)
+		changeset_point(&set, errs);
+	if (r < 0)
 		core_result_clear(ret);
 	else
 		ret->revision = core_revision(core);
@@ -221,25 +223,46 @@ static size_t add_deletions(
 	return count;
 }
 
+/* Where rows stand in a document of all: "/listeners/3". */
+typedef char place[64];
+
+static void tell_places(const struct row *const *rows, size_t n, place *places)
+{
+	size_t counts[RESOURCES] = { 0 };
+
+	for (size_t i = 0; i < n; i++) {
+		const struct resource *resource = resource_get(rows[i]->resource);
+
+		if (resource->flags & RESOURCE_IS_SINGLE)
+			snprintf(places[i], sizeof(place), "/%s", resource->plural);
+		else
+			snprintf(places[i], sizeof(place), "/%s/%zu", resource->plural, counts[resource->id]++);
+	}
+}
+
 int core_replace(struct core *core, const struct row *const *rows, size_t n, const struct core_request *request,
         struct errs *errs, struct core_result *ret)
 {
 	const struct snapshot *now = apply_snapshot(core->apply);
 	_cleanup_free_ struct core_change *changes = NULL;
 	_cleanup_free_ const struct row **sorted = NULL;
+	_cleanup_free_ place *places = calloc(n + 1, sizeof(*places));
 	size_t existing = 0;
 
 	for (int id = 0; id < RESOURCES; id++)
 		existing += now->rows[id].n;
 	changes = calloc(n + existing + 1, sizeof(*changes));
 	sorted = calloc(n + 1, sizeof(*sorted));
-	if (!changes || !sorted)
+	if (!changes || !sorted || !places)
 		return -ENOMEM;
+	tell_places(rows, n, places);
 	for (size_t i = 0; i < n; i++) {
 		sorted[i] = rows[i];
-		changes[i] = (struct core_change){
-			.operation = CORE_PUT, .resource = rows[i]->resource, .name = row_name(rows[i]), .row = rows[i]
-		};
+		changes[i] = (struct core_change){ .operation = CORE_PUT,
+			.resource = rows[i]->resource,
+			.name = row_name(rows[i]),
+			.row = rows[i],
+			.pointer = places[i] };
 	}
 	qsort(sorted, n, sizeof(*sorted), compare_rows);
 	return core_write(core, changes, n + add_deletions(now, sorted, n, changes + n), request, errs, ret);

@@ -324,15 +324,15 @@ struct group_key {
 	char sni[STATS_SNI_MAX];
 };
 
-struct group {
+struct flow_group {
 	struct group_key key;
 	uint64_t flows, bytes[STATS_DIRECTIONS];
 };
 
 struct groups {
-	struct group *slots;
+	struct flow_group *slots;
 	size_t n;
-	struct group others; /* of which there are too many */
+	struct flow_group others; /* of which there are too many */
 };
 
 static void key_of(enum core_flows_group by, const struct stats_flow *flow, struct group_key *ret)
@@ -360,7 +360,7 @@ static void key_of(enum core_flows_group by, const struct stats_flow *flow, stru
 	}
 }
 
-static struct group *group_find(struct groups *groups, const struct group_key *key)
+static struct flow_group *group_find(struct groups *groups, const struct group_key *key)
 {
 	const uint8_t *bytes = (const uint8_t *)key;
 	uint32_t slot = 2166136261U;
@@ -379,7 +379,7 @@ static struct group *group_find(struct groups *groups, const struct group_key *k
 
 static int compare_groups(const void *a, const void *b)
 {
-	const struct group *x = a, *y = b;
+	const struct flow_group *x = a, *y = b;
 	uint64_t p = x->bytes[0] + x->bytes[1], q = y->bytes[0] + y->bytes[1];
 
 	if (p != q)
@@ -405,14 +405,14 @@ static json_t *group_name(struct core *core, enum core_flows_group by, const str
 	return json_string(text);
 }
 
-static void group_add(struct group *group, const struct stats_flow *flow)
+static void group_add(struct flow_group *group, const struct stats_flow *flow)
 {
 	group->flows++;
 	for (int i = 0; i < STATS_DIRECTIONS; i++)
 		group->bytes[i] += flow->bytes[i];
 }
 
-static json_t *group_document(json_t *name, const struct group *group)
+static json_t *group_document(json_t *name, const struct flow_group *group)
 {
 	return json_pack("{s:o, s:I, s:I, s:I}", "group", name, "flows", (json_int_t)group->flows, "bytes_to_target",
 	        (json_int_t)(group->bytes[STATS_TO_TARGET] & INT64_MAX), "bytes_to_client",
@@ -434,7 +434,7 @@ static void groups_sort(struct groups *groups)
 static int page_grouped(
         struct core *core, const struct core_flows_query *query, const struct flows_filter *filter, struct page *page)
 {
-	_cleanup_free_ struct group *slots = calloc(FLOWS_GROUP_SLOTS, sizeof(*slots));
+	_cleanup_free_ struct flow_group *slots = calloc(FLOWS_GROUP_SLOTS, sizeof(*slots));
 	struct groups groups = { .slots = slots };
 	size_t budget = FLOWS_SCAN_MAX;
 	struct flows_place place = { 0 };

@@ -185,13 +185,26 @@ int core_revision_diff(struct core *core, int64_t from, int64_t to, json_t **ret
 	return r;
 }
 
+/* The configuration before the first change is nobody's work: there as long as the history reaches back to it. */
+static int revision_zero(struct core *core, json_t **ret)
+{
+	json_t *none = NULL;
+	int r = core_revision_diff(core, 0, 0, &none);
+
+	if (r < 0)
+		return r;
+	*ret = json_pack("{s:i, s:n, s:s, s:s, s:n, s:o}", "revision", 0, "created_at", "actor", "", "summary",
+	        "the empty configuration", "config_hash", "changes", none);
+	return *ret ? 0 : -ENOMEM;
+}
+
 int core_revision_get(struct core *core, int64_t revision, json_t **ret)
 {
 	json_t *list = NULL, *changes = NULL, *found;
 	int r;
 
-	if (revision < 1)
-		return -ENOENT;
+	if (revision == 0)
+		return revision_zero(core, ret);
 	r = core_revisions(core, revision + 1, 1, &list);
 	if (r < 0)
 		return r;

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "gatewayd/core.h"
+#include "gatewayd/rights.h"
 #include "schema/unenforced.h"
 
 /* Entries of one kind in the status: it must stay readable with ten thousand listeners. */
@@ -37,6 +38,19 @@ static json_t *counters(const struct stats_memory *stats, bool *failed)
 	return object;
 }
 
+/* The movers that not every kernel has, and why one is not in use. */
+static json_t *movers(struct core *core, bool *failed)
+{
+	const struct movers *movers = worker_movers(core->worker);
+	const char *why = movers_why(movers);
+	json_t *object = json_pack("{s:{s:s, s:s?}}", "sockmap", "state", movers_state_name(movers_state(movers)),
+	        "why", *why ? why : NULL);
+
+	if (!object)
+		*failed = true;
+	return object;
+}
+
 /* Flows that would outlive the relay if it died now, and what became of those of its predecessors. */
 static json_t *kept(struct core *core, bool *failed)
 {
@@ -64,6 +78,7 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "handovers", json_integer((json_int_t)worker_handovers(core->worker)), failed);
 	set(object, "threads", json_integer(worker_threads(core->worker)), failed);
 	set(object, "mover", json_string(core->options->mover), failed);
+	set(object, "movers", movers(core, failed), failed);
 	set(object, "port", json_integer(worker_port(core->worker)), failed);
 	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
 	set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
@@ -158,10 +173,13 @@ json_t *core_status(struct core *core)
 	set(object, "waiting", waiting(core, &failed), &failed);
 	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);
+	set(object, "rights", rights_status(), &failed);
 	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */
 	if (kernel_nft_foreign(core->kernel, &warnings) < 0)
 		warnings = json_pack(
 		        "[{s:s, s:s}]", "code", "nft_unreadable", "detail", "The ruleset of others could not be read.");
+	if (core->drift && warnings)
+		failed |= drift_warn(core->drift, warnings) < 0;
 	set(object, "warnings", warnings, &failed);
 	if (failed) {
 		json_decref(object);

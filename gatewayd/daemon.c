@@ -25,6 +25,8 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
+#include "gatewayd/rights.h"
+#include "rules/kernel_bpf.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
@@ -45,6 +47,7 @@ struct daemon {
 	struct sampler *sampler;
 	struct core core;
 	sd_event_source *gate_timer, *save_timer;
+	bool store_lost;        /* said already */
 	int64_t saved_revision; /* of the last good configuration on disk; -1: unknown */
 	struct events *events;
 	struct api *api;
@@ -259,10 +262,21 @@ static void save_last_good(struct daemon *daemon)
 	daemon->saved_revision = snapshot->revision;
 }
 
+/* So that a database that was deleted is not missed until the next write. Said once. */
+static void guard_store(struct daemon *daemon)
+{
+	bool lost = store_guard(daemon->store) < 0;
+
+	if (lost && !daemon->store_lost)
+		log_error("changes cannot be stored: %s", store_error(daemon->store));
+	daemon->store_lost = lost;
+}
+
 static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	(void)usec;
 	save_last_good(userdata);
+	guard_store(userdata);
 	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -318,7 +332,14 @@ static int start(struct daemon *daemon)
 	on_worker_state(daemon);
 	worker_start(daemon->worker);
 	r = core_confirm_start(&daemon->core);
-	return r < 0 ? r : api_new(daemon->event, daemon->options, &daemon->core, daemon->events, &daemon->api);
+	if (r >= 0)
+		r = api_new(daemon->event, daemon->options, &daemon->core, daemon->events, &daemon->api);
+	if (r >= 0) {
+		r = rights_reduce();
+		if (r < 0)
+			log_error("rights that are not needed cannot be given up: %s", strerror(-r));
+	}
+	return r;
 }
 
 static void stop(struct daemon *daemon)
@@ -441,6 +462,9 @@ int daemon_cleanup(const struct options *options)
 			snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, files[i]);
 			(void)unlink(path);
 		}
+		/* Last: what is pinned keeps the flows of a relay that did not end. */
+		if (kernel_bpf_cleanup(options->bpf_dir) < 0)
+			log_error("%s could not be removed", options->bpf_dir);
 	}
 	stop(&daemon);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

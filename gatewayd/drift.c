@@ -1,17 +1,20 @@
 /*
  * Drift and its mending; see drift.h. Events only say that something may be
  * different: they are gathered for a moment, then the state is read back and
- * compared. So a storm of foreign changes costs one look per pause, and a
- * change that was undone again is none.
+ * compared; a big table in a child process, meanwhile the loop goes on. So a
+ * storm of foreign changes costs one look per pause, and a change that was
+ * undone again is none.
  */
 #include "gatewayd/drift.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/examine.h"
 #include "rules/kernel_watch.h"
 #include "schema/value.h"
 
@@ -23,6 +26,8 @@
 #define BUSY_LOOKS    10
 /* A quiet time after which the count of looks in a row starts anew. */
 #define QUIET_MS 10000
+/* So many looks of a child in a row may be overtaken by transactions of ours; the next one is not left to a child. */
+#define OVERTAKEN_MAX 3
 
 struct drift_monitor {
 	sd_event *event;
@@ -31,7 +36,14 @@ struct drift_monitor {
 	struct drift_owner owner;
 	struct kernel_watch *watch;
 	sd_event_source *io, *timer;
-	struct watch_event cause; /* the first of those gathered */
+	struct watch_event cause, next; /* the first of those gathered: for this look, and while a child is looking */
+	struct examine *examine;
+	bool again;         /* something came while a child was looking */
+	uint64_t serial;    /* of our transactions when the child began */
+	unsigned overtaken; /* looks in a row */
+	int routing;        /* of this look: 1 there was something wrong with rules or routes, 0, or negative errno */
+	bool heals;         /* in this look */
+	struct route_look routes; /* the last one */
 	bool present;
 	uint64_t healed;
 	unsigned looks; /* in a row */
@@ -75,26 +87,90 @@ static void report(struct drift_monitor *drift, bool healed)
 		drift->owner.tell(drift->owner.userdata, json_incref(drift->last));
 }
 
-static void look(struct drift_monitor *drift)
+static void look_soon(struct drift_monitor *drift);
+
+/* Others' routes in our table are not ours to remove; what is new about them is told once. */
+static bool has_new_foreign(const struct route_look *before, const struct route_look *now)
 {
-	bool heals = drift->owner.heals(drift->owner.userdata);
-	int r = heals ? apply_heal(drift->apply) : apply_differs(drift->apply);
+	return now->foreign > before->foreign || (now->foreign > 0 && strcmp(now->first, before->first) != 0);
+}
 
-	/* Rules and routes have no look without a hand: here the monitor is believed. */
-	if (!heals && r == 0 && (drift->cause.kind == WATCH_RULE || drift->cause.kind == WATCH_ROUTE))
-		r = 1;
+static int look_at_routing(struct drift_monitor *drift)
+{
+	struct route_look look = { 0 };
+	int r = drift->heals ? apply_mend_routing(drift->apply, &look) : apply_look_at_routing(drift->apply, &look);
 
-	drift->looked_ms = now_ms();
-	drift->looks++;
 	if (r < 0)
-		log_error("what others did to our part of the kernel cannot be %s: %s", heals ? "put right" : "read",
-		        strerror(-r));
-	if (r > 0 && heals)
+		return r;
+	if (look.wrong == 0 && has_new_foreign(&drift->routes, &look))
+		report(drift, false);
+	drift->routes = look;
+	return look.wrong > 0;
+}
+
+/* The end of a look; `differs`: 1, 0 or negative errno, of the table. */
+static void conclude(struct drift_monitor *drift, int differs)
+{
+	int r = differs < 0 || drift->routing < 0 ? (drift->routing < 0 ? drift->routing : differs)
+	                                          : differs > 0 || drift->routing > 0;
+
+	if (r < 0)
+		log_error("what others did to our part of the kernel cannot be %s: %s",
+		        drift->heals ? "put right" : "read", strerror(-r));
+	if (r > 0 && drift->heals)
 		drift->healed++;
 	/* A difference that was reported already is not news each time somebody touches something. */
-	if (r > 0 && (heals || !drift->present))
-		report(drift, heals);
-	drift->present = r < 0 || (r > 0 && !heals);
+	if (r > 0 && (drift->heals || !drift->present))
+		report(drift, drift->heals);
+	drift->present = r < 0 || (r > 0 && !drift->heals);
+}
+
+static int mend(struct drift_monitor *drift, const struct heal *heal)
+{
+	return drift->heals ? apply_mend(drift->apply, heal) : heal->needed;
+}
+
+static void look_here(struct drift_monitor *drift)
+{
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	int r = apply_examine(drift->apply, &heal);
+
+	drift->overtaken = 0;
+	conclude(drift, r < 0 ? r : mend(drift, &heal));
+}
+
+static void on_examined(void *userdata, int error, struct heal *heal)
+{
+	struct drift_monitor *drift = userdata;
+
+	drift->examine = NULL;
+	if (error == 0 && drift->serial != apply_serial(drift->apply)) {
+		/* What it found may be our own change: once more, for the same cause. */
+		drift->overtaken++;
+		drift->again = false;
+		look_soon(drift);
+		return;
+	}
+	drift->overtaken = 0;
+	conclude(drift, error < 0 ? error : mend(drift, heal));
+	if (!drift->again)
+		return;
+	drift->again = false;
+	drift->cause = drift->next;
+	look_soon(drift);
+}
+
+static void look(struct drift_monitor *drift)
+{
+	drift->heals = drift->owner.heals(drift->owner.userdata);
+	drift->looked_ms = now_ms();
+	drift->looks++;
+	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
+	drift->routing = look_at_routing(drift);
+	drift->serial = apply_serial(drift->apply);
+	if (!apply_is_large(drift->apply) || drift->overtaken > OVERTAKEN_MAX ||
+	        examine_start(drift->event, drift->apply, on_examined, drift, &drift->examine) < 0)
+		look_here(drift);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -112,7 +188,7 @@ static void look_soon(struct drift_monitor *drift)
 {
 	uint64_t now = now_ms(), pause, due;
 
-	if (drift->timer)
+	if (drift->timer || drift->examine)
 		return;
 	if (now - drift->looked_ms > QUIET_MS)
 		drift->looks = 0;
@@ -128,6 +204,12 @@ static void take_event(struct drift_monitor *drift, const struct watch_event *ev
 	if (event->kind == WATCH_LINK || event->kind == WATCH_ADDRESS) {
 		if (drift->owner.link_changed)
 			drift->owner.link_changed(drift->owner.userdata, event->interface);
+		return;
+	}
+	if (drift->examine) {
+		if (!drift->again)
+			drift->next = *event;
+		drift->again = true;
 		return;
 	}
 	if (!drift->timer)
@@ -165,6 +247,8 @@ int drift_new(sd_event *event, struct apply *apply, const struct route_params *r
 	drift->owner = *owner;
 	r = kernel_watch_open(&drift->watch);
 	if (r == 0)
+		r = apply_look_at_routing(apply, &drift->routes);
+	if (r == 0)
 		r = sd_event_add_io(event, &drift->io, kernel_watch_fd(drift->watch), EPOLLIN, on_watch, drift);
 	if (r < 0) {
 		drift_free(drift);
@@ -180,6 +264,7 @@ void drift_free(struct drift_monitor *drift)
 		return;
 	sd_event_source_disable_unref(drift->io);
 	sd_event_source_disable_unref(drift->timer);
+	examine_free(drift->examine);
 	kernel_watch_free(drift->watch);
 	json_decref(drift->last);
 	free(drift);
@@ -194,6 +279,23 @@ json_t *drift_status(const struct drift_monitor *drift)
 bool drift_present(const struct drift_monitor *drift)
 {
 	return drift->present;
+}
+
+int drift_warn(const struct drift_monitor *drift, json_t *warnings)
+{
+	const struct route_look *routes = &drift->routes;
+	char detail[256];
+
+	if (routes->foreign == 0)
+		return 0;
+	snprintf(detail, sizeof(detail),
+	        "%u route%s of others in our routing table %u, the first to %s: intercepted packets follow them "
+	        "instead "
+	        "of reaching the relay",
+	        routes->foreign, routes->foreign == 1 ? "" : "s", drift->route.table, routes->first);
+	return json_array_append_new(warnings, json_pack("{s:s, s:s}", "code", "foreign_route", "detail", detail)) < 0
+	               ? -ENOMEM
+	               : 0;
 }
 
 void drift_look_if_present(struct drift_monitor *drift)

@@ -1,8 +1,11 @@
 /* Plans and configurations as messages to the relay; see relay_config.h. */
 #include "gatewayd/relay_config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+#include "gatewayd/base/cleanup.h"
 
 /* One configuration on its way: the first error sticks, so that the senders below need no checks. */
 struct sender {
@@ -82,6 +85,18 @@ static void send_match(struct sender *sender, const struct element *element, boo
 	send_item(sender, &message);
 }
 
+/* The words of the schema and the numbers of the protocol have no reason to be equal. */
+static uint8_t mover_number(enum mover mover)
+{
+	static const uint8_t numbers[] = { [MOVER_AUTO] = PROTO_MOVER_AUTO,
+		[MOVER_COPY] = PROTO_MOVER_COPY,
+		[MOVER_SPLICE] = PROTO_MOVER_SPLICE,
+		[MOVER_SOCKMAP] = PROTO_MOVER_SOCKMAP };
+
+	static_assert(ARRAY_SIZE(numbers) == PROTO_MOVERS, "one number for each");
+	return numbers[mover];
+}
+
 static uint8_t source_of(const struct listener *listener)
 {
 	if (listener->source_address == SOURCE_ADDRESS_GATEWAY)
@@ -102,6 +117,7 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 	message.listener_put.upstream = upstream ? (uint32_t)upstream->id : 0;
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
+	message.listener_put.mover = mover_number(listener->mover);
 	message.listener_put.slot = meter_slot(sender->meter, STATS_LISTENER, listener->row.id);
 	send_item(sender, &message);
 }

@@ -229,9 +229,12 @@ static int run_command(struct store *store, enum store_command command, const ch
 
 int store_begin(struct store *store)
 {
+	int r;
+
 	if (!sqlite3_get_autocommit(store->db))
 		return store_fault(store, -EALREADY, "a transaction is open already");
-	return run_command(store, COMMAND_BEGIN, "cannot begin a transaction");
+	r = store_guard(store);
+	return r < 0 ? r : run_command(store, COMMAND_BEGIN, "cannot begin a transaction");
 }
 
 static int read_revision(struct store *store, int64_t *ret)
@@ -279,6 +282,8 @@ int store_commit(struct store *store, int64_t revision, const char *actor, const
 	r = record_revision(store, revision, actor, summary);
 	if (r == 0)
 		r = run_with_id(store, store->command[COMMAND_TRIM], revision);
+	if (r == 0)
+		r = store_guard_check(store);
 	return r < 0 ? r : run_command(store, COMMAND_COMMIT, "cannot commit");
 }
 

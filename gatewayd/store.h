@@ -31,6 +31,11 @@ void store_close(struct store *store);
  * it was); -EUCLEAN with table, id and field in store_error if not. */
 int store_load(struct store *store, struct snapshot **ret);
 
+/* Whether the file is still in its place; one that somebody has deleted is written anew from what can still be read of
+ * it. store_begin does so first; called now and then, it keeps the time short in which a crash would lose everything.
+ * -EIO, -ENOSPC, -EROFS if writes would be lost. */
+int store_guard(struct store *store);
+
 /* Begins a transaction that can write at once. -EALREADY if one is open. */
 int store_begin(struct store *store);
 /* Writes the row under its name, in place of the one that has it or as a new one, and sets row->id. Children are

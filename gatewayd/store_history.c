@@ -132,8 +132,10 @@ int store_history_revisions(
 int store_meta_set(struct store *store, const char *key, const char *value)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
-	int r;
+	int r = store_guard(store);
 
+	if (r < 0)
+		return r;
 	if (value)
 		r = prepare(store, &statement,
 		        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = "

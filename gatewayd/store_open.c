@@ -353,6 +353,8 @@ int store_open(const char *path, char **ret_reason, struct store **ret)
 	if (!store)
 		return -ENOMEM;
 	r = open_file(store, path);
+	if (r == 0)
+		r = store_guard_start(store, path);
 	if (r < 0) {
 		if (asprintf(ret_reason, "%s: %s", path, store->error) < 0)
 			*ret_reason = NULL;
@@ -372,5 +374,6 @@ void store_close(struct store *store)
 		for (size_t j = 0; j < STATEMENTS; j++)
 			sqlite3_finalize(store->statement[i][j]);
 	sqlite3_close(store->db); /* rolls back what is open */
+	free(store->path);
 	free(store);
 }

@@ -5,6 +5,7 @@
 #define GW_GATEWAYD_STORE_PRIVATE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "gatewayd/store.h"
 #include "schema/field.h"
@@ -41,12 +42,20 @@ enum store_command {
 	COMMANDS
 };
 
+/* Which file it is. */
+struct store_place {
+	dev_t device;
+	ino_t inode; /* 0: not known yet */
+};
+
 struct store {
 	struct sqlite3 *db;
 	struct sqlite3_stmt *statement[RESOURCES][STATEMENTS]; /* MARK, SWEEP: of children; ENTR...: with prefixes */
 	struct sqlite3_stmt *command[COMMANDS];
 	char config_hash[65]; /* of the revision to be committed; empty: none */
 	char error[512];
+	char *path; /* NULL: in memory */
+	struct store_place file, log;
 };
 
 /* Keeps the library's words with `what` in front, and translates its code; returns a negative errno. */
@@ -60,6 +69,10 @@ int store_entries_write(struct store *store, const struct row *row, const struct
 /* Copies the file at path beside itself and begins a transaction in which it becomes one of version `to`; the caller
  * checks, commits, and turns foreign_keys on again. */
 int store_migrate(struct store *store, const char *path, int64_t from, int64_t to);
+/* Notes which file the name leads to. -ENOMEM. */
+int store_guard_start(struct store *store, const char *path);
+/* Within a transaction: -EIO if the name does not lead to the file any more. */
+int store_guard_check(struct store *store);
 /* Prepares every statement. */
 int store_prepare(struct store *store);
 

@@ -16,6 +16,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/sockmark.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/relay_config.h"
 #include "gatewayd/spawn.h"
 #include "gatewayd/worker_private.h"
@@ -66,29 +67,33 @@ static void forget_process(struct worker *worker)
 		meter_bank_close(worker->meter, worker->bank);
 	worker->run = 0;
 	worker->foreign = worker->outdated = false;
-	worker->handing_over = worker->handed_over = false;
+	worker->handing_over = worker->handed_over = worker->killed = false;
 	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
 }
 
-static void log_exit(const struct worker *worker)
+/* Says how the relay has ended. True: by its own fault, as far as one can tell. */
+static bool log_exit(const struct worker *worker)
 {
 	siginfo_t info = { 0 };
 
 	if (!worker->is_child || waitid(P_PIDFD, (id_t)worker->pidfd, &info, WEXITED | WNOHANG) < 0) {
 		log_warning("relay %d has ended", (int)worker->pid);
-		return;
+		return worker->killed;
 	}
-	if (info.si_code == CLD_EXITED)
+	if (info.si_code == CLD_EXITED) {
 		log_warning("relay %d has exited with status %d", (int)worker->pid, info.si_status);
-	else
-		log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+		return info.si_status != 0 || worker->killed;
+	}
+	log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+	return info.si_status != SIGKILL || worker->killed;
 }
 
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
+	bool crashed;
 
 	(void)source;
 	(void)fd;
@@ -99,10 +104,11 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	} else {
 		worker->restarts++;
 	}
-	log_exit(worker);
+	crashed = log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
-	worker_bequeath(worker);
+	movers_sweep(worker->movers);
+	worker_bequeath(worker, crashed);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
@@ -115,6 +121,7 @@ void worker_kill(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
 		return;
+	worker->killed = worker->killed || why;
 	if (why)
 		log_error("killing relay %d: %s", (int)worker->pid, why);
 	close_channel(worker);
@@ -181,6 +188,9 @@ static int send_introduction(struct worker *worker)
 	int r;
 
 	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	/* The maps before the flows that may be in them. */
+	if (r == 0)
+		r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
 	if (r == 0)
 		r = send_stats_memory(worker); /* before the flows that are counted in it */
 	if (r == 0)
@@ -191,6 +201,21 @@ static int send_introduction(struct worker *worker)
 	if (r == 0)
 		r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
+/* The sockmap can be used from now on. A relay that has not been introduced yet gets the maps with that. */
+static void on_movers_ready(void *userdata)
+{
+	struct worker *worker = userdata;
+
+	/* One that was found may have the maps from an earlier daemon. */
+	if (worker->is_child || worker->pid == 0)
+		movers_sweep(worker->movers);
+	if (!worker->channel || worker->state < WORKER_CONFIGURING)
+		return;
+	if (movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS) < 0 ||
+	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0)
+		worker_kill(worker, "it does not take the sockmap");
 }
 
 /* Sends the whole configuration; READY comes back as a message. */
@@ -529,6 +554,8 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
 	r = meter_new(&worker->meter);
 	if (r == 0)
+		r = movers_new(event, options, on_movers_ready, worker, &worker->movers);
+	if (r == 0)
 		r = worker_make_keeper(worker);
 	if (r < 0) {
 		worker_free(worker);
@@ -550,6 +577,7 @@ void worker_free(struct worker *worker)
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
 	free(worker->sockets);
+	movers_free(worker->movers);
 	meter_free(worker->meter);
 	free(worker);
 }
@@ -645,6 +673,7 @@ int worker_make_sockets(struct worker *worker)
 
 void worker_start(struct worker *worker)
 {
+	movers_start(worker->movers);
 	if (worker_wants_successor(worker))
 		worker_succeed(worker);
 	else if (worker->state == WORKER_STARTING && !worker->is_child)
@@ -795,7 +824,7 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
 		worker_kill(worker, "it is to end and does not");
 	else
-		log_exit(worker);
+		(void)log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
 	worker->state = WORKER_DOWN;
@@ -852,6 +881,11 @@ const struct stats_memory *worker_stats(const struct worker *worker)
 const struct meter *worker_meter(const struct worker *worker)
 {
 	return worker->meter;
+}
+
+const struct movers *worker_movers(const struct worker *worker)
+{
+	return worker->movers;
 }
 
 unsigned worker_threads(const struct worker *worker)

@@ -16,6 +16,7 @@
 
 #include "gatewayd/keeper.h"
 #include "gatewayd/meter.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
 
@@ -93,6 +94,8 @@ uint64_t worker_handovers(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
 const struct meter *worker_meter(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* What there is beyond copy and splice; borrowed. */
+const struct movers *worker_movers(const struct worker *worker);
 /* Flows that began and have not ended. */
 uint64_t worker_flows(const struct worker *worker);
 /* What is held for the next relay. */

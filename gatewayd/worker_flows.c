@@ -23,9 +23,9 @@ static uint64_t open_flows(const struct worker *worker)
 	       stats_sum(meter_memory(worker->meter), STATS_flows_lost);
 }
 
-void worker_bequeath(struct worker *worker)
+void worker_bequeath(struct worker *worker, bool crashed)
 {
-	uint32_t held = keeper_orphan(worker->keeper);
+	uint32_t held = keeper_orphan(worker->keeper, crashed);
 
 	log_notice("%u flows wait for the next relay", (unsigned)held);
 	worker->unaccounted = (int64_t)open_flows(worker) - held;

@@ -22,11 +22,13 @@ struct worker {
 	char control_path[256];
 
 	struct keeper *keeper;
+	struct movers *movers;
 	unsigned relay_threads; /* of the relay that lives */
 	bool foreign;           /* it speaks another version of the protocol: it can only hand over */
 	bool outdated;          /* it was started from another file than today's */
 	bool handing_over;      /* it has been told to */
 	bool handed_over;       /* and it has */
+	bool killed;            /* by us, for a reason */
 
 	struct msg_channel *channel;
 	pid_t pid;
@@ -57,7 +59,7 @@ int worker_send_hello(struct worker *worker, int64_t generation);
 /* worker_flows.c: what holds the flows. 0 or a negative errno. */
 int worker_make_keeper(struct worker *worker);
 /* The relay is dead: its flows wait for the next one. Those that were not held end in resets. */
-void worker_bequeath(struct worker *worker);
+void worker_bequeath(struct worker *worker, bool crashed);
 /* Gives a new relay the channels of kept flows, and hands it the waiting ones. 0 or a negative errno. */
 int worker_send_keep_channels(struct worker *worker);
 /* Notes from a relay's HELLO what it can be used for. */

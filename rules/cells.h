@@ -39,7 +39,7 @@ struct contender {
 	size_t n_ports;
 	struct piece *pieces; /* of a cell where nobody else is */
 	size_t n_pieces;
-	size_t n_cells, next_cells; /* in how many it takes part, and after the plan in hand */
+	size_t n_elements, next_elements; /* its part of the limits, and after the plan in hand */
 };
 
 /* Several contenders of one cell. */
@@ -68,9 +68,9 @@ struct cell_index {
 	size_t n_buckets, n_cells;
 };
 
-/* How many elements of a shape there are; sorted in order of precedence, none with 0. */
-struct shape_count {
-	struct match_shape shape;
+/* How many elements of a group there are; sorted by group_compare, none with 0. */
+struct group_count {
+	struct group group;
 	size_t count;
 };
 
@@ -87,17 +87,17 @@ struct stage {
 	size_t n_contenders;
 	struct contender **arriving; /* those of them that are new */
 	size_t n_arriving, arriving_size;
-	struct shape_count *shapes;
-	size_t n_shapes;
-	size_t total; /* cells of all contenders together */
+	struct group_count *groups;
+	size_t n_groups;
+	size_t total; /* elements of all contenders together */
 };
 
 struct model {
 	struct cell_index cells;
 	struct contender **contenders; /* parallel to the listeners of the snapshot in force */
 	size_t n_contenders;
-	struct shape_count *shapes;
-	size_t n_shapes;
+	struct group_count *groups;
+	size_t n_groups;
 	size_t total;
 	struct stage stage;
 	bool planning;
@@ -122,6 +122,11 @@ int state_join(struct cell_state *state, struct contender *contender);
 /* Takes it out, if it is in. */
 void state_leave(struct cell_state *state, const struct contender *contender);
 void state_clear(struct cell_state *state);
+
+/* Longest pointer to a field of a listener, with its terminator. */
+#define CONTENDER_POINTER_MAX 128
+/* "/listeners/NAME" with what is behind it. */
+void contender_pointer(const struct contender *contender, const char *behind, char buffer[CONTENDER_POINTER_MAX]);
 
 /* Two contenders that tie, and the ports they share. */
 struct tie {

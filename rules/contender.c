@@ -2,6 +2,7 @@
 #include "rules/cells.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +51,7 @@ int contender_new(struct row *row, struct errs *errs, struct contender **ret)
 {
 	const struct listener *listener = (const struct listener *)row;
 	struct contender *contender = calloc(1, sizeof(*contender));
+	char pointer[CONTENDER_POINTER_MAX];
 	struct tie none;
 	int r;
 
@@ -68,10 +70,16 @@ int contender_new(struct row *row, struct errs *errs, struct contender **ret)
 		*ret = contender;
 		return 0;
 	}
+	contender_pointer(contender, "", pointer);
 	if (r != -ENOMEM)
-		errs_add(errs, "", "invalid", "listener \"%s\": a port or interface is not valid", listener->name);
+		errs_add(errs, pointer, "invalid", "listener \"%s\": a port or interface is not valid", listener->name);
 	contender_free(contender);
 	return r == -ENOMEM ? r : -EINVAL;
+}
+
+void contender_pointer(const struct contender *contender, const char *behind, char buffer[CONTENDER_POINTER_MAX])
+{
+	snprintf(buffer, CONTENDER_POINTER_MAX, "/listeners/%s%s", contender->name, behind);
 }
 
 void contender_free(struct contender *contender)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "rules/cells.h"
-#include "rules/render_map.h"
+#include "rules/nftset.h"
 
 /* What the plan is made of; owned. */
 struct work {
@@ -21,6 +21,15 @@ static int append(struct elements *to, size_t *size, const struct element *eleme
 	return 0;
 }
 
+static int append_run(struct elements *to, size_t *size, const struct element *elements, size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = append(to, size, &elements[i]);
+	return r;
+}
+
 /* Merges two sorted lists into what is missing from and what is too much in the kernel. */
 static int compare(const struct elements *wanted, const struct elements *found, struct work *work)
 {
@@ -30,12 +39,11 @@ static int compare(const struct elements *wanted, const struct elements *found, 
 	while (r == 0 && (w < wanted->n || f < found->n)) {
 		int order = w == wanted->n  ? 1
 		            : f == found->n ? -1
-		                            : match_key_compare(&wanted->items[w].key, &found->items[f].key);
-		bool same = order == 0 && wanted->items[w].verdict == found->items[f].verdict;
+		                            : element_compare(&wanted->items[w], &found->items[f]);
 
-		if (order >= 0 && !same)
+		if (order > 0)
 			r = append(&work->plan.removed, &work->removed_size, &found->items[f]);
-		if (r == 0 && order <= 0 && !same)
+		if (order < 0)
 			r = append(&work->plan.added, &work->added_size, &wanted->items[w]);
 		w += order <= 0;
 		f += order >= 0;
@@ -43,43 +51,47 @@ static int compare(const struct elements *wanted, const struct elements *found, 
 	return r;
 }
 
-/* Interval maps that must lose many elements are cheaper made anew (see PLAN_REBUILD_MIN): their new content. */
+/* Interval sets that must lose many elements are cheaper made anew (see PLAN_REBUILD_MIN): their new content. */
 static int choose_rebuilt(struct plan *plan, const struct elements *wanted)
 {
-	size_t shapes_size = 0, elements_size = 0;
+	size_t groups_size = 0, elements_size = 0;
 	int r = 0;
 
 	for (size_t i = 0, run; i < plan->removed.n; i += run) {
-		run = map_run(&plan->removed, i);
-		if (!map_is_interval(&plan->removed.items[i].key.shape) || run < PLAN_REBUILD_MIN)
+		struct group group = element_group(&plan->removed.items[i]);
+
+		run = elements_run(&plan->removed, i);
+		if (!nftset_is_interval(&group.shape) || run < PLAN_REBUILD_MIN)
 			continue;
-		if (array_reserve(&plan->shapes_rebuilt, &shapes_size, plan->n_shapes_rebuilt + 1,
-		            sizeof(struct match_shape)) < 0)
+		if (array_reserve(&plan->groups_rebuilt, &groups_size, plan->n_groups_rebuilt + 1, sizeof(group)) < 0)
 			return -ENOMEM;
-		plan->shapes_rebuilt[plan->n_shapes_rebuilt++] = plan->removed.items[i].key.shape;
+		plan->groups_rebuilt[plan->n_groups_rebuilt++] = group;
 	}
-	for (size_t s = 0; s < plan->n_shapes_rebuilt; s++)
-		for (size_t i = 0; r == 0 && i < wanted->n; i++)
-			if (match_shape_compare(&wanted->items[i].key.shape, &plan->shapes_rebuilt[s]) == 0)
-				r = append(&plan->rebuilt, &elements_size, &wanted->items[i]);
+	for (size_t i = 0, run; r == 0 && plan->n_groups_rebuilt > 0 && i < wanted->n; i += run) {
+		struct group group = element_group(&wanted->items[i]);
+
+		run = elements_run(wanted, i);
+		if (group_is_in(plan->groups_rebuilt, plan->n_groups_rebuilt, &group))
+			r = append_run(&plan->rebuilt, &elements_size, &wanted->items[i], run);
+	}
 	return r;
 }
 
 static void work_clear(struct work *work)
 {
-	free(work->plan.shapes_after);
-	free(work->plan.shapes_rebuilt);
+	free(work->plan.groups_after);
+	free(work->plan.groups_rebuilt);
 	free(work->plan.rebuilt.items);
 	free(work->plan.added.items);
 	free(work->plan.removed.items);
 }
 
-static bool same_shapes(const struct plan *plan)
+static bool same_groups(const struct plan *plan)
 {
-	if (plan->n_shapes_before != plan->n_shapes_after)
+	if (plan->n_groups_before != plan->n_groups_after)
 		return false;
-	for (size_t i = 0; i < plan->n_shapes_after; i++)
-		if (match_shape_compare(&plan->shapes_before[i], &plan->shapes_after[i]) != 0)
+	for (size_t i = 0; i < plan->n_groups_after; i++)
+		if (group_compare(&plan->groups_before[i], &plan->groups_after[i]) != 0)
 			return false;
 	return true;
 }
@@ -88,8 +100,8 @@ static int repair(const struct model *model, const struct kernel_state *found, c
         int64_t generation, struct heal *ret)
 {
 	_cleanup_(work_clear) struct work work = { .plan = { .to_revision = generation,
-		                                           .shapes_before = found->shapes,
-		                                           .n_shapes_before = found->n_shapes,
+		                                           .groups_before = found->groups,
+		                                           .n_groups_before = found->n_groups,
 		                                           .rewrite_chains = true } };
 	struct elements wanted = { 0 };
 	_cleanup_free_ struct element *items = NULL;
@@ -98,9 +110,12 @@ static int repair(const struct model *model, const struct kernel_state *found, c
 	if (r < 0)
 		return r;
 	items = wanted.items;
-	r = model_shapes(model, &work.plan.shapes_after, &work.plan.n_shapes_after);
+	r = model_groups(model, &work.plan.groups_after, &work.plan.n_groups_after);
 	if (r == 0)
 		r = compare(&wanted, &found->elements, &work);
+	if (r == 0)
+		r = append_run(&work.plan.removed, &work.removed_size, found->odd.items, found->odd.n);
+	elements_sort(&work.plan.removed);
 	if (r == 0)
 		r = choose_rebuilt(&work.plan, &wanted);
 	if (r == 0)
@@ -110,7 +125,7 @@ static int repair(const struct model *model, const struct kernel_state *found, c
 	ret->added = work.plan.added.n;
 	ret->removed = work.plan.removed.n;
 	ret->strays = found->n_strays;
-	ret->chains = found->chains_differ || !same_shapes(&work.plan);
+	ret->chains = found->chains_differ || !same_groups(&work.plan);
 	ret->needed = ret->added || ret->removed || ret->strays || ret->chains ||
 	              found->generation != (int64_t)(uint32_t)generation;
 	return 0;

@@ -1,7 +1,7 @@
 /*
  * From what is found in our nft table to one transaction that makes it what
  * it must be: at start, and after somebody else's hand. Counters, dynamic
- * sets and maps that are intact are left alone. Pure.
+ * sets and elements that are intact are left alone. Pure.
  */
 #ifndef GW_RULES_HEAL_H
 #define GW_RULES_HEAL_H

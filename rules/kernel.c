@@ -51,6 +51,16 @@ int kernel_route_sync(struct kernel *kernel, const struct route_params *params, 
 	return r;
 }
 
+int kernel_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret)
+{
+	return kernel->ops->route_look(kernel, params, ret);
+}
+
+int kernel_renew(struct kernel *kernel)
+{
+	return kernel->ops->renew(kernel);
+}
+
 int kernel_cleanup(struct kernel *kernel)
 {
 	return kernel->ops->cleanup(kernel);
@@ -59,7 +69,8 @@ int kernel_cleanup(struct kernel *kernel)
 void kernel_state_clear(struct kernel_state *state)
 {
 	free(state->elements.items);
-	free(state->shapes);
+	free(state->odd.items);
+	free(state->groups);
 	for (size_t i = 0; i < state->n_strays; i++)
 		free(state->strays[i].name);
 	free(state->strays);

@@ -30,7 +30,14 @@ struct route_params {
 	uint32_t priority; /* of the first of our three rules; the next two follow */
 };
 
-/* Something in our table that we did not put there, or a map of ours that is not usable any more. */
+/* What is found of rules and routes. */
+struct route_look {
+	unsigned wrong;                /* how many kernel_route_sync would add or remove */
+	unsigned foreign;              /* routes of others in our table, which may take marked packets away */
+	char first[ADDR_TEXT_MAX + 4]; /* where the first of them leads, as a prefix */
+};
+
+/* Something in our table that we did not put there, or a set of ours that is not usable any more. */
 struct kernel_stray {
 	const char *kind; /* nft's word: "chain", "set", "map", "counter", ... */
 	char *name;
@@ -41,12 +48,12 @@ struct kernel_state {
 	bool present;       /* the nft table exists */
 	bool compatible;    /* of this version, and with names that can be named, so a difference can be applied */
 	bool chains_differ; /* anything but elements is not as the last commit of this process left it: chains,
-	                     * rules, declarations of maps, sets and counters. Also true before any such commit */
+	                     * rules, declarations of sets and counters. Also true before any such commit */
 	int64_t generation; /* of the marker; 0 if there is none, -1 if there are several */
-	struct elements elements; /* sorted; listener is 0, the kernel does not know ids; verdict is VERDICTS where the
-	                           * element is not of our making */
-	struct match_shape *shapes; /* usable maps present, also empty ones */
-	size_t n_shapes;
+	struct elements elements; /* sorted; listener is 0, the kernel does not know ids */
+	struct elements odd;      /* sorted; in our sets, but not of our making: with a comment, say */
+	struct group *groups;     /* usable sets present, also empty ones; sorted */
+	size_t n_groups;
 	struct kernel_stray *strays;
 	size_t n_strays;
 };
@@ -75,6 +82,10 @@ int kernel_nft_counters(struct kernel *kernel, json_t **ret);
 /* Makes our rules and routes, both families, exactly what they must be: adds what is missing, removes what is ours
  * and wrong, leaves the rest alone. Idempotent. ret_changed (may be NULL): how many were added or removed. */
 int kernel_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
+/* Whether they are so, and what others have put beside them. Touches nothing. */
+int kernel_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret);
+/* For a child after fork: lets go of what is shared with the parent. It may read only. -ENOMEM. */
+int kernel_renew(struct kernel *kernel);
 /* Removes everything of ours: table, rules, routes. Idempotent. */
 int kernel_cleanup(struct kernel *kernel);
 

@@ -1,7 +1,7 @@
 /*
  * A kernel in memory, for tests of the core: counts calls, fails on request,
  * keeps the last committed text, and follows the lines that our own renderer
- * writes well enough to answer kernel_nft_read (maps, elements, generation).
+ * writes well enough to answer kernel_nft_read (sets, elements, generation).
  * It trusts the text: whether nft would take it is for test_kernel_nft to say.
  */
 #include "rules/kernel.h"
@@ -13,7 +13,7 @@
 #include "rules/cells.h"
 #include "rules/kernel_ops.h"
 #include "rules/render_chains.h"
-#include "rules/render_map.h"
+#include "rules/nftset.h"
 
 #define PREFIX " inet " NFT_TABLE " "
 
@@ -28,7 +28,7 @@ struct fake_kernel {
 	struct fault faults[KERNEL_CALLS];
 	char *committed;
 	struct kernel_state state;
-	size_t elements_size, shapes_size;
+	size_t elements_size, groups_size;
 	struct route_params routes;
 	bool has_routes;
 };
@@ -60,14 +60,14 @@ static void forget_table(struct fake_kernel *fake)
 {
 	kernel_state_clear(&fake->state);
 	fake->elements_size = 0;
-	fake->shapes_size = 0;
+	fake->groups_size = 0;
 }
 
-static size_t find_element(const struct elements *elements, const struct match_key *key)
+static size_t find_element(const struct elements *elements, const struct element *element)
 {
 	size_t i = 0;
 
-	while (i < elements->n && match_key_compare(&elements->items[i].key, key) != 0)
+	while (i < elements->n && element_compare(&elements->items[i], element) != 0)
 		i++;
 	return i;
 }
@@ -75,7 +75,7 @@ static size_t find_element(const struct elements *elements, const struct match_k
 static int change_element(struct fake_kernel *fake, const struct element *element, bool add)
 {
 	struct elements *all = &fake->state.elements;
-	size_t at = find_element(all, &element->key);
+	size_t at = find_element(all, element);
 
 	if (add != (at == all->n))
 		return add ? -EEXIST : -ENOENT;
@@ -90,56 +90,42 @@ static int change_element(struct fake_kernel *fake, const struct element *elemen
 	return 0;
 }
 
-static int parse_value(char *text, enum map_field field, struct match_key *key)
+static int parse_value(char *text, enum nftset_field field, struct match_key *key)
 {
 	unsigned lo, hi;
 	int n;
 
 	switch (field) {
-	case MAP_DST:
+	case NFTSET_DST:
 		return addr_parse(text, &key->dst);
-	case MAP_SRC:
+	case NFTSET_SRC:
 		return addr_parse(text, &key->src);
-	case MAP_INTERFACE:
+	case NFTSET_INTERFACE:
 		return sscanf(text, "\"%15[^\"]\"", key->interface) == 1 ? 0 : -EINVAL;
-	case MAP_PORT:
+	case NFTSET_PORT:
 		n = sscanf(text, "%u-%u", &lo, &hi);
 		key->port_lo = (uint16_t)lo;
 		key->port_hi = n == 2 ? (uint16_t)hi : (uint16_t)lo;
 		return n >= 1 ? 0 : -EINVAL;
-	case MAP_PROTOCOL:
-	case MAP_FIELDS:
+	case NFTSET_PROTOCOL:
+	case NFTSET_FIELDS:
 		break;
 	}
 	return 0;
 }
 
-static int verdict_of_chain(const char *chain, enum verdict *ret)
+/* One line within an element statement: "10.0.0.0 . 443,". */
+static int take_element(struct fake_kernel *fake, char *line, const struct group *group, bool add)
 {
-	for (unsigned verdict = 0; verdict < VERDICTS; verdict++)
-		if (strcmp(map_verdict_chains[verdict], chain) == 0) {
-			*ret = verdict;
-			return 0;
-		}
-	return -EINVAL;
-}
-
-/* One line within an element statement: "10.0.0.0 . 443 : goto act_relay,". */
-static int take_element(struct fake_kernel *fake, char *line, const struct match_shape *shape, bool add)
-{
-	struct element element = {
-		.key = { .shape = *shape, .dst.family = shape->family, .src.family = shape->family }
-	};
-	char *verdict = strstr(line, " : goto "), *save = NULL;
-	enum map_field fields[MAP_FIELDS];
-	size_t n = map_fields(shape, fields);
+	const struct match_shape *shape = &group->shape;
+	struct element element = { .key = { .shape = *shape, .dst.family = shape->family, .src.family = shape->family },
+		.verdict = group->verdict };
+	enum nftset_field fields[NFTSET_FIELDS];
+	size_t n = nftset_fields(shape, fields);
+	char *save = NULL;
 	int r = 0;
 
 	line[strcspn(line, ",")] = '\0';
-	if (verdict) {
-		*verdict = '\0';
-		r = verdict_of_chain(verdict + strlen(" : goto "), &element.verdict);
-	}
 	if (shape->port_kind == MATCH_PORT_ANY)
 		element.key.port_hi = UINT16_MAX;
 	for (size_t i = 0; r == 0 && i < n; i++) {
@@ -152,34 +138,37 @@ static int take_element(struct fake_kernel *fake, char *line, const struct match
 	return r < 0 ? r : change_element(fake, &element, add);
 }
 
-static int add_map(struct fake_kernel *fake, const struct match_shape *shape)
+static int add_set(struct fake_kernel *fake, const struct group *group)
 {
 	struct kernel_state *state = &fake->state;
 
-	if (array_reserve(&state->shapes, &fake->shapes_size, state->n_shapes + 1, sizeof(*shape)) < 0)
+	if (array_reserve(&state->groups, &fake->groups_size, state->n_groups + 1, sizeof(*group)) < 0)
 		return -ENOMEM;
-	state->shapes[state->n_shapes++] = *shape;
+	state->groups[state->n_groups++] = *group;
 	return 0;
 }
 
-static void delete_map(struct fake_kernel *fake, const struct match_shape *shape)
+static void delete_set(struct fake_kernel *fake, const struct group *group)
 {
 	struct kernel_state *state = &fake->state;
 	size_t kept = 0;
 
-	for (size_t i = 0; i < state->n_shapes; i++)
-		if (match_shape_compare(&state->shapes[i], shape) != 0)
-			state->shapes[kept++] = state->shapes[i];
-	state->n_shapes = kept;
+	for (size_t i = 0; i < state->n_groups; i++)
+		if (group_compare(&state->groups[i], group) != 0)
+			state->groups[kept++] = state->groups[i];
+	state->n_groups = kept;
 	kept = 0;
-	for (size_t i = 0; i < state->elements.n; i++)
-		if (match_shape_compare(&state->elements.items[i].key.shape, shape) != 0)
+	for (size_t i = 0; i < state->elements.n; i++) {
+		struct group of = element_group(&state->elements.items[i]);
+
+		if (group_compare(&of, group) != 0)
 			state->elements.items[kept++] = state->elements.items[i];
+	}
 	state->elements.n = kept;
 }
 
-/* A line that is a command; *in_map says whether the lines up to "}" are elements of *shape. */
-static int take_command(struct fake_kernel *fake, const char *line, struct match_shape *shape, bool *in_map)
+/* A line that is a command; *in_set says whether the lines up to "}" are elements of *group. */
+static int take_command(struct fake_kernel *fake, const char *line, struct group *group, bool *in_set)
 {
 	char name[64] = "";
 	unsigned generation;
@@ -188,34 +177,35 @@ static int take_command(struct fake_kernel *fake, const char *line, struct match
 		forget_table(fake);
 	} else if (sscanf(line, "add element" PREFIX "generation { %x }", &generation) == 1) {
 		fake->state.generation = generation;
-	} else if (sscanf(line, "add map" PREFIX "%63s", name) == 1) {
-		return map_shape_of_name(name, shape) < 0 ? -EINVAL : add_map(fake, shape);
-	} else if (sscanf(line, "delete map" PREFIX "%63s", name) == 1) {
-		if (map_shape_of_name(name, shape) < 0)
+	} else if (sscanf(line, "add set" PREFIX "%63s", name) == 1) {
+		/* The others are of the skeleton. */
+		return nftset_group_of_name(name, group) == 0 ? add_set(fake, group) : 0;
+	} else if (sscanf(line, "delete set" PREFIX "%63s", name) == 1) {
+		if (nftset_group_of_name(name, group) < 0)
 			return -EINVAL;
-		delete_map(fake, shape);
-	} else if (sscanf(line, "%*[a-z] element" PREFIX "%63s {", name) == 1) {
-		*in_map = true;
-		return map_shape_of_name(name, shape);
+		delete_set(fake, group);
+	} else if (sscanf(line, "%*[a-z] element" PREFIX "%63s {", name) == 1 && !strchr(line, '}')) {
+		*in_set = true;
+		return nftset_group_of_name(name, group);
 	}
 	return 0;
 }
 
 static int follow(struct fake_kernel *fake, char *text)
 {
-	struct match_shape shape;
-	bool in_map = false, add = false;
+	struct group group;
+	bool in_set = false, add = false;
 	char *save = NULL;
 	int r = 0;
 
 	for (char *line = strtok_r(text, "\n", &save); r == 0 && line; line = strtok_r(NULL, "\n", &save)) {
 		if (strcmp(line, "}") == 0) {
-			in_map = false;
-		} else if (in_map) {
-			r = take_element(fake, line, &shape, add);
+			in_set = false;
+		} else if (in_set) {
+			r = take_element(fake, line, &group, add);
 		} else {
 			add = line[0] == 'a';
-			r = take_command(fake, line, &shape, &in_map);
+			r = take_command(fake, line, &group, &in_set);
 		}
 	}
 	fake->state.present = true;
@@ -254,16 +244,6 @@ static void *copy_of(const void *items, size_t bytes)
 	return copy;
 }
 
-static int compare_elements(const void *a, const void *b)
-{
-	return match_key_compare(&((const struct element *)a)->key, &((const struct element *)b)->key);
-}
-
-static int compare_shapes(const void *a, const void *b)
-{
-	return match_shape_compare(a, b);
-}
-
 static int fake_read(struct kernel *kernel, struct kernel_state *ret)
 {
 	struct fake_kernel *fake = fake_of(kernel);
@@ -273,15 +253,16 @@ static int fake_read(struct kernel *kernel, struct kernel_state *ret)
 	if (r < 0)
 		return r;
 	copy.elements.items = copy_of(copy.elements.items, copy.elements.n * sizeof(*copy.elements.items));
+	copy.odd = (struct elements){ 0 };
 	copy.strays = NULL;
 	copy.n_strays = 0;
-	copy.shapes = copy_of(copy.shapes, copy.n_shapes * sizeof(*copy.shapes));
-	if (!copy.elements.items || !copy.shapes) {
+	copy.groups = copy_of(copy.groups, copy.n_groups * sizeof(*copy.groups));
+	if (!copy.elements.items || !copy.groups) {
 		kernel_state_clear(&copy);
 		return -ENOMEM;
 	}
-	qsort(copy.elements.items, copy.elements.n, sizeof(*copy.elements.items), compare_elements);
-	qsort(copy.shapes, copy.n_shapes, sizeof(*copy.shapes), compare_shapes);
+	elements_sort(&copy.elements);
+	qsort(copy.groups, copy.n_groups, sizeof(*copy.groups), group_compare_items);
 	*ret = copy;
 	return 0;
 }
@@ -326,6 +307,20 @@ static int fake_route_sync(struct kernel *kernel, const struct route_params *par
 	return 0;
 }
 
+static int fake_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret)
+{
+	struct fake_kernel *fake = fake_of(kernel);
+
+	*ret = (struct route_look){ .wrong = !fake->has_routes || memcmp(&fake->routes, params, sizeof(*params)) != 0 };
+	return 0;
+}
+
+static int fake_renew(struct kernel *kernel)
+{
+	(void)kernel;
+	return 0;
+}
+
 static int fake_cleanup(struct kernel *kernel)
 {
 	struct fake_kernel *fake = fake_of(kernel);
@@ -355,6 +350,8 @@ static const struct kernel_ops fake_ops = {
 	.foreign = fake_foreign,
 	.counters = fake_counters,
 	.route_sync = fake_route_sync,
+	.route_look = fake_route_look,
+	.renew = fake_renew,
 	.cleanup = fake_cleanup,
 	.free = fake_free,
 };

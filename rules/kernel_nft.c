@@ -20,6 +20,9 @@
 /* Longest message of the library that is passed on: it quotes the text, and one of a big transaction is big. */
 #define ERROR_MAX 2000U
 
+/* How often the table is read again because somebody has changed it meanwhile: a storm must not hold us. */
+#define READS_MAX 4U
+
 struct nft_kernel {
 	struct kernel kernel;
 	struct nft_ctx *ctx;
@@ -145,14 +148,19 @@ static bool changes_elements_only(const char *text)
 	return true;
 }
 
+/* Of the commands that list rules only this one leaves the elements in the kernel. */
+static int list_without_elements(struct nft_ctx *ctx, json_t **ret)
+{
+	return list_json(ctx, "list ruleset inet", NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE, ret);
+}
+
 /* So that kernel_nft_read can tell when another hand was in. Who is quicker than this is told by kernel_watch.h. */
 static void remember_digest(struct nft_kernel *nft)
 {
 	json_t *listing;
 
 	nft->has_digest = false;
-	/* Of the commands that list rules only this one leaves the elements in the kernel. */
-	if (list_json(nft->ctx, "list ruleset inet", NFT_CTX_OUTPUT_NUMERIC_ALL | NFT_CTX_OUTPUT_TERSE, &listing) < 0)
+	if (list_without_elements(nft->ctx, &listing) < 0)
 		return;
 	nft->has_digest = kernel_parse_digest(listing, &nft->digest) == 0;
 	json_decref(listing);
@@ -199,28 +207,33 @@ static int parse_listing(const struct nft_kernel *nft, json_t *listing, struct k
 	return r;
 }
 
-static int nft_read(struct kernel *kernel, struct kernel_state *ret)
+static int read_once(struct nft_kernel *nft, struct kernel_state *ret)
 {
 	struct kernel_state state = { 0 };
 	json_t *listing;
-	int r = table_exists(ctx_of(kernel));
+	int r = list_without_elements(nft->ctx, &listing);
 
-	if (r <= 0) {
-		if (r == 0)
-			*ret = state;
-		return r;
-	}
-	r = list_json(ctx_of(kernel), "list table inet " NFT_TABLE, NFT_CTX_OUTPUT_NUMERIC_ALL, &listing);
 	if (r < 0)
 		return r;
-	r = parse_listing((struct nft_kernel *)kernel, listing, &state);
+	r = parse_listing(nft, listing, &state);
 	json_decref(listing);
-	if (r < 0) {
+	if (r == 0 && state.present)
+		r = kernel_dump(&state);
+	if (r < 0)
 		kernel_state_clear(&state);
-		return r;
-	}
-	*ret = state;
-	return 0;
+	else
+		*ret = state;
+	return r;
+}
+
+static int nft_read(struct kernel *kernel, struct kernel_state *ret)
+{
+	int r = -EINTR;
+
+	/* Somebody may change the table while it is read. */
+	for (unsigned i = 0; r == -EINTR && i < READS_MAX; i++)
+		r = read_once((struct nft_kernel *)kernel, ret);
+	return r;
 }
 
 static int nft_list(struct kernel *kernel, char **ret_text)
@@ -311,6 +324,25 @@ static int nft_route_sync(struct kernel *kernel, const struct route_params *para
 	return kernel_route_apply(params, ret_changed);
 }
 
+static int nft_route_look(struct kernel *kernel, const struct route_params *params, struct route_look *ret)
+{
+	(void)kernel;
+	return kernel_route_examine(params, ret);
+}
+
+/* Two processes on one socket would take each other's answers. */
+static int nft_renew(struct kernel *kernel)
+{
+	struct nft_kernel *nft = (struct nft_kernel *)kernel;
+	struct nft_ctx *ctx = context_new();
+
+	if (!ctx)
+		return -ENOMEM;
+	nft_ctx_free(nft->ctx);
+	nft->ctx = ctx;
+	return 0;
+}
+
 static int nft_cleanup(struct kernel *kernel)
 {
 	unsigned changed;
@@ -335,6 +367,8 @@ static const struct kernel_ops nft_ops = {
 	.foreign = nft_foreign,
 	.counters = nft_counters,
 	.route_sync = nft_route_sync,
+	.route_look = nft_route_look,
+	.renew = nft_renew,
 	.cleanup = nft_cleanup,
 	.free = nft_free,
 };

@@ -15,6 +15,8 @@ struct kernel_ops {
 	int (*foreign)(struct kernel *kernel, json_t **ret);
 	int (*counters)(struct kernel *kernel, json_t **ret);
 	int (*route_sync)(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
+	int (*route_look)(struct kernel *kernel, const struct route_params *params, struct route_look *ret);
+	int (*renew)(struct kernel *kernel);
 	int (*cleanup)(struct kernel *kernel);
 	void (*free)(struct kernel *kernel);
 };
@@ -24,9 +26,14 @@ struct kernel {
 	const struct kernel_ops *ops;
 };
 
-/* nft's JSON listing of our table to a state (which must be zeroed). -EBADMSG if it is no such listing. A table of
- * another layout is not an error: compatible stays false. */
+/* nft's JSON listing, without elements, of all tables of family inet to a state (which must be zeroed): everything of
+ * ours but what kernel_dump adds. -EBADMSG if it is no such listing. */
 int kernel_parse_table(json_t *listing, struct kernel_state *ret);
+/* Adds the elements of our sets, the generation, and whether the version of the table is ours. -EINTR if somebody
+ * changed it meanwhile: then all must be read again. */
+int kernel_dump(struct kernel_state *state);
+/* Notes a stray; a name that cannot be named in a command leaves the state incompatible instead. -ENOMEM. */
+int kernel_state_stray(struct kernel_state *state, const char *kind, const char *name);
 /* A number for everything in a listing of our table but elements, handles and counts; also of a listing without
  * elements. -ENOMEM. */
 int kernel_parse_digest(json_t *listing, uint64_t *ret);
@@ -44,5 +51,7 @@ int kernel_counters_read(json_t **ret);
 bool kernel_route_port_is_own(uint32_t port);
 /* Makes our rules and routes what params say, or (params NULL) removes them all. */
 int kernel_route_apply(const struct route_params *params, unsigned *ret_changed);
+/* Looks, and touches nothing. */
+int kernel_route_examine(const struct route_params *params, struct route_look *ret);
 
 #endif

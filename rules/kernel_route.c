@@ -1,6 +1,6 @@
 /*
  * Policy routing of our own: rules and routes with our protocol number, both
- * families, through libmnl; kernel_watch.c is the other file that knows it.
+ * families, through libmnl, as kernel_watch.c and kernel_dump.c.
  *
  * Theory of operation: marked packets must be delivered locally although their
  * destination is not ours. Three rules, P being the configured priority:
@@ -16,7 +16,7 @@
  *
  * A sync dumps what carries our protocol number, keeps one of each object that
  * is exactly as wanted, deletes the rest by sending the dumped message back,
- * and adds what is missing. Nothing without our protocol number is looked at.
+ * and adds what is missing. Nothing without our protocol number is touched.
  */
 #include "rules/kernel.h"
 
@@ -52,6 +52,14 @@ bool kernel_route_port_is_own(uint32_t port)
 			return true;
 	return false;
 }
+
+/* One pass over rules and routes. */
+struct pass {
+	struct mnl_socket *socket;
+	const struct route_params *params; /* NULL: nothing of ours is wanted */
+	bool look;                         /* only count, touch nothing */
+	unsigned changed;
+};
 
 struct message {
 	struct message *next;
@@ -109,7 +117,8 @@ static int talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t ca
 	return 0;
 }
 
-static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family, struct dump *dump)
+/* Rules of all kinds; routes of our protocol or, with a table, of that table. */
+static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family, uint32_t table, struct dump *dump)
 {
 	char buffer[256] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
@@ -120,21 +129,27 @@ static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family
 	/* Both heads have 12 bytes and begin with the family. */
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
 	head->rtm_family = family;
-	/* With strict checking the kernel filters by protocol: a full routing table need not come through here. */
-	if (type == RTM_GETROUTE)
+	/* With strict checking the kernel filters by protocol or table: a full routing table need not come through
+	 * here. */
+	if (type == RTM_GETROUTE && table)
+		mnl_attr_put_u32(request, RTA_TABLE, table);
+	else if (type == RTM_GETROUTE)
 		head->rtm_protocol = KERNEL_ROUTE_PROTOCOL;
 	dump->last = &dump->first;
 	return talk(socket, request, keep_message, dump);
 }
 
 /* Deletes exactly what was dumped. */
-static int delete_object(struct mnl_socket *socket, struct nlmsghdr *dumped, uint16_t type)
+static int delete_object(struct pass *pass, struct nlmsghdr *dumped, uint16_t type)
 {
 	int r;
 
+	pass->changed++;
+	if (pass->look)
+		return 0;
 	dumped->nlmsg_type = type;
 	dumped->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	r = talk(socket, dumped, NULL, NULL);
+	r = talk(pass->socket, dumped, NULL, NULL);
 	return r == -ENOENT || r == -ESRCH ? 0 : r;
 }
 
@@ -220,12 +235,15 @@ static bool same_rule(const struct rule *a, const struct rule *b)
 	       a->table == b->table && a->target == b->target && a->from_lo == b->from_lo && a->other == b->other;
 }
 
-static int add_rule(struct mnl_socket *socket, uint8_t family, const struct rule *rule)
+static int add_rule(struct pass *pass, uint8_t family, const struct rule *rule)
 {
 	char buffer[512] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
 	struct fib_rule_hdr *head;
 
+	pass->changed++;
+	if (pass->look)
+		return 0;
 	request->nlmsg_type = RTM_NEWRULE;
 	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
@@ -243,7 +261,7 @@ static int add_rule(struct mnl_socket *socket, uint8_t family, const struct rule
 		mnl_attr_put_u32(request, FRA_GOTO, rule->target);
 	if (rule->table)
 		mnl_attr_put_u32(request, FRA_TABLE, rule->table);
-	return talk(socket, request, NULL, NULL);
+	return talk(pass->socket, request, NULL, NULL);
 }
 
 /* Whether a dumped rule is one of those wanted, and the first of its kind. */
@@ -261,26 +279,25 @@ static bool keep_rule(const struct rule *rule, const struct route_params *params
 	return false;
 }
 
-static int sync_rules(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned *changed)
+static int sync_rules(struct pass *pass, uint8_t family)
 {
+	const struct route_params *params = pass->params;
 	_cleanup_(dump_clear) struct dump dump = { 0 };
 	bool found[RULES] = { false };
 	struct rule rule;
-	int r = dump_objects(socket, RTM_GETRULE, family, &dump);
+	int r = dump_objects(pass->socket, RTM_GETRULE, family, 0, &dump);
 
 	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
 		parse_rule(&message->header, &rule);
 		if (rule.protocol != KERNEL_ROUTE_PROTOCOL || keep_rule(&rule, params, found))
 			continue;
-		r = delete_object(socket, &message->header, RTM_DELRULE);
-		++*changed;
+		r = delete_object(pass, &message->header, RTM_DELRULE);
 	}
 	for (unsigned i = 0; params && r == 0 && i < RULES; i++) {
 		if (found[rule_order[i]])
 			continue;
 		wanted_rule(params, rule_order[i], &rule);
-		r = add_rule(socket, family, &rule);
-		++*changed;
+		r = add_rule(pass, family, &rule);
 	}
 	return r;
 }
@@ -325,12 +342,15 @@ static bool is_wanted_route(const struct nlmsghdr *message, const struct route_p
 	       head->rtm_tos == 0 && route.table == params->table && route.device == lo && !route.other;
 }
 
-static int add_route(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned lo)
+static int add_route(struct pass *pass, uint8_t family, unsigned lo)
 {
 	char buffer[512] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
 	struct rtmsg *head;
 
+	pass->changed++;
+	if (pass->look)
+		return 0;
 	request->nlmsg_type = RTM_NEWROUTE;
 	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
@@ -339,63 +359,125 @@ static int add_route(struct mnl_socket *socket, uint8_t family, const struct rou
 	head->rtm_protocol = KERNEL_ROUTE_PROTOCOL;
 	head->rtm_scope = family == AF_INET ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
 	head->rtm_type = RTN_LOCAL;
-	mnl_attr_put_u32(request, RTA_TABLE, params->table);
+	mnl_attr_put_u32(request, RTA_TABLE, pass->params->table);
 	mnl_attr_put_u32(request, RTA_OIF, lo);
-	return talk(socket, request, NULL, NULL);
+	return talk(pass->socket, request, NULL, NULL);
 }
 
-static int sync_routes(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned *changed)
+static int sync_routes(struct pass *pass, uint8_t family)
 {
 	_cleanup_(dump_clear) struct dump dump = { 0 };
 	unsigned lo = if_nametoindex("lo");
 	bool found = false;
-	int r = lo ? dump_objects(socket, RTM_GETROUTE, family, &dump) : -ENODEV;
+	int r = lo ? dump_objects(pass->socket, RTM_GETROUTE, family, 0, &dump) : -ENODEV;
 
 	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
 		const struct rtmsg *head = mnl_nlmsg_get_payload(&message->header);
 
 		if (head->rtm_protocol != KERNEL_ROUTE_PROTOCOL)
 			continue;
-		if (!found && is_wanted_route(&message->header, params, lo)) {
+		if (!found && is_wanted_route(&message->header, pass->params, lo)) {
 			found = true;
 			continue;
 		}
-		r = delete_object(socket, &message->header, RTM_DELROUTE);
-		++*changed;
+		r = delete_object(pass, &message->header, RTM_DELROUTE);
 	}
-	if (params && r == 0 && !found) {
-		r = add_route(socket, family, params, lo);
-		++*changed;
+	if (pass->params && r == 0 && !found)
+		r = add_route(pass, family, lo);
+	return r;
+}
+
+static int sync_families(struct pass *pass)
+{
+	static const uint8_t families[] = { AF_INET, AF_INET6 };
+	int r = 0;
+
+	/* A route that no rule leads to does nothing; a rule that leads to an empty table does not either. */
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(families); i++) {
+		r = sync_routes(pass, families[i]);
+		if (r == 0)
+			r = sync_rules(pass, families[i]);
 	}
 	return r;
 }
 
-static int sync_family(struct mnl_socket *socket, uint8_t family, const struct route_params *params, unsigned *changed)
-{
-	int r;
+/* Others' routes in our table. */
 
-	/* A route that no rule leads to does nothing; a rule that leads to an empty table does not either. */
-	r = sync_routes(socket, family, params, changed);
-	return r < 0 ? r : sync_rules(socket, family, params, changed);
+static int take_destination(const struct nlattr *attribute, void *data)
+{
+	struct addr *addr = data;
+
+	if (mnl_attr_get_type(attribute) == RTA_DST && mnl_attr_get_payload_len(attribute) <= sizeof(addr->bytes))
+		memcpy(addr->bytes, mnl_attr_get_payload(attribute), mnl_attr_get_payload_len(attribute));
+	return MNL_CB_OK;
+}
+
+static void note_foreign(const struct nlmsghdr *message, struct route_look *look)
+{
+	const struct rtmsg *head = mnl_nlmsg_get_payload(message);
+	struct addr addr = { .family = head->rtm_family };
+	char text[ADDR_TEXT_MAX];
+
+	if (head->rtm_protocol == KERNEL_ROUTE_PROTOCOL || look->foreign++ > 0)
+		return;
+	mnl_attr_parse(message, sizeof(*head), take_destination, &addr);
+	snprintf(look->first, sizeof(look->first), "%s/%u", addr_format(&addr, text), head->rtm_dst_len);
+}
+
+static int look_for_foreign(struct pass *pass, uint8_t family, struct route_look *look)
+{
+	_cleanup_(dump_clear) struct dump dump = { 0 };
+	int r = dump_objects(pass->socket, RTM_GETROUTE, family, pass->params->table, &dump);
+
+	for (struct message *message = dump.first; r == 0 && message; message = message->next)
+		note_foreign(&message->header, look);
+	return r == -ENOENT ? 0 : r; /* no such table yet */
+}
+
+static int open_pass(struct pass *pass)
+{
+	int one = 1;
+
+	pass->socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	if (!pass->socket)
+		return -errno;
+	if (mnl_socket_bind(pass->socket, 0, MNL_SOCKET_AUTOPID) < 0)
+		return -errno;
+	own.ports[own.next++ % OWN_PORTS] = mnl_socket_get_portid(pass->socket);
+	(void)mnl_socket_setsockopt(pass->socket, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
+	return 0;
 }
 
 int kernel_route_apply(const struct route_params *params, unsigned *ret_changed)
 {
-	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
-	unsigned changed = 0;
-	int r, one = 1;
+	struct pass pass = { .params = params };
+	int r = open_pass(&pass);
 
-	if (!socket)
-		return -errno;
-	r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
-	own.ports[own.next++ % OWN_PORTS] = mnl_socket_get_portid(socket);
-	(void)mnl_socket_setsockopt(socket, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
 	if (r == 0)
-		r = sync_family(socket, AF_INET, params, &changed);
+		r = sync_families(&pass);
+	if (pass.socket)
+		mnl_socket_close(pass.socket);
 	if (r == 0)
-		r = sync_family(socket, AF_INET6, params, &changed);
-	mnl_socket_close(socket);
+		*ret_changed = pass.changed;
+	return r;
+}
+
+int kernel_route_examine(const struct route_params *params, struct route_look *ret)
+{
+	struct pass pass = { .params = params, .look = true };
+	struct route_look look = { 0 };
+	int r = open_pass(&pass);
+
 	if (r == 0)
-		*ret_changed = changed;
+		r = sync_families(&pass);
+	if (r == 0)
+		r = look_for_foreign(&pass, AF_INET, &look);
+	if (r == 0)
+		r = look_for_foreign(&pass, AF_INET6, &look);
+	if (pass.socket)
+		mnl_socket_close(pass.socket);
+	look.wrong = pass.changed;
+	if (r == 0)
+		*ret = look;
 	return r;
 }

@@ -1,6 +1,6 @@
 /*
- * The monitor; see kernel_watch.h. With kernel_route.c one of the two files
- * that know libmnl.
+ * The monitor; see kernel_watch.h. With kernel_route.c and kernel_dump.c one
+ * of the files that know libmnl.
  *
  * Theory of operation: one socket joined to nftables' group, one to those of
  * rules, routes, links and addresses, and an epoll descriptor over both. One

@@ -12,6 +12,7 @@
 #include "rules/plan.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,20 +40,9 @@ void model_free(struct model *model)
 	for (size_t i = 0; i < model->n_contenders; i++)
 		contender_free(model->contenders[i]);
 	free(model->contenders);
-	free(model->shapes);
+	free(model->groups);
 	cells_free(&model->cells);
 	free(model);
-}
-
-static int compare_elements(const void *a, const void *b)
-{
-	return match_key_compare(&((const struct element *)a)->key, &((const struct element *)b)->key);
-}
-
-static void sort_elements(struct elements *elements)
-{
-	if (elements->n > 1)
-		qsort(elements->items, elements->n, sizeof(*elements->items), compare_elements);
 }
 
 static int append(struct growing *to, const struct cell *cell, const struct piece *piece)
@@ -63,16 +53,14 @@ static int append(struct growing *to, const struct cell *cell, const struct piec
 	return 0;
 }
 
-/* All pieces of a state, or those of one kind. */
-static int append_all(struct growing *to, const struct cell *cell, const struct cell_state *state, unsigned kind)
+static int append_all(struct growing *to, const struct cell *cell, const struct cell_state *state)
 {
 	size_t n;
 	const struct piece *pieces = state_pieces(state, &n);
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < n; i++)
-		if (kind == MATCH_PORT_KINDS || pieces[i].kind == kind)
-			r = append(to, cell, &pieces[i]);
+		r = append(to, cell, &pieces[i]);
 	return r;
 }
 
@@ -84,32 +72,41 @@ int model_elements(const struct model *model, struct elements *ret)
 
 	for (size_t b = 0; r == 0 && b < model->cells.n_buckets; b++)
 		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain)
-			r = append_all(&growing, cell, &cell->now, MATCH_PORT_KINDS);
+			r = append_all(&growing, cell, &cell->now);
 	if (r < 0) {
 		free(all.items);
 		return r;
 	}
-	sort_elements(&all);
+	elements_sort(&all);
 	*ret = all;
 	return 0;
 }
 
-static int copy_shapes(const struct shape_count *counts, size_t n, struct match_shape **ret, size_t *ret_n)
+static int copy_groups(const struct group_count *counts, size_t n, struct group **ret, size_t *ret_n)
 {
-	struct match_shape *shapes = calloc(n ? n : 1, sizeof(*shapes));
+	struct group *groups = calloc(n ? n : 1, sizeof(*groups));
 
-	if (!shapes)
+	if (!groups)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
-		shapes[i] = counts[i].shape;
-	*ret = shapes;
+		groups[i] = counts[i].group;
+	*ret = groups;
 	*ret_n = n;
 	return 0;
 }
 
-int model_shapes(const struct model *model, struct match_shape **ret, size_t *ret_n)
+size_t model_count(const struct model *model)
 {
-	return copy_shapes(model->shapes, model->n_shapes, ret, ret_n);
+	size_t count = 0;
+
+	for (size_t i = 0; i < model->n_groups; i++)
+		count += model->groups[i].count;
+	return count;
+}
+
+int model_groups(const struct model *model, struct group **ret, size_t *ret_n)
+{
+	return copy_groups(model->groups, model->n_groups, ret, ret_n);
 }
 
 /* Which rows differ: a merge walk over two lists sorted by name. */
@@ -159,18 +156,44 @@ static int diff_snapshots(struct plan *plan)
 
 /* Cutting the staged cells. */
 
-static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs *errs)
+static bool is_arriving(const struct stage *stage, const struct contender *contender)
+{
+	for (size_t i = 0; i < stage->n_arriving; i++)
+		if (stage->arriving[i] == contender)
+			return true;
+	return false;
+}
+
+/* The item of the list of ports that is in the tie, of the listener that is being written; of two, the later by name. */
+static void tie_pointer(const struct stage *stage, const struct tie *tie, char buffer[CONTENDER_POINTER_MAX])
+{
+	bool a_is_later = strcmp(tie->a->name, tie->b->name) > 0;
+	const struct contender *later = a_is_later ? tie->a : tie->b, *earlier = a_is_later ? tie->b : tie->a;
+	const struct contender *culprit = is_arriving(stage, later) ? later : earlier;
+	char item[32] = "/ports";
+
+	for (size_t i = 0; i < culprit->n_ports; i++)
+		if (culprit->ports[i].lo <= tie->lo && tie->hi <= culprit->ports[i].hi &&
+		        (culprit->ports[i].lo == culprit->ports[i].hi) == (tie->kind == MATCH_PORT_EXACT)) {
+			snprintf(item, sizeof(item), "/ports/%zu", i);
+			break;
+		}
+	contender_pointer(culprit, item, buffer);
+}
+
+static void tell_tie(const struct stage *stage, const struct cell *cell, const struct tie *tie, struct errs *errs)
 {
 	struct prefix dst = { cell->key.dst, cell->key.shape.dst_len },
 	              src = { cell->key.src, cell->key.shape.src_len };
-	char dst_text[ADDR_TEXT_MAX], src_text[ADDR_TEXT_MAX], ports[24] = "any port";
+	char dst_text[ADDR_TEXT_MAX], src_text[ADDR_TEXT_MAX], ports[24] = "any port", pointer[CONTENDER_POINTER_MAX];
 	bool swap = strcmp(tie->a->name, tie->b->name) > 0;
 
 	if (tie->kind == MATCH_PORT_EXACT)
 		snprintf(ports, sizeof(ports), "port %u", tie->lo);
 	else if (tie->kind == MATCH_PORT_RANGE)
 		snprintf(ports, sizeof(ports), "ports %u-%u", tie->lo, tie->hi);
-	errs_add(errs, "", "overlap",
+	tie_pointer(stage, tie, pointer);
+	errs_add(errs, pointer, "overlap",
 	        "listeners \"%s\" and \"%s\" match the same packets equally well with priority %lld: %s to %s, %s, "
 	        "from %s%s%s",
 	        swap ? tie->b->name : tie->a->name, swap ? tie->a->name : tie->b->name, (long long)tie->a->priority,
@@ -178,13 +201,13 @@ static void tell_tie(const struct cell *cell, const struct tie *tie, struct errs
 	        prefix_format(&src, src_text), cell->key.shape.interface ? " on " : "", cell->key.interface);
 }
 
-static int cut_cell(struct staged_cell *staged, struct errs *errs, struct tie *last)
+static int cut_cell(const struct stage *stage, struct staged_cell *staged, struct errs *errs, struct tie *last)
 {
 	struct tie tie;
 	int r = state_cut(&staged->next, &tie);
 
 	if (r == -EEXIST && (tie.a != last->a || tie.b != last->b)) {
-		tell_tie(staged->cell, &tie, errs);
+		tell_tie(stage, staged->cell, &tie, errs);
 		*last = tie;
 	}
 	return r;
@@ -196,7 +219,7 @@ static int cut_cells(struct stage *stage, struct errs *errs)
 	int r = 0;
 
 	for (size_t i = 0; i < stage->n_cells; i++) {
-		int one = cut_cell(&stage->cells[i], errs, &last);
+		int one = cut_cell(stage, &stage->cells[i], errs, &last);
 
 		if (one == -ENOMEM)
 			return one;
@@ -248,82 +271,87 @@ static int diff_cells(struct plan *plan, const struct stage *stage)
 
 	for (size_t i = 0; r == 0 && i < stage->n_cells; i++)
 		r = diff_cell(&stage->cells[i], &removed, &added);
-	sort_elements(&plan->removed);
-	sort_elements(&plan->added);
+	elements_sort(&plan->removed);
+	elements_sort(&plan->added);
 	return r;
 }
 
-/* The shapes in use: counts, changed by the runs of equal shape in removed and added. */
+/* The groups in use: counts, changed by the runs of one group in removed and added. */
 
-static size_t run_of_shape(const struct elements *elements, size_t at)
+/* Takes the run of this group, if one stands at *at. */
+static size_t take_run(const struct elements *elements, size_t *at, const struct group *group)
 {
-	size_t end = at;
+	struct group first;
+	size_t run;
 
-	while (end < elements->n &&
-	        match_shape_compare(&elements->items[end].key.shape, &elements->items[at].key.shape) == 0)
-		end++;
-	return end - at;
+	if (*at == elements->n)
+		return 0;
+	first = element_group(&elements->items[*at]);
+	run = group_compare(&first, group) == 0 ? elements_run(elements, *at) : 0;
+	*at += run;
+	return run;
 }
 
 /* Three sorted lists in step: the counts before, the removals, the additions. */
-static int count_shapes(const struct model *model, const struct plan *plan, struct stage *stage)
+static int count_groups(const struct model *model, const struct plan *plan, struct stage *stage)
 {
 	size_t c = 0, i = 0, k = 0, size = 0;
 
-	while (c < model->n_shapes || k < plan->added.n) {
-		const struct match_shape *at = c < model->n_shapes ? &model->shapes[c].shape : NULL;
-		struct shape_count next;
-		size_t more = 0;
+	while (c < model->n_groups || k < plan->added.n) {
+		struct group_count next = { 0 };
 
-		if (k < plan->added.n && (!at || match_shape_compare(&plan->added.items[k].key.shape, at) < 0))
-			at = &plan->added.items[k].key.shape;
-		next = (struct shape_count){ *at, 0 };
-		if (c < model->n_shapes && match_shape_compare(&model->shapes[c].shape, &next.shape) == 0)
-			next.count = model->shapes[c++].count;
-		if (k < plan->added.n && match_shape_compare(&plan->added.items[k].key.shape, &next.shape) == 0)
-			more = run_of_shape(&plan->added, k);
-		next.count += more;
-		k += more;
-		if (i < plan->removed.n && match_shape_compare(&plan->removed.items[i].key.shape, &next.shape) == 0) {
-			more = run_of_shape(&plan->removed, i);
-			next.count -= more;
-			i += more;
-		}
+		if (k < plan->added.n)
+			next.group = element_group(&plan->added.items[k]);
+		if (c < model->n_groups &&
+		        (k == plan->added.n || group_compare(&model->groups[c].group, &next.group) <= 0))
+			next = model->groups[c++];
+		next.count += take_run(&plan->added, &k, &next.group);
+		next.count -= take_run(&plan->removed, &i, &next.group);
 		if (next.count == 0)
 			continue;
-		if (array_reserve(&stage->shapes, &size, stage->n_shapes + 1, sizeof(next)) < 0)
+		if (array_reserve(&stage->groups, &size, stage->n_groups + 1, sizeof(next)) < 0)
 			return -ENOMEM;
-		stage->shapes[stage->n_shapes++] = next;
+		stage->groups[stage->n_groups++] = next;
 	}
 	return 0;
 }
 
-/* Interval maps that are made anew. */
-
-static bool has_shape(const struct match_shape *shapes, size_t n, const struct match_shape *shape)
-{
-	for (size_t i = 0; i < n; i++)
-		if (match_shape_compare(&shapes[i], shape) == 0)
-			return true;
-	return false;
-}
+/* Interval sets that are made anew. */
 
 static int choose_rebuilt(struct plan *plan)
 {
 	size_t size = 0;
 
 	for (size_t i = 0, run; i < plan->removed.n; i += run) {
-		const struct match_shape *shape = &plan->removed.items[i].key.shape;
+		struct group group = element_group(&plan->removed.items[i]);
 
-		run = run_of_shape(&plan->removed, i);
-		if (shape->port_kind != MATCH_PORT_RANGE || run < PLAN_REBUILD_MIN ||
-		        !has_shape(plan->shapes_after, plan->n_shapes_after, shape))
+		run = elements_run(&plan->removed, i);
+		if (group.shape.port_kind != MATCH_PORT_RANGE || run < PLAN_REBUILD_MIN ||
+		        !group_is_in(plan->groups_after, plan->n_groups_after, &group))
 			continue;
-		if (array_reserve(&plan->shapes_rebuilt, &size, plan->n_shapes_rebuilt + 1, sizeof(*shape)) < 0)
+		if (array_reserve(&plan->groups_rebuilt, &size, plan->n_groups_rebuilt + 1, sizeof(group)) < 0)
 			return -ENOMEM;
-		plan->shapes_rebuilt[plan->n_shapes_rebuilt++] = *shape;
+		plan->groups_rebuilt[plan->n_groups_rebuilt++] = group;
 	}
 	return 0;
+}
+
+/* The pieces of a cell that lie in sets made anew. */
+static int append_rebuilt(
+        struct growing *to, const struct plan *plan, const struct cell *cell, const struct cell_state *state)
+{
+	size_t n;
+	const struct piece *pieces = state_pieces(state, &n);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		struct group group = { cell->key.shape, (uint8_t)pieces[i].verdict };
+
+		group.shape.port_kind = pieces[i].kind;
+		if (group_is_in(plan->groups_rebuilt, plan->n_groups_rebuilt, &group))
+			r = append(to, cell, &pieces[i]);
+	}
+	return r;
 }
 
 static int collect_rebuilt(const struct model *model, struct plan *plan)
@@ -331,18 +359,11 @@ static int collect_rebuilt(const struct model *model, struct plan *plan)
 	struct growing growing = { &plan->rebuilt, 0 };
 	int r = choose_rebuilt(plan);
 
-	for (size_t b = 0; r == 0 && plan->n_shapes_rebuilt > 0 && b < model->cells.n_buckets; b++)
-		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain) {
-			const struct cell_state *state =
-			        cell->staged ? &model->stage.cells[cell->staged - 1].next : &cell->now;
-			struct match_shape shape = cell->key.shape;
-
-			shape.port_kind = MATCH_PORT_RANGE;
-			if (!has_shape(plan->shapes_rebuilt, plan->n_shapes_rebuilt, &shape))
-				continue;
-			r = append_all(&growing, cell, state, MATCH_PORT_RANGE);
-		}
-	sort_elements(&plan->rebuilt);
+	for (size_t b = 0; r == 0 && plan->n_groups_rebuilt > 0 && b < model->cells.n_buckets; b++)
+		for (struct cell *cell = model->cells.buckets[b]; r == 0 && cell; cell = cell->chain)
+			r = append_rebuilt(&growing, plan, cell,
+			        cell->staged ? &model->stage.cells[cell->staged - 1].next : &cell->now);
+	elements_sort(&plan->rebuilt);
 	return r;
 }
 
@@ -354,9 +375,9 @@ static void plan_free(struct plan *plan)
 	snapshot_unref(plan->to);
 	free(plan->removed.items);
 	free(plan->added.items);
-	free(plan->shapes_before);
-	free(plan->shapes_after);
-	free(plan->shapes_rebuilt);
+	free(plan->groups_before);
+	free(plan->groups_after);
+	free(plan->groups_rebuilt);
 	free(plan->rebuilt.items);
 	free(plan->changes);
 	free(plan);
@@ -400,11 +421,11 @@ static int fill(struct model *model, struct plan *plan, struct errs *errs)
 	if (r == 0)
 		r = diff_cells(plan, stage);
 	if (r == 0)
-		r = count_shapes(model, plan, stage);
+		r = count_groups(model, plan, stage);
 	if (r == 0)
-		r = copy_shapes(model->shapes, model->n_shapes, &plan->shapes_before, &plan->n_shapes_before);
+		r = copy_groups(model->groups, model->n_groups, &plan->groups_before, &plan->n_groups_before);
 	if (r == 0)
-		r = copy_shapes(stage->shapes, stage->n_shapes, &plan->shapes_after, &plan->n_shapes_after);
+		r = copy_groups(stage->groups, stage->n_groups, &plan->groups_after, &plan->n_groups_after);
 	if (r == 0)
 		r = collect_rebuilt(model, plan);
 	return r;

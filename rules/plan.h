@@ -21,18 +21,21 @@
 #include "rules/snapshot.h"
 #include "schema/errs.h"
 
-/* Most cells one listener that names no address set may expand to; a larger product is refused with "too_complex". */
-#define PLAN_CELLS_MAX 4096
+/* Most elements one listener that names no address set may expand to: its destinations (ranges split into prefixes) x
+ * sources x interfaces x ports. 16,384 load in a quarter of a second; lists of 64 each would be 16 million. A larger
+ * product is refused with "too_complex". */
+#define PLAN_LISTENER_MAX 16384
 
-/* Most cells of all listeners together, which address sets can make many: each takes about 120 bytes here, as much in
- * the relay, and one or more elements in the kernel. Beyond it "too_complex". */
+/* Most elements of all listeners together, which address sets can make many: each takes about 120 bytes here, as much
+ * in the relay, and more in the kernel. Beyond it "too_complex". */
 #define PLAN_TOTAL_MAX 1000000
 
-/* From this many removals on, an interval map is made anew: a deletion from one costs time in proportion to its size
- * (measured: 0.7 ms of 10,000 elements, which load in 110 ms), so about 150 deletions cost as much as a fresh map. */
+/* From this many removals on, an interval set is made anew: a deletion from one costs time in proportion to its size
+ * (measured: 0.7 ms of 10,000 elements, which load in 110 ms), so about 150 deletions cost as much as a fresh set. */
 #define PLAN_REBUILD_MIN 128
 
-/* What nft does with a packet that matches an element; one action chain each, so their number is constant. */
+/* What nft does with a packet that matches an element: one action chain each, so their number is constant, and one
+ * set for each shape and verdict in use. */
 enum verdict {
 	VERDICT_RELAY,        /* tproxy; without a socket drop */
 	VERDICT_RELAY_DIRECT, /* tproxy; without a socket, or while the gate is open, forward */
@@ -40,6 +43,12 @@ enum verdict {
 	VERDICT_DROP,
 	VERDICT_BYPASS,
 	VERDICTS
+};
+
+/* The elements that lie in one nft set. */
+struct group {
+	struct match_shape shape;
+	uint8_t verdict; /* enum verdict */
 };
 
 struct element {
@@ -60,15 +69,16 @@ struct row_change {
 
 struct plan {
 	int64_t from_revision, to_revision;
-	struct snapshot *from, *to;     /* references of the plan's own */
-	struct elements removed, added; /* sorted by key; an element whose verdict or listener changes is in both */
-	struct match_shape *shapes_before, *shapes_after; /* in order of precedence */
-	size_t n_shapes_before, n_shapes_after;
-	/* Interval maps that lose so many elements that a fresh map is cheaper: the map's whole new content. Such
-	 * shapes have no part in what the nft renderer makes of removed and added; both stay complete for everyone
+	struct snapshot *from, *to; /* references of the plan's own */
+	struct elements removed,
+	        added; /* sorted by element_compare; an element whose verdict or listener changes is in both */
+	struct group *groups_before, *groups_after; /* sorted by group_compare */
+	size_t n_groups_before, n_groups_after;
+	/* Interval sets that lose so many elements that a fresh set is cheaper: the set's whole new content. Such
+	 * groups have no part in what the nft renderer makes of removed and added; both stay complete for everyone
 	 * else. */
-	struct match_shape *shapes_rebuilt;
-	size_t n_shapes_rebuilt;
+	struct group *groups_rebuilt;
+	size_t n_groups_rebuilt;
 	struct elements rebuilt;
 	struct row_change *changes; /* upstreams and listeners that differ */
 	size_t n_changes;
@@ -76,18 +86,35 @@ struct plan {
 	                        differ) */
 };
 
+/* Order of precedence (match_shape_compare); the groups of one shape, which have no packet in common, by verdict. */
+int group_compare(const struct group *a, const struct group *b);
+/* For qsort. */
+int group_compare_items(const void *a, const void *b);
+bool group_is_in(const struct group *groups, size_t n, const struct group *group);
+struct group element_group(const struct element *element);
+/* Total order: groups first, then keys. */
+int element_compare(const struct element *a, const struct element *b);
+/* Sorts by element_compare. */
+void elements_sort(struct elements *elements);
+/* How many elements from `at` on are of the same group. */
+size_t elements_run(const struct elements *elements, size_t at);
+
 struct model;
 
 /* An empty model, the compiled form of a snapshot without listeners. -ENOMEM. */
 int model_new(struct model **ret);
 void model_free(struct model *model);
-/* The compiled elements in force, sorted by key, in a new array (free items). -ENOMEM. */
+/* The compiled elements in force, sorted by element_compare, in a new array (free items). -ENOMEM. */
 int model_elements(const struct model *model, struct elements *ret);
-/* The shapes in force in order of precedence, in a new array. -ENOMEM. */
-int model_shapes(const struct model *model, struct match_shape **ret, size_t *ret_n);
+/* The groups in force, sorted by group_compare, in a new array. -ENOMEM. */
+int model_groups(const struct model *model, struct group **ret, size_t *ret_n);
+
+/* How many elements there are. */
+size_t model_count(const struct model *model);
 
 /* What must change from the model's state (snapshot `from`, rows shared with `to`) to snapshot `to`.
- * -EEXIST with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
+ * Pointers of faults are "/listeners/NAME/FIELD...": where NAME stands in a request only the caller knows. -EEXIST
+ * with faults in errs for a tie (code "overlap", the detail names both listeners and what they share),
  * -EINVAL with faults ("too_complex", "unknown_reference", "invalid"), -ENOMEM. On failure the model is unchanged. At
  * most one plan at a time. */
 int plan_new(struct model *model, struct snapshot *from, struct snapshot *to, struct errs *errs, struct plan **ret);

@@ -2,6 +2,7 @@
 #include "rules/reach.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct prefixes *set_of(const struct snapshot *snapshot, const char *text)
@@ -54,14 +55,16 @@ static int unite(struct prefixes *to, const struct prefixes *set)
 	return 0;
 }
 
-static int list_of(const struct listener *listener, const struct strings *texts, const struct snapshot *snapshot,
-        struct errs *errs, struct prefixes *ret)
+static int list_of(const struct listener *listener, const char *field, const struct strings *texts,
+        const struct snapshot *snapshot, struct errs *errs, struct prefixes *ret)
 {
 	_cleanup_prefixes_ struct prefixes list = { 0 };
+	char pointer[128];
 	int r = literals_of(texts, &list);
 
+	snprintf(pointer, sizeof(pointer), "/listeners/%s/%s", listener->name, field);
 	if (r == -EINVAL)
-		errs_add(errs, "", "invalid", "listener \"%s\": an address is not valid", listener->name);
+		errs_add(errs, pointer, "invalid", "listener \"%s\": an address is not valid", listener->name);
 	for (size_t i = 0; r == 0 && i < texts->n; i++) {
 		const struct prefixes *set;
 
@@ -69,7 +72,7 @@ static int list_of(const struct listener *listener, const struct strings *texts,
 			continue;
 		set = set_of(snapshot, texts->items[i]);
 		if (!set)
-			errs_add(errs, "", "unknown_reference", "listener \"%s\": there is no address set \"%s\"",
+			errs_add(errs, pointer, "unknown_reference", "listener \"%s\": there is no address set \"%s\"",
 			        listener->name, texts->items[i] + 1);
 		r = set ? unite(&list, set) : -EINVAL;
 	}
@@ -86,9 +89,9 @@ int reach_of(const struct listener *listener, const struct snapshot *snapshot, s
 	int r = 0;
 
 	if (listener->enabled)
-		r = list_of(listener, &listener->destinations, snapshot, errs, &reach.dst);
+		r = list_of(listener, "destinations", &listener->destinations, snapshot, errs, &reach.dst);
 	if (listener->enabled && r == 0)
-		r = list_of(listener, &listener->sources, snapshot, errs, &reach.src);
+		r = list_of(listener, "sources", &listener->sources, snapshot, errs, &reach.src);
 	if (r < 0) {
 		reach_clear(&reach);
 		return r;
@@ -164,7 +167,7 @@ static int visit_product(const struct walk *walk, const struct prefixes *dst, co
 	size_t dst_v4 = count_v4(dst), src_v4 = count_v4(src);
 	int r = 0;
 
-	for (size_t d = 0; r >= 0 && d < dst->n; d++) {
+	for (size_t d = 0; r >= 0 && d < dst->n && src->n > 0; d++) {
 		size_t s = d < dst_v4 ? 0 : src_v4, end = d < dst_v4 ? src_v4 : src->n;
 
 		for (; r >= 0 && s < end; s++)

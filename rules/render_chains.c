@@ -16,8 +16,8 @@
  *     ├ icmp unreachable about a socket with that mark ► accept      told to whom the packet was from
  *     └ icmp about a transparent socket's packets ► mark, accept     or path MTU discovery breaks
  *
- *   tcp4, tcp6, udp4, udp6 ─ one vmap per shape in use, the strongest first; the gateway's own addresses leave
- *     after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
+ *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
+ *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
  *
  * The wildcard check of `socket` is left out for TCP: request sockets and TIME_WAIT ones have no wildcard bit and
@@ -42,7 +42,7 @@
 #include <string.h>
 
 #include "gatewayd/base/sockmark.h"
-#include "rules/render_map.h"
+#include "rules/nftset.h"
 
 #define RULE "add rule inet " NFT_TABLE " "
 
@@ -269,7 +269,7 @@ void chains_put_rules(FILE *out, const struct render_params *params)
 	put_icmp(out, params);
 }
 
-void chains_put_classify(FILE *out, const struct chain_id *chain, const struct match_shape *shapes, size_t n)
+void chains_put_classify(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n)
 {
 	bool exempted = false;
 
@@ -277,12 +277,14 @@ void chains_put_classify(FILE *out, const struct chain_id *chain, const struct m
 		fprintf(out, RULE "%s ip6 daddr fe80::/10 return\n" RULE "%s ip6 daddr ff00::/8 return\n", chain->name,
 		        chain->name);
 	for (size_t i = 0; i < n; i++) {
-		if (shapes[i].protocol != chain->protocol || shapes[i].family != chain->family)
+		const struct match_shape *shape = &groups[i].shape;
+
+		if (shape->protocol != chain->protocol || shape->family != chain->family)
 			continue;
-		if (!exempted && shapes[i].dst_len < addr_bits(chain->family)) {
+		if (!exempted && shape->dst_len < addr_bits(chain->family)) {
 			fprintf(out, RULE "%s fib daddr type { local, broadcast, multicast } return\n", chain->name);
 			exempted = true;
 		}
-		map_put_lookup(out, chain->name, &shapes[i]);
+		nftset_put_lookup(out, chain->name, &groups[i]);
 	}
 }

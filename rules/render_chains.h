@@ -10,9 +10,9 @@
 
 #include "rules/render_nft.h"
 
-/* Raised whenever a chain, a stable object or the layout of the maps changes: a daemon that finds another number in
+/* Raised whenever a chain, a stable object or the layout of the sets changes: a daemon that finds another number in
  * the kernel makes the table anew. */
-#define NFT_SKELETON_VERSION 4
+#define NFT_SKELETON_VERSION 5
 
 /* The classification chains, one per protocol and family. */
 struct chain_id {
@@ -32,8 +32,8 @@ void chains_put_rules(FILE *out, const struct render_params *params);
 void chains_put_flush(FILE *out);
 /* Makes the mark of the version the only one again. */
 void chains_put_version(FILE *out);
-/* The rules of one classification chain: `shapes` are all in use, in order of precedence. */
-void chains_put_classify(FILE *out, const struct chain_id *chain, const struct match_shape *shapes, size_t n);
+/* The rules of one classification chain: `groups` are all in use, in order of precedence. */
+void chains_put_classify(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n);
 /* The rule that lies in direct_gate while the gate is open. */
 void chains_put_gate(FILE *out, bool open);
 

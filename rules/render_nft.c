@@ -1,9 +1,9 @@
 /*
  * Models and plans as nft text; see render_nft.h.
  *
- * Order within a transaction: chains that use a map are emptied before it is
- * deleted, maps are declared before elements, elements deleted before others
- * are added in their place, and rules come last. All elements of a map stand
+ * Order within a transaction: chains that use a set are emptied before it is
+ * deleted, sets are declared before elements, elements deleted before others
+ * are added in their place, and rules come last. All elements of a set stand
  * in one statement: one netlink message less per element.
  */
 #include "rules/render_nft.h"
@@ -14,7 +14,7 @@
 
 #include "rules/kernel.h"
 #include "rules/render_chains.h"
-#include "rules/render_map.h"
+#include "rules/nftset.h"
 
 /* A text that grows; freed unless it is handed on. */
 struct text {
@@ -48,14 +48,6 @@ static int text_take(struct text *text, char **ret)
 	return 0;
 }
 
-static bool has_shape(const struct match_shape *shapes, size_t n, const struct match_shape *shape)
-{
-	for (size_t i = 0; i < n; i++)
-		if (match_shape_compare(&shapes[i], shape) == 0)
-			return true;
-	return false;
-}
-
 /* The marker holds 32 bits of the generation; kernel_nft_read compares the same bits. */
 static void put_generation(FILE *out, int64_t generation)
 {
@@ -68,21 +60,21 @@ static int put_all_elements(FILE *out, const struct elements *elements)
 	int r = 0;
 
 	for (size_t i = 0, run; r == 0 && i < elements->n; i += run) {
-		run = map_run(elements, i);
-		r = map_put_elements(out, "add", &elements->items[i], run);
+		run = elements_run(elements, i);
+		r = nftset_put_elements(out, "add", &elements->items[i], run);
 	}
 	return r;
 }
 
 static int put_full(FILE *out, const struct model *model, const struct render_params *params, int64_t generation)
 {
-	_cleanup_free_ struct match_shape *shapes = NULL;
+	_cleanup_free_ struct group *groups = NULL;
 	struct elements elements = { 0 };
 	_cleanup_free_ struct element *items = NULL;
 	size_t n = 0;
 	int r;
 
-	r = model_shapes(model, &shapes, &n);
+	r = model_groups(model, &groups, &n);
 	if (r == 0)
 		r = model_elements(model, &elements);
 	if (r < 0)
@@ -91,11 +83,11 @@ static int put_full(FILE *out, const struct model *model, const struct render_pa
 	fputs("add table inet " NFT_TABLE "\ndelete table inet " NFT_TABLE "\nadd table inet " NFT_TABLE "\n", out);
 	chains_put_objects(out);
 	for (size_t i = 0; i < n; i++)
-		map_put_declaration(out, &shapes[i]);
+		nftset_put_declaration(out, &groups[i]);
 	r = put_all_elements(out, &elements);
 	chains_put_rules(out, params);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
-		chains_put_classify(out, &classify_chains[i], shapes, n);
+		chains_put_classify(out, &classify_chains[i], groups, n);
 	put_generation(out, generation);
 	return r;
 }
@@ -110,66 +102,66 @@ int render_nft_full(const struct model *model, const struct render_params *param
 	return r < 0 ? r : text_take(&text, ret);
 }
 
-static bool is_rebuilt(const struct plan *plan, const struct match_shape *shape)
+static bool is_rebuilt(const struct plan *plan, const struct group *group)
 {
-	return has_shape(plan->shapes_rebuilt, plan->n_shapes_rebuilt, shape);
+	return group_is_in(plan->groups_rebuilt, plan->n_groups_rebuilt, group);
 }
 
-static bool of_chain(const struct match_shape *shape, const struct chain_id *chain)
+static bool of_chain(const struct group *group, const struct chain_id *chain)
 {
-	return shape->protocol == chain->protocol && shape->family == chain->family;
+	return group->shape.protocol == chain->protocol && group->shape.family == chain->family;
 }
 
-/* Whether a map of this chain comes, goes, or is made anew. */
+/* Whether a set of this chain comes, goes, or is made anew. */
 static bool chain_changes(const struct plan *plan, const struct chain_id *chain)
 {
 	if (plan->rewrite_chains)
 		return true;
-	for (size_t i = 0; i < plan->n_shapes_rebuilt; i++)
-		if (of_chain(&plan->shapes_rebuilt[i], chain))
+	for (size_t i = 0; i < plan->n_groups_rebuilt; i++)
+		if (of_chain(&plan->groups_rebuilt[i], chain))
 			return true;
-	for (size_t i = 0; i < plan->n_shapes_before; i++)
-		if (of_chain(&plan->shapes_before[i], chain) &&
-		        !has_shape(plan->shapes_after, plan->n_shapes_after, &plan->shapes_before[i]))
+	for (size_t i = 0; i < plan->n_groups_before; i++)
+		if (of_chain(&plan->groups_before[i], chain) &&
+		        !group_is_in(plan->groups_after, plan->n_groups_after, &plan->groups_before[i]))
 			return true;
-	for (size_t i = 0; i < plan->n_shapes_after; i++)
-		if (of_chain(&plan->shapes_after[i], chain) &&
-		        !has_shape(plan->shapes_before, plan->n_shapes_before, &plan->shapes_after[i]))
+	for (size_t i = 0; i < plan->n_groups_after; i++)
+		if (of_chain(&plan->groups_after[i], chain) &&
+		        !group_is_in(plan->groups_before, plan->n_groups_before, &plan->groups_after[i]))
 			return true;
 	return false;
 }
 
-static void put_map_changes(FILE *out, const struct plan *plan)
+static void put_set_changes(FILE *out, const struct plan *plan)
 {
 	char name[32];
 
-	for (size_t i = 0; i < plan->n_shapes_before; i++) {
-		const struct match_shape *shape = &plan->shapes_before[i];
+	for (size_t i = 0; i < plan->n_groups_before; i++) {
+		const struct group *group = &plan->groups_before[i];
 
-		if (has_shape(plan->shapes_after, plan->n_shapes_after, shape) && !is_rebuilt(plan, shape))
+		if (group_is_in(plan->groups_after, plan->n_groups_after, group) && !is_rebuilt(plan, group))
 			continue;
-		render_nft_map_name(shape, name);
-		fprintf(out, "delete map inet " NFT_TABLE " %s\n", name);
+		nftset_name(group, name);
+		fprintf(out, "delete set inet " NFT_TABLE " %s\n", name);
 	}
-	for (size_t i = 0; i < plan->n_shapes_after; i++) {
-		const struct match_shape *shape = &plan->shapes_after[i];
+	for (size_t i = 0; i < plan->n_groups_after; i++) {
+		const struct group *group = &plan->groups_after[i];
 
-		if (!has_shape(plan->shapes_before, plan->n_shapes_before, shape) || is_rebuilt(plan, shape))
-			map_put_declaration(out, shape);
+		if (!group_is_in(plan->groups_before, plan->n_groups_before, group) || is_rebuilt(plan, group))
+			nftset_put_declaration(out, group);
 	}
 }
 
-/* Removals or additions, map by map, but for maps that come with their whole content or go with it. */
+/* Removals or additions, set by set, but for sets that come with their whole content or go with it. */
 static int put_element_changes(FILE *out, const struct plan *plan, const char *verb, const struct elements *elements)
 {
 	int r = 0;
 
 	for (size_t i = 0, run; r == 0 && i < elements->n; i += run) {
-		const struct match_shape *shape = &elements->items[i].key.shape;
+		struct group group = element_group(&elements->items[i]);
 
-		run = map_run(elements, i);
-		if (has_shape(plan->shapes_after, plan->n_shapes_after, shape) && !is_rebuilt(plan, shape))
-			r = map_put_elements(out, verb, &elements->items[i], run);
+		run = elements_run(elements, i);
+		if (group_is_in(plan->groups_after, plan->n_groups_after, &group) && !is_rebuilt(plan, &group))
+			r = nftset_put_elements(out, verb, &elements->items[i], run);
 	}
 	return r;
 }
@@ -191,7 +183,7 @@ static int put_plan(FILE *out, const struct plan *plan, const struct render_para
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
 		if (chain_changes(plan, &classify_chains[i]))
 			fprintf(out, "flush chain inet " NFT_TABLE " %s\n", classify_chains[i].name);
-	put_map_changes(out, plan);
+	put_set_changes(out, plan);
 	r = put_element_changes(out, plan, "delete", &plan->removed);
 	if (r == 0)
 		r = put_element_changes(out, plan, "add", &plan->added);
@@ -201,7 +193,7 @@ static int put_plan(FILE *out, const struct plan *plan, const struct render_para
 		chains_put_rules(out, params);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
 		if (chain_changes(plan, &classify_chains[i]))
-			chains_put_classify(out, &classify_chains[i], plan->shapes_after, plan->n_shapes_after);
+			chains_put_classify(out, &classify_chains[i], plan->groups_after, plan->n_groups_after);
 	put_generation(out, plan->to_revision);
 	return r;
 }
@@ -246,7 +238,7 @@ static int put_repair(
 	put_strays(out, found, "flush", STRAY_CHAINS);
 	chains_put_version(out);
 	put_strays(out, found, "delete", STRAY_SETS);
-	put_map_changes(out, plan);
+	put_set_changes(out, plan);
 	r = put_element_changes(out, plan, "delete", &plan->removed);
 	put_strays(out, found, "delete", STRAY_CHAINS);
 	put_strays(out, found, "delete", STRAY_OTHERS);
@@ -256,7 +248,7 @@ static int put_repair(
 		r = put_all_elements(out, &plan->rebuilt);
 	chains_put_rules(out, params);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
-		chains_put_classify(out, &classify_chains[i], plan->shapes_after, plan->n_shapes_after);
+		chains_put_classify(out, &classify_chains[i], plan->groups_after, plan->n_groups_after);
 	put_generation(out, plan->to_revision);
 	return r;
 }

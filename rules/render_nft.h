@@ -32,7 +32,5 @@ int render_nft_repair(
 bool render_nft_needs_check(const struct plan *plan);
 /* Opens or closes the gate for `direct` listeners, nothing else. */
 int render_nft_gate(bool open, char **ret);
-/* Name of the map that holds the elements of a shape, e.g. "tcp4_d24_s0_exact"; at most 31 bytes and the NUL. */
-void render_nft_map_name(const struct match_shape *shape, char buffer[32]);
 
 #endif

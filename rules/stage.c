@@ -9,6 +9,7 @@
  */
 #include "rules/cells.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,20 +91,40 @@ static int stage_leaving(struct model *model, const struct contender *old, const
 	return r < 0 ? r : reach_visit(&reach, listener, false, visit_cell, &joining);
 }
 
-/* Takes so many cells of the limits. */
-static int take_room(struct stage *stage, const struct contender *contender, size_t cells, struct errs *errs)
+/* The longest of a listener's lists: what to shorten. */
+static const char *longest_list(const struct listener *listener, const struct reach *reach)
 {
-	if (!contender->has_sets && cells > PLAN_CELLS_MAX)
-		errs_add(errs, "", "too_complex",
-		        "listener \"%s\": destinations, sources and interfaces multiply to more than %d combinations",
-		        contender->name, PLAN_CELLS_MAX);
-	else if (cells > PLAN_TOTAL_MAX || stage->total + cells > PLAN_TOTAL_MAX)
-		errs_add(errs, "", "too_complex",
-		        "listener \"%s\": with its %zu combinations of destinations, sources and interfaces all "
+	size_t lengths[] = { reach->dst.n, reach->src.n, listener->ports.n, listener->interfaces.n }, longest = 0;
+	static const char *const pointers[] = { "/destinations", "/sources", "/ports", "/interfaces" };
+
+	static_assert(ARRAY_SIZE(lengths) == ARRAY_SIZE(pointers), "a pointer for each list");
+	for (size_t i = 1; i < ARRAY_SIZE(lengths); i++)
+		if (lengths[i] > lengths[longest])
+			longest = i;
+	return pointers[longest];
+}
+
+/* Takes what the contender with this reach needs of the limits. */
+static int take_room(struct stage *stage, struct contender *contender, const struct reach *reach, struct errs *errs)
+{
+	const struct listener *listener = (const struct listener *)contender->row;
+	size_t elements = reach_count(reach, listener) * (contender->n_ports ? contender->n_ports : 1);
+	char pointer[CONTENDER_POINTER_MAX];
+
+	contender_pointer(contender, longest_list(listener, reach), pointer);
+	contender->next_elements = elements;
+	if (!contender->has_sets && elements > PLAN_LISTENER_MAX)
+		errs_add(errs, pointer, "too_complex",
+		        "listener \"%s\": destinations, sources, interfaces and ports multiply to %zu combinations, "
+		        "more than %d",
+		        contender->name, elements, PLAN_LISTENER_MAX);
+	else if (elements > PLAN_TOTAL_MAX || stage->total + elements > PLAN_TOTAL_MAX)
+		errs_add(errs, pointer, "too_complex",
+		        "listener \"%s\": with its %zu combinations of destinations, sources, interfaces and ports all "
 		        "listeners together have more than %d",
-		        contender->name, cells, PLAN_TOTAL_MAX);
+		        contender->name, elements, PLAN_TOTAL_MAX);
 	else
-		return stage->total += cells, 0;
+		return stage->total += elements, 0;
 	return -EINVAL;
 }
 
@@ -117,8 +138,7 @@ static int stage_arriving(
 
 	if (r < 0)
 		return r;
-	contender->next_cells = reach_count(&reach, listener);
-	r = take_room(&model->stage, contender, contender->next_cells, errs);
+	r = take_room(&model->stage, contender, &reach, errs);
 	return r < 0 ? r : reach_visit(&reach, listener, true, visit_cell, &joining);
 }
 
@@ -135,8 +155,7 @@ static int stage_changed(struct model *model, struct contender *contender, const
 		r = reach_of(listener, to, errs, &new);
 	if (r < 0)
 		return r;
-	contender->next_cells = reach_count(&new, listener);
-	r = take_room(&model->stage, contender, contender->next_cells, errs);
+	r = take_room(&model->stage, contender, &new, errs);
 	return r < 0 ? r : reach_differences(&old, &new, listener, visit_cell, &joining);
 }
 
@@ -210,7 +229,7 @@ static void mark(struct model *model, const struct snapshot *from, const struct 
 		if (!pairs.old || (stays(&pairs) && (!sets_differ || !is_changed(pairs.old, from, to))))
 			continue;
 		pairs.old->leaving = !stays(&pairs);
-		stage->total -= pairs.old->n_cells;
+		stage->total -= pairs.old->n_elements;
 	}
 }
 
@@ -244,7 +263,7 @@ int stage_listeners(struct model *model, const struct snapshot *from, const stru
 		return -ENOMEM;
 	model->stage.n_contenders = pairs.to->n;
 	for (size_t i = 0; i < model->n_contenders; i++)
-		model->contenders[i]->next_cells = model->contenders[i]->n_cells;
+		model->contenders[i]->next_elements = model->contenders[i]->n_elements;
 	mark(model, from, to, sets_differ);
 	while (r == 0 && next_pair(&pairs)) {
 		r = stage_pair(model, &pairs, from, to, sets_differ, errs);
@@ -272,7 +291,7 @@ static void stage_clear(struct model *model)
 	free(model->stage.cells);
 	free(model->stage.contenders);
 	free(model->stage.arriving);
-	free(model->stage.shapes);
+	free(model->stage.groups);
 	model->stage = (struct stage){ 0 };
 	model->planning = false;
 }
@@ -310,10 +329,10 @@ void stage_commit(struct model *model)
 	model->contenders = TAKE_PTR(stage->contenders);
 	model->n_contenders = stage->n_contenders;
 	for (size_t i = 0; i < model->n_contenders; i++)
-		model->contenders[i]->n_cells = model->contenders[i]->next_cells;
-	free(model->shapes);
-	model->shapes = TAKE_PTR(stage->shapes);
-	model->n_shapes = stage->n_shapes;
+		model->contenders[i]->n_elements = model->contenders[i]->next_elements;
+	free(model->groups);
+	model->groups = TAKE_PTR(stage->groups);
+	model->n_groups = stage->n_groups;
 	model->total = stage->total;
 	stage_clear(model);
 }

@@ -1,8 +1,12 @@
 /* Shared sorted arrays of prefixes; see prefixes.h. */
 #include "schema/prefixes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+/* Prefixes are compared as bytes. */
+static_assert(sizeof(struct prefix) == 1 + 16 + 1, "no padding");
 
 /* What is allocated: the items that struct prefixes points to stand behind the count. */
 struct array {
@@ -115,10 +119,7 @@ bool prefixes_equal(const struct prefixes *a, const struct prefixes *b)
 		return false;
 	if (a->items == b->items)
 		return true;
-	for (size_t i = 0; i < a->n; i++)
-		if (prefix_compare(&a->items[i], &b->items[i]) != 0)
-			return false;
-	return true;
+	return a->n == 0 || memcmp(a->items, b->items, a->n * sizeof(*a->items)) == 0;
 }
 
 bool prefixes_contain(const struct prefixes *set, const struct prefix *prefix)
@@ -143,27 +144,98 @@ bool prefixes_are_canonical(const struct prefixes *prefixes)
 	return true;
 }
 
-/* One walk over two sorted sets: how the heads stand to each other; an exhausted set stands behind everything. */
-static int compare_heads(const struct prefixes *a, size_t i, const struct prefixes *b, size_t j)
+/*
+ * Walks over two sorted sets. Mostly the sets are large and differ little, so
+ * they are walked in runs: what both have is skipped by comparing bytes in
+ * blocks, what only one has by searching for where the other's head belongs.
+ */
+struct walk {
+	const struct prefixes *a, *b;
+	size_t i, j;
+};
+
+/* Items compared at once. */
+#define BLOCK 64U
+
+/* Takes what both have from here on: how many. */
+static size_t take_common(struct walk *walk)
 {
-	if (i == a->n || j == b->n)
-		return (i == a->n) - (j == b->n);
-	return prefix_compare(&a->items[i], &b->items[j]);
+	const struct prefix *a = walk->a->items + walk->i, *b = walk->b->items + walk->j;
+	size_t left_a = walk->a->n - walk->i, left_b = walk->b->n - walk->j, n = left_a < left_b ? left_a : left_b;
+	size_t run = 0;
+
+	while (run + BLOCK <= n && memcmp(a + run, b + run, BLOCK * sizeof(*a)) == 0)
+		run += BLOCK;
+	while (run < n && memcmp(a + run, b + run, sizeof(*a)) == 0)
+		run++;
+	walk->i += run;
+	walk->j += run;
+	return run;
+}
+
+/* How many of the set, from `at` on, stand before the head of the other; all the rest if that is exhausted. */
+static size_t run_before(const struct prefixes *set, size_t at, const struct prefixes *other, size_t head)
+{
+	size_t step = 1, lo = at, hi;
+
+	if (head == other->n)
+		return set->n - at;
+	while (lo + step < set->n && prefix_compare(&set->items[lo + step], &other->items[head]) < 0) {
+		lo += step;
+		step *= 2;
+	}
+	hi = lo + step < set->n ? lo + step : set->n;
+	while (lo < hi) {
+		size_t middle = lo + (hi - lo) / 2;
+
+		if (prefix_compare(&set->items[middle], &other->items[head]) < 0)
+			lo = middle + 1;
+		else
+			hi = middle;
+	}
+	return lo - at;
+}
+
+/* Takes what only a has, and stands before the head of b. */
+static size_t take_a(struct walk *walk)
+{
+	size_t run = run_before(walk->a, walk->i, walk->b, walk->j);
+
+	walk->i += run;
+	return run;
+}
+
+static size_t take_b(struct walk *walk)
+{
+	size_t run = run_before(walk->b, walk->j, walk->a, walk->i);
+
+	walk->j += run;
+	return run;
+}
+
+/* Appends the run that ends before `end`. */
+static void append_run(struct array *array, size_t *n, const struct prefix *end, size_t run)
+{
+	if (run > 0)
+		memcpy(array->items + *n, end - run, run * sizeof(*end));
+	*n += run;
 }
 
 int prefixes_unite(const struct prefixes *a, const struct prefixes *b, struct prefixes *ret)
 {
 	struct array *array = array_new(a->n + b->n);
-	size_t i = 0, j = 0, n = 0;
+	struct walk walk = { a, b, 0, 0 };
+	size_t n = 0, run;
 
 	if (!array)
 		return -ENOMEM;
-	while (i < a->n || j < b->n) {
-		int order = compare_heads(a, i, b, j);
-
-		array->items[n++] = order <= 0 ? a->items[i] : b->items[j];
-		i += order <= 0;
-		j += order >= 0;
+	while (walk.i < a->n || walk.j < b->n) {
+		run = take_common(&walk);
+		append_run(array, &n, a->items + walk.i, run);
+		run = take_a(&walk);
+		append_run(array, &n, a->items + walk.i, run);
+		run = take_b(&walk);
+		append_run(array, &n, b->items + walk.j, run);
 	}
 	hand_over(array, n, ret);
 	return 0;
@@ -172,39 +244,48 @@ int prefixes_unite(const struct prefixes *a, const struct prefixes *b, struct pr
 int prefixes_subtract(const struct prefixes *a, const struct prefixes *b, struct prefixes *ret)
 {
 	struct array *array = array_new(a->n);
-	size_t i = 0, j = 0, n = 0;
+	struct walk walk = { a, b, 0, 0 };
+	size_t n = 0, run;
 
 	if (!array)
 		return -ENOMEM;
-	while (i < a->n) {
-		int order = compare_heads(a, i, b, j);
-
-		if (order < 0)
-			array->items[n++] = a->items[i];
-		i += order <= 0;
-		j += order >= 0;
+	while (walk.i < a->n) {
+		(void)take_common(&walk);
+		run = take_a(&walk);
+		append_run(array, &n, a->items + walk.i, run);
+		(void)take_b(&walk);
 	}
 	hand_over(array, n, ret);
 	return 0;
 }
 
+static int visit_run(const struct prefix *end, size_t run, bool added, prefixes_visitor visitor, void *userdata)
+{
+	int r = 0;
+
+	for (; r >= 0 && run > 0; run--)
+		r = visitor(userdata, end - run, added);
+	return r;
+}
+
 int prefixes_differences(
         const struct prefixes *old, const struct prefixes *new, prefixes_visitor visitor, void *userdata)
 {
-	size_t i = 0, j = 0;
+	struct walk walk = { old, new, 0, 0 };
 	int r = 0;
 
 	if (old->n == new->n && old->items == new->items)
 		return 0;
-	while (r >= 0 && (i < old->n || j < new->n)) {
-		int order = compare_heads(old, i, new, j);
+	while (r >= 0 && (walk.i < old->n || walk.j < new->n)) {
+		size_t run;
 
-		if (order < 0)
-			r = visitor(userdata, &old->items[i], false);
-		else if (order > 0)
-			r = visitor(userdata, &new->items[j], true);
-		i += order <= 0;
-		j += order >= 0;
+		(void)take_common(&walk);
+		run = take_a(&walk);
+		r = visit_run(old->items + walk.i, run, false, visitor, userdata);
+		if (r < 0)
+			break;
+		run = take_b(&walk);
+		r = visit_run(new->items + walk.j, run, true, visitor, userdata);
 	}
 	return r < 0 ? r : 0;
 }

@@ -61,7 +61,8 @@ int core_write(struct core *core, const struct core_change *changes, size_t n, c
 
 /* The whole configuration as one document: {"listeners": [...], ...}, each list sorted by name. NULL: no memory. */
 json_t *core_config(struct core *core);
-/* Makes the rows (each resource's whole list; borrowed) the configuration: what is not among them is deleted. */
+/* Makes the rows (each resource's whole list, in the document's order; borrowed) the configuration: what is not among
+ * them is deleted. Pointers of faults are into the document, e.g. "/listeners/3/ports". */
 int core_replace(struct core *core, const struct row *const *rows, size_t n, const struct core_request *request,
         struct errs *errs, struct core_result *ret);
 

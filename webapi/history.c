@@ -13,16 +13,16 @@
 #include "webapi/url.h"
 #include "webapi/write.h"
 
-/* Digits only, 1 to INT64_MAX; 0 if it is none. */
+/* Digits only, up to INT64_MAX; -1 if it is none. */
 static int64_t number_of(const char *text)
 {
 	int64_t value;
 
 	if (!*text || strspn(text, "0123456789") != strlen(text))
-		return 0;
+		return -1;
 	errno = 0;
 	value = strtoll(text, NULL, 10);
-	return errno ? 0 : value;
+	return errno ? -1 : value;
 }
 
 /* 0, 1 if the response tells the fault, -ENOMEM. */
@@ -34,9 +34,10 @@ static int refuse_number(const struct request *request, const char *name, struct
 	               : 1;
 }
 
-/* Parameters that are positive numbers; values[i] stays as it is when known[i] is absent. 0, 1, -ENOMEM. */
-static int parse_numbers(
-        const struct request *request, const char *const *known, size_t n, int64_t *values, struct response *response)
+/* Parameters that are numbers, not less than `least`; values[i] stays as it is when known[i] is absent. 0, 1, -ENOMEM.
+ */
+static int parse_numbers(const struct request *request, const char *const *known, size_t n, int64_t least,
+        int64_t *values, struct response *response)
 {
 	_cleanup_errs_ struct errs errs = { 0 };
 	char *texts[2] = { NULL, NULL };
@@ -48,7 +49,7 @@ static int parse_numbers(
 		               ? -ENOMEM
 		               : 1;
 	for (size_t i = 0; i < n && !r; i++) {
-		if (texts[i] && !(values[i] = number_of(texts[i])))
+		if (texts[i] && (values[i] = number_of(texts[i])) < least)
 			r = refuse_number(request, known[i], response);
 	}
 	for (size_t i = 0; i < n; i++)
@@ -56,14 +57,14 @@ static int parse_numbers(
 	return r;
 }
 
-/* The number in the path. 0 with the refusal in the response. */
+/* The number in the path: 0 is the empty configuration at the beginning. Negative with the refusal in the response. */
 static int64_t revision_of(const struct request *request, struct response *response, int *ret)
 {
 	int64_t revision = number_of(request->name);
 
-	*ret = revision ? 0
-	                : problem_answer(
-	                          response, PROBLEM_NOT_FOUND, request, NULL, "A revision is a number from 1 on.");
+	*ret = revision >= 0 ? 0
+	                     : problem_answer(
+	                               response, PROBLEM_NOT_FOUND, request, NULL, "A revision is a number from 0 on.");
 	return revision;
 }
 
@@ -76,7 +77,7 @@ static int page(const struct request *request, lister *list, const char *key, js
 	int64_t values[] = { 0, REST_PAGE_DEFAULT };
 	json_t *items, *next;
 	size_t limit;
-	int r = parse_numbers(request, known, 2, values, response);
+	int r = parse_numbers(request, known, 2, 1, values, response);
 
 	if (!r && values[1] > REST_PAGE_MAX)
 		r = refuse_number(request, "limit", response);
@@ -135,7 +136,7 @@ int history_get(const struct request *request, struct response *response)
 	if (r)
 		return r < 0 ? r : 0;
 	revision = revision_of(request, response, &r);
-	if (!revision)
+	if (revision < 0)
 		return r;
 	r = core_revision_get(request->core, revision, &document);
 	return r < 0 ? not_in_history(request, r, response) : response_json(response, 200, CONTENT_JSON, document);
@@ -146,12 +147,12 @@ int history_diff(const struct request *request, struct response *response)
 	static const char *const known[] = { "to" };
 	int64_t to = core_revision(request->core), from;
 	json_t *diff;
-	int r = parse_numbers(request, known, 1, &to, response);
+	int r = parse_numbers(request, known, 1, 0, &to, response);
 
 	if (r)
 		return r < 0 ? r : 0;
 	from = revision_of(request, response, &r);
-	if (!from)
+	if (from < 0)
 		return r;
 	r = core_revision_diff(request->core, from, to, &diff);
 	if (r < 0)
@@ -171,7 +172,7 @@ int history_rollback(const struct request *request, struct response *response)
 	if (r)
 		return r < 0 ? r : 0;
 	revision = revision_of(request, response, &r);
-	if (!revision)
+	if (revision < 0)
 		return r;
 	r = core_rollback(request->core, revision, &write.core, &errs, &result);
 	if (r == -ENOENT && !errs.n)
@@ -191,7 +192,7 @@ int history_confirm(const struct request *request, struct response *response)
 	if (r)
 		return r < 0 ? r : 0;
 	revision = revision_of(request, response, &r);
-	if (!revision)
+	if (revision < 0)
 		return r;
 	snprintf(write.summary, sizeof(write.summary), "confirm revision %" PRId64, revision);
 	write.core.summary = write.summary;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -79,15 +80,42 @@ static bool has_capability(unsigned capability)
 	return data[capability / 32].effective & (1U << (capability % 32));
 }
 
-static int bounding_set_reduce(void)
+static int bounding_set_reduce(uint64_t kept)
 {
 	if (!has_capability(CAP_SETPCAP))
 		return 0;
 	for (unsigned long capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
-		if ((capability >= 32 || !(RELAY_MASK & 1U << capability)) &&
-		        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
+		if ((capability >= 64 || !(kept >> capability & 1)) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
 			return -errno;
 	return 0;
+}
+
+int isolate_keep(uint64_t mask)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[CAPABILITY_WORDS];
+	int r = bounding_set_reduce(mask);
+
+	if (r == 0)
+		r = capabilities_get(data);
+	if (r < 0)
+		return r;
+	for (unsigned word = 0; word < CAPABILITY_WORDS; word++) {
+		data[word].permitted &= (uint32_t)(mask >> (32 * word));
+		data[word].effective = data[word].permitted;
+		data[word].inheritable = 0;
+	}
+	/* Also clears ambient capabilities. */
+	if (syscall(SYS_capset, &header, data) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+uint64_t isolate_capabilities(void)
+{
+	struct __user_cap_data_struct data[CAPABILITY_WORDS];
+
+	return capabilities_get(data) < 0 ? 0 : data[0].effective | (uint64_t)data[1].effective << 32;
 }
 
 /* The system calls themselves: glibc's functions would talk to other threads of the parent that fork left behind. */
@@ -104,7 +132,7 @@ int isolate_drop(const struct isolate_params *params)
 	bool can_change = has_capability(CAP_SETUID) && has_capability(CAP_SETGID);
 	struct __user_cap_data_struct data[CAPABILITY_WORDS];
 	uint32_t kept;
-	int r = bounding_set_reduce();
+	int r = bounding_set_reduce(RELAY_MASK);
 
 	if (r == 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		r = -errno;
@@ -175,17 +203,26 @@ static const uint16_t allowed[] = {
 };
 
 /* Calls that are allowed only with certain arguments. */
-enum checked_call { CHECKED_SOCKET, CHECKED_MMAP, CHECKED_MPROTECT, CHECKED_IOCTL, CHECKED_FCNTL, CHECKED_CALLS };
+enum checked_call {
+	CHECKED_SOCKET,
+	CHECKED_MMAP,
+	CHECKED_MPROTECT,
+	CHECKED_IOCTL,
+	CHECKED_FCNTL,
+	CHECKED_BPF,
+	CHECKED_CALLS
+};
 static const uint16_t checked[] = {
 	[CHECKED_SOCKET] = SYS_socket,
 	[CHECKED_MMAP] = SYS_mmap,
 	[CHECKED_MPROTECT] = SYS_mprotect,
 	[CHECKED_IOCTL] = SYS_ioctl,
 	[CHECKED_FCNTL] = SYS_fcntl,
+	[CHECKED_BPF] = SYS_bpf,
 };
 static_assert(ARRAY_SIZE(checked) == CHECKED_CALLS, "one row per call");
 
-#define PROGRAM_MAX 256
+#define PROGRAM_MAX 320
 static_assert(2 * (ARRAY_SIZE(allowed) + ARRAY_SIZE(checked) * 10) + 16 <= PROGRAM_MAX, "the program has room");
 
 struct program {
@@ -259,6 +296,8 @@ static void emit_checks(struct program *program, enum checked_call call)
 	static const uint32_t ioctls[] = { SIOCGIFNAME, FIONREAD, SIOCOUTQ };
 	static const uint32_t fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC, F_GETPIPE_SZ,
 		F_SETPIPE_SZ };
+	/* Elements of maps that were handed over; no program, no map, nothing by its id. */
+	static const uint32_t bpf_commands[] = { BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM };
 
 	switch (call) {
 	case CHECKED_SOCKET:
@@ -273,6 +312,9 @@ static void emit_checks(struct program *program, enum checked_call call)
 		break;
 	case CHECKED_FCNTL:
 		emit_one_of(program, 1, fcntls, ARRAY_SIZE(fcntls));
+		break;
+	case CHECKED_BPF:
+		emit_one_of(program, 0, bpf_commands, ARRAY_SIZE(bpf_commands));
 		break;
 	case CHECKED_CALLS:
 		break;

@@ -18,7 +18,7 @@ struct change {
 	union {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
-			uint8_t source;
+			uint8_t source, mover;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s, slot;
 		} listener;
 		struct {
@@ -115,7 +115,7 @@ uint32_t config_batch_count(const struct config_batch *batch)
 
 static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
-	if (put->source >= CONNECT_SOURCES)
+	if (put->source >= CONNECT_SOURCES || put->mover >= PROTO_MOVERS)
 		return -EBADMSG;
 	ret->id = put->id;
 	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
@@ -123,6 +123,7 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.upstream = put->upstream;
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
+	ret->listener.mover = put->mover;
 	ret->listener.slot = put->slot;
 	return 0;
 }
@@ -236,6 +237,7 @@ static int listener_put(struct config *config, const struct change *change)
 		.upstream = change->listener.upstream,
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
 		.idle_timeout_s = change->listener.idle_timeout_s,
+		.mover = change->listener.mover,
 		.slot = change->listener.slot };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));
 	return 0;

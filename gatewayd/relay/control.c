@@ -52,6 +52,7 @@ struct control {
 	struct proto_stats_memory stats_place;
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
+	struct sockmap_set sockmap;
 	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
@@ -413,6 +414,22 @@ static int on_stats_memory(struct control *control, const struct proto_message *
 	return 0;
 }
 
+static int on_sockmap(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_SOCKMAP, .sockmap = &control->sockmap };
+	bool before = control->sockmap.complete;
+	uint64_t sequence;
+	int r = sockmap_set_add(&control->sockmap, &message->sockmap, control->params->n_loops, fd);
+
+	if (r == -EBADMSG)
+		return r;
+	if (r < 0)
+		log_error("a map of the sockmap mover cannot be used: %s", strerror(-r));
+	else if (r > 0 && !before && order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
 static int on_config_begin(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_config_begin *begin = &message->config_begin;
@@ -577,6 +594,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_HELLO_END] = on_hello_end,
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_SOCKMAP] = on_sockmap,
 	[PROTO_KEEP_CHANNEL] = on_keep_channel,
 	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
@@ -758,6 +776,7 @@ int control_run(const struct control_params *params)
 
 	control.params = params;
 	control.exit_status = -1;
+	sockmap_set_init(&control.sockmap);
 	if (params->has_channel)
 		channel_open(&control, CONTROL_CHANNEL_FD);
 	while (control.exit_status < 0)

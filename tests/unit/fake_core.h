@@ -246,7 +246,7 @@ int core_revisions(struct core *core, int64_t before, size_t max, json_t **ret)
 
 int core_revision_get(struct core *core, int64_t revision, json_t **ret)
 {
-	if (revision < 1 || revision > core->revision)
+	if (revision < 0 || revision > core->revision)
 		return -ENOENT;
 	*ret = fake_revision(revision);
 	return 0;
@@ -271,7 +271,7 @@ int core_rollback(struct core *core, int64_t revision, const struct core_request
 	fake_note(core, request);
 	if (core->fail)
 		return fake_fail(core, "", errs);
-	if (revision < 1 || revision > core->revision)
+	if (revision < 0 || revision > core->revision)
 		return -ENOENT;
 	*ret = (struct core_result){ .changed = true };
 	if (request->dry_run)

@@ -275,7 +275,7 @@ static void test_dry_run(void **state)
 	first(f);
 	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EIO); /* would fail if it were called */
 	assert_int_equal(run(f, &change, true, &errs, &text), 0);
-	assert_non_null(strstr(text, " 81 "));
+	assert_non_null(strstr(text, " 81\n"));
 	assert_state(f, 1, 1);
 	kernel_fake_fail_at(f->kernel, KERNEL_NFT_CHECK, 1, -EINVAL);
 	assert_int_equal(run(f, &change, true, &errs, NULL), -EINVAL);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "rules/heal.h"
+#include "rules/nftset.h"
 
 static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
 
@@ -175,9 +176,11 @@ static void random_damage(const struct kernel_state *found, char *text, size_t s
 		"add rule inet gatewayd udp4 ip saddr @strange drop",
 		"add map inet gatewayd tcp4_d32_s0_odd { type ipv4_addr : verdict; }\n"
 		"add element inet gatewayd tcp4_d32_s0_odd { 1.1.1.1 : goto act_drop }",
-		"add map inet gatewayd tcp4_d31_s3_exact { type mark : verdict; }",
-		"add map inet gatewayd tcp6_d77_s0_any { type ipv6_addr : verdict; counter; }\n"
-		"add chain inet gatewayd odd\nadd element inet gatewayd tcp6_d77_s0_any { fd00:: : goto odd }",
+		"add set inet gatewayd tcp4_d31_s3_exact_relay { type mark; }",
+		"add set inet gatewayd tcp4_d31_s0_any_drop { type ipv4_addr; counter; size 7; }",
+		"add set inet gatewayd tcp6_d77_s0_any_drop { type ipv6_addr; counter; }\n"
+		"add element inet gatewayd tcp6_d77_s0_any_drop { fd00::77 }",
+		"add map inet gatewayd tcp6_d77_s0_any_drop { type ipv6_addr : verdict; }",
 		"add counter inet gatewayd strange\nadd quota inet gatewayd cap { 25 mbytes }\n"
 		"add rule inet gatewayd pre_udp quota name \"cap\" counter name strange",
 		"add element inet gatewayd generation { 77, 78 }",
@@ -193,48 +196,46 @@ static void random_damage(const struct kernel_state *found, char *text, size_t s
 		"flush chain inet gatewayd prerouting\nflush chain inet gatewayd pre_udp\n"
 		"delete chain inet gatewayd pre_udp",
 	};
-	const struct match_shape *shape;
+	const struct group *group;
 	char name[32], next[32];
 
 	text[0] = '\0';
-	if (fixture_random(3) || found->n_shapes == 0) {
+	if (fixture_random(3) || found->n_groups == 0) {
 		snprintf(text, size, "%s\n", plain[fixture_random(ARRAY_SIZE(plain))]);
 		return;
 	}
-	shape = &found->shapes[fixture_random((unsigned)found->n_shapes)];
-	render_nft_map_name(shape, name);
-	snprintf(next, sizeof(next), "%s%c", shape->protocol == IPPROTO_TCP ? "tcp" : "udp",
-	        shape->family == AF_INET ? '4' : '6');
+	group = &found->groups[fixture_random((unsigned)found->n_groups)];
+	nftset_name(group, name);
+	snprintf(next, sizeof(next), "%s%c", group->shape.protocol == IPPROTO_TCP ? "tcp" : "udp",
+	        group->shape.family == AF_INET ? '4' : '6');
 	if (fixture_random(2))
-		snprintf(text, size, "flush map inet gatewayd %s\n", name);
+		snprintf(text, size, "flush set inet gatewayd %s\n", name);
 	else
-		snprintf(text, size, "flush chain inet gatewayd %s\ndelete map inet gatewayd %s\n", next, name);
+		snprintf(text, size, "flush chain inet gatewayd %s\ndelete set inet gatewayd %s\n", next, name);
 }
 
-/* Removes a random element of ours, gives it another verdict, or makes it odd; by our own renderer's text. */
+/* Removes a random element of ours, or makes it odd; by our own renderer's text. */
 static void damage_element(const struct kernel_state *found, char *text, size_t size)
 {
-	static const char *const verdicts[] = { "drop", "goto act_drop", "goto act_relay comment \"x\"",
-		"jump go_direct", "goto odd" };
-	struct plan plan = { .shapes_after = found->shapes, .n_shapes_after = found->n_shapes };
+	struct plan plan = { .groups_after = found->groups, .n_groups_after = found->n_groups };
 	_cleanup_free_ char *whole = NULL;
 	char *end;
 
 	text[0] = '\0';
 	if (found->elements.n == 0)
 		return;
-	plan.shapes_before = plan.shapes_after;
-	plan.n_shapes_before = plan.n_shapes_after;
+	plan.groups_before = plan.groups_after;
+	plan.n_groups_before = plan.n_groups_after;
 	plan.removed = (struct elements){ &found->elements.items[fixture_random((unsigned)found->elements.n)], 1 };
 	assert_int_equal(render_nft_plan(&plan, &params, &whole), 0);
 	end = strstr(whole, "}\n");
 	assert_non_null(end);
-	snprintf(text, size, "add chain inet gatewayd odd\n%.*s}\n", (int)(end - whole), whole);
+	snprintf(text, size, "%.*s}\n", (int)(end - whole), whole);
 	if (fixture_random(2) == 0)
 		return;
-	/* The same element again, with another verdict: "delete element ... {\n KEY\n}" once more as "add". */
-	snprintf(text + strlen(text), size - strlen(text), "add%.*s : %s }\n", (int)(end - whole) - 7, whole + 6,
-	        verdicts[fixture_random(ARRAY_SIZE(verdicts))]);
+	/* The same element again, with a comment: "delete element ... {\n KEY\n}" once more as "add". */
+	snprintf(text + strlen(text), size - strlen(text), "add%.*s comment \"x\" }\n", (int)(end - whole) - 7,
+	        whole + 6);
 }
 
 static void damage(struct bench *bench)

@@ -83,7 +83,7 @@ static void run_full(struct kernel *kernel, const struct model *model, int64_t g
 static void kernel_is(struct kernel *kernel, const struct model *model, int64_t generation)
 {
 	struct kernel_state found = { 0 };
-	struct match_shape *shapes;
+	struct group *groups;
 	struct elements elements;
 	size_t n;
 
@@ -91,12 +91,12 @@ static void kernel_is(struct kernel *kernel, const struct model *model, int64_t 
 	assert_true(found.present && found.compatible);
 	assert_int_equal(found.generation, generation);
 	assert_int_equal(model_elements(model, &elements), 0);
-	assert_int_equal(model_shapes(model, &shapes, &n), 0);
+	assert_int_equal(model_groups(model, &groups, &n), 0);
 	fixture_same_elements(&found.elements, &elements, false);
-	assert_int_equal(found.n_shapes, n);
+	assert_int_equal(found.n_groups, n);
 	for (size_t i = 0; i < n; i++)
-		assert_int_equal(match_shape_compare(&found.shapes[i], &shapes[i]), 0);
-	free(shapes);
+		assert_int_equal(group_compare(&found.groups[i], &groups[i]), 0);
+	free(groups);
 	free(elements.items);
 	kernel_state_clear(&found);
 }
@@ -264,7 +264,7 @@ static struct snapshot *many_ranges(const struct snapshot *from, unsigned n, uns
 	return to;
 }
 
-/* More removals from one interval map than are worth deleting one by one. */
+/* More removals from one interval set than are worth deleting one by one. */
 static void large_changes_rebuild_maps(void **state)
 {
 	struct kernel *kernel = kernel_of(state);
@@ -282,7 +282,7 @@ static void large_changes_rebuild_maps(void **state)
 	snapshot_unref(to);
 	to = many_ranges(from, 2000, 102);
 	assert_int_equal(plan_new(model, from, to, &errs, &plan), 0);
-	assert_int_equal(plan->n_shapes_rebuilt, 2);
+	assert_int_equal(plan->n_groups_rebuilt, 2);
 	assert_int_equal(render_nft_plan(plan, &params, &text), 0);
 	begin = fixture_ms();
 	run(kernel, text);

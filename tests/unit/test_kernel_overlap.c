@@ -20,7 +20,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "rules/kernel_ops.h"
+#include "rules/kernel.h"
+#include "rules/nftset.h"
 
 #define ROUNDS  25
 #define PACKETS 20
@@ -130,7 +131,7 @@ static void send_packet(const struct match_packet *packet)
 
 static json_t *list_table(void)
 {
-	FILE *pipe = popen("nft -n -j list table inet gatewayd", "re");
+	FILE *pipe = popen("nft -j list table inet gatewayd", "re");
 	json_t *listing = json_loadf(pipe, 0, NULL);
 
 	pclose(pipe);
@@ -138,75 +139,116 @@ static json_t *list_table(void)
 	return listing;
 }
 
-/* The element as our own reader understands it: from a listing that has nothing else. */
-static void parse_element(json_t *map, json_t *pair, struct element *ret)
+/* A part of a key in nft's JSON, as our renderer writes it. */
+static void put_part(FILE *out, json_t *value)
 {
-	json_t *lone = json_copy(map), *listing;
-	struct kernel_state state = { 0 };
+	json_t *range = json_object_get(value, "range");
 
-	json_object_set_new(lone, "elem", json_pack("[O]", pair));
-	listing = json_pack("{s:[{s:o}]}", "nftables", "map", lone);
-	assert_int_equal(kernel_parse_table(listing, &state), 0);
-	assert_int_equal(state.elements.n, 1);
-	*ret = state.elements.items[0];
-	kernel_state_clear(&state);
-	json_decref(listing);
+	if (json_is_string(value))
+		fputs(json_string_value(value), out);
+	else if (range)
+		fprintf(out, "%lld-%lld", json_integer_value(json_array_get(range, 0)),
+		        json_integer_value(json_array_get(range, 1)));
+	else
+		fprintf(out, "%lld", json_integer_value(value));
 }
 
-/* The only element that counted a packet; false if none did. Each round of packets begins with a fresh table, and what
- * was counted before is in `seen`, by map and key. */
-static bool find_moved(json_t *seen, struct element *ret)
+/* "SET: PART . PART" of an element of nft's JSON. */
+static char *text_of_json(json_t *set, json_t *val)
 {
-	json_t *listing = list_table(), *object, *map, *pair;
-	unsigned moved = 0;
+	json_t *concat = json_object_get(val, "concat"), *part;
+	char *text = NULL;
+	size_t length, i;
+	FILE *out = open_memstream(&text, &length);
+
+	assert_non_null(out);
+	fprintf(out, "%s: ", json_string_value(json_object_get(set, "name")));
+	json_array_foreach(concat, i, part)
+	{
+		fputs(i ? " . " : "", out);
+		put_part(out, part);
+	}
+	if (!concat)
+		put_part(out, val);
+	fclose(out);
+	return text;
+}
+
+/* The same of one of the model's, from the statement "add element inet gatewayd SET {\n PART . PART\n}\n". */
+static char *text_of_element(const struct element *element)
+{
+	char *text = NULL, *to, *from;
+	size_t length;
+	FILE *out = open_memstream(&text, &length);
+
+	assert_int_equal(nftset_put_elements(out, "add", element, 1), 0);
+	fclose(out);
+	from = text + strlen("add element inet gatewayd ");
+	for (to = text; strcmp(from, "\n}\n") != 0; from++)
+		if (*from == '{')
+			to[-1] = ':';
+		else if (*from != '"' && *from != '\n')
+			*to++ = *from;
+	*to = '\0';
+	return text;
+}
+
+/* The only element that counted a packet, as text; NULL if none did. Each round of packets begins with a fresh table,
+ * and what was counted before is in `seen`. */
+static char *find_moved(json_t *seen)
+{
+	json_t *listing = list_table(), *object, *set, *elem;
+	char *moved = NULL;
 	size_t i, k;
 
 	json_array_foreach(json_object_get(listing, "nftables"), i, object)
 	{
-		map = json_object_get(object, "map");
-		json_array_foreach(json_object_get(map, "elem"), k, pair)
+		set = json_object_get(object, "set");
+		json_array_foreach(json_object_get(set, "elem"), k, elem)
 		{
-			json_t *elem = json_object_get(json_array_get(pair, 0), "elem");
-			json_t *packets = json_object_get(json_object_get(elem, "counter"), "packets");
-			_cleanup_free_ char *key = json_dumps(json_object_get(elem, "val"), JSON_ENCODE_ANY);
-			char id[512];
+			json_t *body = json_object_get(elem, "elem");
+			json_t *packets = json_object_get(json_object_get(body, "counter"), "packets");
+			char *text = body ? text_of_json(set, json_object_get(body, "val")) : NULL;
 
-			snprintf(id, sizeof(id), "%s %s", json_string_value(json_object_get(map, "name")), key);
-			if (json_integer_value(packets) == json_integer_value(json_object_get(seen, id)))
-				continue;
-			json_object_set(seen, id, packets);
-			parse_element(map, pair, ret);
-			moved++;
+			if (text && json_integer_value(packets) != json_integer_value(json_object_get(seen, text))) {
+				json_object_set(seen, text, packets);
+				assert_null(moved);
+				moved = TAKE_PTR(text);
+			}
+			free(text);
 		}
 	}
 	json_decref(listing);
-	assert_true(moved <= 1);
-	return moved == 1;
+	return moved;
 }
 
-static uint32_t owner_of(const struct model *model, const struct element *element)
+static uint32_t owner_of(const struct model *model, const char *text)
 {
 	struct elements elements;
 	uint32_t owner = 0;
 
 	assert_int_equal(model_elements(model, &elements), 0);
-	for (size_t i = 0; i < elements.n; i++)
-		if (match_key_compare(&elements.items[i].key, &element->key) == 0)
+	for (size_t i = 0; i < elements.n; i++) {
+		_cleanup_free_ char *one = text_of_element(&elements.items[i]);
+
+		if (strcmp(one, text) == 0)
 			owner = elements.items[i].listener;
+	}
 	free(elements.items);
-	assert_true(owner != 0);
+	if (owner == 0)
+		fail_msg("no listener has the element %s", text);
 	return owner;
 }
 
 /* Which listener's element counted the packet; 0: none. A packet may take a moment to arrive. */
 static uint32_t ask_kernel(const struct model *model, json_t *seen, const struct match_packet *packet, bool expected)
 {
-	struct element element;
-
 	send_packet(packet);
 	for (unsigned attempts = 0; attempts < (expected ? 50U : 1U); attempts++) {
-		if (find_moved(seen, &element))
-			return owner_of(model, &element);
+		_cleanup_free_ char *moved = find_moved(seen);
+
+		if (moved)
+			return owner_of(model, moved);
 		usleep(10000);
 	}
 	return 0;

@@ -5,6 +5,7 @@
  */
 #include "rules_reference.h"
 
+#include <assert.h>
 #include <errno.h>
 
 static struct match_table *table_of(const struct model *model)
@@ -15,7 +16,7 @@ static struct match_table *table_of(const struct model *model)
 	assert_int_equal(match_table_new(&table), 0);
 	assert_int_equal(model_elements(model, &elements), 0);
 	for (size_t i = 0; i < elements.n; i++) {
-		assert_true(i == 0 || match_key_compare(&elements.items[i - 1].key, &elements.items[i].key) < 0);
+		assert_true(i == 0 || element_compare(&elements.items[i - 1], &elements.items[i]) < 0);
 		assert_int_equal(match_table_put(table, &elements.items[i].key, elements.items[i].listener), 0);
 	}
 	free(elements.items);
@@ -81,7 +82,7 @@ static void patch(struct elements *elements, const struct plan *plan)
 	for (size_t i = 0; i < plan->added.n; i++) {
 		size_t at = n++;
 
-		while (at > 0 && match_key_compare(&elements->items[at - 1].key, &plan->added.items[i].key) > 0) {
+		while (at > 0 && element_compare(&elements->items[at - 1], &plan->added.items[i]) > 0) {
 			elements->items[at] = elements->items[at - 1];
 			at--;
 		}
@@ -90,16 +91,16 @@ static void patch(struct elements *elements, const struct plan *plan)
 	elements->n = n;
 }
 
-static void same_shapes(const struct model *a, const struct model *b)
+static void same_groups(const struct model *a, const struct model *b)
 {
-	struct match_shape *one, *other;
+	struct group *one, *other;
 	size_t n_one, n_other;
 
-	assert_int_equal(model_shapes(a, &one, &n_one), 0);
-	assert_int_equal(model_shapes(b, &other, &n_other), 0);
+	assert_int_equal(model_groups(a, &one, &n_one), 0);
+	assert_int_equal(model_groups(b, &other, &n_other), 0);
 	assert_int_equal(n_one, n_other);
 	for (size_t i = 0; i < n_one; i++)
-		assert_int_equal(match_shape_compare(&one[i], &other[i]), 0);
+		assert_int_equal(group_compare(&one[i], &other[i]), 0);
 	free(one);
 	free(other);
 }
@@ -113,7 +114,7 @@ static void check_against_fresh(const struct model *model, const struct elements
 	assert_int_equal(model_elements(fresh, &anew), 0);
 	fixture_same_elements(&now, &anew, true);
 	fixture_same_elements(&now, patched, true);
-	same_shapes(model, fresh);
+	same_groups(model, fresh);
 	free(now.items);
 	free(anew.items);
 	model_free(fresh);
@@ -259,6 +260,7 @@ static void ties_are_refused(void **state)
 	assert_non_null(strstr(errs.items[0].detail, "\"web\""));
 	assert_non_null(strstr(errs.items[0].detail, "\"shop\""));
 	assert_non_null(strstr(errs.items[0].detail, "port 443"));
+	assert_string_equal(errs.items[0].pointer, "/listeners/web/ports/0");
 	errs_clear(&errs);
 	assert_int_equal(plan_of_two(fixture_listener("a", 1, "", "", "", "80-89"),
 	                         fixture_listener("b", 2, "", "", "", "85-94"), &errs),
@@ -302,14 +304,24 @@ static void too_many_cells_are_refused(void **state)
 	char text[64];
 
 	(void)state;
-	/* 64 by 64 is the limit itself; an interface list of two goes beyond. */
+	/* 64 by 64 by four ports is the limit itself; one port more goes beyond, and so does an interface list of two.
+	 */
+	fixture_words(&big->ports, "82 83 100-200");
 	for (unsigned i = 0; i < 64; i++) {
 		snprintf(text, sizeof(text), "10.0.%u.0/24", i);
 		fixture_words(&big->sources, text);
 		fixture_words(&big->destinations, text);
 	}
+	static_assert(PLAN_LISTENER_MAX == 64 * 64 * 4, "as the lists here");
 	row_ref(&big->row);
 	assert_int_equal(plan_of_two(big, fixture_listener("b", 2, "", "", "", "81"), &errs), 0);
+	row_ref(&big->row);
+	fixture_words(&big->ports, "84");
+	assert_int_equal(plan_of_two(big, fixture_listener("b", 2, "", "", "", "81"), &errs), -EINVAL);
+	assert_string_equal(errs.items[0].code, "too_complex");
+	assert_string_equal(errs.items[0].pointer, "/listeners/big/destinations");
+	errs_clear(&errs);
+	free(big->ports.items[--big->ports.n]);
 	fixture_words(&big->interfaces, "a b");
 	assert_int_equal(plan_of_two(big, fixture_listener("b", 2, "", "", "", "81"), &errs), -EINVAL);
 	assert_string_equal(errs.items[0].code, "too_complex");

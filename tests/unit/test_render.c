@@ -1,12 +1,12 @@
 /*
  * The nft text: golden files (regenerate with GW_GOLDEN_UPDATE=1 and read the
- * difference), map names, and that no hostile interface name gets through.
+ * difference), set names, and that no hostile interface name gets through.
  */
 #include "rules_fixture.h"
 
 #include <errno.h>
 
-#include "rules/render_map.h"
+#include "rules/nftset.h"
 
 #define GOLDEN GW_SOURCE_DIR "/tests/golden/"
 
@@ -132,26 +132,29 @@ static void gate_is_golden(void **state)
 
 static void names_can_be_read_back(void **state)
 {
-	static const char *const bad[] = { "", "tcp4", "tcp4_d33_s0_exact", "tcp5_d0_s0_any", "udp4_d0_s0_i_",
-		"TCP4_d0_s0_any", "tcp4_d00_s0_any", "tcp4_d0_s0_any ", "sctp4_d0_s0_any", "tcp6_d129_s0_any",
-		"tcp4_d-1_s0_any" };
-	struct match_shape shape = { .protocol = IPPROTO_TCP }, again;
+	static const char *const bad[] = { "", "tcp4", "tcp4_d33_s0_exact_relay", "tcp4_d32_s0_exact",
+		"tcp4_d32_s0_exact_", "tcp4_d32_s0_exact_relay_", "tcp4_d32_s0_i_exact_relays", "tcp5_d0_s0_any_drop",
+		"udp4_d0_s0_i_", "TCP4_d0_s0_any_drop", "tcp4_d00_s0_any_drop", "tcp4_d0_s0_any_drop ",
+		"sctp4_d0_s0_any_drop", "tcp6_d129_s0_any_drop", "tcp4_d-1_s0_any_drop" };
+	struct group group = { .shape.protocol = IPPROTO_TCP }, again;
+	struct match_shape *shape = &group.shape;
 	char name[32];
 
 	(void)state;
 	for (unsigned i = 0; i < 5000; i++) {
-		shape.protocol = fixture_random(2) ? IPPROTO_TCP : IPPROTO_UDP;
-		shape.family = fixture_random(2) ? AF_INET : AF_INET6;
-		shape.dst_len = (uint8_t)fixture_random(addr_bits(shape.family) + 1);
-		shape.src_len = (uint8_t)fixture_random(addr_bits(shape.family) + 1);
-		shape.interface = (uint8_t)fixture_random(2);
-		shape.port_kind = (uint8_t)fixture_random(MATCH_PORT_KINDS);
-		render_nft_map_name(&shape, name);
-		assert_int_equal(map_shape_of_name(name, &again), 0);
-		assert_int_equal(match_shape_compare(&shape, &again), 0);
+		shape->protocol = fixture_random(2) ? IPPROTO_TCP : IPPROTO_UDP;
+		shape->family = fixture_random(2) ? AF_INET : AF_INET6;
+		shape->dst_len = (uint8_t)fixture_random(addr_bits(shape->family) + 1);
+		shape->src_len = (uint8_t)fixture_random(addr_bits(shape->family) + 1);
+		shape->interface = (uint8_t)fixture_random(2);
+		shape->port_kind = (uint8_t)fixture_random(MATCH_PORT_KINDS);
+		group.verdict = (uint8_t)fixture_random(VERDICTS);
+		nftset_name(&group, name);
+		assert_int_equal(nftset_group_of_name(name, &again), 0);
+		assert_int_equal(group_compare(&group, &again), 0);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-		assert_int_equal(map_shape_of_name(bad[i], &again), -EINVAL);
+		assert_int_equal(nftset_group_of_name(bad[i], &again), -EINVAL);
 }
 
 /* Whatever got into a row by a way around the checks stops here. */

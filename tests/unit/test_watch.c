@@ -134,8 +134,8 @@ static void changes_of_our_table_are_told(void **state)
 
 	assert_int_equal(system("nft add rule inet gatewayd pre_tcp counter accept"), 0);
 	expect(bench, WATCH_NFT, "nft", "rule added to chain pre_tcp");
-	assert_int_equal(system("nft flush map inet gatewayd tcp4_d32_s0_exact"), 0);
-	expect(bench, WATCH_NFT, "nft", "element deleted from tcp4_d32_s0_exact");
+	assert_int_equal(system("nft flush set inet gatewayd tcp4_d32_s0_exact_relay"), 0);
+	expect(bench, WATCH_NFT, "nft", "element deleted from tcp4_d32_s0_exact_relay");
 	assert_int_equal(system("nft 'add set inet gatewayd x { type mark; }; add chain inet gatewayd y'"), 0);
 	expect(bench, WATCH_NFT, "nft", "and 1 more");
 	assert_int_equal(

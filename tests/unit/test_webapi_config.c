@@ -247,7 +247,9 @@ static void test_history(void **state)
 	api_expect(&api, "GET", "/api/v1/revisions/5", "", NULL, 200);
 	api_expect(&api, "GET", "/api/v1/revisions/5/diff", "", NULL, 200);
 	api_expect(&api, "GET", "/api/v1/revisions/6", "", NULL, 404);
-	api_expect(&api, "GET", "/api/v1/revisions/0", "", NULL, 404);
+	api_expect(&api, "GET", "/api/v1/revisions/0", "", NULL, 200);
+	api_expect(&api, "GET", "/api/v1/revisions/0/diff?to=0", "", NULL, 200);
+	api_expect(&api, "GET", "/api/v1/revisions/-1", "", NULL, 404);
 	api_expect(&api, "GET", "/api/v1/revisions/x", "", NULL, 404);
 	api_expect(&api, "GET", "/api/v1/revisions/99999999999999999999", "", NULL, 404);
 	api_expect(&api, "GET", "/api/v1/revisions/5/diff?to=9", "", NULL, 404);

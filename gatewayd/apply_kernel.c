@@ -1,0 +1,225 @@
+/*
+ * Our part of the kernel brought to the configuration in force outside of a
+ * change: at start, after somebody else's hand, when the way back fails, and
+ * when the relay comes or goes. See apply.h.
+ */
+#include "gatewayd/apply_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "gatewayd/base/log.h"
+#include "rules/heal.h"
+
+int apply_commit(struct apply *apply, const char *text, char **ret_error)
+{
+	apply->serial++;
+	return kernel_nft_commit(apply->config.kernel, text, ret_error);
+}
+
+int apply_replace_table(struct apply *apply, int64_t generation, char **ret_error)
+{
+	_cleanup_free_ char *text = NULL;
+	int r;
+
+	r = render_nft_full(apply->model, &apply->config.render, generation, &text);
+	if (r < 0)
+		return r;
+	r = apply_commit(apply, text, ret_error);
+	if (r == 0)
+		apply->nft_generation = generation;
+	return r;
+}
+
+static int hash_all(struct apply *apply)
+{
+	int r = 0;
+
+	apply->hash = (struct config_hash){ 0 };
+	for (int id = 0; id < RESOURCES && r == 0; id++)
+		r = config_hash_add_rows(&apply->hash, &apply->current->rows[id]);
+	return r;
+}
+
+/* Makes the snapshot the model's state. */
+static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
+{
+	_cleanup_errs_ struct errs errs = { 0 };
+	struct plan *plan;
+	int r;
+
+	r = plan_new(apply->model, apply->current, snapshot, &errs, &plan);
+	if (r < 0) {
+		if (asprintf(ret_reason, "the stored configuration contradicts itself: %s",
+		            errs.n > 0 && errs.items[0].detail ? errs.items[0].detail : strerror(-r)) < 0)
+			*ret_reason = NULL;
+		return r;
+	}
+	plan_commit(apply->model, plan);
+	snapshot_unref(apply->current);
+	apply->current = snapshot_ref(snapshot);
+	return hash_all(apply);
+}
+
+/* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there.
+ */
+static int examine(struct apply *apply, struct heal *ret)
+{
+	struct kernel_state state = { 0 };
+	int r = kernel_nft_read(apply->config.kernel, &state);
+
+	if (r < 0) {
+		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
+		state = (struct kernel_state){ 0 };
+	}
+	r = heal_new(apply->model, &state, &apply->config.render, apply->current->revision, ret);
+	kernel_state_clear(&state);
+	return r;
+}
+
+/* Commits the text, or puts the whole table in place if the kernel does not take it. */
+static int commit_or_replace(struct apply *apply, const char *text, char **ret_error)
+{
+	_cleanup_free_ char *error = NULL;
+	int r = apply_commit(apply, text, &error);
+
+	if (r == 0)
+		return 0;
+	log_warning("the table that was found cannot be adopted, replacing it: %s", error ? error : "no words");
+	return apply_replace_table(apply, apply->current->revision, ret_error);
+}
+
+int apply_examine(struct apply *apply, struct heal *ret)
+{
+	return examine(apply, ret);
+}
+
+int apply_examine_in_child(struct apply *apply, struct heal *ret)
+{
+	int r = kernel_renew(apply->config.kernel);
+
+	return r < 0 ? r : examine(apply, ret);
+}
+
+int apply_mend(struct apply *apply, const struct heal *heal)
+{
+	_cleanup_free_ char *error = NULL;
+	int r;
+
+	if (!heal->needed)
+		return 0;
+	r = commit_or_replace(apply, heal->text, &error);
+	if (r < 0) {
+		log_error("nft cannot be put right: %s", error ? error : strerror(-r));
+		return r;
+	}
+	apply->nft_generation = apply->current->revision;
+	return 1;
+}
+
+int apply_look_at_routing(struct apply *apply, struct route_look *ret)
+{
+	return kernel_route_look(apply->config.kernel, &apply->config.route, ret);
+}
+
+int apply_mend_routing(struct apply *apply, struct route_look *ret)
+{
+	int r = apply_look_at_routing(apply, ret);
+
+	if (r == 0 && ret->wrong > 0)
+		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
+	if (r == 0)
+		apply->route_generation = apply->current->revision;
+	return r;
+}
+
+bool apply_is_large(const struct apply *apply)
+{
+	return model_count(apply->model) >= APPLY_LARGE;
+}
+
+uint64_t apply_serial(const struct apply *apply)
+{
+	return apply->serial;
+}
+
+bool apply_has_healed(struct apply *apply, const struct errs *errs)
+{
+	const char *code = errs->n > 0 ? errs->items[0].code : NULL;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	struct route_look routing;
+
+	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0))
+		return false;
+	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
+	return examine(apply, &heal) == 0 && heal.needed && apply_mend_routing(apply, &routing) == 0 &&
+	       apply_mend(apply, &heal) > 0;
+}
+
+static void explain_refusal(int error, const char *text, char **ret_reason)
+{
+	if (asprintf(ret_reason, "nft refuses the configuration: %s", text ? text : strerror(-error)) < 0)
+		*ret_reason = NULL;
+}
+
+int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
+{
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
+	int r;
+
+	r = load_model(apply, snapshot, ret_reason);
+	if (r == 0)
+		r = examine(apply, &heal);
+	if (r < 0)
+		return r;
+	r = kernel_nft_check(apply->config.kernel, heal.text, &error);
+	if (r < 0)
+		explain_refusal(r, error, ret_reason);
+	return r;
+}
+
+int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason)
+{
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_free_ char *error = NULL;
+	int r;
+
+	r = load_model(apply, snapshot, ret_reason);
+	if (r == 0)
+		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
+	if (r == 0)
+		r = examine(apply, &heal);
+	if (r < 0)
+		return r;
+	log_info("our table in the kernel: %s, %zu elements to add, %zu to remove",
+	        heal.replaces ? "to be made" : "to be adopted", heal.added, heal.removed);
+	r = commit_or_replace(apply, heal.text, &error);
+	if (r < 0) {
+		explain_refusal(r, error, ret_reason);
+		return r;
+	}
+	apply->nft_generation = apply->route_generation = snapshot->revision;
+	return 0;
+}
+
+int apply_set_gate(struct apply *apply, bool open)
+{
+	_cleanup_free_ char *text = NULL, *error = NULL;
+	int r;
+
+	if (apply->config.render.gate_open == open)
+		return 0;
+	r = render_nft_gate(open, &text);
+	if (r < 0)
+		return r;
+	r = apply_commit(apply, text, &error);
+	if (r < 0) {
+		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed",
+		        error ? error : "no words");
+		return r;
+	}
+	apply->config.render.gate_open = open;
+	return 0;
+}

@@ -1,0 +1,25 @@
+/* What apply.c (changes) and apply_kernel.c (the kernel outside of changes) share. */
+#ifndef GW_APPLY_PRIVATE_H
+#define GW_APPLY_PRIVATE_H
+
+#include "gatewayd/apply.h"
+#include "schema/hash.h"
+
+struct apply {
+	struct apply_config config;
+	struct model *model;
+	struct snapshot *current;
+	struct config_hash hash; /* of current */
+	int64_t nft_generation, route_generation;
+	uint64_t serial; /* of our transactions */
+};
+
+/* One transaction of ours in nft, as kernel_nft_commit. */
+int apply_commit(struct apply *apply, const char *text, char **ret_error);
+/* Renders the model in force as a whole table: the way out when a difference cannot be applied. The model must be
+ * without a plan's changes, which it is at any time but between plan_commit and the end. */
+int apply_replace_table(struct apply *apply, int64_t generation, char **ret_error);
+/* Whether a refusal was because somebody has changed our table, which is as it must be now. */
+bool apply_has_healed(struct apply *apply, const struct errs *errs);
+
+#endif

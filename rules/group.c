@@ -1,0 +1,61 @@
+/* Groups and lists of elements: their order; see plan.h. */
+#include "rules/plan.h"
+
+#include <stdlib.h>
+
+int group_compare(const struct group *a, const struct group *b)
+{
+	int order = match_shape_compare(&a->shape, &b->shape);
+
+	return order ? order : (a->verdict > b->verdict) - (a->verdict < b->verdict);
+}
+
+int group_compare_items(const void *a, const void *b)
+{
+	return group_compare(a, b);
+}
+
+bool group_is_in(const struct group *groups, size_t n, const struct group *group)
+{
+	for (size_t i = 0; i < n; i++)
+		if (group_compare(&groups[i], group) == 0)
+			return true;
+	return false;
+}
+
+struct group element_group(const struct element *element)
+{
+	return (struct group){ element->key.shape, (uint8_t)element->verdict };
+}
+
+int element_compare(const struct element *a, const struct element *b)
+{
+	struct group one = element_group(a), other = element_group(b);
+	int order = group_compare(&one, &other);
+
+	return order ? order : match_key_compare(&a->key, &b->key);
+}
+
+static int compare_items(const void *a, const void *b)
+{
+	return element_compare(a, b);
+}
+
+void elements_sort(struct elements *elements)
+{
+	if (elements->n > 1)
+		qsort(elements->items, elements->n, sizeof(*elements->items), compare_items);
+}
+
+size_t elements_run(const struct elements *elements, size_t at)
+{
+	struct group first = element_group(&elements->items[at]), next;
+	size_t end = at;
+
+	do {
+		if (++end == elements->n)
+			break;
+		next = element_group(&elements->items[end]);
+	} while (group_compare(&first, &next) == 0);
+	return end - at;
+}

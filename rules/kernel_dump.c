@@ -1,0 +1,333 @@
+/*
+ * What lies in our sets, asked for element by element over netlink. nft's own
+ * listing takes 3.5 s for 100,000 elements, most of it for writing and reading
+ * JSON; this takes a tenth, and what another hand put in is seen just as well.
+ */
+#include "rules/kernel_ops.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rules/cells.h"
+#include "rules/nftset.h"
+#include "rules/render_chains.h"
+#include "rules/render_nft.h"
+
+/* The kernel fills messages of a dump up to 32 KiB. */
+#define DUMP_BUFFER 65536U
+
+/* A field of a concatenation takes whole words of this size. */
+#define WORD 4U
+
+/* One set's dump. */
+struct dump {
+	const struct group *group; /* NULL: a set of numbers */
+	struct kernel_state *state;
+	size_t elements_size, odd_size;
+	unsigned n_numbers;
+	uint32_t number; /* the last one */
+	bool has_version, interrupted;
+	int error;
+};
+
+/* The attributes of one element that matter. */
+struct raw {
+	const struct nlattr *key, *key_end;
+	bool odd; /* it has something that ours do not have */
+};
+
+static size_t field_size(const struct match_shape *shape, enum nftset_field field)
+{
+	switch (field) {
+	case NFTSET_DST:
+	case NFTSET_SRC:
+		return addr_bits(shape->family) / 8;
+	case NFTSET_INTERFACE:
+		return IFNAMSIZ;
+	case NFTSET_PORT:
+		return sizeof(uint16_t);
+	case NFTSET_PROTOCOL:
+	case NFTSET_FIELDS:
+		break;
+	}
+	return sizeof(uint8_t);
+}
+
+static void take_field(const uint8_t *bytes, enum nftset_field field, struct match_key *key)
+{
+	switch (field) {
+	case NFTSET_DST:
+		memcpy(key->dst.bytes, bytes, addr_bits(key->shape.family) / 8);
+		break;
+	case NFTSET_SRC:
+		memcpy(key->src.bytes, bytes, addr_bits(key->shape.family) / 8);
+		break;
+	case NFTSET_INTERFACE:
+		memcpy(key->interface, bytes, IFNAMSIZ);
+		break;
+	case NFTSET_PORT:
+		key->port_lo = (uint16_t)(bytes[0] << 8 | bytes[1]);
+		break;
+	case NFTSET_PROTOCOL: /* the shape says it */
+	case NFTSET_FIELDS:
+		break;
+	}
+}
+
+static int search_value(const struct nlattr *attribute, void *data)
+{
+	const struct nlattr **found = data;
+
+	if (mnl_attr_get_type(attribute) == NFTA_DATA_VALUE)
+		*found = attribute;
+	return MNL_CB_OK;
+}
+
+/* The bytes of a key's attribute, if there are as many as there must be. */
+static const uint8_t *value_of(const struct nlattr *attribute, size_t size)
+{
+	const struct nlattr *value = NULL;
+
+	if (!attribute || mnl_attr_parse_nested(attribute, search_value, &value) < 0 || !value ||
+	        mnl_attr_get_payload_len(value) != size)
+		return NULL;
+	return mnl_attr_get_payload(value);
+}
+
+static int parse_key(const struct nlattr *attribute, const struct match_shape *shape, struct match_key *ret)
+{
+	enum nftset_field fields[NFTSET_FIELDS];
+	size_t n = nftset_fields(shape, fields), size = 0, at = 0;
+	const uint8_t *bytes;
+
+	for (size_t i = 0; i < n; i++)
+		size += n == 1 ? field_size(shape, fields[i]) : (field_size(shape, fields[i]) + WORD - 1) / WORD * WORD;
+	bytes = value_of(attribute, size);
+	if (!bytes)
+		return -EBADMSG;
+	*ret = (struct match_key){ .shape = *shape, .dst.family = shape->family, .src.family = shape->family };
+	for (size_t i = 0; i < n; i++) {
+		take_field(bytes + at, fields[i], ret);
+		at += (field_size(shape, fields[i]) + WORD - 1) / WORD * WORD;
+	}
+	return 0;
+}
+
+/* -EBADMSG for what is none of our keys: a range of addresses, say. */
+static int parse_element(const struct raw *raw, const struct group *group, struct element *ret)
+{
+	struct match_key end;
+	int r;
+
+	*ret = (struct element){ .verdict = group->verdict };
+	r = parse_key(raw->key, &group->shape, &ret->key);
+	if (r == 0)
+		r = parse_key(raw->key_end ? raw->key_end : raw->key, &group->shape, &end);
+	if (r < 0)
+		return r;
+	ret->key.port_hi = group->shape.port_kind == MATCH_PORT_ANY ? UINT16_MAX : end.port_lo;
+	end.port_lo = ret->key.port_lo;
+	end.port_hi = ret->key.port_hi;
+	return match_key_compare(&end, &ret->key) != 0 ? -EBADMSG : match_key_check(&ret->key);
+}
+
+static int check_expression(const struct nlattr *attribute, void *data)
+{
+	bool *is_counter = data;
+
+	if (mnl_attr_get_type(attribute) == NFTA_EXPR_NAME)
+		*is_counter = strcmp(mnl_attr_get_str(attribute), "counter") == 0;
+	return MNL_CB_OK;
+}
+
+static int take_attribute(const struct nlattr *attribute, void *data)
+{
+	struct raw *raw = data;
+	bool is_counter = false;
+
+	switch (mnl_attr_get_type(attribute)) {
+	case NFTA_SET_ELEM_KEY:
+		raw->key = attribute;
+		break;
+	case NFTA_SET_ELEM_KEY_END:
+		raw->key_end = attribute;
+		break;
+	case NFTA_SET_ELEM_EXPR:
+		(void)mnl_attr_parse_nested(attribute, check_expression, &is_counter);
+		raw->odd |= !is_counter;
+		break;
+	case NFTA_SET_ELEM_PAD:
+		break;
+	default:
+		raw->odd = true;
+	}
+	return MNL_CB_OK;
+}
+
+static int keep(struct elements *elements, size_t *size, const struct element *element)
+{
+	if (array_reserve(&elements->items, size, elements->n + 1, sizeof(*element)) < 0)
+		return -ENOMEM;
+	elements->items[elements->n++] = *element;
+	return 0;
+}
+
+static int take_number(struct dump *dump, const struct raw *raw)
+{
+	const uint8_t *bytes = value_of(raw->key, sizeof(dump->number));
+
+	if (!bytes)
+		return -EBADMSG;
+	memcpy(&dump->number, bytes, sizeof(dump->number));
+	dump->n_numbers++;
+	dump->has_version |= dump->number == NFT_SKELETON_VERSION;
+	return 0;
+}
+
+static int take_element(const struct nlattr *attribute, void *data)
+{
+	struct kernel_state *state;
+	struct dump *dump = data;
+	struct raw raw = { 0 };
+	struct element element;
+
+	(void)mnl_attr_parse_nested(attribute, take_attribute, &raw);
+	state = dump->state;
+	dump->error = dump->group ? parse_element(&raw, dump->group, &element) : take_number(dump, &raw);
+	if (dump->error == 0 && dump->group)
+		dump->error = raw.odd ? keep(&state->odd, &dump->odd_size, &element)
+		                      : keep(&state->elements, &dump->elements_size, &element);
+	return dump->error < 0 ? MNL_CB_ERROR : MNL_CB_OK;
+}
+
+static int take_list(const struct nlattr *attribute, void *data)
+{
+	if (mnl_attr_get_type(attribute) != NFTA_SET_ELEM_LIST_ELEMENTS)
+		return MNL_CB_OK;
+	return mnl_attr_parse_nested(attribute, take_element, data);
+}
+
+static int take_message(const struct nlmsghdr *message, void *data)
+{
+	struct dump *dump = data;
+
+	dump->interrupted |= (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+	if (message->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM))
+		return MNL_CB_OK;
+	return mnl_attr_parse(message, sizeof(struct nfgenmsg), take_list, dump);
+}
+
+static int ask(struct mnl_socket *socket, char *buffer, const char *set)
+{
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct nfgenmsg *head;
+
+	request->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM;
+	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->nfgen_family = NFPROTO_INET;
+	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
+	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
+	return mnl_socket_sendto(socket, request, request->nlmsg_len) < 0 ? -errno : 0;
+}
+
+static int talk(struct mnl_socket *socket, char *buffer, const char *set, struct dump *dump)
+{
+	int r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : ask(socket, buffer, set);
+	int more = MNL_CB_OK;
+
+	while (r == 0 && more > MNL_CB_STOP) {
+		ssize_t n = mnl_socket_recvfrom(socket, buffer, DUMP_BUFFER);
+
+		if (n < 0)
+			return -errno;
+		more = mnl_cb_run(buffer, (size_t)n, 0, mnl_socket_get_portid(socket), take_message, dump);
+		if (more < 0)
+			r = dump->error < 0 ? dump->error : -errno;
+	}
+	return r == 0 && dump->interrupted ? -EINTR : r;
+}
+
+/* -ENOENT without such a set, -EBADMSG if something in it cannot be told in our terms, -EINTR if it changed
+ * meanwhile. A socket for each set: one on which a dump was given up is full of the rest of it. */
+static int dump_set(char *buffer, const char *set, struct dump *dump)
+{
+	struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	int r;
+
+	if (!socket)
+		return -errno;
+	dump->error = 0;
+	r = talk(socket, buffer, set, dump);
+	mnl_socket_close(socket);
+	return r;
+}
+
+/* A set of numbers that is gone, or made anew of another kind, has none; its declaration tells. */
+static int dump_numbers(char *buffer, const char *set, struct dump *ret)
+{
+	int r = dump_set(buffer, set, ret);
+
+	if (r == -EBADMSG || r == -ENOENT) {
+		*ret = (struct dump){ 0 };
+		r = 0;
+	}
+	return r;
+}
+
+static int dump_marks(char *buffer, struct kernel_state *state)
+{
+	struct dump generation = { 0 }, skeleton = { 0 };
+	int r = dump_numbers(buffer, "generation", &generation);
+
+	if (r == 0)
+		r = dump_numbers(buffer, "skeleton", &skeleton);
+	state->generation = generation.n_numbers > 1 ? -1 : generation.n_numbers ? (int64_t)generation.number : 0;
+	state->compatible &= skeleton.has_version;
+	state->chains_differ |= skeleton.n_numbers != 1;
+	return r;
+}
+
+/* What cannot be told in our terms makes the whole set a stray. */
+static int dump_groups(char *buffer, struct kernel_state *state)
+{
+	struct dump dump = { .state = state };
+	size_t kept = 0;
+	char name[32];
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < state->n_groups; i++) {
+		struct group group = state->groups[i];
+		size_t n = state->elements.n, n_odd = state->odd.n;
+
+		dump.group = &group;
+		nftset_name(&group, name);
+		r = dump_set(buffer, name, &dump);
+		if (r == 0)
+			state->groups[kept++] = group;
+		if (r != -EBADMSG)
+			continue;
+		state->elements.n = n;
+		state->odd.n = n_odd;
+		r = kernel_state_stray(state, "set", name);
+	}
+	state->n_groups = kept;
+	return r == -ENOENT ? -EINTR : r;
+}
+
+int kernel_dump(struct kernel_state *state)
+{
+	_cleanup_free_ char *buffer = malloc(DUMP_BUFFER);
+	int r = buffer ? dump_marks(buffer, state) : -ENOMEM;
+
+	if (r == 0)
+		r = dump_groups(buffer, state);
+	elements_sort(&state->elements);
+	elements_sort(&state->odd);
+	return r;
+}
