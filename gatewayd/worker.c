@@ -25,6 +25,8 @@
 #define RESTART_FIRST_MS   20
 #define RESTART_LONGEST_MS 5000
 #define RESTART_YOUNG_S    10
+/* One that somebody else has killed is also replaced at once, unless it lived even shorter than this. */
+#define RESTART_KILLED_S 1
 /* A relay is asked for a sign of life each period, and killed when it has given none for the limit. */
 #define PING_PERIOD_MS 1000
 #define PING_LIMIT_MS  5000
@@ -68,6 +70,7 @@ static void forget_process(struct worker *worker)
 	worker->run = 0;
 	worker->foreign = worker->outdated = false;
 	worker->handing_over = worker->handed_over = worker->killed = false;
+	worker->keep_hung_up = false;
 	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
@@ -93,7 +96,6 @@ static bool log_exit(const struct worker *worker)
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
-	bool crashed;
 
 	(void)source;
 	(void)fd;
@@ -104,11 +106,11 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	} else {
 		worker->restarts++;
 	}
-	crashed = log_exit(worker);
+	worker->crashed = log_exit(worker) && !worker->handed_over;
 	close_channel(worker);
 	forget_process(worker);
 	movers_sweep(worker->movers);
-	worker_bequeath(worker, crashed);
+	worker_bequeath(worker);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
@@ -444,6 +446,10 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 		worker_kill(worker, "it gives no sign of life");
 		return 0;
 	}
+	if (worker->keep_hung_up) {
+		worker_kill(worker, "it keeps no flows any more");
+		return 0;
+	}
 	message.ping.cookie = now_us();
 	message.ping.tracked = conntrack_is_used();
 	/* One of another version does not know the message; it has the limit's time to hand over. */
@@ -504,6 +510,7 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
 	if (r < 0) {
 		log_error("the relay cannot be started: %s", strerror(-r));
 		worker->started_us = now_us();
+		worker->crashed = true;
 		if (worker->pidfd < 0)
 			worker_restart_later(worker);
 		else
@@ -516,7 +523,8 @@ static uint64_t restart_delay_ms(struct worker *worker)
 {
 	uint64_t delay = RESTART_FIRST_MS;
 
-	if (now_us() - worker->started_us > RESTART_YOUNG_S * UINT64_C(1000000)) {
+	if (now_us() - worker->started_us >
+	        (worker->crashed ? RESTART_YOUNG_S : RESTART_KILLED_S) * UINT64_C(1000000)) {
 		worker->young_deaths = 0;
 		return 0;
 	}

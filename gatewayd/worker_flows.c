@@ -23,9 +23,9 @@ static uint64_t open_flows(const struct worker *worker)
 	       stats_sum(meter_memory(worker->meter), STATS_flows_lost);
 }
 
-void worker_bequeath(struct worker *worker, bool crashed)
+void worker_bequeath(struct worker *worker)
 {
-	uint32_t held = keeper_orphan(worker->keeper, crashed);
+	uint32_t held = keeper_orphan(worker->keeper, worker->crashed);
 
 	log_notice("%u flows wait for the next relay", (unsigned)held);
 	worker->unaccounted = (int64_t)open_flows(worker) - held;
@@ -49,9 +49,16 @@ int worker_send_keep_channels(struct worker *worker)
 	return r;
 }
 
+/* A hang-up is most likely the relay's end, and its last words are still to be heard: only a relay that goes on without
+ * the channel is to be killed for it (worker.c, on_ping). */
 static void on_nonsense(void *userdata, const char *why)
 {
-	worker_kill(userdata, why);
+	struct worker *worker = userdata;
+
+	if (why)
+		worker_kill(worker, why);
+	else
+		worker->keep_hung_up = true;
 }
 
 /* The next relay has taken everything over: what is missing now is lost. Of what was held, some flows had ended before

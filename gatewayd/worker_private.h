@@ -48,6 +48,8 @@ struct worker {
 	bool killed_found;
 	uint64_t started_us, answered_us;
 	uint64_t restarts, handovers;
+	bool keep_hung_up; /* the relay has closed a channel of kept flows */
+	bool crashed;      /* the last relay has ended by its own fault */
 	unsigned young_deaths;
 };
 
@@ -59,7 +61,7 @@ int worker_send_hello(struct worker *worker, int64_t generation);
 /* worker_flows.c: what holds the flows. 0 or a negative errno. */
 int worker_make_keeper(struct worker *worker);
 /* The relay is dead: its flows wait for the next one. Those that were not held end in resets. */
-void worker_bequeath(struct worker *worker, bool crashed);
+void worker_bequeath(struct worker *worker);
 /* Gives a new relay the channels of kept flows, and hands it the waiting ones. 0 or a negative errno. */
 int worker_send_keep_channels(struct worker *worker);
 /* Notes from a relay's HELLO what it can be used for. */

@@ -64,8 +64,8 @@ def replace_relay(gateway):
     return gateway.wait_relay(gateway.kill_relay(), 20)
 
 
-def pairs(lab, gateway, number, port=7960, family="v4"):
-    """So many established flows, as (client's socket, server's socket), all of them kept."""
+def pairs(lab, gateway, number, port=7960, family="v4", wait=True):
+    """So many established flows, as (client's socket, server's socket), all of them kept unless told not to wait."""
     accepted = {}
 
     def serve(connection, _address):
@@ -78,7 +78,8 @@ def pairs(lab, gateway, number, port=7960, family="v4"):
         client.sendall(name)
     wait_for(lambda: len(accepted) == number, 10, "the server's connections")
     found = [(client, accepted[name]) for name, client in clients.items()]
-    wait_kept(gateway, number)
+    if wait:
+        wait_kept(gateway, number)
     return peer, found
 
 
@@ -152,22 +153,25 @@ def talk(client, server, word):
 def test_restart_hands_all_flows_over(lab, make_gateway, mover):
     """POST /relay/restart and SIGHUP: every flow goes on, also the youngest; nothing is lost."""
     gateway = make_gateway(mover=mover)
-    gateway.listener("l", ports=["7960"])
+    gateway.listener("l", ports=["7960-7969"])
     peer, found = pairs(lab, gateway, 20)
     with peer:
         for number, how in enumerate(("api", "signal", "api")):
             old = gateway.relay_pid()
+            more, young = pairs(lab, gateway, 10, port=7961 + number, wait=False)
             if how == "api":
                 answer = gateway.api("POST", "relay/restart")
                 assert (answer.status, answer.json) == (202, {"state": "handing_over"})
             else:
                 os.kill(gateway.process.pid, signal.SIGHUP)
             gateway.wait_relay(old)
-            for client, server in found:
+            for client, server in found + young:
                 talk(client, server, b"after %d" % number)
+            found += young
+            more.close()
         relay = gateway.status()["relay"]
         assert (relay["handovers"], relay["restarts"], relay["kept"]["lost"]) == (3, 0, 0)
-        assert relay["kept"]["adopted"] == 60
+        assert relay["kept"]["adopted"] == 30 + 40 + 50
     for client, server in found:
         client.close()
         assert server.recv(10) == b""
@@ -403,9 +407,11 @@ def test_ends_of_kept_flows_are_seen_at_once(lab, make_gateway, mover):
         gateway.process.popen.send_signal(signal.SIGSTOP)
         try:
             a.sendall(b"bye")
-            a.close()
+            a.shutdown(socket.SHUT_WR)
             assert ending(b) == (b"bye", "eof")
+            b.sendall(b"goodbye")
             b.close()
+            assert ending(a) == (b"goodbye", "eof")
             c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             c.close()
             assert ending(d)[1] == "rst"
