@@ -67,6 +67,11 @@ def test_small_messages_enter_and_large_do_not(lab, auto, echo_servers, family):
         for n in range(100):
             ask(large, bytes([n]) * 40_000)
         assert counters(auto)["sockmap_flows"] == 1
+        by_port = {flow["client"]["port"]: flow for flow in auto.must("GET", "flows")["items"]}
+        for way in ("to_target", "to_client"):
+            flow = by_port[small.getsockname()[1]][way]
+            assert (flow["mover"], flow["reason"]) == ("sockmap", "steady")
+            assert by_port[large.getsockname()[1]][way]["mover"] != "sockmap"
     wait_for(lambda: auto.status()["relay"]["flows"] == 0, 10, "the flows' end")
     found = counters(auto)
     assert 0 < found["bytes_sockmap"] < 2 * 300 * 4

@@ -111,6 +111,10 @@ static void test_limits(void **state)
 	memset(&sum, 0, sizeof(sum));
 	histogram_add(&histogram, &total_of, &sum);
 	assert_true(sum.count == 0 && sum.sum == 0);
+	for (uint64_t value = 1; value <= 3; value++)
+		histogram_record(&histogram, &total_of, value);
+	histogram_add(&histogram, &total_of, &sum);
+	assert_true(histogram_quantile(&sum, 0.5) == 2); /* half of three are two of them */
 }
 
 int main(void)

@@ -122,6 +122,9 @@ static void test_restart(void **state)
 	trend_close(trend);
 	trend = opened(path, NOW - 60);
 	assert_int_equal(trend_points(trend, NOW - 60, 1, 0, points), 40);
+	add(trend, NOW - 55, 9, 1); /* lived through a second time */
+	assert_int_equal(trend_points(trend, NOW - 55, 1, NOW - 56, points), 1);
+	assert_true(points[0].value[TREND_flows_opened] == 9);
 	trend_close(trend);
 }
 
