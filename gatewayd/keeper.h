@@ -65,6 +65,7 @@ void keeper_offer(struct keeper *keeper, unsigned threads);
  * flows are held now. */
 uint32_t keeper_orphan(struct keeper *keeper, bool crashed);
 
+/* What is held now, and what became of flows since the start of the daemon. */
 void keeper_get_counts(const struct keeper *keeper, struct keeper_counts *ret);
 
 #endif

@@ -65,6 +65,9 @@ static void forget_process(struct worker *worker)
 		close(TAKE_FD(worker->pidfd));
 	worker->pid = 0;
 	worker->generation = 0;
+	if (worker->run)
+		meter_bank_close(worker->meter, worker->bank);
+	worker->run = 0;
 	worker->foreign = worker->outdated = false;
 	worker->handing_over = worker->handed_over = worker->killed = false;
 	worker->keep_hung_up = false;
@@ -164,9 +167,26 @@ int worker_send_hello(struct worker *worker, int64_t generation)
 	return msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 }
 
-static int send_introduction(struct worker *worker)
+/* A relay that was found with memory that we could take over goes on with it; others get a place in ours. */
+static int send_stats_memory(struct worker *worker)
 {
 	struct proto_message message = { .type = PROTO_STATS_MEMORY };
+	int r;
+
+	if (worker->run)
+		return 0;
+	r = meter_bank_open(worker->meter, worker->relay_threads, &worker->bank, &worker->run);
+	if (r < 0)
+		return r;
+	message.stats_memory.size = sizeof(struct stats_memory);
+	message.stats_memory.bank = (uint8_t)worker->bank;
+	message.stats_memory.run = worker->run;
+	return msg_send(worker->channel, &message, meter_fd(worker->meter), WORKER_ANSWER_MS);
+}
+
+static int send_introduction(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_HELLO_END };
 	int r;
 
 	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
@@ -174,18 +194,14 @@ static int send_introduction(struct worker *worker)
 	if (r == 0)
 		r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
 	if (r == 0)
+		r = send_stats_memory(worker); /* before the flows that are counted in it */
+	if (r == 0)
 		r = worker_send_keep_channels(worker);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
 		if (!worker->sockets[i].handed)
 			r = send_socket(worker, i);
-	if (r < 0)
-		return r;
-	message.stats_memory.size = sizeof(struct stats_memory);
-	r = msg_send(worker->channel, &message, worker->stats_fd, WORKER_ANSWER_MS);
-	if (r < 0)
-		return r;
-	message = (struct proto_message){ .type = PROTO_HELLO_END };
-	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
 }
 
@@ -207,9 +223,12 @@ static void on_movers_ready(void *userdata)
 /* Sends the whole configuration; READY comes back as a message. */
 static void configure(struct worker *worker)
 {
-	int r = relay_config_send_full(worker->channel, worker->owner.snapshot(worker->owner.userdata),
-	        worker->owner.model(worker->owner.userdata), WORKER_ANSWER_MS);
+	const struct snapshot *snapshot = worker->owner.snapshot(worker->owner.userdata);
+	int r;
 
+	meter_sweep(worker->meter, snapshot);
+	r = relay_config_send_full(worker->channel, snapshot, worker->owner.model(worker->owner.userdata),
+	        worker->meter, WORKER_ANSWER_MS);
 	if (r < 0) {
 		worker_kill(worker, "it does not take its configuration");
 		return;
@@ -284,6 +303,23 @@ static void on_listen(struct worker *worker, const struct proto_listen *message,
 		.handed = true };
 }
 
+/* A found relay hands up what it counts in. */
+static void on_stats_memory(struct worker *worker, const struct proto_stats_memory *message, int fd)
+{
+	int r = worker->run ? -EEXIST : 0;
+
+	if (r < 0)
+		close(fd);
+	else
+		r = meter_take(worker->meter, fd, message->bank, message->run);
+	if (r < 0) {
+		log_warning("the counters of the relay that was found are of no use (%s) and begin anew", strerror(-r));
+		return;
+	}
+	worker->bank = message->bank;
+	worker->run = message->run;
+}
+
 static void on_failed(struct worker *worker, const struct proto_failed *message)
 {
 	worker->refused = true;
@@ -322,6 +358,13 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 		break;
 	case PROTO_LISTEN:
 		on_listen(worker, &message->listen, fd);
+		break;
+	case PROTO_FLOW_KILLED:
+		worker->killed_id = message->flow_killed.id;
+		worker->killed_found = message->flow_killed.found;
+		break;
+	case PROTO_STATS_MEMORY:
+		on_stats_memory(worker, &message->stats_memory, fd);
 		break;
 	case PROTO_HELLO_END:
 		if (worker->is_child)
@@ -501,26 +544,6 @@ static void worker_restart_later(struct worker *worker)
 		log_error("no timer for the relay's restart");
 }
 
-/* The memory of counters: sealed in size, written by the relay, read by us. */
-static int make_stats(struct worker *worker)
-{
-	worker->stats_fd = memfd_create("gateway-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (worker->stats_fd < 0)
-		return -errno;
-	if (ftruncate(worker->stats_fd, sizeof(struct stats_memory)) < 0 ||
-	        fcntl(worker->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return -errno;
-	worker->stats =
-	        mmap(NULL, sizeof(struct stats_memory), PROT_READ | PROT_WRITE, MAP_SHARED, worker->stats_fd, 0);
-	if (worker->stats == MAP_FAILED) {
-		worker->stats = NULL;
-		return -errno;
-	}
-	worker->stats->layout = STATS_LAYOUT;
-	worker->stats->threads = worker->threads;
-	return 0;
-}
-
 int worker_new(sd_event *event, const struct options *options, const struct worker_owner *owner, struct worker **ret)
 {
 	struct worker *worker = calloc(1, sizeof(*worker));
@@ -532,12 +555,12 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 	worker->event = event;
 	worker->options = options;
 	worker->owner = *owner;
-	worker->stats_fd = worker->pidfd = -1;
+	worker->pidfd = -1;
 	worker->threads = options->threads;
 	if (worker->threads == 0)
 		worker->threads = cpus < 1 ? 1 : cpus > 32 ? 32 : (unsigned)cpus;
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
-	r = make_stats(worker);
+	r = meter_new(&worker->meter);
 	if (r == 0)
 		r = movers_new(event, options, on_movers_ready, worker, &worker->movers);
 	if (r == 0)
@@ -555,17 +578,15 @@ void worker_free(struct worker *worker)
 	if (!worker)
 		return;
 	close_channel(worker);
-	forget_process(worker);
+	if (worker->meter)
+		forget_process(worker);
 	keeper_free(worker->keeper);
 	sd_event_source_disable_unref(worker->restart_source);
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
 	free(worker->sockets);
 	movers_free(worker->movers);
-	if (worker->stats)
-		munmap(worker->stats, sizeof(*worker->stats));
-	if (worker->stats_fd >= 0)
-		close(worker->stats_fd);
+	meter_free(worker->meter);
 	free(worker);
 }
 
@@ -720,7 +741,7 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 		return 0;
 	worker->refused = false;
 	worker->ready = 0;
-	r = relay_config_send_plan(worker->channel, plan, WORKER_ANSWER_MS);
+	r = relay_config_send_plan(worker->channel, plan, worker->meter, WORKER_ANSWER_MS);
 	if (r == 0)
 		r = wait_until(worker, has_answered, plan->to_revision);
 	if (r == -EPIPE)
@@ -741,8 +762,10 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 {
 	int r;
 
-	if (worker->state != WORKER_RUNNING)
+	if (worker->state != WORKER_RUNNING) {
+		meter_planned(worker->meter, plan, true);
 		return;
+	}
 	r = send_generation(worker, PROTO_CONFIG_COMMIT, plan->to_revision);
 	if (r == 0)
 		r = wait_until(worker, has_committed, plan->to_revision);
@@ -750,12 +773,48 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 		worker_kill(worker, "it did not commit in time");
 	else if (worker->refused)
 		worker_kill(worker, worker->reason);
+	meter_planned(worker->meter, plan, true);
 }
 
 void worker_abort(struct worker *worker, const struct plan *plan)
 {
+	meter_planned(worker->meter, plan, false);
 	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
 		worker_kill(worker, "it does not take an abort");
+}
+
+void worker_sample(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_FLOW_SAMPLE };
+
+	if (worker->state == WORKER_RUNNING && msg_send(worker->channel, &message, -1, 0) == 0)
+		(void)msg_flush(worker->channel, 0); /* no room: another time */
+}
+
+static bool has_killed(const struct worker *worker, int64_t id)
+{
+	return worker->killed_id == (uint64_t)id;
+}
+
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id)
+{
+	struct proto_message message = { .type = PROTO_FLOW_KILL };
+	int r;
+
+	if (worker->state != WORKER_RUNNING || !worker->run || worker->bank != bank)
+		return -ENOENT;
+	message.flow_kill.id = id;
+	message.flow_kill.thread = (uint16_t)thread;
+	message.flow_kill.row = row;
+	worker->killed_id = 0;
+	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = msg_flush(worker->channel, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = wait_until(worker, has_killed, (int64_t)id);
+	if (r == -EPIPE)
+		return -ENOENT; /* the relay died, and the flow with it */
+	return r < 0 ? r : worker->killed_found ? 0 : -ENOENT;
 }
 
 void worker_shutdown(struct worker *worker, unsigned deadline_ms)
@@ -824,7 +883,12 @@ uint64_t worker_uptime_s(const struct worker *worker)
 
 const struct stats_memory *worker_stats(const struct worker *worker)
 {
-	return worker->stats;
+	return meter_memory(worker->meter);
+}
+
+const struct meter *worker_meter(const struct worker *worker)
+{
+	return worker->meter;
 }
 
 const struct movers *worker_movers(const struct worker *worker)

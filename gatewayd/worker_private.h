@@ -16,8 +16,9 @@ struct worker {
 
 	struct relay_socket *sockets; /* 2 per thread once prepared */
 	unsigned n_sockets, threads;
-	int stats_fd;
-	struct stats_memory *stats;
+	struct meter *meter;
+	unsigned bank; /* of the meter that the relay writes to, as this run; 0: to none */
+	uint32_t run;
 	char control_path[256];
 
 	struct keeper *keeper;
@@ -43,6 +44,8 @@ struct worker {
 	                      */
 	uint64_t over;       /* flows held at a death that had ended already, as counted before the last death */
 	char reason[256];
+	uint64_t killed_id; /* the last answer about a flow to be reset, and what it was */
+	bool killed_found;
 	uint64_t started_us, answered_us;
 	uint64_t restarts, handovers;
 	bool keep_hung_up; /* the relay has closed a channel of kept flows */

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "gatewayd/base/addr.h"
+#include "gatewayd/base/stats.h"
 #include "gatewayd/relay/wheel.h"
 
 enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
@@ -99,6 +100,15 @@ struct flow_kept {
 	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES]; /* of the direction that reads from this side */
 };
 
+/* What is counted of a flow; see account.h. */
+struct flow_account {
+	uint64_t started_us; /* CLOCK_MONOTONIC, finer than the origin's */
+	uint64_t bytes[FLOW_SIDES];
+	uint64_t sampled_ms; /* when its connections were last looked at (sample.h) */
+	uint32_t connect_us;
+	uint32_t slot[STATS_KINDS];
+};
+
 struct flow {
 	struct wheel_entry timer;
 	uint32_t generation;
@@ -118,6 +128,7 @@ struct flow {
 	struct flow_end end[FLOW_SIDES];
 	struct flow_direction direction[FLOW_SIDES];
 	struct flow_origin origin;
+	struct flow_account account;
 	struct flow_kept kept;
 };
 

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
@@ -14,10 +15,10 @@
 
 #define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
-void life_begin(struct loop *loop, const struct flow *flow, bool adopted)
+void life_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
-	(void)flow;
 	stats_add(loop->stats, adopted ? STATS_flows_adopted : STATS_flows_opened, 1);
+	account_begin(loop, flow, adopted);
 }
 
 static struct epoll_event polled_event(const struct loop *loop, const struct flow *flow, enum flow_side side)
@@ -71,6 +72,7 @@ static void release(struct loop *loop, struct flow *flow, enum stats_counter cou
 			close(end->fd);
 	}
 	keep_gone(loop, flow);
+	account_end(loop, flow, counter == STATS_flows_closed);
 	wheel_clear(&loop->wheel, &flow->timer);
 	loop_unqueue(loop, flow);
 	loop_unwait(loop, flow);
@@ -84,6 +86,7 @@ void life_reset(struct loop *loop, struct flow *flow)
 	end_reset(flow, FLOW_CLIENT);
 	end_reset(flow, FLOW_TARGET);
 	stats_add(loop->stats, STATS_flows_reset, 1);
+	account_count(loop, flow, STATS_OBJECT_flows_reset);
 	release(loop, flow, STATS_flows_closed);
 }
 

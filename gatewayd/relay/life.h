@@ -14,8 +14,9 @@
 
 struct loop;
 
-/* The flow, with its origin, is from here on one of those that live. adopted: it lived before, in another process. */
-void life_begin(struct loop *loop, const struct flow *flow, bool adopted);
+/* The flow, with its origin, movers and ended directions, is from here on one of those that live. adopted: it lived
+ * before, in another process. */
+void life_begin(struct loop *loop, struct flow *flow, bool adopted);
 /* Polls one end. 0 or a negative errno. */
 int life_poll(struct loop *loop, struct flow *flow, enum flow_side side);
 /* Polls an end that is polled already for what its mover wants to know by now. */

@@ -13,6 +13,8 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/sample.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 
@@ -82,8 +84,10 @@ int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int rep
 	loop->keep.fd = loop->keep.memory_fd = -1;
 	loop->reply_fd = reply_fd;
 	loop->stats = &loop->early_stats;
+	loop->place = (struct stats_place){ .thread = loop->stats };
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
+	loop->sample_next = FLOW_NONE;
 	loop->now_ms = clock_ms();
 	loop->flow_id = flow_id_seed(number);
 	wheel_init(&loop->wheel, loop->now_ms);
@@ -244,13 +248,16 @@ int loop_order(struct loop *loop, const struct order *order)
 	return write(loop->wake_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
 }
 
-/* Counters so far move along: a new daemon's memory begins with nothing, though our flows live on. */
-static void stats_switch(struct loop *loop, struct stats_thread *stats)
+/* Counters so far move along: memory that the daemon could not take over from us begins with nothing, though our flows
+ * live on. */
+static void stats_switch(struct loop *loop, const struct stats_place *place)
 {
 	for (unsigned i = 0; i < STATS_COUNTERS; i++)
-		stats_add(stats, (enum stats_counter)i,
+		stats_add(place->thread, (enum stats_counter)i,
 		        atomic_load_explicit(&loop->stats->counter[i], memory_order_relaxed));
-	loop->stats = stats;
+	loop->stats = place->thread;
+	loop->place = *place;
+	account_move(loop);
 }
 
 /* The maps are there: flows may enter, and notices may come. */
@@ -288,13 +295,22 @@ static void carry_out(struct loop *loop, const struct order *order)
 			listen_open(loop);
 		if (r == 0)
 			udp_config_changed(loop);
+		if (r == 0)
+			account_configured(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_SOCKMAP:
 		sockmap_begin(loop, order->sockmap);
 		break;
+	case ORDER_SAMPLE:
+		sample_begin(loop);
+		break;
+	case ORDER_KILL:
+		atomic_store_explicit(
+		        &loop->kill_found, tcp_kill(loop, order->kill.row, order->kill.id), memory_order_relaxed);
+		break;
 	case ORDER_STATS:
-		stats_switch(loop, order->stats);
+		stats_switch(loop, &order->place);
 		break;
 	case ORDER_KEEP:
 		keep_open(loop, order->fd);
@@ -374,7 +390,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
-	int timeout = loop->queue_head != FLOW_NONE || loop->again ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
+	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE;
+	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
 
 	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))
 		timeout = 1;
@@ -386,6 +403,8 @@ static void turn(struct loop *loop)
 	udp_flush(loop);
 	run_queue(loop);
 	run_waits(loop);
+	if (loop->sample_next != FLOW_NONE)
+		sample_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	loop->again = keep_turn(loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);

@@ -38,7 +38,9 @@ enum order_kind {
 	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_SOCKMAP,  /* sockmap: the maps are there */
-	ORDER_STATS,    /* stats: count there from now on */
+	ORDER_SAMPLE,   /* look at the flows' connections, bit by bit */
+	ORDER_KILL,     /* kill: reset this flow; loop.kill_found says whether it was there */
+	ORDER_STATS,    /* place: count there from now on */
 	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
 	ORDER_HANDOVER, /* deadline_ms: stop accepting, give all flows to the daemon, park */
 	ORDER_DRAIN     /* stop accepting */
@@ -51,8 +53,12 @@ struct order {
 		int fd;
 		uint32_t deadline_ms;
 		const struct config_batch *batch;
-		struct stats_thread *stats;
 		struct sockmap_set *sockmap;
+		struct stats_place place;
+		struct {
+			uint64_t id;
+			uint32_t row;
+		} kill;
 	};
 };
 
@@ -63,6 +69,7 @@ struct loop {
 	unsigned number;       /* among the relay's threads */
 	uint64_t now_ms;       /* read once per turn */
 	struct stats_thread *stats;
+	struct stats_place place; /* of which `stats` is the thread */
 	struct config *config;
 	uint32_t queue_head, queue_tail; /* flows with more to do */
 	uint32_t *waits; /* indices of flows that are looked at without an event; room for each flow once */
@@ -78,6 +85,8 @@ struct loop {
 	struct keep keep;
 	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
+	bool account_late;    /* some flows do not know yet where they are counted (account.h) */
+	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
 	uint64_t handover_ms; /* hands over by then; 0: does not */
 	bool again;           /* the next turn is not to wait for events */
 
@@ -91,6 +100,7 @@ struct loop {
 	_Atomic int apply_result; /* 0 or a negative errno */
 	struct overload overload; /* a change is told through reply_fd */
 	_Atomic uint32_t open_flows;
+	_Atomic bool kill_found;
 	_Atomic bool parked;  /* has handed over all flows, and touches none any more */
 	_Atomic bool tracked; /* conntrack is in use on this machine; the control thread's */
 	struct order orders[LOOP_ORDERS_MAX];

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/life.h"
@@ -27,7 +28,7 @@ static void count_moved(
 		return;
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
-	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
+	account_moved(loop, flow, side, moved);
 	stats_add(loop->stats, mover_counter(mover), moved);
 }
 
@@ -53,7 +54,7 @@ static bool flow_in_map(const struct flow *flow)
 
 /* --- connect --- */
 
-static void count_connect_failure(struct loop *loop, int error)
+static void count_connect_failure(struct loop *loop, const struct flow *flow, int error)
 {
 	enum stats_counter counter = STATS_connect_failed;
 
@@ -66,6 +67,7 @@ static void count_connect_failure(struct loop *loop, int error)
 	if (counter == STATS_refused_no_descriptor)
 		overload_starved(&loop->overload, loop->now_ms);
 	stats_add(loop->stats, counter, 1);
+	account_count(loop, flow, STATS_OBJECT_connect_failed);
 	loop_warn(loop, counter, error);
 }
 
@@ -93,16 +95,17 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
+		account_refused(loop, &route->origin);
 		close(client_fd);
 		return;
 	}
 	flow->origin = route->origin;
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
-	life_begin(loop, flow, false);
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
 	directions_init(flow);
+	life_begin(loop, flow, false);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
@@ -114,7 +117,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0) {
-		count_connect_failure(loop, r);
+		count_connect_failure(loop, flow, r);
 		life_reset(loop, flow);
 		return;
 	}
@@ -161,14 +164,14 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 /* The flow goes into the sockmap if it is to and nothing stands against it. */
 static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
 {
-	if (!tcp_sockmap_may_enter(loop, flow)) {
-		if (reason == MOVER_REASON_FORCED)
-			for (unsigned side = 0; side < FLOW_SIDES; side++)
-				flow->direction[side].reason = MOVER_REASON_NO_MAP;
-		return;
+	if (tcp_sockmap_may_enter(loop, flow)) {
+		if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
+			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
+	} else if (reason == MOVER_REASON_FORCED) {
+		for (unsigned side = 0; side < FLOW_SIDES; side++)
+			flow->direction[side].reason = MOVER_REASON_NO_MAP;
 	}
-	if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
-		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
+	account_changed(loop, flow);
 }
 
 /* An adopted flow does not know any more what its listener wants. */
@@ -196,6 +199,7 @@ static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
 static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 {
 	struct flow_direction *direction = &flow->direction[side];
+	const struct flow_direction before = *direction;
 	size_t budget = MOVER_BUDGET, moved, all = 0;
 	bool again;
 	int r;
@@ -218,6 +222,8 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 	choose_mover(flow, direction);
 	if (r == MOVER_BLOCKED)
 		consider_sockmap(loop, flow, all);
+	if (direction->mover != before.mover || direction->reason != before.reason)
+		account_changed(loop, flow);
 	return r;
 }
 
@@ -235,6 +241,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 		life_reset(loop, flow);
 		return 0;
 	}
+	account_changed(loop, flow);
 	return 1;
 }
 
@@ -267,7 +274,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		count_connect_failure(loop, error ? -error : -ECONNRESET);
+		count_connect_failure(loop, flow, error ? -error : -ECONNRESET);
 		life_reset(loop, flow);
 		return;
 	}
@@ -276,6 +283,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
+	account_connected(loop, flow);
 	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
@@ -340,12 +348,24 @@ void tcp_continue(struct loop *loop, struct flow *flow)
 		flow_pump(loop, flow, FLOW_TARGET);
 }
 
+bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
+{
+	struct flow *flow = index < loop->flows.touched ? &loop->flows.flows[index] : NULL;
+
+	if (!flow || flow->state == FLOW_FREE || flow->origin.id != id)
+		return false;
+	stats_add(loop->stats, STATS_killed, 1);
+	account_count(loop, flow, STATS_OBJECT_killed);
+	life_reset(loop, flow);
+	return true;
+}
+
 /* --- timers --- */
 
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
-		count_connect_failure(loop, -ETIMEDOUT);
+		count_connect_failure(loop, flow, -ETIMEDOUT);
 		life_reset(loop, flow);
 		return;
 	}
@@ -382,6 +402,7 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 	}
 	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
+		account_count(loop, flow, STATS_OBJECT_idle_timeout);
 		life_reset(loop, flow);
 		return;
 	}

@@ -8,6 +8,10 @@
 
 #include "gatewayd/base/cleanup.h"
 
+/* What may wait at a flow's socket, in bytes; cut to net.core.rmem_max, which is twice of what a socket has by itself:
+ * a window of QUIC or a burst of answers is often more than that. */
+#define TARGET_BUFFER (1 << 20)
+
 static int set_int(int fd, int level, int option, int value)
 {
 	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
@@ -67,6 +71,8 @@ int udp_socket_to_target(const struct flow_origin *origin, enum connect_source s
 	*ret_port = source == CONNECT_AS_CLIENT && taken ? CONNECT_PORT_TAKEN : CONNECT_PORT_ANY;
 	if (r == 0 && source != CONNECT_AS_GATEWAY)
 		r = bind_as_client(fd, origin, source == CONNECT_AS_CLIENT && !taken, ret_port);
+	if (r == 0)
+		r = set_int(fd, SOL_SOCKET, SO_RCVBUF, TARGET_BUFFER);
 	if (r == 0)
 		r = connect_to(fd, &origin->target, origin->target_port);
 	/* The client then sees itself talk to this very target. */

@@ -124,10 +124,13 @@ def main():
     finally:
         bench.close()
     summary = bench.summary()
-    print(f"\nkernel {about['kernel']}, {about['processors']} processors ({about['processor']}) shared by client, gateway and "
-          f"server\nHAProxy {about['haproxy']}, nginx {about['nginx']}, commit {about['commit']}, medians of {options.rounds} "
-          f"rounds of {options.seconds:g} s\ncommand: {about['command']}\nf: forwarding, h: haproxy or for UDP nginx; added: "
-          "1/rate less that of f; CPUs: used by the gateway's own processes\n")
+    print(f"\nkernel {about['kernel']}, {about['processors']} processors ({about['processor']}) for client, gateway and server")
+    print(f"HAProxy {about['haproxy']}, nginx {about['nginx']}, commit {about['commit']}")
+    print(f"medians of {options.rounds} rounds of {options.seconds:g} s; load before it began: {about['load_before']:.2f} "
+          "(other work makes figures worthless)")
+    print(f"command: {about['command']}")
+    print("f: forwarding, h: haproxy or for UDP nginx; added: 1/rate less that of f; CPUs: used by the gateway's own "
+          "processes\n")
     print(report.table(summary))
     about |= {"rounds": options.rounds, "seconds": options.seconds, "family": 6 if options.ipv6 else 4}
     Path(options.json).write_text(json.dumps({"environment": about, "rows": summary}, indent=2) + "\n")

@@ -50,7 +50,7 @@ class Soak:
         self.lab = Lab()
         self.nginx = Nginx(self.lab, self.lab.server, ports=(HTTP,), logging=False)
         self.lab.server.run("sysctl", "-qw", "net.ipv4.tcp_max_syn_backlog=8192")
-        self.gateway = Gateway(self.lab, build=options.build, mover=options.mover)
+        self.gateway = Gateway(self.lab, build=options.build, mover=options.mover, bpf=True)
         self.gwload = ROOT / "build" / options.build / "tests/gwload"
         self.counts = Counter()
         self.faults = []
@@ -235,7 +235,7 @@ class Soak:
         kinds, mismatches, samples = judge(clients, servers)
         commit = run("git", "-c", "safe.directory=*", "-C", ROOT, "describe", "--always", "--dirty", check=False).stdout.strip()
         # The kernel takes memory back and the allocator keeps some: what counts is whether flows leave something behind.
-        return {"seconds": self.elapsed(), "kernel": platform.release(), "processors": os.cpu_count(), "commit": commit,
+        return {"seconds": self.elapsed(), "sockmap": self.gateway.sockmap(), "kernel": platform.release(), "processors": os.cpu_count(), "commit": commit,
                 "build": self.options.build, "mover": self.options.mover or "auto", "seed": self.options.seed,
                 "command": "./dev soak " + " ".join(sys.argv[1:]),
                 "connections": kinds, "counts": dict(self.counts), "mismatches": mismatches, "samples": samples,

@@ -439,8 +439,9 @@ static void test_accepts_once_configured(void **state)
 
 static void test_counters(void **state)
 {
-	struct proto_message message = { .type = PROTO_STATS_MEMORY, .stats_memory.size = sizeof(struct stats_memory) };
-	int fd = memfd_create("stats", MFD_CLOEXEC);
+	struct proto_message message = { .type = PROTO_STATS_MEMORY,
+		.stats_memory = { .size = sizeof(struct stats_memory), .bank = 1, .run = 7 } };
+	int fd = memfd_create("stats", MFD_CLOEXEC), again;
 	struct relay *relay = *state;
 	struct stats_memory *memory;
 	struct sockaddr_in address;
@@ -448,6 +449,7 @@ static void test_counters(void **state)
 	assert_int_equal(ftruncate(fd, sizeof(*memory)), 0);
 	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	memory->layout = STATS_LAYOUT;
+	memory->bank[1].threads = LOOPS;
 	greet(relay, PROTO_VERSION);
 	give_socket(relay, 1, &address);
 	offer(relay, 0, 1, NULL, 0, PROTO_READY);
@@ -458,6 +460,17 @@ static void test_counters(void **state)
 	for (int i = 0; i < 100 && stats_sum(memory, STATS_refused_loop) < 2; i++)
 		usleep(10000);
 	assert_int_equal(stats_sum(memory, STATS_refused_loop), 2);
+	/* The next daemon gets the memory back, and learns where the relay writes. */
+	reconnect(relay);
+	receive(relay, PROTO_HELLO, &again);
+	receive(relay, PROTO_LISTEN, &again);
+	close(again);
+	message = receive(relay, PROTO_STATS_MEMORY, &again);
+	assert_int_equal(message.stats_memory.bank, 1);
+	assert_int_equal(message.stats_memory.run, 7);
+	assert_true(message.stats_memory.size == sizeof(*memory));
+	assert_true(lseek(again, 0, SEEK_END) == (off_t)sizeof(*memory));
+	close(again);
 	munmap(memory, sizeof(*memory));
 	close(fd);
 }

@@ -76,7 +76,7 @@ static int setup(void **state)
 	struct bench *bench = test_calloc(1, sizeof(*bench));
 	struct flow_origin origin = { 0 };
 
-	if (loop_new(0, LOOP_MODE_AUTO, 10, -1, &bench->loop) < 0)
+	if (loop_new(0, PROTO_MOVER_AUTO, 10, -1, &bench->loop) < 0)
 		return -1;
 	bench->client = make_socket();
 	bench->target = make_socket();
