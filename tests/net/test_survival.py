@@ -524,3 +524,35 @@ def test_streams_through_blows(lab, make_gateway, gwstream, figure, blow, family
     assert short["good"] > seconds * new / 2
     if blow in (end_daemon, upgrade):
         assert short["reset"] == 0
+
+
+def memory(pid):
+    """Bytes of user-space memory of a process: anonymous and shared."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+
+
+@pytest.mark.timeout(180)
+def test_memory_of_an_idle_flow(lab, make_gateway, figure):
+    """What 2,000 idle flows take in user space, in the relay and in the daemon that holds them."""
+    number = 2000
+    if not (ROOT / "build" / "release" / "bin" / "gatewayd").exists():
+        pytest.skip("needs the release build: sanitizers have memory of their own")
+    gateway = make_gateway(build="release")
+    gateway.listener("l", ports=["7960-7961"])
+    peer, found = pairs(lab, gateway, 200)
+    pids = (gateway.relay_pid(), gateway.process.pid)
+    before = [memory(pid) for pid in pids]
+    more, rest = pairs(lab, gateway, number, wait=False, port=7961)
+    wait_kept(gateway, 200 + number)
+    after = [memory(pid) for pid in pids]
+    relay, daemon = ((b - a) / number for a, b in zip(before, after))
+    figure("bytes per idle flow", f"relay {relay:.0f}, daemon {daemon:.0f}")
+    peer.close()
+    more.close()
+    assert relay <= 1024
+    assert daemon <= 2048
+    for client, server in found + rest:
+        client.close()
+        server.close()
