@@ -8,6 +8,10 @@
  *   gwload bulk  ADDRESS PORT STREAMS SECONDS                    sends; the peer is gwload sink
  *   gwload sink  PORT                                            accepts, reads, throws away
  *
+ * In the environment: GWLOAD_RATE, requests a second of all connections of
+ * "http" together instead of as many as go; GWLOAD_HEADER, a line for the head
+ * of each request.
+ *
  * Prints one line of JSON: done, failed (by kind), seconds, per second, and
  * latency in microseconds.
  */
@@ -43,6 +47,8 @@ struct connection {
 	bool connected;
 	size_t length; /* of what is in answer */
 	int64_t started_ns;
+	bool resting; /* until due_ns, where there is a rate */
+	int64_t due_ns;
 	char answer[ANSWER_MAX];
 };
 
@@ -63,6 +69,7 @@ static struct {
 	char request[1024];
 	size_t request_length;
 	int64_t deadline_ns;
+	int64_t pause_ns; /* between the requests of one connection; 0: none */
 	atomic_long left; /* connections still to be opened, MODE_COUNT */
 } load;
 
@@ -111,8 +118,9 @@ static void connection_open(struct worker *worker, struct connection *connection
 	connection->fd = socket(load.peer.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (connection->fd < 0)
 		die("socket");
-	connection->connected = false;
+	connection->connected = connection->resting = false;
 	connection->length = 0;
+	connection->due_ns = now_ns();
 	connection->started_ns = now_ns();
 	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(connection->fd, (struct sockaddr *)&load.peer, load.peer_length) && errno != EINPROGRESS)
@@ -188,7 +196,30 @@ static int connection_read(struct worker *worker, struct connection *connection)
 		note_latency(worker, connection);
 		if (load.mode != MODE_HTTP || now_ns() >= load.deadline_ns)
 			return -1;
+		if (load.pause_ns > 0) {
+			connection->resting = true;
+			connection->due_ns += load.pause_ns;
+			return 0;
+		}
 		return send_request(connection);
+	}
+}
+
+/* Those whose time has come ask again, or end with the run. */
+static void wake(struct worker *worker)
+{
+	int64_t now = now_ns();
+
+	for (unsigned i = 0; i < worker->n_connections; i++) {
+		struct connection *connection = &worker->connections[i];
+		int error;
+
+		if (connection->fd < 0 || !connection->resting || (now < connection->due_ns && now < load.deadline_ns))
+			continue;
+		connection->resting = false;
+		error = now < load.deadline_ns ? send_request(connection) : -1;
+		if (error)
+			connection_next(worker, connection, error < 0 ? 0 : error);
 	}
 }
 
@@ -233,12 +264,14 @@ static void *worker_main(void *argument)
 	for (unsigned i = 0; i < worker->n_connections; i++)
 		connection_open(worker, &worker->connections[i]);
 	while (worker_busy(worker)) {
-		int n = epoll_wait(worker->epoll, events, EVENTS_MAX, 100);
+		int n = epoll_wait(worker->epoll, events, EVENTS_MAX, load.pause_ns > 0 ? 1 : 100);
 
 		if (n > 0)
 			idle_since = now_ns();
 		for (int i = 0; i < n; i++)
 			connection_event(worker, events[i].data.ptr, events[i].events);
+		if (load.pause_ns > 0)
+			wake(worker);
 		if (now_ns() - idle_since > 20 * 1000000000LL) {
 			for (unsigned i = 0; i < worker->n_connections; i++)
 				worker->timed_out += worker->connections[i].fd >= 0;
@@ -298,12 +331,15 @@ static int run_requests(char **argument)
 {
 	static struct worker workers[THREADS_MAX];
 	unsigned n_connections = (unsigned)atoi(argument[3]), n = (unsigned)atoi(argument[5]);
+	const char *header = getenv("GWLOAD_HEADER"), *rate = getenv("GWLOAD_RATE");
 	int64_t started;
 
 	set_peer(argument[0], argument[1]);
-	load.request_length =
-	        (size_t)snprintf(load.request, sizeof(load.request), "GET %s HTTP/1.1\r\nHost: lab\r\n%s\r\n",
-	                argument[2], load.mode == MODE_HTTP ? "" : "Connection: close\r\n");
+	load.request_length = (size_t)snprintf(load.request, sizeof(load.request),
+	        "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%s\r\n", argument[2],
+	        load.mode == MODE_HTTP ? "" : "Connection: close\r\n", header ? header : "", header ? "\r\n" : "");
+	if (rate && atof(rate) > 0 && load.mode == MODE_HTTP)
+		load.pause_ns = (int64_t)(1e9 * n_connections / atof(rate));
 	if (n < 1 || n > THREADS_MAX || n_connections < n || load.request_length >= sizeof(load.request)) {
 		fprintf(stderr, "gwload: arguments out of range\n");
 		return 2;
