@@ -164,7 +164,8 @@ static bool is_arriving(const struct stage *stage, const struct contender *conte
 	return false;
 }
 
-/* The item of the list of ports that is in the tie, of the listener that is being written; of two, the later by name. */
+/* The item of the list of ports that is in the tie, of the listener that is being written; of two, the later by name.
+ */
 static void tie_pointer(const struct stage *stage, const struct tie *tie, char buffer[CONTENDER_POINTER_MAX])
 {
 	bool a_is_later = strcmp(tie->a->name, tie->b->name) > 0;
