@@ -10,6 +10,8 @@
 
 #include "gatewayd/apply.h"
 #include "gatewayd/drift.h"
+#include "gatewayd/names.h"
+#include "gatewayd/sampler.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
 #include "webapi/events.h"
@@ -29,6 +31,9 @@ struct core {
 	struct worker *worker;
 	struct kernel *kernel;
 	struct drift_monitor *drift; /* NULL in tests that have none */
+	struct sampler *sampler;     /* NULL in tests that have none */
+	struct names names;          /* of the configuration that was last asked about */
+	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */
 	const struct options *options;
 	uint64_t started_us; /* CLOCK_MONOTONIC */
 	struct core_pending pending;

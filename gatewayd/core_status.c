@@ -38,6 +38,19 @@ static json_t *counters(const struct stats_memory *stats, bool *failed)
 	return object;
 }
 
+/* The movers that not every kernel has, and why one is not in use. */
+static json_t *movers(struct core *core, bool *failed)
+{
+	const struct movers *movers = worker_movers(core->worker);
+	const char *why = movers_why(movers);
+	json_t *object = json_pack("{s:{s:s, s:s?}}", "sockmap", "state", movers_state_name(movers_state(movers)),
+	        "why", *why ? why : NULL);
+
+	if (!object)
+		*failed = true;
+	return object;
+}
+
 /* Flows that would outlive the relay if it died now, and what became of those of its predecessors. */
 static json_t *kept(struct core *core, bool *failed)
 {
@@ -65,6 +78,7 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "handovers", json_integer((json_int_t)worker_handovers(core->worker)), failed);
 	set(object, "threads", json_integer(worker_threads(core->worker)), failed);
 	set(object, "mover", json_string(core->options->mover), failed);
+	set(object, "movers", movers(core, failed), failed);
 	set(object, "port", json_integer(worker_port(core->worker)), failed);
 	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
 	set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);

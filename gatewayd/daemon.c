@@ -26,6 +26,7 @@
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
 #include "gatewayd/rights.h"
+#include "rules/kernel_bpf.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
@@ -43,6 +44,7 @@ struct daemon {
 	struct worker *worker;
 	struct apply *apply;
 	struct drift_monitor *drift;
+	struct sampler *sampler;
 	struct core core;
 	sd_event_source *gate_timer, *save_timer;
 	bool store_lost;        /* said already */
@@ -318,8 +320,11 @@ static int start(struct daemon *daemon)
 		.options = daemon->options,
 		.started_us = now_us() };
 	r = watch_drift(daemon);
+	if (r == 0)
+		r = sampler_new(daemon->event, daemon->worker, daemon->options->state_dir, &daemon->sampler);
 	if (r < 0)
 		return r;
+	daemon->core.sampler = daemon->sampler;
 	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
 	        SAVE_PERIOD_MS * UINT64_C(1000), 0, on_save_timer, daemon);
 	if (r < 0)
@@ -342,6 +347,8 @@ static void stop(struct daemon *daemon)
 	api_free(daemon->api);
 	core_confirm_stop(&daemon->core);
 	drift_free(daemon->drift);
+	sampler_free(daemon->sampler);
+	names_clear(&daemon->core.names);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);
@@ -455,6 +462,9 @@ int daemon_cleanup(const struct options *options)
 			snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, files[i]);
 			(void)unlink(path);
 		}
+		/* Last: what is pinned keeps the flows of a relay that did not end. */
+		if (kernel_bpf_cleanup(options->bpf_dir) < 0)
+			log_error("%s could not be removed", options->bpf_dir);
 	}
 	stop(&daemon);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

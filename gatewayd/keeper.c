@@ -41,7 +41,7 @@ struct entry {
 	uint32_t sibling; /* in the list of a channel's orphans */
 	uint16_t thread;
 	uint8_t state;
-	uint8_t offers;
+	uint8_t crashes; /* of relays in a row that it was offered to */
 };
 
 struct pipe_ends {
@@ -260,7 +260,6 @@ static void fill_flows(struct channel *channel)
 		channel->orphans = entry->sibling;
 		entry->state = ENTRY_OFFERED;
 		entry->thread = channel->thread;
-		entry->offers++;
 	}
 	channel->phase = PUSH_END;
 }
@@ -393,7 +392,7 @@ static int on_end(struct channel *channel, const struct keep_end *message)
 
 		if (entry->state == ENTRY_OFFERED && entry->thread == channel->thread) {
 			entry->state = ENTRY_HELD;
-			entry->offers = 0;
+			entry->crashes = 0;
 		}
 	}
 	if (all_settled(keeper)) {
@@ -522,7 +521,7 @@ void keeper_offer(struct keeper *keeper, unsigned threads)
 			channel_push(keeper->channels[i]);
 }
 
-uint32_t keeper_orphan(struct keeper *keeper)
+uint32_t keeper_orphan(struct keeper *keeper, bool crashed)
 {
 	for (unsigned i = 0; i < STATS_THREADS_MAX; i++) {
 		struct channel *channel = keeper->channels[i];
@@ -538,7 +537,7 @@ uint32_t keeper_orphan(struct keeper *keeper)
 	for (uint32_t i = 0; i < keeper->touched; i++) {
 		struct entry *entry = &keeper->entries[i];
 
-		if (entry->state == ENTRY_OFFERED && entry->offers >= KEEPER_OFFERS_MAX)
+		if (entry->state == ENTRY_OFFERED && crashed && ++entry->crashes >= KEEPER_CRASHES_MAX)
 			entry_drop(keeper, entry);
 		else if (entry->state == ENTRY_HELD || entry->state == ENTRY_OFFERED)
 			entry->state = ENTRY_ORPHAN;

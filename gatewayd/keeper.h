@@ -11,8 +11,8 @@
  * OFFERED when it has been sent to the next one, which has not yet said that it
  * has taken over everything. Lots of the dead are kept until then, because a
  * relay that dies in the middle leaves flows whose bytes lie in older lots. A
- * flow that was offered to several relays that died of it, for all we know, is
- * let go.
+ * flow that was being taken over by several relays when they crashed, and that
+ * may be what they crashed of, is let go.
  *
  * A relay may say what it likes: what does not fit its place is nonsense, and
  * the owner kills it. Kept descriptors get high numbers, for libraries in this
@@ -21,13 +21,14 @@
 #ifndef GW_KEEPER_H
 #define GW_KEEPER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
 /* Kept descriptors have numbers from here on: FD_SETSIZE. */
 #define KEEPER_FD_LEAST 1024
-/* A flow is offered to so many relays at most. */
-#define KEEPER_OFFERS_MAX 3
+/* A flow is let go when so many relays in a row have crashed on taking over what it was among. */
+#define KEEPER_CRASHES_MAX 3
 /* Lots of dead relays; what is older is let go, and flows with bytes in it end. */
 #define KEEPER_LOTS_MAX 256
 
@@ -60,8 +61,9 @@ void keeper_free(struct keeper *keeper);
 int keeper_channel(struct keeper *keeper, unsigned thread, int *ret_fd);
 /* All `threads` channels are made: hands the orphans to them. */
 void keeper_offer(struct keeper *keeper, unsigned threads);
-/* The relay is dead: hears what it still said, and makes orphans of its flows. How many flows are held now. */
-uint32_t keeper_orphan(struct keeper *keeper);
+/* The relay is dead: hears what it still said, and makes orphans of its flows. crashed: by its own fault. How many
+ * flows are held now. */
+uint32_t keeper_orphan(struct keeper *keeper, bool crashed);
 
 void keeper_get_counts(const struct keeper *keeper, struct keeper_counts *ret);
 

@@ -3,6 +3,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/daemon.h"
+#include "gatewayd/movers.h"
 
 int main(int argc, char **argv)
 {
@@ -18,6 +19,8 @@ int main(int argc, char **argv)
 		return daemon_check(&options);
 	case OPTIONS_CLEANUP:
 		return daemon_cleanup(&options);
+	case OPTIONS_BPF_CHECK:
+		return movers_check();
 	case OPTIONS_EXIT:
 		return EXIT_SUCCESS;
 	}

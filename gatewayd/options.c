@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/sockmark.h"
 #include "gatewayd/base/stats.h"
@@ -25,6 +26,7 @@ enum {
 	OPT_UI_DIR,
 	OPT_RELAY,
 	OPT_MOVER,
+	OPT_BPF_DIR,
 	OPT_THREADS,
 	OPT_MAX_FLOWS,
 	OPT_LOG_LEVEL,
@@ -34,7 +36,8 @@ enum {
 	OPT_PRIORITY,
 	OPT_RESTORE,
 	OPT_CHECK,
-	OPT_CLEANUP
+	OPT_CLEANUP,
+	OPT_BPF_CHECK
 };
 
 static const struct option long_options[] = {
@@ -44,6 +47,7 @@ static const struct option long_options[] = {
 	{ "ui-dir", required_argument, NULL, OPT_UI_DIR },
 	{ "relay", required_argument, NULL, OPT_RELAY },
 	{ "mover", required_argument, NULL, OPT_MOVER },
+	{ "bpf-dir", required_argument, NULL, OPT_BPF_DIR },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "max-flows", required_argument, NULL, OPT_MAX_FLOWS },
 	{ "log-level", required_argument, NULL, OPT_LOG_LEVEL },
@@ -54,6 +58,7 @@ static const struct option long_options[] = {
 	{ "restore", no_argument, NULL, OPT_RESTORE },
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "cleanup", no_argument, NULL, OPT_CLEANUP },
+	{ "bpf-check", no_argument, NULL, OPT_BPF_CHECK },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 },
@@ -68,7 +73,9 @@ static const char usage[] =
         "                      (default https://127.0.0.1:8443)\n"
         "  --ui-dir DIR        static files of the web UI\n"
         "  --relay PATH        the gateway-relay program\n"
-        "  --mover MODE        how the relay moves bytes: auto, copy or splice (default auto)\n"
+        "  --mover MODE        how the relay moves bytes: auto, copy, splice or sockmap (default auto:\n"
+        "                      as the listener says, and without that by how a flow is used)\n"
+        "  --bpf-dir DIR       where BPF maps are pinned (default /sys/fs/bpf/gatewayd)\n"
         "  --threads N         relay threads (default: one per CPU)\n"
         "  --max-flows N       most flows at once (default: what the descriptor limit allows)\n"
         "  --log-level L       error, warning, notice, info or debug (default info)\n"
@@ -79,6 +86,7 @@ static const char usage[] =
         "  --restore           if the database is refused, keep it aside and start from the last good configuration\n"
         "  --check             validate the database, render, dry-run against the kernel, exit\n"
         "  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
+        "  --bpf-check         try whether this kernel can do what the sockmap mover needs, exit\n"
         "  --version, --help\n";
 
 static int parse_number(const char *option, const char *text, uint64_t max, uint64_t *ret)
@@ -109,12 +117,15 @@ static int parse_u32(const char *option, const char *text, uint32_t max, uint32_
 
 static int parse_mover(const char *text, const char **ret)
 {
-	if (strcmp(text, "auto") != 0 && strcmp(text, "copy") != 0 && strcmp(text, "splice") != 0) {
-		fprintf(stderr, "gatewayd: --mover wants auto, copy or splice, not \"%s\"\n", text);
-		return -EINVAL;
-	}
-	*ret = text;
-	return 0;
+	static const char *const movers[] = { "auto", "copy", "splice", "sockmap" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(movers); i++)
+		if (strcmp(text, movers[i]) == 0) {
+			*ret = movers[i];
+			return 0;
+		}
+	fprintf(stderr, "gatewayd: --mover wants auto, copy, splice or sockmap, not \"%s\"\n", text);
+	return -EINVAL;
 }
 
 static int add_listen(struct options *options, const char *url)
@@ -159,6 +170,9 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return 0;
 	case OPT_MOVER:
 		return parse_mover(text, &ret->mover);
+	case OPT_BPF_DIR:
+		ret->bpf_dir = text;
+		return 0;
 	case OPT_THREADS:
 		return parse_u32("threads", text, STATS_THREADS_MAX, &ret->threads);
 	case OPT_MAX_FLOWS:
@@ -181,6 +195,9 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return 0;
 	case OPT_CLEANUP:
 		ret->mode = OPTIONS_CLEANUP;
+		return 0;
+	case OPT_BPF_CHECK:
+		ret->mode = OPTIONS_BPF_CHECK;
 		return 0;
 	case 'h':
 		fputs(usage, stdout);
@@ -217,6 +234,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		.ui_dir = GW_UI_PATH,
 		.relay = GW_RELAY_PATH,
 		.mover = "auto",
+		.bpf_dir = "/sys/fs/bpf/gatewayd",
 		.log_level = LOG_INFO,
 		.mark = 0x01000000,
 		.mark_mask = 0x0f000000,

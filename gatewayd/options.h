@@ -10,14 +10,15 @@
 
 enum options_mode {
 	OPTIONS_RUN,
-	OPTIONS_CHECK,   /* --check */
-	OPTIONS_CLEANUP, /* --cleanup */
-	OPTIONS_EXIT,    /* --help and --version: done already */
+	OPTIONS_CHECK,     /* --check */
+	OPTIONS_CLEANUP,   /* --cleanup */
+	OPTIONS_BPF_CHECK, /* --bpf-check */
+	OPTIONS_EXIT,      /* --help and --version: done already */
 };
 
 struct options {
 	enum options_mode mode;
-	const char *state_dir, *runtime_dir, *ui_dir, *relay, *mover;
+	const char *state_dir, *runtime_dir, *ui_dir, *relay, *mover, *bpf_dir;
 	const char *listen[OPTIONS_LISTEN_MAX];
 	unsigned n_listen;
 	unsigned threads;   /* relay threads; 0: one per CPU */

@@ -1,12 +1,16 @@
 /* Plans and configurations as messages to the relay; see relay_config.h. */
 #include "gatewayd/relay_config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+#include "gatewayd/base/cleanup.h"
 
 /* One configuration on its way: the first error sticks, so that the senders below need no checks. */
 struct sender {
 	struct msg_channel *channel;
+	struct meter *meter;
 	int timeout_ms;
 	int error;
 	uint32_t items;
@@ -81,6 +85,18 @@ static void send_match(struct sender *sender, const struct element *element, boo
 	send_item(sender, &message);
 }
 
+/* The words of the schema and the numbers of the protocol have no reason to be equal. */
+static uint8_t mover_number(enum mover mover)
+{
+	static const uint8_t numbers[] = { [MOVER_AUTO] = PROTO_MOVER_AUTO,
+		[MOVER_COPY] = PROTO_MOVER_COPY,
+		[MOVER_SPLICE] = PROTO_MOVER_SPLICE,
+		[MOVER_SOCKMAP] = PROTO_MOVER_SOCKMAP };
+
+	static_assert(ARRAY_SIZE(numbers) == PROTO_MOVERS, "one number for each");
+	return numbers[mover];
+}
+
 static uint8_t source_of(const struct listener *listener)
 {
 	if (listener->source_address == SOURCE_ADDRESS_GATEWAY)
@@ -101,6 +117,8 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 	message.listener_put.upstream = upstream ? (uint32_t)upstream->id : 0;
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
+	message.listener_put.mover = mover_number(listener->mover);
+	message.listener_put.slot = meter_slot(sender->meter, STATS_LISTENER, listener->row.id);
 	send_item(sender, &message);
 }
 
@@ -129,6 +147,7 @@ static void send_target(struct sender *sender, const struct upstream *upstream, 
 	message.target_put.weight = (uint16_t)target->weight;
 	message.target_put.backup = target->backup;
 	message.target_put.state = (uint8_t)target->admin_state;
+	message.target_put.slot = meter_slot(sender->meter, STATS_TARGET, target->row.id);
 	send_item(sender, &message);
 }
 
@@ -167,6 +186,7 @@ static void send_upstream(struct sender *sender, const struct upstream *old, con
 	message.upstream_put.id = (uint32_t)upstream->row.id;
 	memcpy(message.upstream_put.name, upstream->name, sizeof(message.upstream_put.name));
 	message.upstream_put.algorithm = 0; /* round robin, the one the relay knows; others are told as not enforced */
+	message.upstream_put.slot = meter_slot(sender->meter, STATS_UPSTREAM, upstream->row.id);
 	send_item(sender, &message);
 	send_target_changes(sender, old, upstream);
 }
@@ -179,10 +199,10 @@ static void send_upstream_del(struct sender *sender, const struct row *row)
 	send_item(sender, &message);
 }
 
-int relay_config_send_full(
-        struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model, int timeout_ms)
+int relay_config_send_full(struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model,
+        struct meter *meter, int timeout_ms)
 {
-	struct sender sender = { .channel = channel, .timeout_ms = timeout_ms };
+	struct sender sender = { .channel = channel, .meter = meter, .timeout_ms = timeout_ms };
 	const struct rows *upstreams = &snapshot->rows[RESOURCE_UPSTREAM];
 	const struct rows *listeners = &snapshot->rows[RESOURCE_LISTENER];
 	struct elements elements = { 0 };
@@ -204,9 +224,9 @@ int relay_config_send_full(
 }
 
 /* Additions before what refers to them, deletions after. */
-int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, int timeout_ms)
+int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, struct meter *meter, int timeout_ms)
 {
-	struct sender sender = { .channel = channel, .timeout_ms = timeout_ms };
+	struct sender sender = { .channel = channel, .meter = meter, .timeout_ms = timeout_ms };
 
 	send_begin(&sender, plan->from_revision, plan->to_revision);
 	for (size_t i = 0; i < plan->removed.n; i++)

@@ -16,6 +16,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/sockmark.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/relay_config.h"
 #include "gatewayd/spawn.h"
 #include "gatewayd/worker_private.h"
@@ -62,30 +63,37 @@ static void forget_process(struct worker *worker)
 		close(TAKE_FD(worker->pidfd));
 	worker->pid = 0;
 	worker->generation = 0;
+	if (worker->run)
+		meter_bank_close(worker->meter, worker->bank);
+	worker->run = 0;
 	worker->foreign = worker->outdated = false;
-	worker->handing_over = worker->handed_over = false;
+	worker->handing_over = worker->handed_over = worker->killed = false;
 	worker->overloaded = false;
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
 }
 
-static void log_exit(const struct worker *worker)
+/* Says how the relay has ended. True: by its own fault, as far as one can tell. */
+static bool log_exit(const struct worker *worker)
 {
 	siginfo_t info = { 0 };
 
 	if (!worker->is_child || waitid(P_PIDFD, (id_t)worker->pidfd, &info, WEXITED | WNOHANG) < 0) {
 		log_warning("relay %d has ended", (int)worker->pid);
-		return;
+		return worker->killed;
 	}
-	if (info.si_code == CLD_EXITED)
+	if (info.si_code == CLD_EXITED) {
 		log_warning("relay %d has exited with status %d", (int)worker->pid, info.si_status);
-	else
-		log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+		return info.si_status != 0 || worker->killed;
+	}
+	log_warning("relay %d was ended by signal %d", (int)worker->pid, info.si_status);
+	return info.si_status != SIGKILL || worker->killed;
 }
 
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
+	bool crashed;
 
 	(void)source;
 	(void)fd;
@@ -96,10 +104,11 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	} else {
 		worker->restarts++;
 	}
-	log_exit(worker);
+	crashed = log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
-	worker_bequeath(worker);
+	movers_sweep(worker->movers);
+	worker_bequeath(worker, crashed);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;
@@ -112,6 +121,7 @@ void worker_kill(struct worker *worker, const char *why)
 {
 	if (worker->pidfd < 0)
 		return;
+	worker->killed = worker->killed || why;
 	if (why)
 		log_error("killing relay %d: %s", (int)worker->pid, why);
 	close_channel(worker);
@@ -155,34 +165,68 @@ int worker_send_hello(struct worker *worker, int64_t generation)
 	return msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 }
 
-static int send_introduction(struct worker *worker)
+/* A relay that was found with memory that we could take over goes on with it; others get a place in ours. */
+static int send_stats_memory(struct worker *worker)
 {
 	struct proto_message message = { .type = PROTO_STATS_MEMORY };
 	int r;
 
+	if (worker->run)
+		return 0;
+	r = meter_bank_open(worker->meter, worker->relay_threads, &worker->bank, &worker->run);
+	if (r < 0)
+		return r;
+	message.stats_memory.size = sizeof(struct stats_memory);
+	message.stats_memory.bank = (uint8_t)worker->bank;
+	message.stats_memory.run = worker->run;
+	return msg_send(worker->channel, &message, meter_fd(worker->meter), WORKER_ANSWER_MS);
+}
+
+static int send_introduction(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_HELLO_END };
+	int r;
+
 	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	/* The maps before the flows that may be in them. */
+	if (r == 0)
+		r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = send_stats_memory(worker); /* before the flows that are counted in it */
 	if (r == 0)
 		r = worker_send_keep_channels(worker);
 	for (unsigned i = 0; r == 0 && i < worker->n_sockets; i++)
 		if (!worker->sockets[i].handed)
 			r = send_socket(worker, i);
-	if (r < 0)
-		return r;
-	message.stats_memory.size = sizeof(struct stats_memory);
-	r = msg_send(worker->channel, &message, worker->stats_fd, WORKER_ANSWER_MS);
-	if (r < 0)
-		return r;
-	message = (struct proto_message){ .type = PROTO_HELLO_END };
-	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
 	return r < 0 ? r : msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
+/* The sockmap can be used from now on. A relay that has not been introduced yet gets the maps with that. */
+static void on_movers_ready(void *userdata)
+{
+	struct worker *worker = userdata;
+
+	/* One that was found may have the maps from an earlier daemon. */
+	if (worker->is_child || worker->pid == 0)
+		movers_sweep(worker->movers);
+	if (!worker->channel || worker->state < WORKER_CONFIGURING)
+		return;
+	if (movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS) < 0 ||
+	        msg_flush(worker->channel, WORKER_ANSWER_MS) < 0)
+		worker_kill(worker, "it does not take the sockmap");
 }
 
 /* Sends the whole configuration; READY comes back as a message. */
 static void configure(struct worker *worker)
 {
-	int r = relay_config_send_full(worker->channel, worker->owner.snapshot(worker->owner.userdata),
-	        worker->owner.model(worker->owner.userdata), WORKER_ANSWER_MS);
+	const struct snapshot *snapshot = worker->owner.snapshot(worker->owner.userdata);
+	int r;
 
+	meter_sweep(worker->meter, snapshot);
+	r = relay_config_send_full(worker->channel, snapshot, worker->owner.model(worker->owner.userdata),
+	        worker->meter, WORKER_ANSWER_MS);
 	if (r < 0) {
 		worker_kill(worker, "it does not take its configuration");
 		return;
@@ -257,6 +301,23 @@ static void on_listen(struct worker *worker, const struct proto_listen *message,
 		.handed = true };
 }
 
+/* A found relay hands up what it counts in. */
+static void on_stats_memory(struct worker *worker, const struct proto_stats_memory *message, int fd)
+{
+	int r = worker->run ? -EEXIST : 0;
+
+	if (r < 0)
+		close(fd);
+	else
+		r = meter_take(worker->meter, fd, message->bank, message->run);
+	if (r < 0) {
+		log_warning("the counters of the relay that was found are of no use (%s) and begin anew", strerror(-r));
+		return;
+	}
+	worker->bank = message->bank;
+	worker->run = message->run;
+}
+
 static void on_failed(struct worker *worker, const struct proto_failed *message)
 {
 	worker->refused = true;
@@ -295,6 +356,13 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 		break;
 	case PROTO_LISTEN:
 		on_listen(worker, &message->listen, fd);
+		break;
+	case PROTO_FLOW_KILLED:
+		worker->killed_id = message->flow_killed.id;
+		worker->killed_found = message->flow_killed.found;
+		break;
+	case PROTO_STATS_MEMORY:
+		on_stats_memory(worker, &message->stats_memory, fd);
 		break;
 	case PROTO_HELLO_END:
 		if (worker->is_child)
@@ -468,26 +536,6 @@ static void worker_restart_later(struct worker *worker)
 		log_error("no timer for the relay's restart");
 }
 
-/* The memory of counters: sealed in size, written by the relay, read by us. */
-static int make_stats(struct worker *worker)
-{
-	worker->stats_fd = memfd_create("gateway-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (worker->stats_fd < 0)
-		return -errno;
-	if (ftruncate(worker->stats_fd, sizeof(struct stats_memory)) < 0 ||
-	        fcntl(worker->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return -errno;
-	worker->stats =
-	        mmap(NULL, sizeof(struct stats_memory), PROT_READ | PROT_WRITE, MAP_SHARED, worker->stats_fd, 0);
-	if (worker->stats == MAP_FAILED) {
-		worker->stats = NULL;
-		return -errno;
-	}
-	worker->stats->layout = STATS_LAYOUT;
-	worker->stats->threads = worker->threads;
-	return 0;
-}
-
 int worker_new(sd_event *event, const struct options *options, const struct worker_owner *owner, struct worker **ret)
 {
 	struct worker *worker = calloc(1, sizeof(*worker));
@@ -499,12 +547,14 @@ int worker_new(sd_event *event, const struct options *options, const struct work
 	worker->event = event;
 	worker->options = options;
 	worker->owner = *owner;
-	worker->stats_fd = worker->pidfd = -1;
+	worker->pidfd = -1;
 	worker->threads = options->threads;
 	if (worker->threads == 0)
 		worker->threads = cpus < 1 ? 1 : cpus > 32 ? 32 : (unsigned)cpus;
 	snprintf(worker->control_path, sizeof(worker->control_path), "%s/relay.sock", options->runtime_dir);
-	r = make_stats(worker);
+	r = meter_new(&worker->meter);
+	if (r == 0)
+		r = movers_new(event, options, on_movers_ready, worker, &worker->movers);
 	if (r == 0)
 		r = worker_make_keeper(worker);
 	if (r < 0) {
@@ -520,16 +570,15 @@ void worker_free(struct worker *worker)
 	if (!worker)
 		return;
 	close_channel(worker);
-	forget_process(worker);
+	if (worker->meter)
+		forget_process(worker);
 	keeper_free(worker->keeper);
 	sd_event_source_disable_unref(worker->restart_source);
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		close(worker->sockets[i].fd);
 	free(worker->sockets);
-	if (worker->stats)
-		munmap(worker->stats, sizeof(*worker->stats));
-	if (worker->stats_fd >= 0)
-		close(worker->stats_fd);
+	movers_free(worker->movers);
+	meter_free(worker->meter);
 	free(worker);
 }
 
@@ -624,6 +673,7 @@ int worker_make_sockets(struct worker *worker)
 
 void worker_start(struct worker *worker)
 {
+	movers_start(worker->movers);
 	if (worker_wants_successor(worker))
 		worker_succeed(worker);
 	else if (worker->state == WORKER_STARTING && !worker->is_child)
@@ -683,7 +733,7 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 		return 0;
 	worker->refused = false;
 	worker->ready = 0;
-	r = relay_config_send_plan(worker->channel, plan, WORKER_ANSWER_MS);
+	r = relay_config_send_plan(worker->channel, plan, worker->meter, WORKER_ANSWER_MS);
 	if (r == 0)
 		r = wait_until(worker, has_answered, plan->to_revision);
 	if (r == -EPIPE)
@@ -704,8 +754,10 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 {
 	int r;
 
-	if (worker->state != WORKER_RUNNING)
+	if (worker->state != WORKER_RUNNING) {
+		meter_planned(worker->meter, plan, true);
 		return;
+	}
 	r = send_generation(worker, PROTO_CONFIG_COMMIT, plan->to_revision);
 	if (r == 0)
 		r = wait_until(worker, has_committed, plan->to_revision);
@@ -713,12 +765,48 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 		worker_kill(worker, "it did not commit in time");
 	else if (worker->refused)
 		worker_kill(worker, worker->reason);
+	meter_planned(worker->meter, plan, true);
 }
 
 void worker_abort(struct worker *worker, const struct plan *plan)
 {
+	meter_planned(worker->meter, plan, false);
 	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
 		worker_kill(worker, "it does not take an abort");
+}
+
+void worker_sample(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_FLOW_SAMPLE };
+
+	if (worker->state == WORKER_RUNNING && msg_send(worker->channel, &message, -1, 0) == 0)
+		(void)msg_flush(worker->channel, 0); /* no room: another time */
+}
+
+static bool has_killed(const struct worker *worker, int64_t id)
+{
+	return worker->killed_id == (uint64_t)id;
+}
+
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id)
+{
+	struct proto_message message = { .type = PROTO_FLOW_KILL };
+	int r;
+
+	if (worker->state != WORKER_RUNNING || !worker->run || worker->bank != bank)
+		return -ENOENT;
+	message.flow_kill.id = id;
+	message.flow_kill.thread = (uint16_t)thread;
+	message.flow_kill.row = row;
+	worker->killed_id = 0;
+	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = msg_flush(worker->channel, WORKER_ANSWER_MS);
+	if (r == 0)
+		r = wait_until(worker, has_killed, (int64_t)id);
+	if (r == -EPIPE)
+		return -ENOENT; /* the relay died, and the flow with it */
+	return r < 0 ? r : worker->killed_found ? 0 : -ENOENT;
 }
 
 void worker_shutdown(struct worker *worker, unsigned deadline_ms)
@@ -736,7 +824,7 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 	        poll(&end, 1, (int)deadline_ms + WORKER_ANSWER_MS) != 1)
 		worker_kill(worker, "it is to end and does not");
 	else
-		log_exit(worker);
+		(void)log_exit(worker);
 	close_channel(worker);
 	forget_process(worker);
 	worker->state = WORKER_DOWN;
@@ -787,7 +875,17 @@ uint64_t worker_uptime_s(const struct worker *worker)
 
 const struct stats_memory *worker_stats(const struct worker *worker)
 {
-	return worker->stats;
+	return meter_memory(worker->meter);
+}
+
+const struct meter *worker_meter(const struct worker *worker)
+{
+	return worker->meter;
+}
+
+const struct movers *worker_movers(const struct worker *worker)
+{
+	return worker->movers;
 }
 
 unsigned worker_threads(const struct worker *worker)

@@ -14,8 +14,9 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
-#include "gatewayd/base/stats.h"
 #include "gatewayd/keeper.h"
+#include "gatewayd/meter.h"
+#include "gatewayd/movers.h"
 #include "gatewayd/options.h"
 #include "rules/plan.h"
 
@@ -66,6 +67,12 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 void worker_commit(struct worker *worker, const struct plan *plan);
 void worker_abort(struct worker *worker, const struct plan *plan);
 
+/* Asks the relay to read round-trip times into the rows of flows soon. */
+void worker_sample(struct worker *worker);
+/* Has the relay reset the flow of this row (number `row` of a thread's in the bank) if it still has this id. -ENOENT:
+ * it is gone, or no relay runs; -ETIMEDOUT. */
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id);
+
 /* Replaces the relay by a new one, from the program file as it is now; flows do not notice. 0 when it has begun,
  * -EBUSY (no relay serves, or that is under way), -ENOEXEC (the program cannot be started: the relay goes on). */
 int worker_hand_over(struct worker *worker);
@@ -81,12 +88,14 @@ int32_t worker_pid(const struct worker *worker);
 int64_t worker_generation(const struct worker *worker);
 /* Whether the relay said that it can hardly take more flows. */
 bool worker_overloaded(const struct worker *worker);
-/* Relays started after a death, and after a handover; seconds since this one's start, and the counters (NULL before the
- * first start). */
+/* Relays started after a death, and after a handover; seconds since this one's start, and what counts. */
 uint64_t worker_restarts(const struct worker *worker);
 uint64_t worker_handovers(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
+const struct meter *worker_meter(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* What there is beyond copy and splice; borrowed. */
+const struct movers *worker_movers(const struct worker *worker);
 /* Flows that began and have not ended. */
 uint64_t worker_flows(const struct worker *worker);
 /* What is held for the next relay. */

@@ -18,13 +18,14 @@
 /* Flows that began and have not ended, by what the relays have counted. */
 static uint64_t open_flows(const struct worker *worker)
 {
-	return stats_sum(worker->stats, STATS_flows_opened) - stats_sum(worker->stats, STATS_flows_closed) -
-	       stats_sum(worker->stats, STATS_flows_lost);
+	return stats_sum(meter_memory(worker->meter), STATS_flows_opened) -
+	       stats_sum(meter_memory(worker->meter), STATS_flows_closed) -
+	       stats_sum(meter_memory(worker->meter), STATS_flows_lost);
 }
 
-void worker_bequeath(struct worker *worker)
+void worker_bequeath(struct worker *worker, bool crashed)
 {
-	uint32_t held = keeper_orphan(worker->keeper);
+	uint32_t held = keeper_orphan(worker->keeper, crashed);
 
 	log_notice("%u flows wait for the next relay", (unsigned)held);
 	worker->unaccounted = (int64_t)open_flows(worker) - held;
@@ -67,7 +68,7 @@ static void on_settled(void *userdata)
 	worker->unaccounted = 0;
 	if (lost > 0) {
 		log_warning("%lld flows were too young to be held and are lost", (long long)lost);
-		stats_add(&worker->stats->daemon, STATS_flows_lost, (uint64_t)lost);
+		meter_add(worker->meter, STATS_flows_lost, (uint64_t)lost);
 	}
 }
 

@@ -16,16 +16,19 @@ struct worker {
 
 	struct relay_socket *sockets; /* 2 per thread once prepared */
 	unsigned n_sockets, threads;
-	int stats_fd;
-	struct stats_memory *stats;
+	struct meter *meter;
+	unsigned bank; /* of the meter that the relay writes to, as this run; 0: to none */
+	uint32_t run;
 	char control_path[256];
 
 	struct keeper *keeper;
+	struct movers *movers;
 	unsigned relay_threads; /* of the relay that lives */
 	bool foreign;           /* it speaks another version of the protocol: it can only hand over */
 	bool outdated;          /* it was started from another file than today's */
 	bool handing_over;      /* it has been told to */
 	bool handed_over;       /* and it has */
+	bool killed;            /* by us, for a reason */
 
 	struct msg_channel *channel;
 	pid_t pid;
@@ -41,6 +44,8 @@ struct worker {
 	                      */
 	uint64_t over;       /* flows held at a death that had ended already, as counted before the last death */
 	char reason[256];
+	uint64_t killed_id; /* the last answer about a flow to be reset, and what it was */
+	bool killed_found;
 	uint64_t started_us, answered_us;
 	uint64_t restarts, handovers;
 	unsigned young_deaths;
@@ -54,7 +59,7 @@ int worker_send_hello(struct worker *worker, int64_t generation);
 /* worker_flows.c: what holds the flows. 0 or a negative errno. */
 int worker_make_keeper(struct worker *worker);
 /* The relay is dead: its flows wait for the next one. Those that were not held end in resets. */
-void worker_bequeath(struct worker *worker);
+void worker_bequeath(struct worker *worker, bool crashed);
 /* Gives a new relay the channels of kept flows, and hands it the waiting ones. 0 or a negative errno. */
 int worker_send_keep_channels(struct worker *worker);
 /* Notes from a relay's HELLO what it can be used for. */

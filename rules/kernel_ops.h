@@ -41,8 +41,8 @@ int kernel_parse_digest(json_t *listing, uint64_t *ret);
  * findings. */
 int kernel_parse_chains(json_t *listing, json_t *findings, json_t *nat_tables);
 int kernel_parse_nat_rules(json_t *listing, json_t *findings);
-/* The named counters of a listing, {"name": {"packets", "bytes"}}. */
-int kernel_parse_counters(json_t *listing, json_t **ret);
+/* Our named counters as the kernel has them, {"name": {"packets", "bytes"}}; empty without a table. */
+int kernel_counters_read(json_t **ret);
 
 /* Marks rules and routes as ours; not in anybody's rt_protos that we know of. */
 #define KERNEL_ROUTE_PROTOCOL 103

@@ -289,26 +289,3 @@ int kernel_parse_nat_rules(json_t *listing, json_t *findings)
 	}
 	return r;
 }
-
-int kernel_parse_counters(json_t *listing, json_t **ret)
-{
-	json_t *counters = json_object(), *object, *counter;
-	size_t i;
-	int r = counters ? 0 : -ENOMEM;
-
-	json_array_foreach(json_object_get(listing, "nftables"), i, object)
-	{
-		counter = json_object_get(object, "counter");
-		if (r == 0 && counter && is_ours(counter) &&
-		        json_object_set_new(counters, member_text(counter, "name"),
-		                json_pack("{s:I, s:I}", "packets",
-		                        json_integer_value(json_object_get(counter, "packets")), "bytes",
-		                        json_integer_value(json_object_get(counter, "bytes")))))
-			r = -ENOMEM;
-	}
-	if (r < 0)
-		json_decref(counters);
-	else
-		*ret = counters;
-	return r;
-}

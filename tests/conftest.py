@@ -7,6 +7,7 @@ import pytest
 
 from lab import Gateway, Lab
 from lab.gateway import ROOT
+from lab.process import SLOWNESS
 from lab.servers import Nginx
 
 DEFAULT_TIMEOUT = 120
@@ -16,7 +17,7 @@ DEFAULT_TIMEOUT = 120
 def time_limit(request):
     """A test that hangs fails, and the rest goes on."""
     marker = request.node.get_closest_marker("timeout")
-    seconds = marker.args[0] if marker else DEFAULT_TIMEOUT
+    seconds = int((marker.args[0] if marker else DEFAULT_TIMEOUT) * SLOWNESS)
 
     def expired(_number, _frame):
         raise TimeoutError(f"the test took more than {seconds} s")
@@ -50,6 +51,10 @@ def make_gateway(lab, request):
 
     def make(**options):
         made.append(Gateway(lab, **options))
+        if options.get("mover") == "sockmap":
+            state, why = made[-1].sockmap()
+            if state != "on":
+                pytest.skip(f"sockmap {state}: {why}")
         return made[-1]
 
     yield make

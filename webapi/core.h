@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "gatewayd/base/addr.h"
 #include "schema/errs.h"
 #include "schema/field.h"
 
@@ -100,6 +101,47 @@ const struct row *core_find(struct core *core, enum resource_id resource, const 
 size_t core_list(struct core *core, enum resource_id resource, const char *after, size_t max, const struct row **ret);
 size_t core_count(struct core *core, enum resource_id resource);
 int64_t core_revision(struct core *core);
+
+/* What relay and kernel have counted, a new document: everything together, and up to `max` of the busiest listeners,
+ * upstreams and targets. NULL when memory is out. */
+json_t *core_stats(struct core *core, size_t max);
+enum core_counted { CORE_LISTENERS, CORE_UPSTREAMS, CORE_TARGETS };
+/* {"items", "next", "total"}: up to `max` of one kind behind the one with the number `after`; idle ones too. */
+json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t after, size_t max);
+/* The last hour in steps of so many seconds (1 to CORE_HISTORY_STEP_MAX): {"step_s", "columns", "rows"}. */
+#define CORE_HISTORY_STEP_MAX 60
+json_t *core_stats_history(struct core *core, unsigned step, int64_t after);
+/* Live flows. */
+enum core_flows_sort { CORE_FLOWS_UNSORTED, CORE_FLOWS_BY_BYTES, CORE_FLOWS_BY_AGE, CORE_FLOWS_BY_RTT };
+enum core_flows_group {
+	CORE_FLOWS_UNGROUPED,
+	CORE_FLOWS_OF_CLIENT,
+	CORE_FLOWS_OF_LISTENER,
+	CORE_FLOWS_OF_UPSTREAM,
+	CORE_FLOWS_OF_TARGET,
+	CORE_FLOWS_OF_SNI
+};
+struct core_flows_query {
+	size_t limit;
+	const char *after; /* cursor; NULL: from the beginning */
+	enum core_flows_sort sort;
+	enum core_flows_group group;
+	const char *listener, *upstream; /* names; NULL: any */
+	uint8_t protocol;                /* 0: any */
+	bool has_client, has_target;
+	struct prefix client;
+	struct addr target;
+	uint16_t target_port; /* 0: any */
+};
+/* {"items", "next", "complete", "active"}. Unsorted pages show each flow that lives throughout exactly once. -EINVAL:
+ * the cursor is none, -ENOMEM. */
+int core_flows(struct core *core, const struct core_flows_query *query, json_t **ret);
+/* One flow. -ENOENT, -ENOMEM. */
+int core_flow_get(struct core *core, uint64_t id, json_t **ret);
+/* Resets it; it is gone when this returns 0. -ENOENT, or another errno if the relay does not answer. */
+int core_flow_kill(struct core *core, uint64_t id);
+/* The text of GET /metrics, new. -ENOMEM. */
+int core_metrics(struct core *core, char **ret, size_t *ret_length);
 
 /* The document of GET /status, new. NULL when memory is out. */
 json_t *core_status(struct core *core);

@@ -150,5 +150,6 @@ void response_clear(struct response *response);
 #define CONTENT_JSON    "application/json"
 #define CONTENT_PROBLEM "application/problem+json"
 #define CONTENT_TEXT    "text/plain; charset=utf-8"
+#define CONTENT_METRICS "text/plain; version=0.0.4; charset=utf-8"
 
 #endif

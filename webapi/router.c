@@ -7,6 +7,8 @@
 #include "webapi/config.h"
 #include "webapi/entries.h"
 #include "webapi/events.h"
+#include "webapi/figures.h"
+#include "webapi/flowlist.h"
 #include "webapi/history.h"
 #include "webapi/rest.h"
 #include "webapi/sessions.h"

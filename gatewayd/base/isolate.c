@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -202,17 +203,26 @@ static const uint16_t allowed[] = {
 };
 
 /* Calls that are allowed only with certain arguments. */
-enum checked_call { CHECKED_SOCKET, CHECKED_MMAP, CHECKED_MPROTECT, CHECKED_IOCTL, CHECKED_FCNTL, CHECKED_CALLS };
+enum checked_call {
+	CHECKED_SOCKET,
+	CHECKED_MMAP,
+	CHECKED_MPROTECT,
+	CHECKED_IOCTL,
+	CHECKED_FCNTL,
+	CHECKED_BPF,
+	CHECKED_CALLS
+};
 static const uint16_t checked[] = {
 	[CHECKED_SOCKET] = SYS_socket,
 	[CHECKED_MMAP] = SYS_mmap,
 	[CHECKED_MPROTECT] = SYS_mprotect,
 	[CHECKED_IOCTL] = SYS_ioctl,
 	[CHECKED_FCNTL] = SYS_fcntl,
+	[CHECKED_BPF] = SYS_bpf,
 };
 static_assert(ARRAY_SIZE(checked) == CHECKED_CALLS, "one row per call");
 
-#define PROGRAM_MAX 256
+#define PROGRAM_MAX 320
 static_assert(2 * (ARRAY_SIZE(allowed) + ARRAY_SIZE(checked) * 10) + 16 <= PROGRAM_MAX, "the program has room");
 
 struct program {
@@ -286,6 +296,8 @@ static void emit_checks(struct program *program, enum checked_call call)
 	static const uint32_t ioctls[] = { SIOCGIFNAME, FIONREAD, SIOCOUTQ };
 	static const uint32_t fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC, F_GETPIPE_SZ,
 		F_SETPIPE_SZ };
+	/* Elements of maps that were handed over; no program, no map, nothing by its id. */
+	static const uint32_t bpf_commands[] = { BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM };
 
 	switch (call) {
 	case CHECKED_SOCKET:
@@ -300,6 +312,9 @@ static void emit_checks(struct program *program, enum checked_call call)
 		break;
 	case CHECKED_FCNTL:
 		emit_one_of(program, 1, fcntls, ARRAY_SIZE(fcntls));
+		break;
+	case CHECKED_BPF:
+		emit_one_of(program, 0, bpf_commands, ARRAY_SIZE(bpf_commands));
 		break;
 	case CHECKED_CALLS:
 		break;

@@ -15,12 +15,24 @@
 
 /* Raised with every change of proto.def. Sides that do not name the same only use the messages up to the last stable
  * one, and those only if both name the same KEEP_VERSION. */
-#define PROTO_VERSION     3
+#define PROTO_VERSION     4
 #define PROTO_STABLE_LAST PROTO_HANDED_OVER
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384
 /* Header on the wire: u16 type, u16 zero, u32 length of the payload. */
 #define PROTO_HEADER_SIZE 8
+
+/* How the bytes of a listener's flows are moved. The numbers are on the wire. */
+enum proto_mover { PROTO_MOVER_AUTO, PROTO_MOVER_COPY, PROTO_MOVER_SPLICE, PROTO_MOVER_SOCKMAP, PROTO_MOVERS };
+/* What a SOCKMAP message brings. The numbers are on the wire. */
+enum proto_sockmap_kind {
+	PROTO_SOCKMAP_RX,
+	PROTO_SOCKMAP_TX,
+	PROTO_SOCKMAP_DIRECTIONS,
+	PROTO_SOCKMAP_CONTROLS,
+	PROTO_SOCKMAP_RING,
+	PROTO_SOCKMAP_KINDS
+};
 
 enum proto_direction { PROTO_DOWN = 1, PROTO_UP = 2, PROTO_BOTH = 3 };
 

@@ -1,18 +1,50 @@
 /*
- * Layout of the counters in memory shared by daemon and relay: one slot per
- * relay thread, derived from stats.def. The daemon makes the memory and it
- * outlives each relay. A writer adds with stats_add; a reader sums the slots.
+ * Layout of the memory in which the relay counts and shows what it does, and
+ * the daemon reads: counters and histograms per thread (stats.def), counters
+ * per listener, upstream and target (stats_object.def), and one row per flow
+ * (stats_row.h). The daemon makes the memory; it outlives each relay, and a
+ * relay hands it on to the next daemon. It is sparse: only what is written
+ * takes room, and readers must not touch the rest.
+ *
+ * Theory of operation: each word has one writer, a thread of a relay, which
+ * neither locks nor waits; readers sum over the threads. Two relays that take
+ * over from one another write to two banks. A bank's `run` names the relay
+ * that writes there now: what only a living relay can say (active flows, rows)
+ * counts for that run alone.
+ *
+ * A slot is the place of one listener, upstream or target, given out by the
+ * daemon. A thread writes the object's id into the slot when it first counts
+ * there, and clears what an earlier object has left; a reader ignores a slot
+ * with another id, and a flow of the earlier object counts there no more.
  */
 #ifndef GW_BASE_STATS_H
 #define GW_BASE_STATS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
-/* Raised with every change of stats.def or of these structs. */
-#define STATS_LAYOUT 3
+#include "gatewayd/base/histogram.h"
+#include "gatewayd/base/stats_row.h"
+
+/* Raised with every change of stats.def and its like, or of these structs. */
+#define STATS_LAYOUT 5
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
+/* A relay and the one that takes over from it. */
+#define STATS_BANKS 2
+/* Slots of each kind: ten thousand listeners and twenty thousand targets, and some to spare. Objects beyond that work
+ * but are not counted one by one. */
+#define STATS_LISTENERS_MAX 16384
+#define STATS_UPSTREAMS_MAX 16384
+#define STATS_TARGETS_MAX   32768
+#define STATS_SLOTS_MAX     (STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX + STATS_TARGETS_MAX)
+#define STATS_SLOT_NONE     UINT32_MAX
+/* Upstreams that have histograms of their own, and how many: 10 kB for each, per thread. */
+#define STATS_UPSTREAM_HISTOGRAMS 1024
+#define STATS_OWN_HISTOGRAMS      2
+/* Rows of one bank, shared among its threads: as many flows as a relay can be told to hold, rounded up per thread. */
+#define STATS_ROWS_MAX ((1U << 24) + STATS_THREADS_MAX)
 
 enum stats_counter {
 #define STAT(member, unit, doc) STATS_##member,
@@ -21,36 +53,142 @@ enum stats_counter {
 	STATS_COUNTERS
 };
 
+enum stats_object_counter {
+#define STAT(member, unit, doc) STATS_OBJECT_##member,
+#include "gatewayd/base/stats_object.def"
+#undef STAT
+	STATS_OBJECT_COUNTERS
+};
+
+enum stats_histogram {
+#define HISTOGRAM(member, unit, doc) STATS_HISTOGRAM_##member,
+#include "gatewayd/base/stats_histogram.def"
+#undef HISTOGRAM
+	STATS_HISTOGRAMS
+};
+
+/* Slots are numbered through: first all listeners', then the upstreams', then the targets'. */
+enum stats_kind { STATS_LISTENER, STATS_UPSTREAM, STATS_TARGET, STATS_KINDS };
+
+/* One slot, two lines of the cache. */
+struct stats_object {
+	_Alignas(128) _Atomic uint32_t id; /* 0: never used, or being cleared */
+	_Atomic uint32_t run;              /* of `active` */
+	_Atomic uint64_t active;           /* flows now */
+	_Atomic uint64_t counter[STATS_OBJECT_COUNTERS];
+};
+
+struct stats_upstream {
+	_Atomic uint64_t sum[STATS_OWN_HISTOGRAMS];
+	struct histogram histogram[STATS_OWN_HISTOGRAMS];
+};
+
 struct stats_thread {
 	_Alignas(64) _Atomic uint64_t counter[STATS_COUNTERS];
+	_Atomic uint64_t active;       /* flows now */
+	_Atomic uint32_t rows_first;   /* where its rows begin in the bank's */
+	_Atomic uint32_t rows_touched; /* those behind were never written */
+	_Atomic uint64_t histogram_sum[STATS_HISTOGRAMS];
+	struct histogram histogram[STATS_HISTOGRAMS];
+	_Atomic uint64_t claimed[STATS_SLOTS_MAX / 64]; /* one bit per slot that was ever written */
+	struct stats_object object[STATS_SLOTS_MAX];
+	struct stats_upstream upstream[STATS_UPSTREAM_HISTOGRAMS];
+};
+
+struct stats_bank {
+	_Atomic uint32_t run;     /* the daemon's; 0: no relay writes here */
+	_Atomic uint32_t threads; /* the daemon's: most that a relay of this bank has had */
+	struct stats_thread thread[STATS_THREADS_MAX];
 };
 
 struct stats_memory {
 	uint32_t layout;
-	uint32_t threads;
-	struct stats_thread thread[STATS_THREADS_MAX];
-	struct stats_thread daemon; /* what the daemon counts itself */
+	_Atomic uint32_t runs;                   /* the daemon's: given out so far */
+	_Atomic uint32_t id[STATS_SLOTS_MAX];    /* the daemon's: which object has the slot; 0: none */
+	_Atomic uint64_t daemon[STATS_COUNTERS]; /* what the daemon counts itself */
+	struct stats_bank bank[STATS_BANKS];
+	struct stats_row row[STATS_BANKS][STATS_ROWS_MAX];
 };
+
+/* Where the thread of a relay writes. */
+struct stats_place {
+	struct stats_thread *thread;
+	struct stats_row *rows; /* NULL: none */
+	uint32_t n_rows;
+	uint32_t run;
+};
+
+static inline void stats_word_add(_Atomic uint64_t *word, uint64_t amount)
+{
+	/* One writer: a relaxed load and store is enough and needs no locked instruction. */
+	atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + amount, memory_order_relaxed);
+}
 
 static inline void stats_add(struct stats_thread *slot, enum stats_counter counter, uint64_t amount)
 {
-	/* One writer per slot: a relaxed load and store is enough and needs no locked instruction. */
-	uint64_t old = atomic_load_explicit(&slot->counter[counter], memory_order_relaxed);
-
-	atomic_store_explicit(&slot->counter[counter], old + amount, memory_order_relaxed);
+	stats_word_add(&slot->counter[counter], amount);
 }
 
-static inline uint64_t stats_sum(const struct stats_memory *memory, enum stats_counter counter)
+static inline uint32_t stats_slot_first(enum stats_kind kind)
 {
-	uint64_t sum = atomic_load_explicit(&memory->daemon.counter[counter], memory_order_relaxed);
-
-	for (unsigned i = 0; i < STATS_THREADS_MAX; i++)
-		sum += atomic_load_explicit(&memory->thread[i].counter[counter], memory_order_relaxed);
-	return sum;
+	return kind == STATS_LISTENER   ? 0
+	       : kind == STATS_UPSTREAM ? STATS_LISTENERS_MAX
+	                                : STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX;
 }
 
-/* The counter's name and doc as in stats.def. */
+static inline uint32_t stats_slot_count(enum stats_kind kind)
+{
+	return kind == STATS_LISTENER   ? STATS_LISTENERS_MAX
+	       : kind == STATS_UPSTREAM ? STATS_UPSTREAMS_MAX
+	                                : STATS_TARGETS_MAX;
+}
+
+/* --- the writer, a thread of the relay --- */
+
+/* The object's counters: cleared first if the slot was another's. NULL if it has no slot (STATS_SLOT_NONE, or a number
+ * out of range). */
+struct stats_object *stats_claim(const struct stats_place *place, uint32_t slot, uint32_t id);
+/* The same for an object that has counted here before: NULL if the slot is another's by now. */
+static inline struct stats_object *stats_object(const struct stats_place *place, uint32_t slot, uint32_t id)
+{
+	struct stats_object *object = slot < STATS_SLOTS_MAX ? &place->thread->object[slot] : 0;
+
+	return object && atomic_load_explicit(&object->id, memory_order_relaxed) == id ? object : 0;
+}
+/* The histograms of the upstream that has this slot; NULL if it has none. */
+struct stats_upstream *stats_upstream_histograms(const struct stats_place *place, uint32_t slot);
+
+/* --- readers --- */
+
+struct stats_object_sum {
+	uint64_t active;
+	uint64_t counter[STATS_OBJECT_COUNTERS];
+};
+
+/* Threads of the bank that may have been written. */
+unsigned stats_threads(const struct stats_memory *memory, unsigned bank);
+uint64_t stats_sum(const struct stats_memory *memory, enum stats_counter counter);
+/* Flows now, of the relays that live. */
+uint64_t stats_active(const struct stats_memory *memory);
+/* What the object has counted; zeros if nothing, or without a slot. */
+void stats_object_read(const struct stats_memory *memory, uint32_t slot, uint32_t id, struct stats_object_sum *ret);
+void stats_histogram_read(const struct stats_memory *memory, enum stats_histogram histogram, struct histogram_sum *ret);
+/* The same for one upstream. False if it has no such histogram of its own. */
+bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t slot, uint32_t id,
+        enum stats_histogram histogram, struct histogram_sum *ret);
+/* The rows of one thread that may hold flows, and their number; 0 if no relay writes to the bank. */
+uint32_t stats_rows(
+        const struct stats_memory *memory, unsigned bank, unsigned thread, const struct stats_row **ret_rows);
+
+/* The name, unit and doc as in the .def file. */
 const char *stats_name(enum stats_counter counter);
+const char *stats_unit(enum stats_counter counter);
 const char *stats_doc(enum stats_counter counter);
+const char *stats_object_name(enum stats_object_counter counter);
+const char *stats_object_unit(enum stats_object_counter counter);
+const char *stats_object_doc(enum stats_object_counter counter);
+const char *stats_histogram_name(enum stats_histogram histogram);
+const char *stats_histogram_unit(enum stats_histogram histogram);
+const char *stats_histogram_doc(enum stats_histogram histogram);
 
 #endif

@@ -2,6 +2,7 @@
 #include "gatewayd/relay/adopt.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/sockios.h>
 #include <poll.h>
@@ -18,6 +19,7 @@
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/tcp_sockmap.h"
 
 void adopt_clear(struct adopt *adopt)
 {
@@ -171,8 +173,8 @@ static bool drop(struct flow *flow, enum flow_side side, uint32_t amount)
  * be decided for each kind of mover what the next relay makes of it. */
 static const struct mover *mover_for(const struct loop *loop, uint8_t number)
 {
-	if (loop->mode != LOOP_MODE_AUTO)
-		return loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
+	if (loop->mode == PROTO_MOVER_COPY || loop->mode == PROTO_MOVER_SPLICE)
+		return loop->mode == PROTO_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
 	return number == KEEP_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
 }
 
@@ -182,16 +184,19 @@ static bool direction_restore(struct loop *loop, struct flow *flow, enum flow_si
 {
 	struct flow_direction *direction = &flow->direction[side];
 	int64_t in_hand = (int64_t)(ledger[side].taken - ledger[!side].given - flow->kept.offset[side]);
+	bool ended = ledger_sent_end(&ledger[!side]);
+	int r;
 
 	direction->mover = mover_for(loop, mover);
-	direction->reason = loop->mode == LOOP_MODE_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
+	direction->reason = loop->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
 	direction->store = UINT32_MAX;
 	direction->taken = ledger[side].taken - flow->kept.base[side];
 	direction->moved = direction->taken > 0;
-	if (ledger_sent_end(&ledger[!side])) {
+	if (ended)
 		direction->state = DIRECTION_ENDED;
-		return true;
-	}
+	r = tcp_sockmap_adopt(loop, flow, side, ended);
+	if (r != 0 || ended)
+		return r >= 0;
 	if (in_hand < 0)
 		return -in_hand <= (int64_t)ledger[side].unread && drop(flow, side, (uint32_t)-in_hand);
 	if (in_hand > UINT32_MAX)
@@ -241,7 +246,22 @@ static enum verdict judge_closed(
 	return VERDICT_GO_ON;
 }
 
-static enum verdict judge(const struct flow *flow, uint8_t ended, struct ledger ledger[FLOW_SIDES])
+/* The same for a flow in the sockmap, of which the kernel has moved bytes past every count of ours. */
+static enum verdict judge_closed_in_map(
+        const struct loop *loop, const struct flow *flow, enum flow_side closed, struct ledger ledger[FLOW_SIDES])
+{
+	if (has_error(flow->end[closed].fd))
+		return VERDICT_BROKEN;
+	if (!ledger_received_end(&ledger[!closed]) || !tcp_sockmap_had_ended(loop, flow, !closed))
+		return VERDICT_RESET;
+	if (ledger_sent_end(&ledger[!closed]))
+		return VERDICT_OVER;
+	ledger[closed].life = LEDGER_BOTH;
+	return VERDICT_GO_ON;
+}
+
+static enum verdict judge(
+        const struct loop *loop, const struct flow *flow, uint8_t ended, bool in_map, struct ledger ledger[FLOW_SIDES])
 {
 	bool closed[FLOW_SIDES];
 
@@ -252,6 +272,8 @@ static enum verdict judge(const struct flow *flow, uint8_t ended, struct ledger 
 	}
 	if (closed[FLOW_CLIENT] && closed[FLOW_TARGET])
 		return VERDICT_OVER;
+	if (in_map && (closed[FLOW_CLIENT] || closed[FLOW_TARGET]))
+		return judge_closed_in_map(loop, flow, closed[FLOW_CLIENT] ? FLOW_CLIENT : FLOW_TARGET, ledger);
 	if (closed[FLOW_CLIENT] || closed[FLOW_TARGET])
 		return judge_closed(flow, closed[FLOW_CLIENT] ? FLOW_CLIENT : FLOW_TARGET, ended, ledger);
 	if (ledger_sent_end(&ledger[FLOW_CLIENT]) && ledger_sent_end(&ledger[FLOW_TARGET]))
@@ -265,9 +287,14 @@ static int flow_fill(const struct loop *loop, struct flow *flow, const struct ke
 {
 	int r;
 
-	flow->end[FLOW_CLIENT].fd = TAKE_FD(fds[0]);
-	flow->end[FLOW_TARGET].fd = TAKE_FD(fds[1]);
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		/* Likely, and shown to be wrong by the first system call if it is. */
+		flow->end[side] = (struct flow_end){ .fd = TAKE_FD(fds[side]), .readable = true, .writable = true };
+		/* Whoever the dead relay was: nothing that it sends may make us wait. */
+		(void)fcntl(flow->end[side].fd, F_SETFL, O_NONBLOCK);
+	}
 	flow->state = FLOW_RELAYING;
+	flow->mode = (uint8_t)loop->mode;
 	flow->idle_timeout_ms = message->idle_timeout_ms;
 	flow->kept = (struct flow_kept){ .epoch = loop->keep.epoch,
 		.shared = true,
@@ -281,8 +308,8 @@ static int flow_fill(const struct loop *loop, struct flow *flow, const struct ke
 }
 
 /* Whether its bytes go on; then it is one of ours. */
-static bool flow_restore(
-        struct loop *loop, struct flow *flow, const struct keep_flow *message, const struct ledger ledger[FLOW_SIDES])
+static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep_flow *message, bool in_map,
+        const struct ledger ledger[FLOW_SIDES])
 {
 	uint32_t quiet_ms = ledger[FLOW_CLIENT].quiet_ms < ledger[FLOW_TARGET].quiet_ms ? ledger[FLOW_CLIENT].quiet_ms
 	                                                                                : ledger[FLOW_TARGET].quiet_ms;
@@ -295,15 +322,21 @@ static bool flow_restore(
 		return false;
 	if (flow->idle_timeout_ms > 0)
 		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+	if (in_map) {
+		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + SOCKMAP_ACCOUNT_MS);
+		loop_queue(loop, flow);
+	}
 	return true;
 }
 
 static void flow_take_over(struct loop *loop, struct flow *flow, const struct keep_flow *message)
 {
 	struct ledger ledger[FLOW_SIDES];
-	enum verdict verdict = judge(flow, message->ended, ledger);
+	bool in_map = tcp_sockmap_is_in(loop, flow);
+	enum verdict verdict = judge(loop, flow, message->ended, in_map, ledger);
 
-	if ((verdict == VERDICT_GO_ON || verdict == VERDICT_BROKEN) && !flow_restore(loop, flow, message, ledger)) {
+	if ((verdict == VERDICT_GO_ON || verdict == VERDICT_BROKEN) &&
+	        !flow_restore(loop, flow, message, in_map, ledger)) {
 		if (verdict == VERDICT_GO_ON)
 			log_warning("flow %" PRIu64 " cannot go on: its counters do not add up", flow->origin.id);
 		verdict = verdict == VERDICT_GO_ON ? VERDICT_WRONG : VERDICT_RESET;

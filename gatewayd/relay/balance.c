@@ -47,6 +47,11 @@ int balance_remove(struct balance *balance, uint32_t id)
 	return 0;
 }
 
+const struct target *balance_target(const struct balance *balance, uint32_t id)
+{
+	return find(balance, id);
+}
+
 static bool is_usable(const struct target *target, uint8_t family, bool backup)
 {
 	return target->state == TARGET_UP && target->weight > 0 && target->backup == backup &&

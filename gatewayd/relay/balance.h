@@ -26,6 +26,7 @@ struct target {
 	uint16_t weight; /* 0: no new flows */
 	bool backup;     /* only while no other target can be used */
 	uint8_t state;   /* enum target_state */
+	uint32_t slot;   /* where it is counted (base/stats.h) */
 	int64_t gained;  /* of the round robin; kept when the target is put again */
 };
 
@@ -41,6 +42,8 @@ void balance_clear(struct balance *balance);
 int balance_put(struct balance *balance, const struct target *target);
 /* 0 or -ENOENT. */
 int balance_remove(struct balance *balance, uint32_t id);
+/* The target of this id, valid as long as that of balance_pick; NULL if there is none. */
+const struct target *balance_target(const struct balance *balance, uint32_t id);
 /* The target at this address whose port is the one given or the packet's own; NULL if there is none. */
 const struct target *balance_find(const struct balance *balance, const struct addr *addr, uint16_t port);
 /* The target of the next flow, valid until the next put or remove; NULL if there is none. Only targets of

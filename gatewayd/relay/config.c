@@ -18,11 +18,12 @@ struct change {
 	union {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
-			uint8_t source;
-			uint32_t upstream, connect_timeout_ms, idle_timeout_s;
+			uint8_t source, mover;
+			uint32_t upstream, connect_timeout_ms, idle_timeout_s, slot;
 		} listener;
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
+			uint32_t slot;
 		} upstream;
 		struct target target;
 		struct match_key key; /* id: the listener it leads to */
@@ -114,7 +115,7 @@ uint32_t config_batch_count(const struct config_batch *batch)
 
 static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
-	if (put->source >= CONNECT_SOURCES)
+	if (put->source >= CONNECT_SOURCES || put->mover >= PROTO_MOVERS)
 		return -EBADMSG;
 	ret->id = put->id;
 	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
@@ -122,6 +123,8 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.upstream = put->upstream;
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
+	ret->listener.mover = put->mover;
+	ret->listener.slot = put->slot;
 	return 0;
 }
 
@@ -137,7 +140,8 @@ static int target_change(const struct proto_target_put *put, struct change *ret)
 		.port = put->port,
 		.weight = put->weight,
 		.backup = put->backup,
-		.state = put->state };
+		.state = put->state,
+		.slot = put->slot };
 	memcpy(target->addr.bytes, put->address, addr_bits(put->family) / 8);
 	return 0;
 }
@@ -173,6 +177,7 @@ static int change_from(const struct proto_message *message, struct change *ret)
 	case PROTO_UPSTREAM_PUT:
 		ret->id = message->upstream_put.id;
 		memcpy(ret->upstream.name, message->upstream_put.name, sizeof(ret->upstream.name));
+		ret->upstream.slot = message->upstream_put.slot;
 		return message->upstream_put.algorithm == 0 ? 0 : -EBADMSG;
 	case PROTO_UPSTREAM_DEL:
 		ret->id = message->upstream_del.id;
@@ -231,7 +236,9 @@ static int listener_put(struct config *config, const struct change *change)
 		.source = change->listener.source,
 		.upstream = change->listener.upstream,
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
-		.idle_timeout_s = change->listener.idle_timeout_s };
+		.idle_timeout_s = change->listener.idle_timeout_s,
+		.mover = change->listener.mover,
+		.slot = change->listener.slot };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));
 	return 0;
 }
@@ -259,6 +266,7 @@ static int upstream_put(struct config *config, const struct change *change)
 		}
 	}
 	memcpy(upstream->name, change->upstream.name, sizeof(upstream->name));
+	upstream->slot = change->upstream.slot;
 	return 0;
 }
 

@@ -20,14 +20,17 @@ struct config_listener {
 	uint32_t id;
 	char name[CONFIG_NAME_MAX + 1];
 	uint8_t source;                              /* enum connect_source */
+	uint8_t mover;                               /* enum proto_mover */
 	uint32_t upstream;                           /* 0: the packet's own destination */
 	uint32_t connect_timeout_ms, idle_timeout_s; /* 0: none */
+	uint32_t slot;                               /* where it is counted (base/stats.h) */
 };
 
 struct config_upstream {
 	uint32_t id;
 	char name[CONFIG_NAME_MAX + 1];
 	struct balance balance;
+	uint32_t slot;
 };
 
 /* The tables of one thread. */

@@ -40,14 +40,19 @@ struct control {
 	uint64_t generation;         /* in force; 0: none, or known to be incomplete */
 	struct config_batch *batch;  /* being collected or READY */
 	bool ready;
-	bool commit_pending, ping_pending;
+	bool commit_pending, ping_pending, kill_pending;
 	bool overloaded;   /* as the daemon was told */
 	uint64_t sequence; /* of the last order */
-	uint64_t commit_sequence, ping_sequence, stats_sequence;
+	uint64_t commit_sequence, ping_sequence, stats_sequence, kill_sequence;
+	uint64_t kill_id;
+	unsigned kill_loop;
 	uint64_t ping_cookie;
 	struct stats_memory *stats, *stats_old; /* the old one is unmapped when no loop uses it any more */
+	int stats_fd;
+	struct proto_stats_memory stats_place;
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
+	struct sockmap_set sockmap;
 	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
@@ -123,7 +128,7 @@ static void channel_close(struct control *control, const char *why)
 	control->greeted = false;
 	control->foreign = false;
 	control->greet_later = false;
-	control->ping_pending = false;
+	control->ping_pending = control->kill_pending = false;
 	if (!control->commit_pending)
 		batch_forget(control);
 }
@@ -177,6 +182,8 @@ static void greet(struct control *control)
 		        .max_flows = control->params->max_flows } };
 	struct proto_message end = { .type = PROTO_HELLO_END };
 
+	struct proto_message stats = { .type = PROTO_STATS_MEMORY, .stats_memory = control->stats_place };
+
 	if (control->params->program)
 		snprintf(hello.hello.program, sizeof(hello.hello.program), "%s", control->params->program);
 	tell(control, &hello, -1);
@@ -185,6 +192,8 @@ static void greet(struct control *control)
 
 		tell(control, &listen, control->sockets[i].fd);
 	}
+	if (control->stats)
+		tell(control, &stats, control->stats_fd);
 	tell(control, &end, -1);
 	control->overloaded = false; /* which is what a daemon takes for granted */
 	tell_overload(control);
@@ -338,31 +347,86 @@ static int on_keep_channel(struct control *control, const struct proto_message *
 	return 0;
 }
 
-static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
+static int stats_map(const struct proto_stats_memory *message, int fd, struct stats_memory **ret)
 {
 	struct stats_memory *memory;
-	unsigned n = control->params->n_loops;
 
 	/* lseek, for the C library's fstat is a call that takes paths, which the filter forbids. */
-	if (message->stats_memory.size < sizeof(*memory) || lseek(*fd, 0, SEEK_END) < (off_t)sizeof(*memory) ||
-	        control->stats_old)
+	if (message->bank >= STATS_BANKS || message->size < sizeof(*memory) ||
+	        lseek(fd, 0, SEEK_END) < (off_t)sizeof(*memory))
 		return -EBADMSG;
-	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-	if (memory == MAP_FAILED || memory->layout != STATS_LAYOUT) {
-		if (memory != MAP_FAILED)
-			munmap(memory, sizeof(*memory));
-		log_error("the counters' memory cannot be used");
+	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	if (memory->layout != STATS_LAYOUT) {
+		munmap(memory, sizeof(*memory));
 		return -EBADMSG;
 	}
-	control->stats_old = control->stats;
-	control->stats = memory;
-	for (unsigned i = 0; i < n; i++) {
-		struct order order = { .kind = ORDER_STATS, .stats = &memory->thread[i] };
+	/* A core dump is to hold what went wrong, not gigabytes of empty rows. */
+	(void)madvise(memory, sizeof(*memory), MADV_DONTDUMP);
+	*ret = memory;
+	return 0;
+}
 
+/* Sends each loop to its place. Rows are dealt out in the loops' order, each as many as it can have flows. */
+static void stats_deal(struct control *control)
+{
+	struct stats_bank *bank = &control->stats->bank[control->stats_place.bank];
+	struct stats_row *rows = control->stats->row[control->stats_place.bank];
+	uint32_t first = 0;
+
+	for (unsigned i = 0; i < control->params->n_loops; i++) {
+		struct stats_thread *thread = &bank->thread[i];
+		uint32_t n = control->params->loops[i]->flows.size;
+		struct order order = { .kind = ORDER_STATS,
+			.place = { .thread = thread, .run = control->stats_place.run } };
+
+		if (n <= STATS_ROWS_MAX - first) {
+			order.place.rows = &rows[first];
+			order.place.n_rows = n;
+		}
+		atomic_store_explicit(&thread->active, 0, memory_order_relaxed);
+		atomic_store_explicit(&thread->rows_touched, 0, memory_order_relaxed);
+		atomic_store_explicit(&thread->rows_first, first, memory_order_relaxed);
+		first += order.place.n_rows;
 		if (order_one(control, i, &order) < 0)
 			log_error("a thread takes no orders");
 	}
-	control->stats_sequence = control->sequence - n + 1;
+	control->stats_sequence = control->sequence - control->params->n_loops + 1;
+}
+
+static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct stats_memory *memory = NULL;
+	int r = control->stats_old ? -EBADMSG : stats_map(&message->stats_memory, *fd, &memory);
+
+	if (r < 0) {
+		log_error("the counters' memory cannot be used: %s", strerror(-r));
+		return -EBADMSG;
+	}
+	control->stats_old = control->stats;
+	if (control->stats)
+		close(control->stats_fd);
+	control->stats = memory;
+	control->stats_fd = TAKE_FD(*fd);
+	control->stats_place = message->stats_memory;
+	stats_deal(control);
+	return 0;
+}
+
+static int on_sockmap(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_SOCKMAP, .sockmap = &control->sockmap };
+	bool before = control->sockmap.complete;
+	uint64_t sequence;
+	int r = sockmap_set_add(&control->sockmap, &message->sockmap, control->params->n_loops, fd);
+
+	if (r == -EBADMSG)
+		return r;
+	if (r < 0)
+		log_error("a map of the sockmap mover cannot be used: %s", strerror(-r));
+	else if (r > 0 && !before && order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
 	return 0;
 }
 
@@ -463,6 +527,34 @@ static int on_ping(struct control *control, const struct proto_message *message,
 	return 0;
 }
 
+static int on_flow_sample(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_SAMPLE };
+	uint64_t sequence;
+
+	(void)message, (void)fd;
+	if (order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+	return 0;
+}
+
+static int on_flow_kill(struct control *control, const struct proto_message *message, int *fd)
+{
+	const struct proto_flow_kill *kill = &message->flow_kill;
+	struct order order = { .kind = ORDER_KILL, .kill = { .id = kill->id, .row = kill->row } };
+
+	(void)fd;
+	if (kill->thread >= control->params->n_loops)
+		return -EBADMSG;
+	if (order_one(control, kill->thread, &order) < 0)
+		log_error("a thread takes no orders");
+	control->kill_pending = true; /* the daemon waits for one at a time; of an earlier one it has given up */
+	control->kill_id = kill->id;
+	control->kill_loop = kill->thread;
+	control->kill_sequence = order.sequence;
+	return 0;
+}
+
 static void drain(struct control *control, uint32_t deadline_ms)
 {
 	struct order order = { .kind = ORDER_DRAIN };
@@ -502,6 +594,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_HELLO_END] = on_hello_end,
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
+	[PROTO_SOCKMAP] = on_sockmap,
 	[PROTO_KEEP_CHANNEL] = on_keep_channel,
 	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
@@ -517,6 +610,8 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_CONFIG_COMMIT] = on_config_commit,
 	[PROTO_CONFIG_ABORT] = on_config_abort,
 	[PROTO_PING] = on_ping,
+	[PROTO_FLOW_SAMPLE] = on_flow_sample,
+	[PROTO_FLOW_KILL] = on_flow_kill,
 	[PROTO_SHUTDOWN] = on_shutdown,
 };
 
@@ -581,6 +676,18 @@ static void commit_finish(struct control *control)
 	}
 }
 
+static void kill_finish(struct control *control)
+{
+	const struct loop *loop = control->params->loops[control->kill_loop];
+	struct proto_message killed = { .type = PROTO_FLOW_KILLED, .flow_killed.id = control->kill_id };
+
+	if (atomic_load_explicit(&loop->done, memory_order_acquire) < control->kill_sequence)
+		return;
+	killed.flow_killed.found = atomic_load_explicit(&loop->kill_found, memory_order_relaxed);
+	control->kill_pending = false;
+	tell(control, &killed, -1);
+}
+
 static void replies_read(struct control *control)
 {
 	uint64_t rung;
@@ -592,6 +699,8 @@ static void replies_read(struct control *control)
 		munmap(control->stats_old, sizeof(*control->stats_old));
 		control->stats_old = NULL;
 	}
+	if (control->kill_pending)
+		kill_finish(control);
 	if (control->ping_pending && all_done(control, control->ping_sequence)) {
 		struct proto_message pong = { .type = PROTO_PONG, .pong.cookie = control->ping_cookie };
 
@@ -667,6 +776,7 @@ int control_run(const struct control_params *params)
 
 	control.params = params;
 	control.exit_status = -1;
+	sockmap_set_init(&control.sockmap);
 	if (params->has_channel)
 		channel_open(&control, CONTROL_CHANNEL_FD);
 	while (control.exit_status < 0)

@@ -49,7 +49,9 @@ struct flow *flow_alloc(struct flow_table *table)
 		return NULL;
 	}
 	generation = flow->generation;
-	*flow = (struct flow){ .generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE };
+	*flow = (struct flow){
+		.generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE, .wait_at = FLOW_NONE
+	};
 	flow->end[FLOW_CLIENT].fd = -1;
 	flow->end[FLOW_TARGET].fd = -1;
 	table->open++;

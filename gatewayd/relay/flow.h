@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "gatewayd/base/addr.h"
+#include "gatewayd/base/stats.h"
 #include "gatewayd/relay/wheel.h"
 
 enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
@@ -64,6 +65,18 @@ struct flow_origin {
 
 struct mover;
 
+/* What the sockmap mover knows of a direction (tcp_sockmap.h): bytes, and where their counts begin. */
+struct flow_in_map {
+	uint64_t cookie;                  /* of the socket that is read from */
+	uint64_t in_base, out_base;       /* read, and written, before the flow entered */
+	uint64_t consumed;                /* of what the kernel passed to the relay: written */
+	uint64_t counted;                 /* of all that moved: in the relay's counters */
+	uint64_t drain_counted, drain_ms; /* since when an end of stream waits for so many to move on */
+	uint64_t stuck;                   /* consumed, when more was said to be there than could be read */
+	uint32_t looks;                   /* in vain, at once after another */
+	bool passing;                     /* the kernel has passed something that is not written yet */
+};
+
 struct flow_direction {
 	const struct mover *mover;
 	uint8_t state;
@@ -74,7 +87,9 @@ struct flow_direction {
 	uint32_t store;     /* buffer or pipe that holds bytes, as the mover says */
 	uint32_t held;      /* bytes read and not yet written */
 	uint32_t offset;    /* where they begin in the buffer */
-	uint64_t taken;     /* bytes taken from the source so far, by whatever relay */
+	uint64_t taken;     /* bytes taken from the source so far by a relay, whatever one; not those that the kernel
+	                     * redirected */
+	struct flow_in_map map;
 };
 
 /* What the daemon knows of a flow, so that it can be adopted when this process dies; see keep.h and ledger.h. */
@@ -85,18 +100,35 @@ struct flow_kept {
 	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES]; /* of the direction that reads from this side */
 };
 
+/* What is counted of a flow; see account.h. */
+struct flow_account {
+	uint64_t started_us; /* CLOCK_MONOTONIC, finer than the origin's */
+	uint64_t bytes[FLOW_SIDES];
+	uint64_t sampled_ms; /* when its connections were last looked at (sample.h) */
+	uint32_t connect_us;
+	uint32_t slot[STATS_KINDS];
+};
+
 struct flow {
 	struct wheel_entry timer;
 	uint32_t generation;
+	uint32_t wait_at; /* place among the flows that are looked at without an event (loop_wait), or FLOW_NONE */
+	uint32_t wait_ms; /* the last pause */
+	uint64_t wait_due_ms;
 	uint32_t next, prev; /* in the free list (next only), or in the list of flows with more to do */
 	uint8_t state;
 	bool queued;              /* in the list of flows with more to do */
+	bool sockmap_tried;       /* entry was tried once, or is not to be */
+	uint8_t little;           /* small reads in a row, in both directions together */
+	uint8_t mode;             /* enum proto_mover: the listener's setting, or the relay's */
+	uint32_t account_ms;      /* pause between looks at the sockmap's counters */
 	uint32_t idle_timeout_ms; /* 0: none */
 	uint64_t deadline_ms;     /* of the connect; 0: none */
 	uint64_t active_ms;       /* when bytes last moved */
 	struct flow_end end[FLOW_SIDES];
 	struct flow_direction direction[FLOW_SIDES];
 	struct flow_origin origin;
+	struct flow_account account;
 	struct flow_kept kept;
 };
 

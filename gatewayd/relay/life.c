@@ -6,21 +6,37 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/tcp.h"
+#include "gatewayd/relay/tcp_sockmap.h"
 
 #define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
-void life_begin(struct loop *loop, const struct flow *flow, bool adopted)
+void life_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
-	(void)flow;
 	stats_add(loop->stats, adopted ? STATS_flows_adopted : STATS_flows_opened, 1);
+	account_begin(loop, flow, adopted);
+}
+
+static struct epoll_event polled_event(const struct loop *loop, const struct flow *flow, enum flow_side side)
+{
+	return (struct epoll_event){ .events = tcp_sockmap_events(flow, side, POLLED_EVENTS),
+		.data.u64 = flow_cookie(&loop->flows, flow, side) };
+}
+
+void life_poll_again(const struct loop *loop, const struct flow *flow, enum flow_side side)
+{
+	struct epoll_event event = polled_event(loop, flow, side);
+
+	(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, flow->end[side].fd, &event);
 }
 
 int life_poll(struct loop *loop, struct flow *flow, enum flow_side side)
 {
-	struct epoll_event event = { .events = POLLED_EVENTS, .data.u64 = flow_cookie(&loop->flows, flow, side) };
+	struct epoll_event event = polled_event(loop, flow, side);
 
 	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, flow->end[side].fd, &event) < 0)
 		return -errno;
@@ -43,6 +59,7 @@ static void end_reset(const struct flow *flow, enum flow_side side)
  * knows the connection and not the descriptor: they are taken out by name. */
 static void release(struct loop *loop, struct flow *flow, enum stats_counter counter)
 {
+	(void)tcp_account(loop, flow);
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct flow_direction *direction = &flow->direction[side];
 		struct flow_end *end = &flow->end[side];
@@ -55,8 +72,10 @@ static void release(struct loop *loop, struct flow *flow, enum stats_counter cou
 			close(end->fd);
 	}
 	keep_gone(loop, flow);
+	account_end(loop, flow, counter == STATS_flows_closed);
 	wheel_clear(&loop->wheel, &flow->timer);
 	loop_unqueue(loop, flow);
+	loop_unwait(loop, flow);
 	flow_free(&loop->flows, flow);
 	if (counter != UNCOUNTED)
 		stats_add(loop->stats, counter, 1);
@@ -67,6 +86,7 @@ void life_reset(struct loop *loop, struct flow *flow)
 	end_reset(flow, FLOW_CLIENT);
 	end_reset(flow, FLOW_TARGET);
 	stats_add(loop->stats, STATS_flows_reset, 1);
+	account_count(loop, flow, STATS_OBJECT_flows_reset);
 	release(loop, flow, STATS_flows_closed);
 }
 

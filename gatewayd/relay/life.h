@@ -14,10 +14,13 @@
 
 struct loop;
 
-/* The flow, with its origin, is from here on one of those that live. adopted: it lived before, in another process. */
-void life_begin(struct loop *loop, const struct flow *flow, bool adopted);
+/* The flow, with its origin, movers and ended directions, is from here on one of those that live. adopted: it lived
+ * before, in another process. */
+void life_begin(struct loop *loop, struct flow *flow, bool adopted);
 /* Polls one end. 0 or a negative errno. */
 int life_poll(struct loop *loop, struct flow *flow, enum flow_side side);
+/* Polls an end that is polled already for what its mover wants to know by now. */
+void life_poll_again(const struct loop *loop, const struct flow *flow, enum flow_side side);
 /* Ends the flow at once: both peers see a reset. */
 void life_reset(struct loop *loop, struct flow *flow);
 /* The orderly end, both directions having ended: what is left and the ends of stream are sent in the background. */

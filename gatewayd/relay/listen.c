@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp.h"
@@ -214,6 +215,8 @@ static void accepted(
 	}
 	stats_add(loop->stats, (enum stats_counter)refusal, 1);
 	loop_warn(loop, (enum stats_counter)refusal, 0);
+	if (refusal == STATS_refused_no_target)
+		account_refused(loop, &route.origin);
 	close(fd); /* a reset: accepted sockets inherit the listening socket's linger {1, 0} */
 }
 

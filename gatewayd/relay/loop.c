@@ -13,11 +13,15 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/sample.h"
 #include "gatewayd/relay/tcp.h"
+#include "gatewayd/relay/tcp_sockmap.h"
 
 /* The mailbox's number among the cookies that are no flows; listening sockets have those below. */
 #define COOKIE_MAILBOX LISTEN_SOCKETS_MAX
 #define COOKIE_KEEP    (LISTEN_SOCKETS_MAX + 1)
+#define COOKIE_NOTICES (LISTEN_SOCKETS_MAX + 2)
 
 static_assert((LOOP_ORDERS_MAX & (LOOP_ORDERS_MAX - 1)) == 0, "a power of two");
 
@@ -44,6 +48,17 @@ uint64_t loop_next_flow_id(struct loop *loop)
 	return loop->flow_id += STATS_THREADS_MAX;
 }
 
+static int waits_init(struct loop *loop, uint32_t max_flows)
+{
+	void *memory = mmap(NULL, (size_t)max_flows * sizeof(*loop->waits), PROT_READ | PROT_WRITE,
+	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	loop->waits = memory;
+	return 0;
+}
+
 static int mailbox_init(struct loop *loop)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = flow_cookie_other(COOKIE_MAILBOX) };
@@ -55,7 +70,7 @@ static int mailbox_init(struct loop *loop)
 	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &event) < 0 ? -errno : 0;
 }
 
-int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret)
+int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int reply_fd, struct loop **ret)
 {
 	struct loop *loop = mmap(NULL, sizeof(*loop), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r;
@@ -63,13 +78,16 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	if (loop == MAP_FAILED)
 		return -ENOMEM;
 	loop->mode = mode;
+	loop->number = number;
 	loop->epoll_fd = -1;
 	loop->wake_fd = -1;
 	loop->keep.fd = loop->keep.memory_fd = -1;
 	loop->reply_fd = reply_fd;
 	loop->stats = &loop->early_stats;
+	loop->place = (struct stats_place){ .thread = loop->stats };
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
+	loop->sample_next = FLOW_NONE;
 	loop->now_ms = clock_ms();
 	loop->flow_id = flow_id_seed(number);
 	wheel_init(&loop->wheel, loop->now_ms);
@@ -87,6 +105,8 @@ int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply
 	if (r == 0)
 		r = udp_new(max_flows, &loop->udp);
 	if (r == 0)
+		r = waits_init(loop, max_flows);
+	if (r == 0)
 		r = config_new(&loop->config);
 	if (r < 0) {
 		loop_free(loop);
@@ -100,6 +120,8 @@ void loop_free(struct loop *loop)
 {
 	config_free(loop->config);
 	udp_free(loop->udp);
+	if (loop->waits)
+		munmap(loop->waits, (size_t)loop->flows.size * sizeof(*loop->waits));
 	flow_table_destroy(&loop->flows);
 	buffers_destroy(&loop->buffers);
 	pipes_destroy(&loop->pipes);
@@ -164,6 +186,53 @@ static void run_queue(struct loop *loop)
 	}
 }
 
+/* --- flows that wait for what nobody tells --- */
+
+void loop_wait(struct loop *loop, struct flow *flow)
+{
+	if (flow->wait_at != FLOW_NONE)
+		return;
+	/* The first look comes with the next turn, a millisecond away at most. */
+	flow->wait_due_ms = loop->now_ms + flow->wait_ms;
+	flow->wait_ms = flow->wait_ms == 0 ? 1 : flow->wait_ms * 2;
+	if (flow->wait_ms > LOOP_WAIT_MAX_MS)
+		flow->wait_ms = LOOP_WAIT_MAX_MS;
+	flow->wait_at = loop->n_waits;
+	loop->waits[loop->n_waits++] = flow_index(&loop->flows, flow);
+}
+
+void loop_unwait(struct loop *loop, struct flow *flow)
+{
+	uint32_t last;
+
+	if (flow->wait_at == FLOW_NONE)
+		return;
+	last = loop->waits[--loop->n_waits];
+	loop->waits[flow->wait_at] = last;
+	loop->flows.flows[last].wait_at = flow->wait_at;
+	flow->wait_at = FLOW_NONE;
+}
+
+/* From the end, where the last one moves to when another is taken out, and where those that wait again are put. */
+static void run_waits(struct loop *loop)
+{
+	for (uint32_t i = loop->n_waits; i-- > 0;) {
+		struct flow *flow;
+		uint32_t generation;
+
+		if (i >= loop->n_waits)
+			continue; /* others have ended meanwhile */
+		flow = &loop->flows.flows[loop->waits[i]];
+		if (loop->now_ms < flow->wait_due_ms)
+			continue;
+		generation = flow->generation;
+		loop_unwait(loop, flow);
+		tcp_continue(loop, flow);
+		if (flow->generation == generation && flow->wait_at == FLOW_NONE)
+			flow->wait_ms = 0;
+	}
+}
+
 /* --- orders --- */
 
 int loop_order(struct loop *loop, const struct order *order)
@@ -179,13 +248,27 @@ int loop_order(struct loop *loop, const struct order *order)
 	return write(loop->wake_fd, &one, sizeof(one)) == sizeof(one) ? 0 : -errno;
 }
 
-/* Counters so far move along: a new daemon's memory begins with nothing, though our flows live on. */
-static void stats_switch(struct loop *loop, struct stats_thread *stats)
+/* Counters so far move along: memory that the daemon could not take over from us begins with nothing, though our flows
+ * live on. */
+static void stats_switch(struct loop *loop, const struct stats_place *place)
 {
 	for (unsigned i = 0; i < STATS_COUNTERS; i++)
-		stats_add(stats, (enum stats_counter)i,
+		stats_add(place->thread, (enum stats_counter)i,
 		        atomic_load_explicit(&loop->stats->counter[i], memory_order_relaxed));
-	loop->stats = stats;
+	loop->stats = place->thread;
+	loop->place = *place;
+	account_move(loop);
+}
+
+/* The maps are there: flows may enter, and notices may come. */
+static void sockmap_begin(struct loop *loop, struct sockmap_set *set)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u64 = flow_cookie_other(COOKIE_NOTICES) };
+
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, set->ring[loop->number].fd, &event) < 0)
+		log_error("cannot be told of packets in the sockmap: %s", strerror(errno));
+	else
+		loop->sockmap = set;
 }
 
 static void carry_out(struct loop *loop, const struct order *order)
@@ -212,10 +295,22 @@ static void carry_out(struct loop *loop, const struct order *order)
 			listen_open(loop);
 		if (r == 0)
 			udp_config_changed(loop);
+		if (r == 0)
+			account_configured(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
+	case ORDER_SOCKMAP:
+		sockmap_begin(loop, order->sockmap);
+		break;
+	case ORDER_SAMPLE:
+		sample_begin(loop);
+		break;
+	case ORDER_KILL:
+		atomic_store_explicit(
+		        &loop->kill_found, tcp_kill(loop, order->kill.row, order->kill.id), memory_order_relaxed);
+		break;
 	case ORDER_STATS:
-		stats_switch(loop, order->stats);
+		stats_switch(loop, &order->place);
 		break;
 	case ORDER_KEEP:
 		keep_open(loop, order->fd);
@@ -283,6 +378,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 			tcp_event(loop, flow, side, event->events);
 	} else if (number == COOKIE_MAILBOX) {
 		mailbox_read(loop);
+	} else if (number == COOKIE_NOTICES) {
+		tcp_sockmap_notices(loop);
 	} else if (number == COOKIE_KEEP) {
 		keep_event(loop);
 	} else {
@@ -293,14 +390,21 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
-	int timeout = loop->queue_head != FLOW_NONE || loop->again ? 0 : wheel_timeout(&loop->wheel, loop->now_ms);
-	int n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, timeout);
+	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE;
+	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
+
+	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))
+		timeout = 1;
+	n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, timeout);
 
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
 	udp_flush(loop);
 	run_queue(loop);
+	run_waits(loop);
+	if (loop->sample_next != FLOW_NONE)
+		sample_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	loop->again = keep_turn(loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);

@@ -20,15 +20,16 @@
 #include "gatewayd/relay/listen.h"
 #include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/sockmap.h"
 #include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
 #define LOOP_EVENTS 256
+/* The longest pause of a flow that waits for what nobody tells (loop_wait). */
+#define LOOP_WAIT_MAX_MS 64
 /* Orders that may wait; a power of two. A thread that lets so many pile up hangs. */
 #define LOOP_ORDERS_MAX 1024
-
-enum loop_mode { LOOP_MODE_AUTO, LOOP_MODE_COPY, LOOP_MODE_SPLICE };
 
 enum order_kind {
 	ORDER_PING,     /* nothing but to be seen done */
@@ -36,7 +37,10 @@ enum order_kind {
 	ORDER_HELP,     /* fd: the same, but it is another thread's */
 	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
-	ORDER_STATS,    /* stats: count there from now on */
+	ORDER_SOCKMAP,  /* sockmap: the maps are there */
+	ORDER_SAMPLE,   /* look at the flows' connections, bit by bit */
+	ORDER_KILL,     /* kill: reset this flow; loop.kill_found says whether it was there */
+	ORDER_STATS,    /* place: count there from now on */
 	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
 	ORDER_HANDOVER, /* deadline_ms: stop accepting, give all flows to the daemon, park */
 	ORDER_DRAIN     /* stop accepting */
@@ -49,18 +53,28 @@ struct order {
 		int fd;
 		uint32_t deadline_ms;
 		const struct config_batch *batch;
-		struct stats_thread *stats;
+		struct sockmap_set *sockmap;
+		struct stats_place place;
+		struct {
+			uint64_t id;
+			uint32_t row;
+		} kill;
 	};
 };
 
 struct loop {
 	/* The thread's own. */
 	int epoll_fd;
-	enum loop_mode mode;
-	uint64_t now_ms; /* read once per turn */
+	enum proto_mover mode; /* of all flows; AUTO: as the listener says */
+	unsigned number;       /* among the relay's threads */
+	uint64_t now_ms;       /* read once per turn */
 	struct stats_thread *stats;
+	struct stats_place place; /* of which `stats` is the thread */
 	struct config *config;
 	uint32_t queue_head, queue_tail; /* flows with more to do */
+	uint32_t *waits; /* indices of flows that are looked at without an event; room for each flow once */
+	uint32_t n_waits;
+	struct sockmap_set *sockmap; /* NULL as long as there is none */
 	struct flow_table flows;
 	struct wheel wheel;
 	struct buffers buffers;
@@ -71,6 +85,8 @@ struct loop {
 	struct keep keep;
 	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
+	bool account_late;    /* some flows do not know yet where they are counted (account.h) */
+	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
 	uint64_t handover_ms; /* hands over by then; 0: does not */
 	bool again;           /* the next turn is not to wait for events */
 
@@ -84,6 +100,7 @@ struct loop {
 	_Atomic int apply_result; /* 0 or a negative errno */
 	struct overload overload; /* a change is told through reply_fd */
 	_Atomic uint32_t open_flows;
+	_Atomic bool kill_found;
 	_Atomic bool parked;  /* has handed over all flows, and touches none any more */
 	_Atomic bool tracked; /* conntrack is in use on this machine; the control thread's */
 	struct order orders[LOOP_ORDERS_MAX];
@@ -91,7 +108,7 @@ struct loop {
 
 /* Makes a loop with room for max_flows, without starting it. number: its own among the relay's, below
  * STATS_THREADS_MAX. 0 or a negative errno. */
-int loop_new(unsigned number, enum loop_mode mode, uint32_t max_flows, int reply_fd, struct loop **ret);
+int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int reply_fd, struct loop **ret);
 /* Starts the thread, which runs until the process ends. 0 or a negative errno. */
 int loop_start(struct loop *loop);
 /* For a loop that was never started. */
@@ -111,6 +128,10 @@ void loop_queue(struct loop *loop, struct flow *flow);
 void loop_unqueue(struct loop *loop, struct flow *flow);
 /* Counts what became of the client's port, if it was to be kept. */
 void loop_count_port(struct loop *loop, enum connect_port port);
+/* Has the flow looked at again soon (tcp_continue), later each time until a look does not ask for another one. */
+void loop_wait(struct loop *loop, struct flow *flow);
+/* The flow does not wait any more; legal if it does not. */
+void loop_unwait(struct loop *loop, struct flow *flow);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
 

@@ -4,6 +4,7 @@
  * for later daemons at descriptor 4; see docs and proto.def. Main only reads
  * the arguments, makes the threads and gives up its rights.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -37,7 +38,7 @@ const char *__asan_default_options(void)
 struct options {
 	unsigned threads;
 	unsigned max_flows;
-	enum loop_mode mode;
+	enum proto_mover mode;
 	unsigned daemon_uid;
 	int log_level;
 	bool probe;
@@ -56,15 +57,17 @@ static int number_parse(const char *text, unsigned least, unsigned most, unsigne
 	return 0;
 }
 
-static int mode_parse(const char *text, enum loop_mode *ret)
+static int mode_parse(const char *text, enum proto_mover *ret)
 {
-	static const char *const names[] = {
-		[LOOP_MODE_AUTO] = "auto", [LOOP_MODE_COPY] = "copy", [LOOP_MODE_SPLICE] = "splice"
-	};
+	static const char *const names[] = { [PROTO_MOVER_AUTO] = "auto",
+		[PROTO_MOVER_COPY] = "copy",
+		[PROTO_MOVER_SPLICE] = "splice",
+		[PROTO_MOVER_SOCKMAP] = "sockmap" };
 
+	static_assert(ARRAY_SIZE(names) == PROTO_MOVERS, "one word each");
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(text, names[i]) == 0) {
-			*ret = (enum loop_mode)i;
+			*ret = (enum proto_mover)i;
 			return 0;
 		}
 	return -EINVAL;
@@ -216,7 +219,7 @@ int main(int argc, char **argv)
 
 	if (options_parse(argc, argv, &options) < 0) {
 		fprintf(stderr,
-		        "usage: %s [--threads N] [--max-flows N] [--mover auto|copy|splice]\n"
+		        "usage: %s [--threads N] [--max-flows N] [--mover auto|copy|splice|sockmap]\n"
 		        "       [--daemon-uid N] [--log-level error|warning|notice|info|debug] [--probe]\n",
 		        argv[0]);
 		return EXIT_FAILURE;

@@ -52,6 +52,8 @@ struct mover {
 extern const struct mover tcp_copy;
 /* splice through a pipe: best for much. */
 extern const struct mover tcp_splice;
+/* The kernel redirects from socket to socket: best for small messages on a flow that lasts (tcp_sockmap.h). */
+extern const struct mover tcp_sockmap;
 
 /* "forced"; never NULL. */
 const char *mover_reason_name(enum mover_reason reason);

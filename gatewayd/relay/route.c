@@ -47,6 +47,7 @@ int route_find(const struct config *config, const struct config_listener *listen
 	upstream = config_upstream(config, listener->upstream);
 	if (!upstream)
 		return -ENOENT;
+	origin->upstream = upstream->id;
 	/* The client's address can only be the source of packets of its own family. */
 	target = balance_pick(
 	        &upstream->balance, listener->source != CONNECT_AS_GATEWAY ? origin->client.family : AF_UNSPEC);
@@ -55,7 +56,6 @@ int route_find(const struct config *config, const struct config_listener *listen
 	origin->target = target->addr;
 	if (target->port != 0)
 		origin->target_port = target->port;
-	origin->upstream = upstream->id;
 	origin->target_id = target->id;
 	return 0;
 }

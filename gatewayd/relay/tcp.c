@@ -6,15 +6,55 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
 #include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/tcp_sockmap.h"
+
+static enum stats_counter mover_counter(const struct mover *mover)
+{
+	return mover == &tcp_sockmap  ? STATS_bytes_sockmap
+	       : mover == &tcp_splice ? STATS_bytes_spliced
+	                              : STATS_bytes_copied;
+}
+
+static void count_moved(
+        struct loop *loop, struct flow *flow, enum flow_side side, const struct mover *mover, size_t moved)
+{
+	if (moved == 0)
+		return;
+	flow->direction[side].moved = true;
+	flow->active_ms = loop->now_ms;
+	account_moved(loop, flow, side, moved);
+	stats_add(loop->stats, mover_counter(mover), moved);
+}
+
+bool tcp_account(struct loop *loop, struct flow *flow)
+{
+	uint64_t active_ms = flow->active_ms;
+	bool any = false;
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		size_t moved = tcp_sockmap_account(loop, flow, (enum flow_side)side, &active_ms);
+
+		count_moved(loop, flow, (enum flow_side)side, &tcp_sockmap, moved);
+		any |= moved > 0;
+	}
+	flow->active_ms = active_ms;
+	return any;
+}
+
+static bool flow_in_map(const struct flow *flow)
+{
+	return flow->direction[FLOW_CLIENT].mover == &tcp_sockmap || flow->direction[FLOW_TARGET].mover == &tcp_sockmap;
+}
 
 /* --- connect --- */
 
-static void count_connect_failure(struct loop *loop, int error)
+static void count_connect_failure(struct loop *loop, const struct flow *flow, int error)
 {
 	enum stats_counter counter = STATS_connect_failed;
 
@@ -27,14 +67,19 @@ static void count_connect_failure(struct loop *loop, int error)
 	if (counter == STATS_refused_no_descriptor)
 		overload_starved(&loop->overload, loop->now_ms);
 	stats_add(loop->stats, counter, 1);
+	account_count(loop, flow, STATS_OBJECT_connect_failed);
 	loop_warn(loop, counter, error);
 }
 
-static void direction_init(const struct loop *loop, struct flow_direction *direction)
+static void directions_init(struct flow *flow)
 {
-	direction->mover = loop->mode == LOOP_MODE_SPLICE ? &tcp_splice : &tcp_copy;
-	direction->reason = loop->mode == LOOP_MODE_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
-	direction->store = UINT32_MAX;
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct flow_direction *direction = &flow->direction[side];
+
+		direction->mover = flow->mode == PROTO_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
+		direction->reason = flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
+		direction->store = UINT32_MAX;
+	}
 }
 
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
@@ -50,16 +95,17 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
+		account_refused(loop, &route->origin);
 		close(client_fd);
 		return;
 	}
 	flow->origin = route->origin;
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
-	life_begin(loop, flow, false);
 	flow->end[FLOW_CLIENT].fd = client_fd;
-	direction_init(loop, &flow->direction[FLOW_CLIENT]);
-	direction_init(loop, &flow->direction[FLOW_TARGET]);
+	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
+	directions_init(flow);
+	life_begin(loop, flow, false);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	if (listener->connect_timeout_ms > 0)
 		flow->deadline_ms = loop->now_ms + listener->connect_timeout_ms;
@@ -71,7 +117,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0) {
-		count_connect_failure(loop, r);
+		count_connect_failure(loop, flow, r);
 		life_reset(loop, flow);
 		return;
 	}
@@ -82,9 +128,9 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 /* --- moving --- */
 
 /* Lets the direction change its mover if the way it was used lately says so. Legal only while nothing is held. */
-static void choose_mover(const struct loop *loop, struct flow_direction *direction)
+static void choose_mover(const struct flow *flow, struct flow_direction *direction)
 {
-	if (loop->mode != LOOP_MODE_AUTO || direction->held > 0)
+	if (flow->mode != PROTO_MOVER_AUTO || direction->held > 0)
 		return;
 	if (direction->mover == &tcp_copy && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
 		direction->mover = &tcp_splice;
@@ -95,17 +141,6 @@ static void choose_mover(const struct loop *loop, struct flow_direction *directi
 		direction->reason = MOVER_REASON_LITTLE;
 		direction->streak = 0;
 	}
-}
-
-static void count_moved(
-        struct loop *loop, struct flow *flow, enum flow_side side, const struct mover *mover, size_t moved)
-{
-	if (moved == 0)
-		return;
-	flow->direction[side].moved = true;
-	flow->active_ms = loop->now_ms;
-	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, moved);
-	stats_add(loop->stats, mover == &tcp_splice ? STATS_bytes_spliced : STATS_bytes_copied, moved);
 }
 
 static void deny_splice(struct flow_direction *direction, enum mover_reason reason)
@@ -126,11 +161,46 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 	return true;
 }
 
+/* The flow goes into the sockmap if it is to and nothing stands against it. */
+static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
+{
+	if (tcp_sockmap_may_enter(loop, flow)) {
+		if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
+			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
+	} else if (reason == MOVER_REASON_FORCED) {
+		for (unsigned side = 0; side < FLOW_SIDES; side++)
+			flow->direction[side].reason = MOVER_REASON_NO_MAP;
+	}
+	account_changed(loop, flow);
+}
+
+/* An adopted flow does not know any more what its listener wants. */
+static bool listener_forbids(const struct loop *loop, const struct flow *flow)
+{
+	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+
+	return listener && listener->mover != PROTO_MOVER_AUTO;
+}
+
+/* After a pump that moved bytes: flows that only carry small messages go into the sockmap in time. */
+static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
+{
+	if (flow->mode != PROTO_MOVER_AUTO || !loop->sockmap || flow->sockmap_tried || moved == 0)
+		return;
+	flow->little = moved > SOCKMAP_MESSAGE_BYTES ? 0 : (uint8_t)(flow->little + 1);
+	if (flow->little < SOCKMAP_MESSAGES)
+		return;
+	flow->little = SOCKMAP_MESSAGES - 1; /* the next small one tries again, should it not be the moment */
+	if (!listener_forbids(loop, flow))
+		enter_sockmap(loop, flow, MOVER_REASON_STEADY);
+}
+
 /* Moves what can be moved in one direction: a mover_outcome or a negative errno. */
 static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 {
 	struct flow_direction *direction = &flow->direction[side];
-	size_t budget = MOVER_BUDGET, moved;
+	const struct flow_direction before = *direction;
+	size_t budget = MOVER_BUDGET, moved, all = 0;
 	bool again;
 	int r;
 
@@ -140,6 +210,7 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 
 		r = mover->pump(loop, flow, side, budget, &moved);
 		count_moved(loop, flow, side, mover, moved);
+		all += moved;
 		budget -= moved < budget ? moved : budget;
 		again = r == MOVER_BLOCKED && leave_splice_for_urgent(&flow->end[side], direction);
 		if (r == MOVER_UNFIT) {
@@ -148,7 +219,11 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 			again = true;
 		}
 	} while (again);
-	choose_mover(loop, direction);
+	choose_mover(flow, direction);
+	if (r == MOVER_BLOCKED)
+		consider_sockmap(loop, flow, all);
+	if (direction->mover != before.mover || direction->reason != before.reason)
+		account_changed(loop, flow);
 	return r;
 }
 
@@ -166,6 +241,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 		life_reset(loop, flow);
 		return 0;
 	}
+	account_changed(loop, flow);
 	return 1;
 }
 
@@ -198,7 +274,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		count_connect_failure(loop, error ? -error : -ECONNRESET);
+		count_connect_failure(loop, flow, error ? -error : -ECONNRESET);
 		life_reset(loop, flow);
 		return;
 	}
@@ -207,11 +283,15 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
+	account_connected(loop, flow);
 	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
 		life_reset(loop, flow);
+		return;
 	}
+	if (flow->mode == PROTO_MOVER_SOCKMAP)
+		enter_sockmap(loop, flow, MOVER_REASON_FORCED);
 }
 
 static void end_note(struct flow_end *end, uint32_t events)
@@ -268,12 +348,24 @@ void tcp_continue(struct loop *loop, struct flow *flow)
 		flow_pump(loop, flow, FLOW_TARGET);
 }
 
+bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
+{
+	struct flow *flow = index < loop->flows.touched ? &loop->flows.flows[index] : NULL;
+
+	if (!flow || flow->state == FLOW_FREE || flow->origin.id != id)
+		return false;
+	stats_add(loop->stats, STATS_killed, 1);
+	account_count(loop, flow, STATS_OBJECT_killed);
+	life_reset(loop, flow);
+	return true;
+}
+
 /* --- timers --- */
 
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
-		count_connect_failure(loop, -ETIMEDOUT);
+		count_connect_failure(loop, flow, -ETIMEDOUT);
 		life_reset(loop, flow);
 		return;
 	}
@@ -286,18 +378,35 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
 }
 
-/* One timer serves both the flow's being kept and its idleness: whatever is due next. */
+/* When a flow that relays is to be looked at again by time. */
+static void relaying_timer_set(struct loop *loop, struct flow *flow)
+{
+	uint64_t idle = flow->idle_timeout_ms ? flow->active_ms + flow->idle_timeout_ms : UINT64_MAX;
+	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow->account_ms : UINT64_MAX;
+	uint64_t due = idle < account ? idle : account;
+
+	if (!keep_add(loop, flow) && loop->now_ms + KEEP_RETRY_MS < due)
+		due = loop->now_ms + KEEP_RETRY_MS;
+	if (due != UINT64_MAX)
+		wheel_set(&loop->wheel, &flow->timer, due);
+}
+
+/* One timer serves the flow's being kept, its idleness and what the kernel moves by itself: whatever is due next. */
 static void relaying_timer(struct loop *loop, struct flow *flow)
 {
+	if (flow_in_map(flow)) {
+		flow->account_ms = tcp_account(loop, flow) ? SOCKMAP_ACCOUNT_MS : flow->account_ms * 2;
+		if (flow->account_ms > SOCKMAP_ACCOUNT_MAX_MS)
+			flow->account_ms = SOCKMAP_ACCOUNT_MAX_MS;
+		loop_queue(loop, flow);
+	}
 	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
+		account_count(loop, flow, STATS_OBJECT_idle_timeout);
 		life_reset(loop, flow);
 		return;
 	}
-	if (flow->idle_timeout_ms > 0)
-		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
-	if (!keep_add(loop, flow))
-		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_RETRY_MS);
+	relaying_timer_set(loop, flow);
 }
 
 void tcp_timer(struct loop *loop, struct flow *flow)

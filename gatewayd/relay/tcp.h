@@ -27,6 +27,11 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route);
 void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32_t events);
 /* Goes on with a flow whose budget was used up. */
 void tcp_continue(struct loop *loop, struct flow *flow);
+/* Counts what the kernel has moved of a flow in the sockmap since the last time, and notes when. Whether it was
+ * anything. */
+bool tcp_account(struct loop *loop, struct flow *flow);
+/* Resets the flow at this place of the table if it has this id. Whether it has. */
+bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id);
 /* The flow's timer was handed out: connect or idle timeout, or too early. */
 void tcp_timer(struct loop *loop, struct flow *flow);
 

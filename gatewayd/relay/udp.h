@@ -21,6 +21,7 @@
 #ifndef GW_RELAY_UDP_H
 #define GW_RELAY_UDP_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,6 +39,7 @@ struct loop;
 #define UDP_ROUNDS 4
 /* From so many datagrams in one go on, a socket is asked to let the kernel put them together. */
 #define UDP_GATHER_MIN 16
+static_assert(UDP_BATCH + 1 <= UDP_HELD_MAX, "and the one whose answers are looked at");
 
 struct udp {
 	struct udp_table table;

@@ -133,6 +133,13 @@ static bool is_want_of_descriptors(int error)
 	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -ENOSPC;
 }
 
+/* Notes what the listener, as it is now, means for the flow. */
+static void follow(const struct loop *loop, struct udp_flow *flow, const struct config_listener *listener)
+{
+	flow->config_version = loop->udp->config_version;
+	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
+}
+
 static struct udp_flow *begin(struct loop *loop, const struct config_listener *listener, struct flow_origin *origin)
 {
 	struct udp_flow *flow;
@@ -144,8 +151,7 @@ static struct udp_flow *begin(struct loop *loop, const struct config_listener *l
 	if (!flow)
 		return NULL;
 	stats_add(loop->stats, STATS_udp_flows_opened, 1);
-	flow->config_version = loop->udp->config_version;
-	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
+	follow(loop, flow, listener);
 	r = open_sockets(loop, flow, (enum connect_source)listener->source);
 	if (r < 0) {
 		udp_flow_end(loop, flow);
@@ -172,7 +178,7 @@ static bool is_still_meant(struct loop *loop, struct udp_flow *flow, const struc
 	upstream = config_upstream(loop->config, origin->upstream);
 	if (upstream && !balance_find(&upstream->balance, &origin->target, origin->target_port))
 		return false;
-	flow->config_version = loop->udp->config_version;
+	follow(loop, flow, listener);
 	return true;
 }
 

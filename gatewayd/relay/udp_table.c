@@ -114,17 +114,21 @@ static void age_place(struct udp_table *table, struct udp_flow *flow)
 
 struct udp_flow *udp_table_oldest(struct udp_table *table)
 {
-	for (unsigned i = 0; i < UDP_OLDEST_TRIES && table->oldest != FLOW_NONE; i++) {
+	struct udp_flow *best = NULL;
+
+	for (unsigned i = 0; i < UDP_OLDEST_TRIES + UDP_HELD_MAX && table->oldest != FLOW_NONE; i++) {
 		struct udp_flow *flow = &table->flows[table->oldest];
 
 		if (!flow->held && flow->active_ms == flow->placed_ms)
 			return flow;
+		if (!flow->held && (!best || flow->active_ms < best->active_ms))
+			best = flow;
+		if (i >= UDP_OLDEST_TRIES && best)
+			break;
 		age_unlink(table, flow);
 		age_place(table, flow);
 	}
-	if (table->oldest == FLOW_NONE || table->flows[table->oldest].held)
-		return NULL;
-	return &table->flows[table->oldest];
+	return best;
 }
 
 /* --- adding and removing --- */

@@ -21,9 +21,11 @@
 #include "gatewayd/relay/udp_hash.h"
 #include "gatewayd/relay/wheel.h"
 
-/* Looking for the oldest flow, at most so many are moved before the next one has to do: bounds the work for one
+/* Looking for the oldest flow, at most so many are moved before the oldest of them has to do: bounds the work for one
  * datagram of a stranger's. */
 #define UDP_OLDEST_TRIES 16
+/* Most flows that are held at a time: those of the datagrams that were taken at once. */
+#define UDP_HELD_MAX 65
 
 struct udp_key {
 	struct addr client, original;

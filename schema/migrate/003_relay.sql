@@ -1,4 +1,4 @@
--- From version 2 to 3: the client's source port.
+-- From version 2 to 3: the client's source port, and what moves the bytes.
 
 CREATE TABLE listener_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -20,7 +20,8 @@ CREATE TABLE listener_3 (
 	on_worker_down TEXT NOT NULL DEFAULT 'drop' CHECK (on_worker_down IN ('drop', 'direct')),
 	connect_timeout_ms INTEGER NOT NULL DEFAULT 5000 CHECK (connect_timeout_ms BETWEEN 10 AND 600000),
 	idle_timeout_s INTEGER NOT NULL DEFAULT 3600 CHECK (idle_timeout_s BETWEEN 1 AND 604800),
-	priority INTEGER NOT NULL DEFAULT 100 CHECK (priority BETWEEN 0 AND 65535)
+	priority INTEGER NOT NULL DEFAULT 100 CHECK (priority BETWEEN 0 AND 65535),
+	mover TEXT NOT NULL DEFAULT 'auto' CHECK (mover IN ('auto', 'copy', 'splice', 'sockmap'))
 ) STRICT;
 INSERT INTO listener_3 (id, revision, name, enabled, comment, protocol, interfaces, sources, destinations, ports, action, upstream, source_address, proxy_protocol, rate_limits, on_worker_down, connect_timeout_ms, idle_timeout_s, priority)
 	SELECT id, revision, name, enabled, comment, protocol, interfaces, sources, destinations, ports, action, upstream, source_address, proxy_protocol, rate_limits, on_worker_down, connect_timeout_ms, idle_timeout_s, priority FROM listener;

@@ -10,6 +10,7 @@ import socket
 import time
 from pathlib import Path
 
+from lab.netns import run
 from lab.process import SANITIZER, Process, alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,17 +62,20 @@ class Gateway:
     """One gatewayd, with a state of its own, in the gateway namespace of a lab.
 
     build: the CMake preset whose binaries run (environment LAB_BUILD, default dev).
-    mover: auto, copy or splice. relay: path of another relay program. args: further arguments.
+    mover: auto, copy, splice or sockmap. bpf: a bpf file system of its own, so that the sockmap can be used (default:
+    if it is the mover). relay: path of another relay program. args: further arguments.
     """
 
-    def __init__(self, lab, build=None, mover=None, relay=None, args=(), listen="http://127.0.0.1:8080", start=True):
+    def __init__(self, lab, build=None, mover=None, relay=None, args=(), listen="http://127.0.0.1:8080", start=True,
+                 bpf=None):
         self.lab = lab
         self.binaries = ROOT / "build" / (build or os.environ.get("LAB_BUILD", "dev")) / "bin"
         self.name = f"gatewayd{next(_numbers)}"
         self.directory = lab.directory / self.name
         self.state = self.directory / "state"
         self.runtime = self.directory / "run"
-        for path in (self.directory, self.state, self.runtime):
+        self.bpf = self.directory / "bpf"
+        for path in (self.directory, self.state, self.runtime, self.bpf):
             path.mkdir()
         self.log = self.directory / "gatewayd.log"
         # A copy, because the relay's own user must be able to reach it (a clone may lie in /root), and so that
@@ -81,6 +85,9 @@ class Gateway:
         self.relay.chmod(0o755)
         self.listen, self.mover, self.args = listen, mover, list(args)
         self.process = None
+        self.bpf_mounted = mover == "sockmap" if bpf is None else bpf
+        if self.bpf_mounted:
+            run("mount", "-t", "bpf", "bpf", self.bpf)
         if start:
             self.start_or_end()
 
@@ -98,7 +105,7 @@ class Gateway:
     def command(self, *more):
         """The daemon's command line."""
         line = [self.binaries / "gatewayd", "--state-dir", self.state, "--runtime-dir", self.runtime, "--listen",
-                self.listen, "--relay", self.relay, "--log-level", os.environ.get("LAB_LOG_LEVEL", "info")]
+                self.listen, "--relay", self.relay, "--bpf-dir", self.bpf / "gatewayd", "--log-level", os.environ.get("LAB_LOG_LEVEL", "info")]
         if self.mover:
             line += ["--mover", self.mover]
         return [*line, *self.args, *more]
@@ -153,6 +160,9 @@ class Gateway:
         if relay:
             end_process(relay)
         self.run_once("--cleanup")
+        if self.bpf_mounted:
+            run("umount", self.bpf, check=False)
+            self.bpf_mounted = False
         if check:
             self.check_sanitizers()
 
@@ -230,6 +240,14 @@ class Gateway:
         pid = self.relay_pid()
         os.kill(pid, number)
         return pid
+
+    def sockmap(self, seconds=15):
+        """(state, why) of the sockmap mover, once the daemon has tried it."""
+        def tried():
+            found = self.status()["relay"]["movers"]["sockmap"]
+            return found if found["state"] != "testing" else None
+        found = wait_for(tried, seconds, "the check of the sockmap")
+        return found["state"], found.get("why")
 
     def wait_relay(self, not_pid, seconds=10):
         """Waits for a relay other than that of the given id that has the configuration; returns its id."""

@@ -10,6 +10,9 @@ import time
 # What a sanitizer writes when it has found something. (That the relay's filter forbids the leak check is no finding.)
 SANITIZER = re.compile(r"ERROR: (Address|Leak)Sanitizer|runtime error:|UndefinedBehaviorSanitizer")
 
+# How many times slower than usual the machine is; every limit of time is so many times longer. For emulated machines.
+SLOWNESS = float(os.environ.get("LAB_SLOWNESS", "1"))
+
 
 class Timeout(Exception):
     """Something that had to happen did not."""
@@ -17,6 +20,7 @@ class Timeout(Exception):
 
 def wait_for(condition, seconds=10, what="condition", interval=0.01):
     """Polls until condition() is true; returns its value. An exception counts as not yet."""
+    seconds *= SLOWNESS
     deadline = time.monotonic() + seconds
     last = None
     while time.monotonic() < deadline:

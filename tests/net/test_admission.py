@@ -91,9 +91,10 @@ def test_port_that_is_taken(lab, gateway):
         made.bind(("10.71.1.2", 9472))
 
     with servers.Peer(lab.server, SERVERS[4], 7302, tell_port):
-        with lab.client.connect(SERVERS[4], 7302, before=bind) as first, lab.client.connect(SECOND, 7302, before=bind) as second:
-            ports = [int(c.makefile().readline()) for c in (first, second)]
-    assert ports[0] == 9472 != ports[1]
+        with lab.client.connect(SERVERS[4], 7302, before=bind) as first:
+            assert int(first.makefile().readline()) == 9472
+            with lab.client.connect(SECOND, 7302, before=bind) as second:
+                assert int(second.makefile().readline()) != 9472
     assert counters(gateway)["ports_taken"] == 1
 
 

@@ -33,8 +33,7 @@ def random_listener(source, name, sets):
     """One that overlaps with others in every way; `sets`: also through address sets."""
     addresses = V4 + V6 + (["@small", "@wide"] if sets else [])
     protocol = source.choice(["tcp", "tcp", "udp"])
-    # Relaying of UDP is refused in this version.
-    actions = ["reject", "drop", "bypass"] + (["relay"] if protocol == "tcp" else [])
+    actions = ["reject", "drop", "bypass", "relay"]
     return {"name": name, "protocol": protocol, "interfaces": some(source, INTERFACES, 0.3),
             "sources": some(source, addresses, 0.4), "destinations": some(source, addresses, 0.7),
             "ports": some(source, PORTS, 0.9), "action": source.choice(actions),

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from lab import kernel, servers
-from lab.process import wait_for
+from lab.process import SLOWNESS, wait_for
 from net.control import Events, expect_kernel_as_desired, processor_seconds, redirect, target_of, timed
 
 LOCAL_TABLE = 26487
-HEALED_S = 1.0
+HEALED_S = 1.0 * SLOWNESS
 
 
 def first_element(lab):

@@ -12,7 +12,7 @@ from lab import servers
 from lab.process import descriptors, rss_kib, wait_for
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
-MOVERS = ["copy", "splice"]
+MOVERS = ["copy", "splice", "sockmap"]
 LINGER_RESET = struct.pack("ii", 1, 0)
 
 

@@ -20,7 +20,7 @@ STREAM_PORT = 9700
 # The figure of the issue takes a minute each and is run by hand: streams, seconds, pause between kills, new ones a second.
 LONG = (500, 60, 3, 200)
 SHORT = (100, 8, 1.5, 100)
-MOVERS = ["copy", "splice"]
+MOVERS = ["copy", "splice", "sockmap"]
 
 
 @pytest.fixture(scope="module")

@@ -310,7 +310,7 @@ def test_oldest_is_evicted(lab, make_gateway):
     now = counters(gateway)
     assert open_flows(gateway) == 32
     assert now["udp_evicted"] == now["udp_flows_closed"] == now["udp_flows_opened"] - 32
-    assert now["udp_flows_opened"] < 210, "the flow in use was evicted again and again"
+    assert now["udp_flows_opened"] == 201, "the flow in use was evicted"
     assert descriptors(gateway.relay_pid()) < 32 + 40
 
 

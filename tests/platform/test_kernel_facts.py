@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -246,11 +245,9 @@ def test_without_a_socket_tproxy_falls_through_to_the_drop(net, family):
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_reject_at_prerouting_answers(net, family):
-    """A TCP reset is really sent from the prerouting hook, and at once."""
+    """A TCP reset is really sent from the prerouting hook, in answer to the first SYN."""
     net.reset()
-    begin = time.monotonic()
     assert net.ask(SERVER[family], 25) == "ConnectionRefusedError"
-    assert time.monotonic() - begin < 1
     assert net.counter("rejected") == 1
 
 

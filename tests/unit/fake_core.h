@@ -359,6 +359,67 @@ json_t *core_status(struct core *core)
 	return json_pack("{s:I}", "revision", (json_int_t)core->revision);
 }
 
+json_t *core_stats(struct core *core, size_t max)
+{
+	(void)core;
+	return json_pack("{s:I}", "max", (json_int_t)max);
+}
+
+json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t after, size_t max)
+{
+	(void)core;
+	return json_pack("{s:i,s:I,s:I}", "kind", (int)kind, "after", (json_int_t)after, "max", (json_int_t)max);
+}
+
+json_t *core_stats_history(struct core *core, unsigned step, int64_t after)
+{
+	(void)core;
+	return json_pack("{s:i,s:I}", "step", (int)step, "after", (json_int_t)after);
+}
+
+int core_metrics(struct core *core, char **ret, size_t *ret_length)
+{
+	(void)core;
+	*ret = strdup("gateway_up 1\n");
+	*ret_length = *ret ? strlen(*ret) : 0;
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* What was asked for, in words. */
+int core_flows(struct core *core, const struct core_flows_query *query, json_t **ret)
+{
+	char client[ADDR_TEXT_MAX] = "", target[ADDR_TEXT_MAX] = "";
+
+	(void)core;
+	if (query->after && *query->after == '!')
+		return -EINVAL;
+	if (query->has_client)
+		prefix_format(&query->client, client);
+	if (query->has_target)
+		addr_format(&query->target, target);
+	*ret = json_pack("{s:I,s:i,s:i,s:i,s:s,s:s,s:i,s:s,s:s,s:s}", "limit", (json_int_t)query->limit, "sort",
+	        (int)query->sort, "group", (int)query->group, "protocol", (int)query->protocol, "client", client,
+	        "target", target, "port", (int)query->target_port, "listener", query->listener ? query->listener : "",
+	        "upstream", query->upstream ? query->upstream : "", "after", query->after ? query->after : "");
+	return 0;
+}
+
+int core_flow_get(struct core *core, uint64_t id, json_t **ret)
+{
+	(void)core;
+	if (id != 0x12ab)
+		return -ENOENT;
+	*ret = json_pack("{s:I}", "id", (json_int_t)id);
+	return 0;
+}
+
+int core_flow_kill(struct core *core, uint64_t id)
+{
+	if (core->fail)
+		return core->fail;
+	return id == 0x12ab ? 0 : -ENOENT;
+}
+
 int core_ready(struct core *core)
 {
 	return core->ready;

@@ -62,7 +62,7 @@ static void child_main(int channel_fd, int listen_fd)
 	params.signal_fd = signalfd(-1, &set, SFD_NONBLOCK);
 	params.reply_fd = eventfd(0, EFD_NONBLOCK);
 	for (unsigned i = 0; i < LOOPS; i++)
-		if (loop_new(i, LOOP_MODE_AUTO, 10, params.reply_fd, &loops[i]) < 0 || loop_start(loops[i]) < 0)
+		if (loop_new(i, PROTO_MOVER_AUTO, 10, params.reply_fd, &loops[i]) < 0 || loop_start(loops[i]) < 0)
 			_exit(99);
 	_exit(control_run(&params));
 }
@@ -226,6 +226,64 @@ static void test_other_version(void **state)
 	assert_int_equal(exit_status(*state), CONTROL_EXIT_VERSION);
 }
 
+/* The HELLO of a daemon of another version that keeps flows by ours. */
+static void greet_foreign(struct relay *relay)
+{
+	struct proto_message message = { .type = PROTO_HELLO,
+		.hello = { .version = PROTO_VERSION + 1, .keep_version = KEEP_VERSION } };
+	int fd;
+
+	receive(relay, PROTO_HELLO, &fd);
+	receive(relay, PROTO_HELLO_END, &fd);
+	send_message(relay, message, -1);
+}
+
+static void test_other_version_can_take_the_flows(void **state)
+{
+	struct proto_message message = { .type = PROTO_KEEP_CHANNEL };
+	struct relay *relay = *state;
+	int pair[2], fd;
+
+	greet_foreign(relay);
+	for (uint16_t i = 0; i < LOOPS; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+		message.keep_channel.thread = i;
+		send_message(relay, message, pair[1]);
+		close(pair[1]); /* the other end stays open with the test */
+	}
+	send_message(relay, (struct proto_message){ .type = PROTO_HANDOVER, .handover.deadline_ms = WAIT_MS }, -1);
+	receive(relay, PROTO_HANDED_OVER, &fd);
+	assert_int_equal(exit_status(relay), 0);
+}
+
+static void test_other_version_can_do_nothing_else(void **state)
+{
+	struct relay *relay = *state;
+	struct sockaddr_in address;
+
+	greet_foreign(relay);
+	give_socket(relay, 0, &address);
+	send_message(relay, (struct proto_message){ .type = PROTO_CONFIG_BEGIN }, -1);
+	assert_hangs_up(relay);
+	reconnect(relay);
+	greet(relay, PROTO_VERSION);
+	assert_int_equal(relay->n_announced, 1);
+}
+
+static void test_keep_channel_of_no_thread(void **state)
+{
+	struct proto_message message = { .type = PROTO_KEEP_CHANNEL, .keep_channel.thread = LOOPS };
+	struct relay *relay = *state;
+	int pair[2];
+
+	greet(relay, PROTO_VERSION);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	send_message(relay, message, pair[1]);
+	assert_hangs_up(relay);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void test_before_hello(void **state)
 {
 	struct relay *relay = *state;
@@ -272,6 +330,56 @@ static void test_nonsense(void **state)
 	assert_int_equal(relay->n_announced, 1);
 	give_socket(relay, 0, &address);
 	assert_hangs_up(relay);
+}
+
+/* A UDP socket as the daemon makes them, or without what it must have: -1 if this process may not make one. */
+static int udp_socket(bool transparent, bool destinations)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), mark = 6;
+
+	assert_int_equal(setsockopt(fd, SOL_IP, IP_RECVORIGDSTADDR, &(int){ destinations }, sizeof(int)), 0);
+	if (setsockopt(fd, SOL_IP, IP_TRANSPARENT, &(int){ transparent }, sizeof(int)) < 0 ||
+	        setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void give_udp(struct relay *relay, uint16_t thread, int fd)
+{
+	struct proto_message message = { .type = PROTO_LISTEN,
+		.listen = { .protocol = IPPROTO_UDP, .family = AF_INET, .thread = thread } };
+
+	send_message(relay, message, fd);
+	close(fd);
+}
+
+/* A UDP socket is kept like others; one that does not tell original destinations, or is none, ends the channel. */
+static void test_udp_sockets(void **state)
+{
+	struct relay *relay = *state;
+	struct sockaddr_in address;
+	int fd = udp_socket(true, true);
+
+	if (fd < 0)
+		skip(); /* that takes CAP_NET_RAW */
+	greet(relay, PROTO_VERSION);
+	give_udp(relay, 1, fd);
+	offer(relay, 0, 1, NULL, 0, PROTO_READY);
+	commit(relay, 1, PROTO_COMMITTED);
+	give_udp(relay, 1, udp_socket(true, true)); /* a second one of the same kind */
+	assert_hangs_up(relay);
+	for (unsigned i = 0; i < 3; i++) {
+		reconnect(relay);
+		greet(relay, PROTO_VERSION);
+		assert_int_equal(relay->n_announced, 1);
+		give_udp(relay, 0,
+		        i == 0   ? udp_socket(true, false)
+		        : i == 1 ? udp_socket(false, true)
+		                 : listen_on_loopback(&address));
+		assert_hangs_up(relay);
+	}
 }
 
 static void test_refused_batches(void **state)
@@ -331,8 +439,9 @@ static void test_accepts_once_configured(void **state)
 
 static void test_counters(void **state)
 {
-	struct proto_message message = { .type = PROTO_STATS_MEMORY, .stats_memory.size = sizeof(struct stats_memory) };
-	int fd = memfd_create("stats", MFD_CLOEXEC);
+	struct proto_message message = { .type = PROTO_STATS_MEMORY,
+		.stats_memory = { .size = sizeof(struct stats_memory), .bank = 1, .run = 7 } };
+	int fd = memfd_create("stats", MFD_CLOEXEC), again;
 	struct relay *relay = *state;
 	struct stats_memory *memory;
 	struct sockaddr_in address;
@@ -340,6 +449,7 @@ static void test_counters(void **state)
 	assert_int_equal(ftruncate(fd, sizeof(*memory)), 0);
 	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	memory->layout = STATS_LAYOUT;
+	memory->bank[1].threads = LOOPS;
 	greet(relay, PROTO_VERSION);
 	give_socket(relay, 1, &address);
 	offer(relay, 0, 1, NULL, 0, PROTO_READY);
@@ -350,6 +460,17 @@ static void test_counters(void **state)
 	for (int i = 0; i < 100 && stats_sum(memory, STATS_refused_loop) < 2; i++)
 		usleep(10000);
 	assert_int_equal(stats_sum(memory, STATS_refused_loop), 2);
+	/* The next daemon gets the memory back, and learns where the relay writes. */
+	reconnect(relay);
+	receive(relay, PROTO_HELLO, &again);
+	receive(relay, PROTO_LISTEN, &again);
+	close(again);
+	message = receive(relay, PROTO_STATS_MEMORY, &again);
+	assert_int_equal(message.stats_memory.bank, 1);
+	assert_int_equal(message.stats_memory.run, 7);
+	assert_true(message.stats_memory.size == sizeof(*memory));
+	assert_true(lseek(again, 0, SEEK_END) == (off_t)sizeof(*memory));
+	close(again);
 	munmap(memory, sizeof(*memory));
 	close(fd);
 }
@@ -403,9 +524,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_other_version),
+		CASE(test_other_version_can_take_the_flows),
+		CASE(test_other_version_can_do_nothing_else),
+		CASE(test_keep_channel_of_no_thread),
 		CASE(test_before_hello),
 		CASE(test_daemon_gone_at_once),
 		CASE(test_nonsense),
+		CASE(test_udp_sockets),
 		CASE(test_refused_batches),
 		CASE(test_abort),
 		CASE(test_accepts_once_configured),

@@ -1,0 +1,14 @@
+/*
+ * Elements of BPF maps by bpf(2) alone, on descriptors that somebody with the
+ * rights to load programs handed over: this takes no capability. Used by the
+ * relay, which links no library for it.
+ */
+#ifndef GW_BASE_BPF_MAP_H
+#define GW_BASE_BPF_MAP_H
+
+/* Key and value have the sizes that the map was made with. Each: 0 or a negative errno (-ENOENT: no such element). */
+int bpf_map_put(int map, const void *key, const void *value);
+int bpf_map_get(int map, const void *key, void *ret_value);
+int bpf_map_delete(int map, const void *key);
+
+#endif

@@ -1,0 +1,484 @@
+/*
+ * GET and DELETE /flows: pages of flows in the order of their rows, sorted
+ * pages, groups. The rows are read where the relay writes them; each request
+ * looks at a bounded number, so that the daemon's one thread is never held up
+ * for long.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <net/if.h>
+#include <string.h>
+#include <time.h>
+
+#include "gatewayd/core.h"
+#include "gatewayd/flows.h"
+#include "schema/value.h"
+
+/* Rows that one request looks at: some 20 ms. */
+#define FLOWS_SCAN_MAX ((size_t)262144)
+/* Groups kept apart in one answer; the flows of others are counted together. */
+#define FLOWS_GROUPS_MAX 16384
+/* Slots of the table of groups: twice as many, so that chains stay short. */
+#define FLOWS_GROUP_SLOTS (2U * FLOWS_GROUPS_MAX)
+/* The relay is asked to read round-trip times when somebody looks, at most this often. */
+#define FLOWS_SAMPLE_US UINT64_C(5000000)
+
+/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
+static void set(json_t *object, const char *key, json_t *value, bool *failed)
+{
+	if (json_object_set_new(object, key, value) < 0)
+		*failed = true;
+}
+
+static json_t *done(json_t *document, bool failed)
+{
+	if (!failed)
+		return document;
+	json_decref(document);
+	return NULL;
+}
+
+static json_t *number(uint64_t value)
+{
+	return json_integer((json_int_t)(value < INT64_MAX ? value : INT64_MAX));
+}
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void want_samples(struct core *core)
+{
+	uint64_t now = now_us();
+
+	if (now - core->flows_sampled_us < FLOWS_SAMPLE_US)
+		return;
+	core->flows_sampled_us = now;
+	worker_sample(core->worker);
+}
+
+/* --- one flow --- */
+
+static const char *protocol_name(uint8_t protocol)
+{
+	return protocol == IPPROTO_TCP ? "tcp" : protocol == IPPROTO_UDP ? "udp" : "";
+}
+
+static json_t *end_document(const struct addr *addr, uint16_t port)
+{
+	char text[ADDR_TEXT_MAX] = "";
+
+	if (addr->family)
+		addr_format(addr, text);
+	return json_pack("{s:s, s:i}", "address", text, "port", (int)port);
+}
+
+static json_t *name_document(struct core *core, enum stats_kind kind, uint32_t id)
+{
+	const struct name *name = names_find(&core->names, kind, id);
+
+	return name ? json_string(row_name(name->row)) : json_null();
+}
+
+static json_t *direction_document(const struct stats_flow *flow, int direction)
+{
+	return json_pack("{s:I, s:s, s:s, s:b}", "bytes", (json_int_t)(flow->bytes[direction] & INT64_MAX), "mover",
+	        flow->mover[direction], "reason", flow->reason[direction], "ended", flow->status.ended[direction] != 0);
+}
+
+static json_t *tcp_document(const struct stats_flow *flow, const struct stats_flow_tcp *tcp)
+{
+	if (flow->protocol != IPPROTO_TCP || flow->sampled_ms == 0)
+		return json_null();
+	return json_pack("{s:I, s:I}", "rtt_us", (json_int_t)tcp->rtt_us, "retransmits", (json_int_t)tcp->retransmits);
+}
+
+static json_t *since(uint64_t then_ms, uint64_t now_ms)
+{
+	return number(now_ms > then_ms ? now_ms - then_ms : 0);
+}
+
+static json_t *flow_document(struct core *core, const struct stats_flow *flow)
+{
+	static const char *const states[] = { "none", "connecting", "relaying" };
+	uint64_t now_ms = now_us() / 1000;
+	json_t *object = json_object();
+	bool failed = object == NULL;
+	char id[17];
+
+	static_assert(ARRAY_SIZE(states) == STATS_FLOW_STATES, "one word per state");
+	snprintf(id, sizeof(id), "%016" PRIx64, flow->id);
+	set(object, "id", json_string(id), &failed);
+	set(object, "protocol", json_string(protocol_name(flow->protocol)), &failed);
+	set(object, "state", json_string(states[flow->status.state]), &failed);
+	set(object, "client", end_document(&flow->client, flow->client_port), &failed);
+	set(object, "original", end_document(&flow->original, flow->original_port), &failed);
+	set(object, "target", end_document(&flow->target, flow->target_port), &failed);
+	set(object, "listener", name_document(core, STATS_LISTENER, flow->listener), &failed);
+	set(object, "upstream", name_document(core, STATS_UPSTREAM, flow->upstream), &failed);
+	set(object, "sni", *flow->sni ? json_string(flow->sni) : json_null(), &failed);
+	set(object, "age_ms", since(flow->started_ms, now_ms), &failed);
+	set(object, "idle_ms", since(flow->active_ms, now_ms), &failed);
+	set(object, "connect_us", flow->status.connect_us ? number(flow->status.connect_us) : json_null(), &failed);
+	set(object, "to_target", direction_document(flow, STATS_TO_TARGET), &failed);
+	set(object, "to_client", direction_document(flow, STATS_TO_CLIENT), &failed);
+	set(object, "client_tcp", tcp_document(flow, &flow->client_tcp), &failed);
+	set(object, "target_tcp", tcp_document(flow, &flow->target_tcp), &failed);
+	set(object, "sampled_ms_ago", flow->sampled_ms ? since(flow->sampled_ms, now_ms) : json_null(), &failed);
+	return done(object, failed);
+}
+
+int core_flow_get(struct core *core, uint64_t id, json_t **ret)
+{
+	struct flows_found found;
+
+	if (names_follow(&core->names, apply_snapshot(core->apply)) < 0)
+		return -ENOMEM;
+	want_samples(core);
+	if (!flows_find(worker_stats(core->worker), id, &found))
+		return -ENOENT;
+	*ret = flow_document(core, &found.flow);
+	return *ret ? 0 : -ENOMEM;
+}
+
+int core_flow_kill(struct core *core, uint64_t id)
+{
+	struct flows_found found;
+
+	if (!flows_find(worker_stats(core->worker), id, &found))
+		return -ENOENT;
+	return worker_kill_flow(core->worker, found.place.bank, found.place.thread, found.place.row, id);
+}
+
+/* --- what is asked for --- */
+
+/* False: no flow can be meant. */
+static bool make_filter(struct core *core, const struct core_flows_query *query, struct flows_filter *ret)
+{
+	const struct row *listener = NULL, *upstream = NULL;
+
+	if (query->listener && !(listener = core_find(core, RESOURCE_LISTENER, query->listener)))
+		return false;
+	if (query->upstream && !(upstream = core_find(core, RESOURCE_UPSTREAM, query->upstream)))
+		return false;
+	*ret = (struct flows_filter){ .listener = listener ? (uint32_t)listener->id : 0,
+		.upstream = upstream ? (uint32_t)upstream->id : 0,
+		.protocol = query->protocol,
+		.has_client = query->has_client,
+		.client = query->client,
+		.has_target = query->has_target,
+		.target = query->target,
+		.target_port = query->target_port };
+	return true;
+}
+
+static uint64_t rank_of(enum core_flows_sort sort, const struct stats_flow *flow)
+{
+	uint32_t client = flow->client_tcp.rtt_us, target = flow->target_tcp.rtt_us;
+
+	switch (sort) {
+	case CORE_FLOWS_UNSORTED:
+		return 0;
+	case CORE_FLOWS_BY_BYTES:
+		return flow->bytes[STATS_TO_TARGET] + flow->bytes[STATS_TO_CLIENT];
+	case CORE_FLOWS_BY_AGE:
+		return UINT64_MAX - flow->started_ms;
+	case CORE_FLOWS_BY_RTT:
+		return client > target ? client : target;
+	}
+	return 0;
+}
+
+/* --- pages --- */
+
+struct page {
+	json_t *items;
+	char next[64]; /* cursor, or "" */
+	bool complete; /* every flow was looked at */
+	bool failed;
+};
+
+static json_t *page_document(struct core *core, struct page *page)
+{
+	json_t *next = *page->next ? json_string(page->next) : json_null();
+
+	return done(json_pack("{s:o, s:o, s:b, s:o}", "items", page->items, "next", next, "complete", page->complete,
+	                    "active", number(stats_active(worker_stats(core->worker)))),
+	        page->failed);
+}
+
+static void page_add(struct core *core, struct page *page, const struct stats_flow *flow)
+{
+	if (json_array_append_new(page->items, flow_document(core, flow)) < 0)
+		page->failed = true;
+}
+
+/* A place as a cursor: good as long as that relay lives. A later page of a relay that has been replaced begins with the
+ * first flow of the new one. */
+static void place_print(const struct stats_memory *memory, const struct flows_place *place, char text[64])
+{
+	uint32_t run = atomic_load_explicit(&memory->bank[place->bank].run, memory_order_relaxed);
+
+	snprintf(text, 64, "p%" PRIx32 ".%x.%" PRIx32, run, place->thread, place->row);
+}
+
+/* What is in cursors behind the letter: numbers as they were printed, and nothing that sscanf would take besides. */
+static bool is_cursor(const char *text)
+{
+	return strspn(text + 1, "0123456789abcdef.") == strlen(text + 1);
+}
+
+static int place_parse(const struct stats_memory *memory, const char *text, struct flows_place *ret)
+{
+	uint32_t run, row;
+	unsigned thread;
+	int length = 0;
+
+	*ret = (struct flows_place){ 0 };
+	if (!text)
+		return 0;
+	if (!*text || !is_cursor(text) ||
+	        sscanf(text, "p%8" SCNx32 ".%2x.%8" SCNx32 "%n", &run, &thread, &row, &length) != 3 || text[length])
+		return -EINVAL;
+	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
+		if (run && atomic_load_explicit(&memory->bank[bank].run, memory_order_relaxed) == run)
+			*ret = (struct flows_place){ bank, thread, row };
+	return 0;
+}
+
+static int page_unsorted(
+        struct core *core, const struct core_flows_query *query, const struct flows_filter *filter, struct page *page)
+{
+	const struct stats_memory *memory = worker_stats(core->worker);
+	size_t budget = FLOWS_SCAN_MAX, n = 0;
+	struct flows_place place;
+	struct flows_found found;
+	int r = place_parse(memory, query->after, &place);
+
+	if (r < 0)
+		return r;
+	while (n < query->limit && flows_next(memory, &place, &budget, &found)) {
+		if (!flows_match(filter, &found.flow))
+			continue;
+		page_add(core, page, &found.flow);
+		n++;
+	}
+	if (place.bank < STATS_BANKS)
+		place_print(memory, &place, page->next);
+	page->complete = true; /* what was passed over are others' pages */
+	return 0;
+}
+
+static int rank_parse(const char *text, uint64_t *ret_rank, uint64_t *ret_id)
+{
+	int length = 0;
+
+	if (!*text || !is_cursor(text) ||
+	        sscanf(text, "s%16" SCNx64 ".%16" SCNx64 "%n", ret_rank, ret_id, &length) != 2 || text[length])
+		return -EINVAL;
+	return 0;
+}
+
+static int page_sorted(
+        struct core *core, const struct core_flows_query *query, const struct flows_filter *filter, struct page *page)
+{
+	const struct stats_memory *memory = worker_stats(core->worker);
+	uint64_t rank = UINT64_MAX, id = 0;
+	size_t budget = FLOWS_SCAN_MAX;
+	struct flows_place place = { 0 };
+	struct flows_found found;
+	struct flows_top top;
+	int r = query->after ? rank_parse(query->after, &rank, &id) : 0;
+
+	if (r == 0)
+		r = flows_top_init(&top, query->limit + 1);
+	if (r < 0)
+		return r;
+	while (flows_next(memory, &place, &budget, &found)) {
+		found.rank = rank_of(query->sort, &found.flow);
+		if (flows_match(filter, &found.flow) && flows_before(rank, id, found.rank, found.flow.id))
+			flows_top_offer(&top, &found);
+	}
+	page->complete = place.bank == STATS_BANKS;
+	flows_top_sort(&top);
+	for (size_t i = 0; i < top.n && i < query->limit; i++)
+		page_add(core, page, &top.heap[i]->flow);
+	if (top.n > query->limit)
+		snprintf(page->next, sizeof(page->next), "s%" PRIx64 ".%" PRIx64, top.heap[query->limit - 1]->rank,
+		        top.heap[query->limit - 1]->flow.id);
+	flows_top_clear(&top);
+	return 0;
+}
+
+/* --- groups --- */
+
+/* What the flows of a group have in common; all bytes count. */
+struct group_key {
+	uint32_t id;
+	struct addr addr;
+	uint16_t port;
+	char sni[STATS_SNI_MAX];
+};
+
+struct flow_group {
+	struct group_key key;
+	uint64_t flows, bytes[STATS_DIRECTIONS];
+};
+
+struct groups {
+	struct flow_group *slots;
+	size_t n;
+	struct flow_group others; /* of which there are too many */
+};
+
+static void key_of(enum core_flows_group by, const struct stats_flow *flow, struct group_key *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	switch (by) {
+	case CORE_FLOWS_UNGROUPED:
+		break;
+	case CORE_FLOWS_OF_CLIENT:
+		ret->addr = flow->client;
+		break;
+	case CORE_FLOWS_OF_LISTENER:
+		ret->id = flow->listener;
+		break;
+	case CORE_FLOWS_OF_UPSTREAM:
+		ret->id = flow->upstream;
+		break;
+	case CORE_FLOWS_OF_TARGET:
+		ret->addr = flow->target;
+		ret->port = flow->target_port;
+		break;
+	case CORE_FLOWS_OF_SNI:
+		memcpy(ret->sni, flow->sni, sizeof(ret->sni));
+		break;
+	}
+}
+
+static struct flow_group *group_find(struct groups *groups, const struct group_key *key)
+{
+	const uint8_t *bytes = (const uint8_t *)key;
+	uint32_t slot = 2166136261U;
+
+	for (size_t i = 0; i < sizeof(*key); i++)
+		slot = (slot ^ bytes[i]) * 16777619U;
+	for (slot %= FLOWS_GROUP_SLOTS; groups->slots[slot].flows > 0; slot = (slot + 1) % FLOWS_GROUP_SLOTS)
+		if (memcmp(&groups->slots[slot].key, key, sizeof(*key)) == 0)
+			return &groups->slots[slot];
+	if (groups->n == FLOWS_GROUPS_MAX)
+		return &groups->others;
+	groups->n++;
+	groups->slots[slot].key = *key;
+	return &groups->slots[slot];
+}
+
+static int compare_groups(const void *a, const void *b)
+{
+	const struct flow_group *x = a, *y = b;
+	uint64_t p = x->bytes[0] + x->bytes[1], q = y->bytes[0] + y->bytes[1];
+
+	if (p != q)
+		return p > q ? -1 : 1;
+	if (x->flows != y->flows)
+		return x->flows > y->flows ? -1 : 1;
+	return memcmp(&x->key, &y->key, sizeof(x->key));
+}
+
+static json_t *group_name(struct core *core, enum core_flows_group by, const struct group_key *key)
+{
+	char address[ADDR_TEXT_MAX] = "", text[NAMES_TARGET_MAX];
+
+	if (by == CORE_FLOWS_OF_LISTENER || by == CORE_FLOWS_OF_UPSTREAM)
+		return name_document(core, by == CORE_FLOWS_OF_LISTENER ? STATS_LISTENER : STATS_UPSTREAM, key->id);
+	if (by == CORE_FLOWS_OF_SNI)
+		return *key->sni ? json_string(key->sni) : json_null();
+	if (key->addr.family)
+		addr_format(&key->addr, address);
+	if (by == CORE_FLOWS_OF_CLIENT)
+		return json_string(address);
+	snprintf(text, sizeof(text), key->addr.family == AF_INET6 ? "[%s]:%u" : "%s:%u", address, (unsigned)key->port);
+	return json_string(text);
+}
+
+static void group_add(struct flow_group *group, const struct stats_flow *flow)
+{
+	group->flows++;
+	for (int i = 0; i < STATS_DIRECTIONS; i++)
+		group->bytes[i] += flow->bytes[i];
+}
+
+static json_t *group_document(json_t *name, const struct flow_group *group)
+{
+	return json_pack("{s:o, s:I, s:I, s:I}", "group", name, "flows", (json_int_t)group->flows, "bytes_to_target",
+	        (json_int_t)(group->bytes[STATS_TO_TARGET] & INT64_MAX), "bytes_to_client",
+	        (json_int_t)(group->bytes[STATS_TO_CLIENT] & INT64_MAX));
+}
+
+/* The groups that were found to the front of the table, by bytes. */
+static void groups_sort(struct groups *groups)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < FLOWS_GROUP_SLOTS; i++)
+		if (groups->slots[i].flows > 0)
+			groups->slots[n++] = groups->slots[i];
+	if (n > 1)
+		qsort(groups->slots, n, sizeof(*groups->slots), compare_groups);
+}
+
+static int page_grouped(
+        struct core *core, const struct core_flows_query *query, const struct flows_filter *filter, struct page *page)
+{
+	_cleanup_free_ struct flow_group *slots = calloc(FLOWS_GROUP_SLOTS, sizeof(*slots));
+	struct groups groups = { .slots = slots };
+	size_t budget = FLOWS_SCAN_MAX;
+	struct flows_place place = { 0 };
+	struct flows_found found;
+
+	if (!slots)
+		return -ENOMEM;
+	while (flows_next(worker_stats(core->worker), &place, &budget, &found)) {
+		struct group_key key;
+
+		if (!flows_match(filter, &found.flow))
+			continue;
+		key_of(query->group, &found.flow, &key);
+		group_add(group_find(&groups, &key), &found.flow);
+	}
+	page->complete = place.bank == STATS_BANKS && groups.others.flows == 0;
+	groups_sort(&groups);
+	for (size_t i = 0; i < groups.n && i < query->limit && !page->failed; i++) {
+		json_t *name = group_name(core, query->group, &slots[i].key);
+
+		page->failed = json_array_append_new(page->items, group_document(name, &slots[i])) < 0;
+	}
+	return 0;
+}
+
+int core_flows(struct core *core, const struct core_flows_query *query, json_t **ret)
+{
+	struct page page = { .items = json_array(), .complete = true };
+	struct flows_filter filter;
+	int r = page.items ? names_follow(&core->names, apply_snapshot(core->apply)) : -ENOMEM;
+
+	want_samples(core);
+	if (r == 0 && make_filter(core, query, &filter)) {
+		if (query->group != CORE_FLOWS_UNGROUPED)
+			r = page_grouped(core, query, &filter, &page);
+		else if (query->sort != CORE_FLOWS_UNSORTED)
+			r = page_sorted(core, query, &filter, &page);
+		else
+			r = page_unsorted(core, query, &filter, &page);
+	}
+	if (r < 0) {
+		json_decref(page.items);
+		return r;
+	}
+	*ret = page_document(core, &page);
+	return *ret ? 0 : -ENOMEM;
+}

@@ -1,0 +1,254 @@
+/* The documents of GET /stats and what is below it: what relay and kernel have counted. */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "gatewayd/core.h"
+#include "schema/value.h"
+
+/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
+static void set(json_t *object, const char *key, json_t *value, bool *failed)
+{
+	if (json_object_set_new(object, key, value) < 0)
+		*failed = true;
+}
+
+/* The document, or NULL. */
+static json_t *done(json_t *document, bool failed)
+{
+	if (!failed)
+		return document;
+	json_decref(document);
+	return NULL;
+}
+
+static json_t *number(uint64_t value)
+{
+	return json_integer((json_int_t)(value < INT64_MAX ? value : INT64_MAX));
+}
+
+static json_t *now_text(void)
+{
+	char text[32];
+
+	return json_string(value_time_format((int64_t)time(NULL), text));
+}
+
+static json_t *rates_document(const struct sampler_rates *rates)
+{
+	return json_pack("{s:f, s:f, s:f, s:i}", "flows_opened", rates->flows_opened, "bytes_to_target",
+	        rates->bytes_to_target, "bytes_to_client", rates->bytes_to_client, "window_s", SAMPLER_WINDOW_S);
+}
+
+/* --- histograms --- */
+
+static json_t *histogram_document(const struct histogram_sum *sum, enum stats_histogram which)
+{
+	static const struct {
+		const char *key;
+		double share;
+	} shares[] = { { "p50", 0.5 }, { "p90", 0.9 }, { "p99", 0.99 }, { "p999", 0.999 }, { "max", 1 } };
+	json_t *object = json_object();
+	bool failed = object == NULL;
+
+	set(object, "unit", json_string(stats_histogram_unit(which)), &failed);
+	set(object, "count", number(sum->count), &failed);
+	set(object, "sum", number(sum->sum), &failed);
+	for (size_t i = 0; i < ARRAY_SIZE(shares); i++)
+		set(object, shares[i].key, number(histogram_quantile(sum, shares[i].share)), &failed);
+	return done(object, failed);
+}
+
+static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id)
+{
+	const struct stats_memory *memory = worker_stats(core->worker);
+	json_t *object = json_object();
+	bool failed = object == NULL;
+
+	for (int i = 0; i < STATS_HISTOGRAMS; i++) {
+		enum stats_histogram which = (enum stats_histogram)i;
+		struct histogram_sum sum;
+
+		if (id == 0)
+			stats_histogram_read(memory, which, &sum);
+		else if (!stats_upstream_histogram_read(memory, slot, id, which, &sum))
+			continue;
+		set(object, stats_histogram_name(which), histogram_document(&sum, which), &failed);
+	}
+	return done(object, failed);
+}
+
+/* --- objects --- */
+
+static void set_names(json_t *object, enum stats_kind kind, const struct name *name, bool *failed)
+{
+	char target[NAMES_TARGET_MAX];
+
+	if (kind != STATS_TARGET) {
+		set(object, "name", json_string(row_name(name->row)), failed);
+		return;
+	}
+	set(object, "upstream", json_string(name->upstream->name), failed);
+	set(object, "target", json_string(names_target((const struct target *)name->row, target)), failed);
+}
+
+static json_t *object_document(struct core *core, enum stats_kind kind, const struct name *name)
+{
+	uint32_t slot = meter_find(worker_meter(core->worker), kind, name->id);
+	json_t *object = json_object();
+	bool failed = object == NULL;
+	struct stats_object_sum sum;
+	struct sampler_rates rates;
+
+	stats_object_read(worker_stats(core->worker), slot, name->id, &sum);
+	sampler_object(core->sampler, slot, name->id, &rates);
+	set_names(object, kind, name, &failed);
+	set(object, "flows_active", number(sum.active), &failed);
+	for (int i = 0; i < STATS_OBJECT_COUNTERS; i++)
+		set(object, stats_object_name((enum stats_object_counter)i), number(sum.counter[i]), &failed);
+	set(object, "rates", rates_document(&rates), &failed);
+	if (kind == STATS_UPSTREAM)
+		set(object, "histograms", histograms_document(core, slot, name->id), &failed);
+	return done(object, failed);
+}
+
+json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t after, size_t max)
+{
+	static const enum stats_kind kinds[] = { STATS_LISTENER, STATS_UPSTREAM, STATS_TARGET };
+	const struct names *names = &core->names;
+	json_t *items = json_array(), *next = json_null();
+	bool failed = items == NULL || names_follow(&core->names, apply_snapshot(core->apply)) < 0;
+	enum stats_kind which = kinds[kind];
+	size_t i = 0, n = failed ? 0 : names->n[which];
+
+	while (i < n && names->items[which][i].id <= after)
+		i++;
+	for (; i < n && json_array_size(items) < max && !failed; i++)
+		failed = json_array_append_new(items, object_document(core, which, &names->items[which][i])) < 0;
+	if (i < n && i > 0)
+		next = json_integer(names->items[which][i - 1].id);
+	return done(json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)n), failed);
+}
+
+/* --- the busiest --- */
+
+struct busy {
+	uint64_t bytes, flows;
+	const struct name *name;
+};
+
+static bool is_busier(const struct busy *a, const struct busy *b)
+{
+	if (a->bytes != b->bytes)
+		return a->bytes > b->bytes;
+	return a->flows != b->flows ? a->flows > b->flows : a->name->id < b->name->id;
+}
+
+static int compare_busy(const void *a, const void *b)
+{
+	return is_busier(a, b) ? -1 : is_busier(b, a);
+}
+
+/* Those that have most bytes, then most flows; those that have had nothing to do are left out. */
+static json_t *busiest(struct core *core, enum stats_kind kind, size_t max, bool *failed)
+{
+	const struct names *names = &core->names;
+	_cleanup_free_ struct busy *all = calloc(names->n[kind] + 1, sizeof(*all));
+	json_t *array = json_array();
+	size_t n = 0;
+
+	for (size_t i = 0; all && i < names->n[kind]; i++) {
+		const struct name *name = &names->items[kind][i];
+		struct stats_object_sum sum;
+
+		stats_object_read(worker_stats(core->worker), meter_find(worker_meter(core->worker), kind, name->id),
+		        name->id, &sum);
+		all[n] = (struct busy){ sum.counter[STATS_OBJECT_bytes_to_target] +
+			                        sum.counter[STATS_OBJECT_bytes_to_client],
+			sum.counter[STATS_OBJECT_flows_opened] + sum.counter[STATS_OBJECT_refused] + sum.active, name };
+		n += all[n].flows > 0 || all[n].bytes > 0;
+	}
+	if (n > 1)
+		qsort(all, n, sizeof(*all), compare_busy);
+	for (size_t i = 0; i < n && i < max; i++)
+		if (json_array_append_new(array, object_document(core, kind, all[i].name)) < 0)
+			*failed = true;
+	*failed = *failed || !all || !array;
+	return array;
+}
+
+static json_t *counters_document(const struct stats_memory *memory, bool *failed)
+{
+	json_t *object = json_object();
+
+	for (int i = 0; i < STATS_COUNTERS; i++)
+		set(object, stats_name((enum stats_counter)i), number(stats_sum(memory, (enum stats_counter)i)),
+		        failed);
+	return object;
+}
+
+/* The kernel's own counters. A kernel that cannot be asked has none to tell. */
+static json_t *nft_document(struct core *core)
+{
+	json_t *counters;
+
+	return kernel_nft_counters(core->kernel, &counters) < 0 ? json_null() : counters;
+}
+
+json_t *core_stats(struct core *core, size_t max)
+{
+	const struct stats_memory *memory = worker_stats(core->worker);
+	json_t *object = json_object();
+	bool failed = object == NULL || names_follow(&core->names, apply_snapshot(core->apply)) < 0;
+	struct sampler_rates rates;
+
+	sampler_total(core->sampler, &rates);
+	set(object, "time", now_text(), &failed);
+	set(object, "flows_active", number(stats_active(memory)), &failed);
+	set(object, "counters", counters_document(memory, &failed), &failed);
+	set(object, "rates", rates_document(&rates), &failed);
+	set(object, "histograms", histograms_document(core, 0, 0), &failed);
+	set(object, "nft", nft_document(core), &failed);
+	set(object, "listeners", busiest(core, STATS_LISTENER, max, &failed), &failed);
+	set(object, "upstreams", busiest(core, STATS_UPSTREAM, max, &failed), &failed);
+	set(object, "targets", busiest(core, STATS_TARGET, max, &failed), &failed);
+	return done(object, failed);
+}
+
+/* --- the last hour --- */
+
+static json_t *columns_document(void)
+{
+	json_t *array = json_pack("[s, s]", "time", "seconds");
+
+	for (int i = 0; i < TREND_VALUES; i++)
+		if (json_array_append_new(array, json_string(trend_name((enum trend_value)i))) < 0) {
+			json_decref(array);
+			return NULL;
+		}
+	return array;
+}
+
+static json_t *point_document(const struct trend_point *point)
+{
+	json_t *array = json_pack("[I, f]", (json_int_t)point->time, (double)point->span_ms / 1000.0);
+	bool failed = array == NULL;
+
+	for (int i = 0; i < TREND_VALUES && !failed; i++)
+		failed = json_array_append_new(array, number(point->value[i])) < 0;
+	return done(array, failed);
+}
+
+json_t *core_stats_history(struct core *core, unsigned step, int64_t after)
+{
+	_cleanup_free_ struct trend_point *points = calloc(TREND_SECONDS, sizeof(*points));
+	json_t *rows = json_array();
+	bool failed = !points || !rows;
+	size_t n;
+
+	n = failed ? 0 : trend_points(sampler_trend(core->sampler), (int64_t)time(NULL), step, after, points);
+	for (size_t i = 0; i < n && !failed; i++)
+		failed = json_array_append_new(rows, point_document(&points[i])) < 0;
+	return done(
+	        json_pack("{s:i, s:o, s:o}", "step_s", (int)step, "columns", columns_document(), "rows", rows), failed);
+}

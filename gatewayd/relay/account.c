@@ -1,0 +1,323 @@
+/* Counters, histograms and rows of flows; see account.h. */
+#include "gatewayd/relay/account.h"
+
+#include <assert.h>
+#include <string.h>
+#include <time.h>
+
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/mover.h"
+
+/* What an idle relayed connection costs in user space. */
+#define FLOW_BYTES_MAX 1024
+static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX,
+        "of our own; the kernel has its share besides");
+static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_TO_CLIENT, "a side is its direction");
+
+static uint64_t clock_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static uint32_t object_id(const struct flow_origin *origin, enum stats_kind kind)
+{
+	return kind == STATS_LISTENER   ? origin->listener
+	       : kind == STATS_UPSTREAM ? origin->upstream
+	                                : origin->target_id;
+}
+
+static struct stats_object *object_of(const struct loop *loop, const struct flow *flow, enum stats_kind kind)
+{
+	return stats_object(&loop->place, flow->account.slot[kind], object_id(&flow->origin, kind));
+}
+
+void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter)
+{
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
+
+		if (object)
+			stats_word_add(&object->counter[counter], 1);
+	}
+}
+
+/* The upstream's own histogram beside the thread's. */
+static void record(struct loop *loop, const struct flow *flow, enum stats_histogram which, uint64_t value)
+{
+	struct stats_upstream *own;
+
+	histogram_record(&loop->stats->histogram[which], &loop->stats->histogram_sum[which], value);
+	if (which >= STATS_OWN_HISTOGRAMS || !object_of(loop, flow, STATS_UPSTREAM))
+		return;
+	own = stats_upstream_histograms(&loop->place, flow->account.slot[STATS_UPSTREAM]);
+	if (own)
+		histogram_record(&own->histogram[which], &own->sum[which], value);
+}
+
+/* --- the row --- */
+
+static struct stats_row *row_of(const struct loop *loop, const struct flow *flow)
+{
+	uint32_t index = flow_index(&loop->flows, flow);
+
+	return index < loop->place.n_rows ? &loop->place.rows[index] : NULL;
+}
+
+static void word_copy(char to[STATS_WORD_MAX], const char *text)
+{
+	memcpy(to, text, strnlen(text, STATS_WORD_MAX));
+}
+
+/* A flow that ends as soon as it is adopted may have none. */
+static const char *mover_name(const struct flow_direction *direction)
+{
+	return direction->mover ? direction->mover->name : "";
+}
+
+static struct stats_flow_status status_of(const struct flow *flow)
+{
+	return (struct stats_flow_status){ .state = flow->state == FLOW_RELAYING ? STATS_FLOW_RELAYING
+		                                                                 : STATS_FLOW_CONNECTING,
+		.ended = { flow->direction[FLOW_CLIENT].state == DIRECTION_ENDED,
+		        flow->direction[FLOW_TARGET].state == DIRECTION_ENDED },
+		.connect_us = flow->account.connect_us };
+}
+
+static void row_fill(const struct flow *flow, struct stats_flow *ret)
+{
+	const struct flow_origin *origin = &flow->origin;
+
+	*ret = (struct stats_flow){ .id = origin->id,
+		.started_ms = origin->started_ms,
+		.active_ms = flow->active_ms ? flow->active_ms : origin->started_ms,
+		.status = status_of(flow),
+		.listener = origin->listener,
+		.upstream = origin->upstream,
+		.target_id = origin->target_id,
+		.client_port = origin->client_port,
+		.original_port = origin->original_port,
+		.target_port = origin->target_port,
+		.protocol = IPPROTO_TCP,
+		.client = origin->client,
+		.original = origin->original,
+		.target = origin->target };
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		ret->bytes[side] = flow->account.bytes[side];
+		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
+		word_copy(ret->reason[side], mover_reason_name(flow->direction[side].reason));
+	}
+}
+
+static void row_show(struct loop *loop, const struct flow *flow)
+{
+	struct stats_row *row = row_of(loop, flow);
+	uint32_t index = flow_index(&loop->flows, flow);
+	struct stats_flow shown;
+
+	if (!row)
+		return;
+	row_fill(flow, &shown);
+	stats_row_write(row, &shown);
+	if (index >= atomic_load_explicit(&loop->stats->rows_touched, memory_order_relaxed))
+		atomic_store_explicit(&loop->stats->rows_touched, index + 1, memory_order_release);
+}
+
+void account_changed(struct loop *loop, const struct flow *flow)
+{
+	struct stats_row *row = row_of(loop, flow);
+	struct stats_flow_status status = status_of(flow);
+
+	if (!row)
+		return;
+	stats_row_set_bytes(row, status, &status);
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		char mover[STATS_WORD_MAX] = { 0 }, reason[STATS_WORD_MAX] = { 0 };
+
+		word_copy(mover, mover_name(&flow->direction[side]));
+		word_copy(reason, mover_reason_name(flow->direction[side].reason));
+		stats_row_set_bytes(row, mover[side], mover);
+		stats_row_set_bytes(row, reason[side], reason);
+	}
+}
+
+void account_sampled(
+        struct loop *loop, const struct flow *flow, struct stats_flow_tcp client, struct stats_flow_tcp target)
+{
+	struct stats_row *row = row_of(loop, flow);
+
+	if (!row)
+		return;
+	stats_row_set_bytes(row, client_tcp, &client);
+	stats_row_set_bytes(row, target_tcp, &target);
+	stats_row_set(row, sampled_ms, loop->now_ms);
+}
+
+void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length)
+{
+	struct stats_row *row = row_of(loop, flow);
+	struct stats_flow shown;
+
+	if (!row)
+		return;
+	row_fill(flow, &shown);
+	memcpy(shown.sni, name, length < sizeof(shown.sni) ? length : sizeof(shown.sni) - 1);
+	stats_row_write(row, &shown);
+}
+
+/* --- a flow's life --- */
+
+/* Counts the flow as one that is here now, and shows it. */
+static void enter(struct loop *loop, struct flow *flow)
+{
+	stats_word_add(&loop->stats->active, 1);
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object = stats_claim(
+		        &loop->place, flow->account.slot[kind], object_id(&flow->origin, (enum stats_kind)kind));
+
+		if (object)
+			stats_word_add(&object->active, 1);
+	}
+	row_show(loop, flow);
+}
+
+/* Where the configuration in force has the flow counted; objects that are gone have no slot any more. */
+static void find_slots(const struct loop *loop, const struct flow_origin *origin, uint32_t ret[STATS_KINDS])
+{
+	const struct config_listener *listener = config_listener(loop->config, origin->listener);
+	const struct config_upstream *upstream = config_upstream(loop->config, origin->upstream);
+	const struct target *target = upstream ? balance_target(&upstream->balance, origin->target_id) : NULL;
+
+	ret[STATS_LISTENER] = listener ? listener->slot : STATS_SLOT_NONE;
+	ret[STATS_UPSTREAM] = upstream ? upstream->slot : STATS_SLOT_NONE;
+	ret[STATS_TARGET] = target ? target->slot : STATS_SLOT_NONE;
+}
+
+void account_begin(struct loop *loop, struct flow *flow, bool adopted)
+{
+	find_slots(loop, &flow->origin, flow->account.slot);
+	if (flow->account.slot[STATS_LISTENER] == STATS_SLOT_NONE)
+		loop->account_late = true; /* flows are adopted before there is a configuration */
+	flow->account.started_us = adopted ? flow->origin.started_ms * 1000 : clock_us();
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		flow->account.bytes[side] = flow->direction[side].taken - flow->direction[side].held;
+	enter(loop, flow);
+	if (!adopted)
+		account_count(loop, flow, STATS_OBJECT_flows_opened);
+}
+
+/* The flow is counted as one of those objects that were not known when it was adopted. */
+static void enter_late(struct loop *loop, struct flow *flow)
+{
+	uint32_t slot[STATS_KINDS];
+
+	find_slots(loop, &flow->origin, slot);
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object;
+
+		if (flow->account.slot[kind] != STATS_SLOT_NONE)
+			continue;
+		flow->account.slot[kind] = slot[kind];
+		object = stats_claim(&loop->place, slot[kind], object_id(&flow->origin, (enum stats_kind)kind));
+		if (object)
+			stats_word_add(&object->active, 1);
+	}
+}
+
+void account_configured(struct loop *loop)
+{
+	if (!loop->account_late)
+		return;
+	loop->account_late = false;
+	for (uint32_t i = 0; i < loop->flows.touched; i++) {
+		struct flow *flow = &loop->flows.flows[i];
+
+		if (flow->state != FLOW_FREE && flow->account.started_us != 0)
+			enter_late(loop, flow);
+	}
+}
+
+void account_connected(struct loop *loop, struct flow *flow)
+{
+	uint64_t took = clock_us() - flow->account.started_us;
+
+	flow->account.connect_us = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
+	record(loop, flow, STATS_HISTOGRAM_connect_time, took);
+	account_changed(loop, flow);
+}
+
+void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes)
+{
+	enum stats_object_counter counter =
+	        side == FLOW_CLIENT ? STATS_OBJECT_bytes_to_target : STATS_OBJECT_bytes_to_client;
+	struct stats_row *row = row_of(loop, flow);
+
+	if (side == FLOW_TARGET && flow->account.bytes[side] == 0)
+		record(loop, flow, STATS_HISTOGRAM_first_byte, clock_us() - flow->account.started_us);
+	flow->account.bytes[side] += bytes;
+	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
+
+		if (object)
+			stats_word_add(&object->counter[counter], bytes);
+	}
+	if (row) {
+		stats_row_set(row, bytes[side], flow->account.bytes[side]);
+		stats_row_set(row, active_ms, loop->now_ms);
+	}
+}
+
+/* --- its end --- */
+
+static void leave(struct loop *loop, struct flow *flow)
+{
+	struct stats_row *row = row_of(loop, flow);
+
+	stats_word_add(&loop->stats->active, (uint64_t)-1);
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
+
+		if (object)
+			stats_word_add(&object->active, (uint64_t)-1);
+	}
+	if (row)
+		stats_row_clear(row);
+}
+
+void account_end(struct loop *loop, struct flow *flow, bool counted)
+{
+	if (flow->account.started_us == 0)
+		return;
+	if (counted)
+		account_count(loop, flow, STATS_OBJECT_flows_closed);
+	if (counted && flow->state == FLOW_RELAYING) {
+		record(loop, flow, STATS_HISTOGRAM_duration, clock_us() - flow->account.started_us);
+		record(loop, flow, STATS_HISTOGRAM_flow_bytes,
+		        flow->account.bytes[FLOW_CLIENT] + flow->account.bytes[FLOW_TARGET]);
+	}
+	leave(loop, flow);
+}
+
+void account_refused(struct loop *loop, const struct flow_origin *origin)
+{
+	uint32_t slot[STATS_KINDS];
+
+	find_slots(loop, origin, slot);
+	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
+		struct stats_object *object =
+		        stats_claim(&loop->place, slot[kind], object_id(origin, (enum stats_kind)kind));
+
+		if (object)
+			stats_word_add(&object->counter[STATS_OBJECT_refused], 1);
+	}
+}
+
+void account_move(struct loop *loop)
+{
+	for (uint32_t i = 0; i < loop->flows.touched; i++)
+		if (loop->flows.flows[i].state != FLOW_FREE && loop->flows.flows[i].account.started_us != 0)
+			enter(loop, &loop->flows.flows[i]);
+}

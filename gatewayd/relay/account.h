@@ -1,0 +1,40 @@
+/*
+ * What is counted and shown of each flow: the counters of its listener,
+ * upstream and target, the histograms, and its row in shared memory
+ * (base/stats.h). Called by tcp.c and life.c, which also begins flows of an
+ * earlier relay; never waits, never allocates.
+ */
+#ifndef GW_RELAY_ACCOUNT_H
+#define GW_RELAY_ACCOUNT_H
+
+#include "gatewayd/relay/flow.h"
+
+struct loop;
+
+/* A flow begins, or one of an earlier relay goes on here (adopted: it is not counted as opened again). Its origin,
+ * state, movers, ended directions and the bytes it has taken are set. */
+void account_begin(struct loop *loop, struct flow *flow, bool adopted);
+/* There is another configuration: flows that were adopted before it learn where they are counted. */
+void account_configured(struct loop *loop);
+/* The flow's connect has succeeded. */
+void account_connected(struct loop *loop, struct flow *flow);
+/* Bytes were moved from this side to the other one. */
+void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes);
+/* State, a mover, a reason or an ended direction has changed. */
+void account_changed(struct loop *loop, const struct flow *flow);
+/* What the kernel says of both connections at loop->now_ms. */
+void account_sampled(
+        struct loop *loop, const struct flow *flow, struct stats_flow_tcp client, struct stats_flow_tcp target);
+/* The server name that the client asked for; any bytes, cut to what a row holds. */
+void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length);
+/* Something that the listener, upstream and target of the flow count, besides the thread's own counter. */
+void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter);
+/* The flow ends; to be called before flow_free. Legal for one that did not begin. counted: it has not gone on in
+ * another process, and was not lost. */
+void account_end(struct loop *loop, struct flow *flow, bool counted);
+/* A connection with this origin got no flow. */
+void account_refused(struct loop *loop, const struct flow_origin *origin);
+/* The thread counts in another place (loop->place) from now on: flows that are open move there. */
+void account_move(struct loop *loop);
+
+#endif

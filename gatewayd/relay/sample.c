@@ -1,0 +1,47 @@
+/* Round-trip times into rows; see sample.h. */
+#include "gatewayd/relay/sample.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/loop.h"
+
+static struct stats_flow_tcp look(const struct flow_end *end)
+{
+	struct tcp_info info;
+	socklen_t length = sizeof(info);
+
+	if (end->fd < 0 || getsockopt(end->fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0)
+		return (struct stats_flow_tcp){ 0 };
+	return (struct stats_flow_tcp){ .rtt_us = info.tcpi_rtt, .retransmits = info.tcpi_total_retrans };
+}
+
+/* Whether the flow had to be looked at. */
+static bool sample(struct loop *loop, struct flow *flow)
+{
+	if (flow->state != FLOW_RELAYING || flow->active_ms < flow->account.sampled_ms)
+		return false;
+	flow->account.sampled_ms = loop->now_ms;
+	account_sampled(loop, flow, look(&flow->end[FLOW_CLIENT]), look(&flow->end[FLOW_TARGET]));
+	return true;
+}
+
+void sample_begin(struct loop *loop)
+{
+	loop->sample_next = loop->flows.touched ? 0 : FLOW_NONE;
+}
+
+void sample_continue(struct loop *loop)
+{
+	unsigned sampled = 0;
+
+	for (unsigned i = 0; i < SAMPLE_PASS && sampled < SAMPLE_SLICE; i++) {
+		if (loop->sample_next >= loop->flows.touched) {
+			loop->sample_next = FLOW_NONE;
+			return;
+		}
+		sampled += sample(loop, &loop->flows.flows[loop->sample_next++]);
+	}
+}

@@ -1,0 +1,202 @@
+/* The last hour on disk and in memory: gaps, steps, restarts, spoilt files. */
+#include "gatewayd/trend.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define NOW INT64_C(1800000007)
+
+static char directory[64], path[96];
+static struct trend_point points[TREND_SECONDS];
+
+static int setup(void **state)
+{
+	(void)state;
+	snprintf(directory, sizeof(directory), "/tmp/gw-trend-XXXXXX");
+	assert_non_null(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/history", directory);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	unlink(path);
+	rmdir(directory);
+	return 0;
+}
+
+static struct trend *opened(const char *where, int64_t now)
+{
+	struct trend *trend;
+
+	assert_int_equal(trend_open(where, now, &trend), 0);
+	return trend;
+}
+
+static void add(struct trend *trend, int64_t time, uint64_t flows, uint64_t active)
+{
+	struct trend_point point = { .time = time, .span_ms = 1000 };
+
+	point.value[TREND_flows_opened] = flows;
+	point.value[TREND_flows_active] = active;
+	trend_add(trend, &point);
+}
+
+static void test_steps(void **state)
+{
+	struct trend *trend = opened(NULL, NOW);
+
+	(void)state;
+	for (int64_t time = NOW - 24; time <= NOW; time++)
+		if (time != NOW - 3)
+			add(trend, time, 2, (uint64_t)(time % 100));
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 24);
+	assert_true(points[0].time == NOW - 24 && points[23].time == NOW);
+	/* Steps end at multiples of ten: ...90, ...00 and the one that is not over. */
+	assert_int_equal(trend_points(trend, NOW, 10, 0, points), 3);
+	assert_true(points[0].time == NOW - 17 && points[1].time == NOW - 7 && points[2].time == NOW + 3);
+	assert_true(points[0].value[TREND_flows_opened] == 16 && points[0].span_ms == 8000);
+	assert_true(points[1].value[TREND_flows_opened] == 20);
+	assert_true(points[1].value[TREND_flows_active] == 0); /* the last value of the step */
+	assert_true(points[2].value[TREND_flows_opened] == 12 && points[2].span_ms == 6000);
+	assert_int_equal(trend_points(trend, NOW, 10, NOW - 7, points), 1);
+	assert_int_equal(trend_points(trend, NOW, 10, NOW + 3, points), 0);
+	trend_close(trend);
+}
+
+static void test_an_hour_and_no_more(void **state)
+{
+	struct trend *trend = opened(path, NOW);
+	struct stat stat_buf;
+
+	(void)state;
+	for (int64_t time = NOW - 2 * TREND_SECONDS; time <= NOW; time++)
+		add(trend, time, 1, 1);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), TREND_SECONDS);
+	assert_true(points[0].time == NOW - TREND_SECONDS + 1);
+	assert_int_equal(stat(path, &stat_buf), 0);
+	assert_true(stat_buf.st_size < 300000);
+	/* Later, without a second in between: the old ones are not taken for new ones. */
+	assert_int_equal(trend_points(trend, NOW + 10, 1, 0, points), TREND_SECONDS - 10);
+	trend_close(trend);
+}
+
+static void test_twice_in_a_second(void **state)
+{
+	struct trend *trend = opened(NULL, NOW);
+
+	(void)state;
+	add(trend, NOW, 1, 5);
+	add(trend, NOW, 2, 6);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 1);
+	assert_true(points[0].value[TREND_flows_opened] == 3 && points[0].value[TREND_flows_active] == 6);
+	assert_true(points[0].span_ms == 2000);
+	trend_close(trend);
+}
+
+static void test_restart(void **state)
+{
+	struct trend *trend = opened(path, NOW - 100);
+
+	(void)state;
+	for (int64_t time = NOW - 99; time < NOW - 50; time++)
+		add(trend, time, 3, 1);
+	trend_close(trend);
+	trend = opened(path, NOW);
+	add(trend, NOW, 4, 1);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 50);
+	assert_true(points[0].time == NOW - 99 && points[0].value[TREND_flows_opened] == 3);
+	trend_close(trend);
+	/* After more than an hour nothing of it is left; nor if the clock has gone back. */
+	trend = opened(path, NOW + TREND_SECONDS + 1);
+	assert_int_equal(trend_points(trend, NOW + TREND_SECONDS + 1, 1, 0, points), 0);
+	trend_close(trend);
+	trend = opened(path, NOW - 60);
+	assert_int_equal(trend_points(trend, NOW - 60, 1, 0, points), 40);
+	trend_close(trend);
+}
+
+/* Each byte of the file may be spoilt: a record is told as it was or not at all. */
+static void test_spoilt_file(void **state)
+{
+	struct trend *trend = opened(path, NOW);
+	struct stat stat_buf;
+	int fd;
+
+	(void)state;
+	for (int64_t time = NOW - 2; time <= NOW; time++)
+		add(trend, time, 7, 7);
+	trend_close(trend);
+	fd = open(path, O_RDWR);
+	assert_int_equal(fstat(fd, &stat_buf), 0);
+	for (off_t offset = 0; offset < stat_buf.st_size; offset += offset < stat_buf.st_size - 800 ? 997 : 1) {
+		uint8_t byte, spoilt;
+		size_t n;
+
+		assert_int_equal(pread(fd, &byte, 1, offset), 1);
+		spoilt = byte ^ 0x10;
+		assert_int_equal(pwrite(fd, &spoilt, 1, offset), 1);
+		if (offset > 16) {
+			trend = opened(path, NOW);
+			n = trend_points(trend, NOW, 1, 0, points);
+			assert_true(n == 2 || n == 3);
+			for (size_t i = 0; i < n; i++)
+				assert_true(points[i].value[TREND_flows_opened] == 7 && points[i].span_ms == 1000);
+			trend_close(trend);
+		}
+		assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
+	}
+	assert_int_equal(ftruncate(fd, 100), 0);
+	trend = opened(path, NOW);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 0);
+	trend_close(trend);
+	assert_int_equal(pwrite(fd, "other", 5, 0), 5);
+	trend = opened(path, NOW); /* another form: begun anew */
+	add(trend, NOW, 1, 1);
+	trend_close(trend);
+	trend = opened(path, NOW);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 1);
+	trend_close(trend);
+	close(fd);
+}
+
+static void test_no_file(void **state)
+{
+	struct trend *trend = opened("/nonexistent/history", NOW);
+
+	(void)state;
+	add(trend, NOW, 1, 1);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 1);
+	trend_close(trend);
+	/* A link is not followed: the state directory is ours, but a file elsewhere is not. */
+	assert_int_equal(symlink("/tmp/gw-trend-elsewhere", path), 0);
+	trend = opened(path, NOW);
+	add(trend, NOW, 1, 1);
+	assert_int_equal(access("/tmp/gw-trend-elsewhere", F_OK), -1);
+	trend_close(trend);
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CASE(test_steps),
+		CASE(test_an_hour_and_no_more),
+		CASE(test_twice_in_a_second),
+		CASE(test_restart),
+		CASE(test_spoilt_file),
+		CASE(test_no_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
