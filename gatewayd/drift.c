@@ -153,20 +153,26 @@ static void on_examined(void *userdata, int error, struct heal *heal)
 	}
 	drift->overtaken = 0;
 	conclude(drift, error < 0 ? error : mend(drift, heal));
-	if (!drift->again)
-		return;
+	if (drift->again)
+		drift->cause = drift->next;
+	/* A child that was killed has seen nothing. */
+	if (drift->again || error < 0)
+		look_soon(drift);
 	drift->again = false;
-	drift->cause = drift->next;
-	look_soon(drift);
 }
 
 static void look(struct drift_monitor *drift)
 {
+	int routing;
+
 	drift->heals = drift->owner.heals(drift->owner.userdata);
 	drift->looked_ms = now_ms();
 	drift->looks++;
 	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
-	drift->routing = look_at_routing(drift);
+	routing = look_at_routing(drift);
+	/* Of a look that was overtaken the mending of rules and routes is not told yet. */
+	if (routing != 0 || drift->overtaken == 0)
+		drift->routing = routing;
 	drift->serial = apply_serial(drift->apply);
 	if (!apply_is_large(drift->apply) || drift->overtaken > OVERTAKEN_MAX ||
 	        examine_start(drift->event, drift->apply, on_examined, drift, &drift->examine) < 0)

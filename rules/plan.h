@@ -90,7 +90,9 @@ struct plan {
 int group_compare(const struct group *a, const struct group *b);
 /* For qsort. */
 int group_compare_items(const void *a, const void *b);
+/* Whether the group is one of these. */
 bool group_is_in(const struct group *groups, size_t n, const struct group *group);
+/* The group that an element belongs to. */
 struct group element_group(const struct element *element);
 /* Total order: groups first, then keys. */
 int element_compare(const struct element *a, const struct element *b);

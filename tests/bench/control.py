@@ -152,11 +152,13 @@ def start_seconds(contender, rounds):
     return {"adopting_s": statistics.median(warm), "empty_kernel_s": statistics.median(cold)}
 
 
-def address_set(contender, entries):
-    """Seconds to load a large set and milliseconds for one entry more; None where there is no bulk end point."""
+def address_set(contender, entries, used=False):
+    """Seconds to load a large set and milliseconds for one entry more, also of a set that a listener uses."""
     gateway = contender.gateway
     text = "".join(f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}\n" for n in range(entries)).encode()
     gateway.must("PUT", "address-sets/big", {"name": "big", "entries": []})
+    if used:
+        gateway.must("PUT", "listeners/uses-big", {"destinations": ["@big"], "ports": ["443"]})
     started = time.monotonic()
     answer = gateway.api("PUT", "address-sets/big/entries", text, {"Content-Type": "text/plain"}, timeout=300)
     seconds = time.monotonic() - started
@@ -192,66 +194,83 @@ def processor_seconds(pid):
 
 
 class Readers:
-    """Clients that ask the API all the time over connections that stay: counts of answers. A process of its own."""
+    """32 clients that ask the API, or a peer that answers the same bytes from memory, over connections that stay. One
+    compiled program, so that what it takes of the processors is the same for both and little."""
 
-    PROGRAM = """
-import http.client, json, socket, sys, threading, time
-path, clients, seconds, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-class Unix(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(path)
-counts, times = [0] * clients, []
-end, pause = time.monotonic() + seconds, clients / rate if rate else 0
-def ask(index):
-    connection, due = Unix('localhost'), time.monotonic()
-    while time.monotonic() < end:
-        started = time.monotonic()
-        connection.request('GET', '/api/v1/listeners/used')
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200
-        counts[index] += 1
-        times.append(time.monotonic() - started)
-        due += pause
-        if pause:
-            time.sleep(max(0, due - time.monotonic()))
-threads = [threading.Thread(target=ask, args=(n,)) for n in range(clients)]
-[t.start() for t in threads]
-[t.join() for t in threads]
-times.sort()
-print(json.dumps({'per_second': sum(counts) / seconds, 'p99_ms': times[int(len(times) * .99)] * 1000}))
-"""
+    CLIENTS, PEER_PORT, API_PORT = 32, 8081, 8080
+    PATH = "/api/v1/listeners/used"
 
-    def __init__(self, gateway, seconds, clients=32, rate=0):
-        self.process = subprocess.Popen([sys.executable, "-c", self.PROGRAM, str(gateway.socket), str(clients), str(seconds),
-                                         str(rate)], stdout=subprocess.PIPE, text=True)
+    def __init__(self, contender, where, seconds, rate):
+        gateway = contender.gateway
+        port = self.API_PORT if where == "api" else self.PEER_PORT
+        environment = os.environ | {"GWLOAD_RATE": str(rate), "GWLOAD_HEADER": f"Authorization: Bearer {gateway.token()}"}
+        self.process = subprocess.Popen(contender.lab.gateway.command(GWLOAD, "http", "127.0.0.1", port, self.PATH,
+                                                                      self.CLIENTS, seconds, 1),
+                                        stdout=subprocess.PIPE, text=True, env=environment)
 
     def result(self):
         """Answers a second and their p99."""
         out = self.process.communicate(timeout=120)[0]
         if self.process.returncode:
-            raise SystemExit("bench: a reader of the API failed")
-        return json.loads(out)
+            raise SystemExit("bench: the reader of the API failed")
+        found = json.loads(out)
+        if not found["done"] or found["broken"] or found["refused"]:
+            raise SystemExit(f"bench: the reader's answers are not good: {found}")
+        return found
+
+    @classmethod
+    def peer(cls, contender):
+        """nginx beside gatewayd, with an answer of the same size."""
+        body = contender.gateway.api("GET", "listeners/used").body.decode()
+        return StaticPeer(contender.lab, cls.PEER_PORT, cls.PATH, body)
+
+
+class StaticPeer:
+    """nginx on the gateway's loopback with one answer in its configuration."""
+
+    def __init__(self, lab, port, path, body):
+        folder = lab.directory / "static-peer"
+        folder.mkdir(exist_ok=True)
+        (folder / "body").write_text(body)
+        (folder / "nginx.conf").write_text(
+            f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+            f"http {{ access_log off; keepalive_requests 100000000; open_file_cache max=10;\n"
+            f" server {{ listen 127.0.0.1:{port}; location = {path} {{ default_type application/json; alias {folder}/body; }} }} }}\n")
+        self.process = lab.start(lab.gateway, "static-peer", "nginx", "-c", folder / "nginx.conf", "-p", folder)
+        wait_listening(lab.gateway, port)
+
+    def close(self):
+        """Ends it."""
+        self.process.stop()
 
 
 def gets_while_relaying(contender, rounds, seconds, rate):
-    """Relay throughput without and with readers of the API, in turns."""
-    alone, beside, answered, late, used = [], [], [], [], []
-    pid = contender.gateway.process.pid
-    for _ in range(rounds):
-        alone.append(contender.load("bulk", seconds)["gbit_per_second"])
-        readers = Readers(contender.gateway, seconds + 0.5, rate=rate)
-        before = processor_seconds(pid)
-        time.sleep(0.3)
-        beside.append(contender.load("bulk", seconds)["gbit_per_second"])
-        result = readers.result()
-        used.append((processor_seconds(pid) - before) / (seconds + 0.5))
-        answered.append(result["per_second"])
-        late.append(result["p99_ms"])
-    return {"daemon_processors": statistics.median(used), "gets_per_s": statistics.median(answered), "p99_ms": statistics.median(late),
-            "relay_alone_gbit_s": statistics.median(alone), "relay_with_gets_gbit_s": statistics.median(beside),
-            "loss": 1 - statistics.median(beside) / statistics.median(alone)}
+    """Relay throughput alone, beside readers of the API, and beside the same readers of nginx, in turns. What is lost to
+    us is the difference between the last two: the readers' own processor time is in both."""
+    moved, readers = {"alone": [], "api": [], "nginx": []}, {"api": [], "nginx": []}
+    used, pid, peer = [], contender.gateway.process.pid, Readers.peer(contender)
+    try:
+        for number in range(rounds):
+            order = ["alone", "api", "nginx"]
+            for where in order[number % 3:] + order[:number % 3]:
+                asking = Readers(contender, where, seconds + 0.6, rate) if where != "alone" else None
+                time.sleep(0.3)
+                before = processor_seconds(pid)
+                moved[where].append(contender.load("bulk", seconds)["gbit_per_second"])
+                if where == "api":
+                    used.append((processor_seconds(pid) - before) / seconds)
+                if asking:
+                    readers[where].append(asking.result())
+    finally:
+        peer.close()
+    middle = {where: statistics.median(values) for where, values in moved.items()}
+    pairs = [1 - a / n for a, n in zip(moved["api"], moved["nginx"])]
+    return {"daemon_processors": statistics.median(used),
+            "gets_per_s": statistics.median(r["per_second"] for r in readers["api"]),
+            "p99_ms": statistics.median(r["p99_us"] for r in readers["api"]) / 1000,
+            "nginx_gets_per_s": statistics.median(r["per_second"] for r in readers["nginx"]),
+            "relay_gbit_s": middle, "all": moved, "loss_beside_nginx": statistics.median(pairs),
+            "loss_beside_alone": 1 - middle["api"] / middle["alone"]}
 
 
 def rates(contenders, rounds, seconds):
@@ -290,8 +309,19 @@ def measure(options, opened):
     result["gets_2000"] = gets_while_relaying(many, options.rounds, options.seconds, 2000)
     result["connections"] = measure_rates(many, options, opened)
     result["address_set"] = address_set(many, options.entries)
+    result["address_set_used"] = address_set(many, options.entries, used=True)
     result["rss_with_set_mib"] = rss_kib(many.gateway.process.pid) / 1024
     return result
+
+
+def measure_only(options, opened):
+    """One kind of figure."""
+    opened.append(gatewayd(f"gatewayd, {options.listeners} listeners", options.listeners))
+    if options.only == "gets":
+        return {"gets_2000": gets_while_relaying(opened[0], options.rounds, options.seconds, 2000)}
+    if options.only == "set":
+        return {"unused": address_set(opened[0], options.entries), "used": address_set(opened[0], options.entries, used=True)}
+    return {"connections": measure_rates(opened[0], options, opened)}
 
 
 def measure_rates(many, options, opened):
@@ -308,7 +338,7 @@ def measure_rates(many, options, opened):
 
 def table(result):
     """The figures with their targets, as text."""
-    more, start, sets = result["one_more"], result["start"], result["address_set"]
+    more, start = result["one_more"], result["start"]
     rows = [("PUT /config", f"{result['put_config_s']:.2f} s", "< 3 s"),
             ("PUT /config, one listener changed", f"{result['put_config_one_changed_s']:.2f} s", ""),
             ("one more listener, p50 / p99", f"{more['p50_ms']:.1f} / {more['p99_ms']:.1f} ms", "p99 <= 10 ms"),
@@ -319,13 +349,15 @@ def table(result):
     for key, title in (("gets_full", "GETs, 32 clients, as fast as they can"), ("gets_2000", "GETs, 32 clients, 2000/s asked for")):
         gets = result[key]
         rows += [(title, f"{gets['gets_per_s']:.0f} /s, p99 {gets['p99_ms']:.0f} ms", ">= 2000 /s"),
-                 ("   relay throughput without / with", f"{gets['relay_alone_gbit_s']:.2f} / {gets['relay_with_gets_gbit_s']:.2f} Gbit/s",
-                  f"loss {gets['loss'] * 100:.1f} % (<= 1 %), clients on the same processors"),
+                 ("   relay alone / with GETs / with GETs of nginx", " / ".join(f"{v:.2f}" for v in gets["relay_gbit_s"].values()) + " Gbit/s",
+                  f"loss to nginx {gets['loss_beside_nginx'] * 100:.1f} % (<= 1 %), to alone {gets['loss_beside_alone'] * 100:.1f} %"),
                  ("   processors used by the daemon", f"{gets['daemon_processors']:.2f}", "")]
     for name, rate in result["connections"].items():
         rows.append((f"connections: {name}", f"{rate['median']:.0f} /s", f"ratio {rate['to_one_listener']:.3f}"))
-    rows.append((f"address set by {sets['how']}", json.dumps({k: round(v, 3) if isinstance(v, float) else v
-                                                              for k, v in sets.items() if k != "how"}), "load < 3 s, p99 <= 10 ms"))
+    for key, title in (("address_set", "address set"), ("address_set_used", "address set that a listener uses")):
+        sets = result[key]
+        rows.append((f"{title}, by {sets['how']}", json.dumps({k: round(v, 3) if isinstance(v, float) else v
+                                                                  for k, v in sets.items() if k != "how"}), "load < 3 s, p99 <= 10 ms"))
     return "\n".join(f"{title:46} {value:34} {target}" for title, value, target in rows)
 
 
@@ -337,6 +369,7 @@ def arguments():
     parser.add_argument("--entries", type=int, default=100000, help="entries of the address set (default 100000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3, help="length of one measurement (default 3)")
+    parser.add_argument("--only", choices=("gets", "connections", "set"), help="only these figures")
     parser.add_argument("--json", default="bench-control.json", help="where the figures go (default bench-control.json)")
     return parser.parse_args()
 
@@ -345,13 +378,13 @@ def main():
     """Measures, prints the table, writes the file."""
     options, opened = arguments(), []
     try:
-        result = measure(options, opened)
+        result = measure_only(options, opened) if options.only else measure(options, opened)
     finally:
         for contender in opened:
             contender.close()
     result["environment"] = {"kernel": os.uname().release, "processors": os.cpu_count(), "load": os.getloadavg()[0]}
     print(f"\nkernel {os.uname().release}, {os.cpu_count()} processors shared by everything, load {os.getloadavg()[0]:.1f}\n")
-    print(table(result))
+    print(json.dumps(result, indent=1) if options.only else table(result))
     Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
     print(f"\nwritten: {options.json}")
 

@@ -14,6 +14,10 @@
  *   gwload events ADDRESS PORT CONNECTIONS SECONDS               reads server-sent events, measures their delay
  *   gwload events-server PORT RATE                               sends RATE events a second on each connection
  *
+ * In the environment: GWLOAD_RATE, requests a second of all connections of
+ * "http" together instead of as many as go; GWLOAD_HEADER, a line for the head
+ * of each request.
+ *
  * Loads print one line of JSON: what was done, what failed (by kind), seconds,
  * per second, and latency in microseconds.
  */

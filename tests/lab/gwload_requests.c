@@ -29,6 +29,8 @@ struct connection {
 	size_t length;    /* of what is in head */
 	size_t body_left; /* of the answer that is being read; its head is through */
 	int64_t started_ns;
+	bool resting; /* until due_ns, where there is a rate */
+	int64_t due_ns;
 	char head[HEAD_MAX];
 };
 
@@ -48,6 +50,7 @@ static struct {
 	char request[1024];
 	size_t request_length;
 	int64_t deadline_ns;
+	int64_t pause_ns; /* between the requests of one connection; 0: none */
 	atomic_long left; /* connections still to be opened, MODE_COUNT */
 } load;
 
@@ -59,7 +62,8 @@ static void connection_open(struct worker *worker, struct connection *connection
 	connection->fd = -1;
 	if (load.mode == MODE_COUNT ? atomic_fetch_sub(&load.left, 1) <= 0 : now_ns() >= load.deadline_ns)
 		return;
-	connection->connected = false;
+	connection->connected = connection->resting = false;
+	connection->due_ns = now_ns();
 	connection->length = connection->body_left = 0;
 	connection->started_ns = now_ns();
 	connection->fd = peer_connect(&load.peer, SOCK_STREAM);
@@ -159,7 +163,30 @@ static int connection_read(struct worker *worker, struct connection *connection)
 	latencies_add(&worker->latencies, connection->started_ns, now_ns());
 	if (load.mode != MODE_HTTP || now_ns() >= load.deadline_ns)
 		return -1;
+	if (load.pause_ns > 0) {
+		connection->resting = true;
+		connection->due_ns += load.pause_ns;
+		return 0;
+	}
 	return send_request(connection);
+}
+
+/* Those whose time has come ask again, or end with the run. */
+static void wake(struct worker *worker)
+{
+	int64_t now = now_ns();
+
+	for (unsigned i = 0; i < worker->n_connections; i++) {
+		struct connection *connection = &worker->connections[i];
+		int error;
+
+		if (connection->fd < 0 || !connection->resting || (now < connection->due_ns && now < load.deadline_ns))
+			continue;
+		connection->resting = false;
+		error = now < load.deadline_ns ? send_request(connection) : -1;
+		if (error)
+			connection_next(worker, connection, error < 0 ? 0 : error);
+	}
 }
 
 static void connection_event(struct worker *worker, struct connection *connection, uint32_t events)
@@ -203,12 +230,14 @@ static void *worker_main(void *argument)
 	for (unsigned i = 0; i < worker->n_connections; i++)
 		connection_open(worker, &worker->connections[i]);
 	while (worker_busy(worker)) {
-		int n = epoll_wait(worker->epoll, events, EVENTS_MAX, 100);
+		int n = epoll_wait(worker->epoll, events, EVENTS_MAX, load.pause_ns > 0 ? 1 : 100);
 
 		if (n > 0)
 			idle_since = now_ns();
 		for (int i = 0; i < n; i++)
 			connection_event(worker, events[i].data.ptr, events[i].events);
+		if (load.pause_ns > 0)
+			wake(worker);
 		if (now_ns() - idle_since > STUCK_NS) {
 			for (unsigned i = 0; i < worker->n_connections; i++)
 				worker->timed_out += worker->connections[i].fd >= 0;
@@ -254,13 +283,16 @@ int load_requests(char **argument, const char *mode)
 {
 	static struct worker workers[THREADS_MAX];
 	unsigned n_connections = (unsigned)atoi(argument[3]), n = (unsigned)atoi(argument[5]);
+	const char *header = getenv("GWLOAD_HEADER"), *rate = getenv("GWLOAD_RATE");
 	int64_t started;
 
 	load.mode = strcmp(mode, "http") == 0 ? MODE_HTTP : strcmp(mode, "conn") == 0 ? MODE_CONN : MODE_COUNT;
 	peer_set(&load.peer, argument[0], argument[1]);
-	load.request_length =
-	        (size_t)snprintf(load.request, sizeof(load.request), "GET %s HTTP/1.1\r\nHost: lab\r\n%s\r\n",
-	                argument[2], load.mode == MODE_HTTP ? "" : "Connection: close\r\n");
+	load.request_length = (size_t)snprintf(load.request, sizeof(load.request),
+	        "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%s\r\n", argument[2],
+	        load.mode == MODE_HTTP ? "" : "Connection: close\r\n", header ? header : "", header ? "\r\n" : "");
+	if (rate && atof(rate) > 0 && load.mode == MODE_HTTP)
+		load.pause_ns = (int64_t)(1e9 * n_connections / atof(rate));
 	if (n < 1 || n > THREADS_MAX || n_connections < n || load.request_length >= sizeof(load.request)) {
 		fprintf(stderr, "gwload: arguments out of range\n");
 		return 2;

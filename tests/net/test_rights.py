@@ -1,5 +1,6 @@
 """What the daemon may do once it has started, as the kernel tells it."""
 
+import os
 from pathlib import Path
 
 from lab.process import wait_for
@@ -65,3 +66,18 @@ def test_a_restart_takes_everything_over(lab, nginx, gateway):
     assert target_of(lab) == "10.71.2.3"
     gateway.must("PATCH", "listeners/web", {"upstream": "second"})
     assert target_of(lab) == "10.71.2.4"
+
+
+def test_one_connection_to_the_database(gateway):
+    """One handle writes and checkpoints, also while clients read and copies are made; the relay has none."""
+    for _ in range(3):
+        assert gateway.api("GET", "backup").status == 200
+        gateway.must("PATCH", "settings", {"revisions_kept": 500})
+        gateway.must("PATCH", "settings", {"revisions_kept": 501})
+
+    def files(pid):
+        return [os.readlink(p) for p in Path(f"/proc/{pid}/fd").iterdir() if p.is_symlink()]
+
+    for name in ("gateway.db", "gateway.db-wal"):
+        assert files(gateway.process.pid).count(str(gateway.state / name)) == 1, name
+    assert not [f for f in files(gateway.status()["relay"]["pid"]) if "gateway.db" in f]

@@ -320,6 +320,49 @@ def remembered(net, name):
     return len(elements), max((e["expires"] for e in elements), default=0)
 
 
+@pytest.mark.parametrize("name", ["direct4", "direct6"])
+def test_a_full_set_of_direct_flows_is_no_way_around(net, name):
+    """At its size nothing more is remembered: those in it go on, a new flow is forwarded only while no relay is there and
+    then reset, like any that nobody knows; it does not pass the relay by. With room again, flows are remembered."""
+    net.reset()
+    size = net.objects("set")[name]["size"]
+    four = name == "direct4"
+    address = "10.{}.{}.{}" if four else "fd99::{}:{}:{}"
+    before = net.talk(DIRECT_SERVER, 8000) if four else None
+    assert not before or before.stdout.readline().startswith("server")
+    count = size - (1 if four else 0)
+    filler = ",\n".join(f"{address.format(200 + (n >> 16), n >> 8 & 255, n & 255)} . 1 . {'10.0.0.9' if four else 'fd99::9'} . 2"
+                        for n in range(count))
+    net.nft(f"add element inet gatewayd {name} {{\n{filler}\n}}\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        net.nft(f"add element inet gatewayd {name} {{ {'10.1.1.1' if four else 'fd99::1'} . 7 . {'10.1.1.2' if four else 'fd99::2'} . 7 }}\n")
+    if not four:  # no listener of the golden table is direct for IPv6: the limit itself is what there is to see
+        return
+    unknown, relay = net.talk(DIRECT_SERVER, 8000), []
+    try:
+        assert unknown.stdout.readline().startswith("server")
+        relay = net.relay()
+        for talker in (before, unknown):
+            talker.stdin.write("still there\n")
+            talker.stdin.flush()
+        assert before.stdout.readline() == "still there\n"
+        assert unknown.stdout.readline() != "still there\n", "it went past the relay"
+        assert net.ask(DIRECT_SERVER, 8000).startswith("relay")
+        net.stop(relay)
+        relay = []
+        net.nft("delete element inet gatewayd direct4 { 10.200.0.0 . 1 . 10.0.0.9 . 2 }\n")
+        room = net.talk(DIRECT_SERVER, 8000)
+        assert room.stdout.readline().startswith("server")
+        relay = net.relay()
+        room.stdin.write("me too\n")
+        room.stdin.flush()
+        assert room.stdout.readline() == "me too\n"
+        net.stop([room])
+    finally:
+        net.stop(relay + [before, unknown])
+        net.reset()
+
+
 def test_direct_flows_are_forgotten_soon_after_they_end(net):
     """A FIN moves a remembered flow to a set of a minute; a half-closed one goes on; none piles up."""
     net.reset()
