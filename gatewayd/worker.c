@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/sockmark.h"
 #include "gatewayd/movers.h"
@@ -34,14 +35,6 @@
 #define HELLO_MS 1000
 
 static void worker_restart_later(struct worker *worker);
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static void set_state(struct worker *worker, enum worker_state state)
 {
@@ -348,7 +341,7 @@ static void on_overload(struct worker *worker, bool on)
 
 static void handle(struct worker *worker, const struct proto_message *message, int fd)
 {
-	worker->answered_us = now_us();
+	worker->answered_us = clock_us();
 	switch (message->type) {
 	case PROTO_HELLO:
 		worker_note_hello(worker, &message->hello);
@@ -442,7 +435,7 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	if (!worker->channel)
 		return 0;
-	if (now_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
+	if (clock_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
 		worker_kill(worker, "it gives no sign of life");
 		return 0;
 	}
@@ -450,7 +443,7 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 		worker_kill(worker, "it keeps no flows any more");
 		return 0;
 	}
-	message.ping.cookie = now_us();
+	message.ping.cookie = clock_us();
 	message.ping.tracked = conntrack_is_used();
 	/* One of another version does not know the message; it has the limit's time to hand over. */
 	if (!worker->foreign && msg_send(worker->channel, &message, -1, 0) == 0)
@@ -471,7 +464,7 @@ static int watch_channel(struct worker *worker, int fd)
 	if (r >= 0)
 		r = sd_event_add_time_relative(worker->event, &worker->ping_source, CLOCK_MONOTONIC,
 		        PING_PERIOD_MS * UINT64_C(1000), 0, on_ping, worker);
-	worker->started_us = worker->answered_us = now_us();
+	worker->started_us = worker->answered_us = clock_us();
 	return r < 0 ? r : 0;
 }
 
@@ -509,7 +502,7 @@ static int on_restart(sd_event_source *source, uint64_t usec, void *userdata)
 	r = start_child(worker);
 	if (r < 0) {
 		log_error("the relay cannot be started: %s", strerror(-r));
-		worker->started_us = now_us();
+		worker->started_us = clock_us();
 		worker->crashed = true;
 		if (worker->pidfd < 0)
 			worker_restart_later(worker);
@@ -523,7 +516,7 @@ static uint64_t restart_delay_ms(struct worker *worker)
 {
 	uint64_t delay = RESTART_FIRST_MS;
 
-	if (now_us() - worker->started_us >
+	if (clock_us() - worker->started_us >
 	        (worker->crashed ? RESTART_YOUNG_S : RESTART_KILLED_S) * UINT64_C(1000000)) {
 		worker->young_deaths = 0;
 		return 0;
@@ -593,12 +586,12 @@ void worker_free(struct worker *worker)
 /* Waits until the found relay has said who it is and has handed up its sockets. */
 static int hear_introduction(struct worker *worker)
 {
-	uint64_t deadline = now_us() + HELLO_MS * 1000;
+	uint64_t deadline = clock_us() + HELLO_MS * 1000;
 	struct proto_message message;
 	int fd, r;
 
 	for (;;) {
-		uint64_t now = now_us();
+		uint64_t now = clock_us();
 
 		if (now >= deadline)
 			return -ETIMEDOUT;
@@ -698,10 +691,10 @@ uint16_t worker_port(const struct worker *worker)
 /* Handles messages until the condition holds, the relay is gone or the time is over. */
 static int wait_until(struct worker *worker, bool (*holds)(const struct worker *, int64_t), int64_t generation)
 {
-	uint64_t deadline = now_us() + WORKER_ANSWER_MS * 1000;
+	uint64_t deadline = clock_us() + WORKER_ANSWER_MS * 1000;
 
 	while (!holds(worker, generation)) {
-		uint64_t now = now_us();
+		uint64_t now = clock_us();
 		int r;
 
 		if (now >= deadline)
@@ -836,67 +829,4 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 	close_channel(worker);
 	forget_process(worker);
 	worker->state = WORKER_DOWN;
-}
-
-enum worker_state worker_state(const struct worker *worker)
-{
-	return worker->state;
-}
-
-const char *worker_state_name(enum worker_state state)
-{
-	static const char *const names[] = { "down", "starting", "configuring", "running" };
-
-	static_assert(ARRAY_SIZE(names) == WORKER_STATES, "one name for each state");
-	return names[state];
-}
-
-int32_t worker_pid(const struct worker *worker)
-{
-	return worker->pid;
-}
-
-int64_t worker_generation(const struct worker *worker)
-{
-	return worker->generation;
-}
-
-bool worker_overloaded(const struct worker *worker)
-{
-	return worker->overloaded;
-}
-
-uint64_t worker_restarts(const struct worker *worker)
-{
-	return worker->restarts;
-}
-
-uint64_t worker_handovers(const struct worker *worker)
-{
-	return worker->handovers;
-}
-
-uint64_t worker_uptime_s(const struct worker *worker)
-{
-	return worker->pid ? (now_us() - worker->started_us) / 1000000 : 0;
-}
-
-const struct stats_memory *worker_stats(const struct worker *worker)
-{
-	return meter_memory(worker->meter);
-}
-
-const struct meter *worker_meter(const struct worker *worker)
-{
-	return worker->meter;
-}
-
-const struct movers *worker_movers(const struct worker *worker)
-{
-	return worker->movers;
-}
-
-unsigned worker_threads(const struct worker *worker)
-{
-	return worker->threads;
 }
