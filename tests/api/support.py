@@ -147,7 +147,8 @@ WHOLE = {
     "listeners": {
         "name": "all", "enabled": False, "comment": "every field", "protocol": "tcp", "interfaces": ["eth0", "in0"],
         "sources": ["10.9.0.0/16"], "destinations": ["10.71.2.0/24"], "ports": ["443", "8000-8100"], "action": "relay",
-        "upstream": "pool", "source_address": "gateway", "source_port": "any", "proxy_protocol": "v2",
+        "upstream": "pool", "source_address": "gateway", "source_port": "any", "mover": "splice",
+        "proxy_protocol": "v2",
         "routes": [
             {"sni": ["*.example.com"], "alpn": ["h2"], "http_host": [], "http_method": [], "http_path_prefix": [],
              "action": "reject", "upstream": None},
