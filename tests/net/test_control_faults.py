@@ -129,7 +129,7 @@ def test_a_relay_that_cannot_start(lab, nginx, gateway):
 
 
 def test_nft_refuses(lab, nginx, gateway):
-    """The kernel says no in the very transaction: a map of the new shape's name is there, with another type, put there
+    """The kernel says no in the very transaction: a set of the new shape's name is there, with another type, put there
     faster than it is healed. Refused whole, or healed and in force whole; never half."""
     redirect(gateway)
     refused = 0
@@ -137,7 +137,7 @@ def test_nft_refuses(lab, nginx, gateway):
         body = {"name": "shape", "ports": [f"{30000 + number}-{30010 + number}"], "destinations": ["10.71.2.0/24"],
                 "upstream": "second"}
         wanted = gateway.api("PUT", "listeners/shape?dry_run=true", body).json["nft"]
-        names = [line.split()[4] for line in wanted.splitlines() if line.startswith("add map inet gatewayd")]
+        names = [line.split()[4] for line in wanted.splitlines() if line.startswith("add set inet gatewayd")]
         assert names or "shape" in str(gateway.must("GET", "listeners")), wanted
         name = names[0] if names else "none"
         lab.gateway.run("nft", f"add set inet gatewayd {name} {{ type inet_service ; }}", check=False)

@@ -119,7 +119,7 @@ def test_spoofed_binds_beyond_the_port_range(lab, gateway, figure):
     destinations = ["10.71.2.2", "10.71.2.3", "10.71.2.4"]
     keep = lambda connection, address: (held.append(connection), connection.sendall(b"ok"))
     peers = [servers.Peer(lab.server, address, 7300, keep) for address in destinations]
-    gateway.listener("ports", ports=["7300"])
+    gateway.listener("ports", ports=["7300"], source_port="any")
     try:
         with lab.gateway.sysctls(net__ipv4__ip_local_port_range="40000 40099"):
             for number in range(300):
