@@ -191,6 +191,8 @@ uint32_t meter_slot(struct meter *meter, enum stats_kind kind, int64_t id)
 	slot = find_free(meter, kind);
 	if (slot == STATS_SLOT_NONE || insert(owners, place, (struct owned){ (uint32_t)id, slot }) < 0)
 		return STATS_SLOT_NONE;
+	if (kind == STATS_TARGET)
+		memset(stats_target(meter->memory, slot), 0, sizeof(struct target_state));
 	store_id(meter, slot, (uint32_t)id);
 	owners->free_hint = slot - stats_slot_first(kind) + 1;
 	return slot;

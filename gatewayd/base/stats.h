@@ -26,9 +26,10 @@
 
 #include "gatewayd/base/histogram.h"
 #include "gatewayd/base/stats_row.h"
+#include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 5
+#define STATS_LAYOUT 6
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -103,17 +104,27 @@ struct stats_bank {
 
 struct stats_memory {
 	uint32_t layout;
-	_Atomic uint32_t runs;                   /* the daemon's: given out so far */
-	_Atomic uint32_t id[STATS_SLOTS_MAX];    /* the daemon's: which object has the slot; 0: none */
-	_Atomic uint64_t daemon[STATS_COUNTERS]; /* what the daemon counts itself */
+	_Atomic uint32_t runs;                         /* the daemon's: given out so far */
+	_Atomic uint32_t id[STATS_SLOTS_MAX];          /* the daemon's: which object has the slot; 0: none */
+	_Atomic uint64_t daemon[STATS_COUNTERS];       /* what the daemon counts itself */
+	struct target_state target[STATS_TARGETS_MAX]; /* of the targets' slots, from 0 */
 	struct stats_bank bank[STATS_BANKS];
 	struct stats_row row[STATS_BANKS][STATS_ROWS_MAX];
 };
 
+/* The state of the target that has this slot; NULL for STATS_SLOT_NONE and slots of other kinds. */
+static inline struct target_state *stats_target(struct stats_memory *memory, uint32_t slot)
+{
+	uint32_t number = slot - (STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX);
+
+	return slot < STATS_SLOTS_MAX && number < STATS_TARGETS_MAX ? &memory->target[number] : 0;
+}
+
 /* Where the thread of a relay writes. */
 struct stats_place {
 	struct stats_thread *thread;
-	struct stats_row *rows; /* NULL: none */
+	struct stats_row *rows;      /* NULL: none */
+	struct stats_memory *memory; /* the whole of it: other threads' counters, and targets' states; NULL: none */
 	uint32_t n_rows;
 	uint32_t run;
 };

@@ -379,7 +379,7 @@ static void stats_deal(struct control *control)
 		struct stats_thread *thread = &bank->thread[i];
 		uint32_t n = control->params->loops[i]->flows.size;
 		struct order order = { .kind = ORDER_STATS,
-			.place = { .thread = thread, .run = control->stats_place.run } };
+			.place = { .thread = thread, .memory = control->stats, .run = control->stats_place.run } };
 
 		if (n <= STATS_ROWS_MAX - first) {
 			order.place.rows = &rows[first];
