@@ -12,7 +12,7 @@
 
 #include "gatewayd/base/addr.h"
 
-enum target_state {
+enum target_admin {
 	TARGET_UP,
 	TARGET_DRAIN, /* keeps its flows, gets no new ones */
 	TARGET_DOWN,
@@ -25,7 +25,7 @@ struct target {
 	uint16_t port;   /* 0: the packet's own */
 	uint16_t weight; /* 0: no new flows */
 	bool backup;     /* only while no other target can be used */
-	uint8_t state;   /* enum target_state */
+	uint8_t state;   /* enum target_admin */
 	uint32_t slot;   /* where it is counted (base/stats.h) */
 	int64_t gained;  /* of the round robin; kept when the target is put again */
 };
