@@ -303,6 +303,7 @@ def arguments():
 def main():
     """Runs, prints, writes; the exit code says whether anything went wrong."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is ended
     soak = Soak(options)
     try:
         result = soak.run()
