@@ -169,10 +169,19 @@ void account_name(struct loop *loop, const struct flow *flow, const char *name, 
 
 /* --- a flow's life --- */
 
+/* A flow that was routed is one of its target's already; one that was adopted, or counted elsewhere so far, is so from
+ * here on, whatever limit the target has. */
+static void hold(struct loop *loop, struct flow *flow)
+{
+	if (flow->hold.run != loop->place.run || flow->hold.run == 0)
+		(void)load_take(&loop->place, flow->account.slot[STATS_TARGET], flow->origin.target_id, 0, &flow->hold);
+}
+
 /* Counts the flow as one that is here now, and shows it. */
 static void enter(struct loop *loop, struct flow *flow)
 {
 	stats_word_add(&loop->stats->active, 1);
+	hold(loop, flow);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
 		struct stats_object *object = stats_claim(
 		        &loop->place, flow->account.slot[kind], object_id(&flow->origin, (enum stats_kind)kind));
@@ -225,6 +234,7 @@ static void enter_late(struct loop *loop, struct flow *flow)
 		if (object)
 			stats_word_add(&object->active, 1);
 	}
+	hold(loop, flow);
 }
 
 void account_configured(struct loop *loop)
@@ -250,6 +260,30 @@ void account_routed(struct loop *loop, struct flow *flow)
 		if (object)
 			stats_word_add(&object->counter[STATS_OBJECT_flows_opened], 1);
 	}
+	row_show(loop, flow);
+}
+
+void account_target_left(struct loop *loop, struct flow *flow)
+{
+	struct stats_object *object = object_of(loop, flow, STATS_TARGET);
+
+	account_count(loop, flow, STATS_OBJECT_connect_retried);
+	if (object) {
+		stats_word_add(&object->counter[STATS_OBJECT_flows_closed], 1);
+		stats_word_add(&object->active, (uint64_t)-1);
+	}
+	load_give(&loop->place, &flow->hold);
+	flow->account.slot[STATS_TARGET] = STATS_SLOT_NONE;
+}
+
+void account_routed_again(struct loop *loop, struct flow *flow)
+{
+	struct stats_object *object;
+
+	enter_late(loop, flow);
+	object = object_of(loop, flow, STATS_TARGET);
+	if (object)
+		stats_word_add(&object->counter[STATS_OBJECT_flows_opened], 1);
 	row_show(loop, flow);
 }
 
@@ -291,6 +325,7 @@ static void leave(struct loop *loop, struct flow *flow)
 	struct stats_row *row = row_of(loop, flow);
 
 	stats_word_add(&loop->stats->active, (uint64_t)-1);
+	load_give(&loop->place, &flow->hold);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
 		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
 

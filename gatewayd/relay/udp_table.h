@@ -53,6 +53,7 @@ struct udp_flow {
 	uint64_t active_ms;                    /* when a datagram was last relayed */
 	uint64_t placed_ms;                    /* when it was put at the young end */
 	struct flow_origin origin;
+	struct load_hold hold; /* its part in its target's count of flows */
 };
 
 struct udp_table {
