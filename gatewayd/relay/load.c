@@ -50,7 +50,7 @@ void load_give(const struct stats_place *place, struct load_hold *hold)
 	uint64_t word;
 
 	*hold = (struct load_hold){ 0 };
-	if (run == 0 || run != place->run || !state)
+	if (run == 0 || !state)
 		return;
 	word = atomic_load_explicit(&state->flows, memory_order_relaxed);
 	while (count_of(word, run) > 0 && !atomic_compare_exchange_weak_explicit(&state->flows, &word, word - 1,

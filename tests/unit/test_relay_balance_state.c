@@ -217,6 +217,26 @@ static void test_slow_start_of_source_hash(void **state)
 	balance_clear(&fixture.balance);
 }
 
+/* With all in slow start each client has one of those that can be used. */
+static void test_all_in_slow_start(void **state)
+{
+	struct fixture fixture = fixture_make(PROTO_ALGORITHM_SOURCE_HASH);
+	unsigned count[4];
+
+	(void)state;
+	balance_configure(&fixture.balance,
+	        &(struct balance_rules){ .algorithm = PROTO_ALGORITHM_SOURCE_HASH, .slow_start_ms = 8000 });
+	put_some(&fixture, 3, 1);
+	for (uint32_t id = 1; id <= 3; id++) {
+		fixture_state(&fixture, id)->since_ms = fixture.now_ms;
+		fixture_state(&fixture, id)->health = id == 2 ? TARGET_HEALTH_DOWN : TARGET_HEALTH_UP;
+	}
+	fixture_count(&fixture, count, 4);
+	assert_int_equal(count[2], 0);
+	fixture_assert_part(count[1], 0.5, 250);
+	balance_clear(&fixture.balance);
+}
+
 /* --- source_hash and targets that come and go --- */
 
 /* A target out of service takes along its own clients' choice and no other's; they are spread over the rest. */
@@ -366,6 +386,7 @@ int main(void)
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_slow_start),
 		cmocka_unit_test(test_slow_start_of_source_hash),
+		cmocka_unit_test(test_all_in_slow_start),
 		cmocka_unit_test(test_disruption),
 		cmocka_unit_test(test_weight_at_runtime),
 		cmocka_unit_test(test_least_conn),

@@ -55,7 +55,7 @@ static void test_what_cannot_be_ejected(void **state)
 
 static void test_in_a_row(void **state)
 {
-	struct fixture fixture = with_targets(2);
+	struct fixture fixture = with_targets(4);
 
 	(void)state;
 	for (unsigned round = 0; round < 5; round++) {
@@ -106,6 +106,68 @@ static void test_share(void **state)
 		assert_int_equal(fail_once(&fixture, n), n > 1); /* its row has gone on */
 		balance_clear(&fixture.balance);
 	}
+}
+
+#define FAILERS 2
+
+struct failer {
+	struct fixture *fixture;
+	uint32_t id;
+};
+
+static _Atomic unsigned arrived, most_ejected;
+
+/* Closer together than a barrier that sleeps would let them go on. */
+static void meet(unsigned *phase)
+{
+	atomic_fetch_add(&arrived, 1);
+	*phase += FAILERS;
+	for (unsigned spins = 1; atomic_load(&arrived) < *phase; spins++)
+		if (spins % 1000 == 0)
+			sched_yield(); /* there may be but one processor */
+}
+
+static void *fail_together(void *context)
+{
+	const struct failer *failer = context;
+	struct fixture *fixture = failer->fixture;
+	unsigned phase = 0;
+
+	for (unsigned round = 0; round < 1000; round++) {
+		unsigned ejected = 0;
+
+		meet(&phase);
+		(void)fail_once(fixture, failer->id);
+		meet(&phase);
+		for (uint32_t id = 1; id <= FAILERS; id++)
+			ejected += fixture_state(fixture, id)->ejected_until_ms > fixture->now_ms;
+		if (ejected > atomic_load(&most_ejected))
+			atomic_store(&most_ejected, ejected);
+		meet(&phase);
+		fixture_state(fixture, failer->id)->ejected_until_ms = 0;
+		fixture_state(fixture, failer->id)->failing = FAILURES;
+	}
+	return NULL;
+}
+
+/* The share, one of three, holds also when two fail at once, each seen by another thread. */
+static void test_share_among_threads(void **state)
+{
+	struct fixture fixture = with_targets(3);
+	struct failer failers[FAILERS];
+	pthread_t threads[FAILERS];
+
+	(void)state;
+	for (uint32_t i = 0; i < FAILERS; i++) {
+		failers[i] = (struct failer){ &fixture, i + 1 };
+		fixture_state(&fixture, i + 1)->failing = FAILURES;
+	}
+	for (uint32_t i = 0; i < FAILERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, fail_together, &failers[i]), 0);
+	for (uint32_t i = 0; i < FAILERS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(most_ejected, 1);
+	balance_clear(&fixture.balance);
 }
 
 /* --- flows --- */
@@ -194,6 +256,7 @@ int main(void)
 		cmocka_unit_test(test_in_a_row),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_share),
+		cmocka_unit_test(test_share_among_threads),
 		cmocka_unit_test(test_flows_of_another_run),
 		cmocka_unit_test(test_flows_of_another_target),
 		cmocka_unit_test(test_threads),
