@@ -133,7 +133,7 @@ static void *fail_together(void *context)
 	struct fixture *fixture = failer->fixture;
 	unsigned phase = 0;
 
-	for (unsigned round = 0; round < 1000; round++) {
+	for (unsigned round = 0; round < 4000; round++) {
 		unsigned ejected = 0;
 
 		meet(&phase);
