@@ -123,7 +123,7 @@ static void meet(unsigned *phase)
 	atomic_fetch_add(&arrived, 1);
 	*phase += FAILERS;
 	for (unsigned spins = 1; atomic_load(&arrived) < *phase; spins++)
-		if (spins % 1000 == 0)
+		if (spins % 100000 == 0)
 			sched_yield(); /* there may be but one processor */
 }
 
@@ -133,7 +133,7 @@ static void *fail_together(void *context)
 	struct fixture *fixture = failer->fixture;
 	unsigned phase = 0;
 
-	for (unsigned round = 0; round < 4000; round++) {
+	for (unsigned round = 0; round < 2000; round++) {
 		unsigned ejected = 0;
 
 		meet(&phase);
