@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/passive.h"
 #include "gatewayd/relay/route.h"
@@ -22,21 +22,21 @@ static bool is_hopeless(int error)
 	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
 }
 
-void retry_target_failed(struct loop *loop, const struct flow *flow)
+void retry_target_failed(struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS])
 {
-	const struct flow_origin *origin = &flow->origin;
 	const struct config_upstream *upstream = config_upstream(loop->config, origin->upstream);
 
 	if (!upstream || !passive_failed(&upstream->balance, &loop->place, origin->target_id, loop->now_ms))
 		return;
 	stats_add(loop->stats, STATS_targets_ejected, 1);
-	account_count(loop, flow, STATS_OBJECT_ejected);
+	account_objects_count(loop, origin, slot, STATS_OBJECT_ejected, 1);
 	loop_warn(loop, STATS_targets_ejected, 0);
 }
 
-void retry_target_answered(struct loop *loop, const struct flow *flow)
+void retry_target_answered(
+        const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS])
 {
-	passive_succeeded(&loop->place, flow->account.slot[STATS_TARGET], flow->origin.target_id, loop->now_ms);
+	passive_succeeded(&loop->place, slot[STATS_TARGET], origin->target_id, loop->now_ms);
 }
 
 static void forget_socket(struct flow_end *end)
@@ -51,7 +51,7 @@ bool retry_next(struct loop *loop, struct flow *flow, const struct config_listen
 	const struct config_upstream *upstream = config_upstream(loop->config, flow->origin.upstream);
 
 	if (!is_our_own(error))
-		retry_target_failed(loop, flow);
+		retry_target_failed(loop, &flow->origin, flow->account.slot);
 	if (!upstream || is_hopeless(error) || flow->n_tried >= upstream->balance.rules.max_retries ||
 	        flow->n_tried >= FLOW_RETRIES_MAX)
 		return false;

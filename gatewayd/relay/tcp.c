@@ -32,7 +32,7 @@ static void count_moved(
 	if (moved == 0)
 		return;
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
-		retry_target_answered(loop, flow);
+		retry_target_answered(loop, &flow->origin, flow->account.slot);
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
 	account_moved(loop, flow, side, moved);
@@ -254,7 +254,7 @@ static void broken(struct loop *loop, struct flow *flow)
 	if (!flow->direction[FLOW_TARGET].moved && !flow->end[FLOW_CLIENT].broken &&
 	        getsockopt(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
 	        info.tcpi_state == TCP_CLOSE)
-		retry_target_failed(loop, flow);
+		retry_target_failed(loop, &flow->origin, flow->account.slot);
 	life_reset(loop, flow);
 }
 
@@ -365,7 +365,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 	flow->direction[side].state = DIRECTION_ENDED;
 	flow->active_ms = loop->now_ms;
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
-		retry_target_answered(loop, flow);
+		retry_target_answered(loop, &flow->origin, flow->account.slot);
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
 		life_close(loop, flow);
 		return 0;
