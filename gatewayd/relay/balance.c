@@ -323,8 +323,7 @@ static bool takes_already(const struct target *target, uint64_t hash)
 	return (hash >> 40) * target->hash_weight * BALANCE_SHARE_ONE < (uint64_t)target->share << 24;
 }
 
-static struct target *source_hash(
-        struct balance *balance, const struct balance_ask *ask, const struct look *look)
+static struct target *source_hash(struct balance *balance, const struct balance_ask *ask, const struct look *look)
 {
 	bool backup = look->kind & KIND_BACKUP;
 	struct balance_table *table = &balance->table[backup];

@@ -15,8 +15,7 @@ static bool is_within_share(
 	size_t ejected = more;
 
 	for (size_t i = 0; i < balance->n; i++) {
-		const struct target_state *state =
-		        load_state(place, balance->targets[i].slot, balance->targets[i].id);
+		const struct target_state *state = load_state(place, balance->targets[i].slot, balance->targets[i].id);
 
 		ejected += state && is_ejected(state, now_ms);
 	}

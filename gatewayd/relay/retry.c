@@ -33,8 +33,7 @@ void retry_target_failed(struct loop *loop, const struct flow_origin *origin, co
 	loop_warn(loop, STATS_targets_ejected, 0);
 }
 
-void retry_target_answered(
-        const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS])
+void retry_target_answered(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS])
 {
 	passive_succeeded(&loop->place, slot[STATS_TARGET], origin->target_id, loop->now_ms);
 }

@@ -144,8 +144,8 @@ static void follow(const struct loop *loop, struct udp_flow *flow, const struct 
 }
 
 /* NULL if there is no flow (counted); the hold is taken over in any case. */
-static struct udp_flow *begin(struct loop *loop, const struct config_listener *listener, struct flow_origin *origin,
-        struct load_hold *hold)
+static struct udp_flow *begin(
+        struct loop *loop, const struct config_listener *listener, struct flow_origin *origin, struct load_hold *hold)
 {
 	struct udp_flow *flow;
 	int r;

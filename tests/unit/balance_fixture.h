@@ -42,8 +42,8 @@ static inline struct fixture fixture_make(enum proto_algorithm algorithm)
 	struct fixture fixture = { .place.run = FIXTURE_RUN, .now_ms = 1000000, .balance.random = 1 };
 
 	if (!memory)
-		memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		        0);
+		memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+		        -1, 0);
 	assert_ptr_not_equal(memory, MAP_FAILED);
 	fixture.place.memory = memory;
 	balance_configure(&fixture.balance, &(struct balance_rules){ .algorithm = algorithm });

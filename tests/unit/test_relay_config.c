@@ -81,7 +81,8 @@ static void test_illegal_items(void **state)
 	assert_added(batch, message, -EBADMSG);
 	message = (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put.algorithm = PROTO_ALGORITHMS };
 	assert_added(batch, message, -EBADMSG);
-	message = (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put.max_retries = FLOW_RETRIES_MAX + 1 };
+	message =
+	        (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put.max_retries = FLOW_RETRIES_MAX + 1 };
 	assert_added(batch, message, -EBADMSG);
 	message = (struct proto_message){ .type = PROTO_PING };
 	assert_added(batch, message, -EINVAL);
