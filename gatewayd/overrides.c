@@ -118,6 +118,46 @@ int overrides_set(struct overrides *overrides, struct store *store, const struct
 	return 0;
 }
 
+/* --- for the relay --- */
+
+/* CLOCK_MONOTONIC in milliseconds; 0: none. Never 0 for one that is past. */
+static uint64_t deadline_ms(const struct override *override)
+{
+	int64_t left_s, now_ms = (int64_t)(clock_us() / 1000), at_ms;
+
+	if (!override || override->drain_deadline == OVERRIDES_NONE)
+		return 0;
+	left_s = override->drain_deadline - (int64_t)time(NULL);
+	at_ms = now_ms + left_s * 1000;
+	return at_ms > 0 ? (uint64_t)at_ms : 1;
+}
+
+void overrides_write(const struct override *override, struct target_state *state)
+{
+	bool admin = override && override->admin_state != OVERRIDES_NONE;
+	bool weight = override && override->weight != OVERRIDES_NONE;
+
+	atomic_store_explicit(
+	        &state->reset_per_s, override ? (uint32_t)override->reset_per_s : 0, memory_order_relaxed);
+	atomic_store_explicit(&state->drain_deadline_ms, deadline_ms(override), memory_order_relaxed);
+	atomic_store_explicit(&state->weight, weight ? (uint32_t)override->weight + 1 : 0, memory_order_relaxed);
+	atomic_store_explicit(&state->admin, admin ? (uint32_t)override->admin_state + 1 : 0, memory_order_release);
+}
+
+static void write_one(const struct override *override, struct worker *worker)
+{
+	struct target_state *state = worker_target(worker, override->target);
+
+	if (state)
+		overrides_write(says_nothing(override) ? NULL : override, state);
+}
+
+void overrides_write_all(const struct overrides *overrides, struct worker *worker)
+{
+	for (size_t i = 0; i < overrides->n; i++)
+		write_one(&overrides->items[i], worker);
+}
+
 /* --- what still counts --- */
 
 /* Takes out of the override what the configuration has overtaken. target NULL: it is gone. True if that was any. */
@@ -147,7 +187,8 @@ static const struct target *target_of(const struct names *names, uint32_t id)
 }
 
 /* Each is settled where it is; what says nothing any more is dropped. */
-static bool settle_all(struct overrides *overrides, struct store *store, const struct names *names)
+static bool settle_all(
+        struct overrides *overrides, struct store *store, const struct names *names, struct worker *worker)
 {
 	bool any = false;
 
@@ -158,6 +199,8 @@ static bool settle_all(struct overrides *overrides, struct store *store, const s
 		if (!settle(override, target))
 			continue;
 		any = true;
+		if (target && worker)
+			write_one(override, worker);
 		/* Of a target that is gone the database has forgotten it already. What cannot be stored is settled
 		 * again at the next start. */
 		if (target && store_one(store, override) < 0)
@@ -168,7 +211,8 @@ static bool settle_all(struct overrides *overrides, struct store *store, const s
 	return any;
 }
 
-bool overrides_follow(struct overrides *overrides, struct store *store, const struct snapshot *snapshot)
+bool overrides_follow(
+        struct overrides *overrides, struct store *store, const struct snapshot *snapshot, struct worker *worker)
 {
 	struct names names = { 0 };
 	bool any = false;
@@ -176,7 +220,7 @@ bool overrides_follow(struct overrides *overrides, struct store *store, const st
 	if (overrides->n == 0)
 		return false;
 	if (names_follow(&names, snapshot) == 0)
-		any = settle_all(overrides, store, &names);
+		any = settle_all(overrides, store, &names, worker);
 	names_clear(&names);
 	return any;
 }
@@ -205,42 +249,6 @@ int overrides_load(struct overrides *overrides, struct store *store, const struc
 	int r = store_runtime_list(store, load_one, overrides);
 
 	if (r == 0)
-		(void)overrides_follow(overrides, store, snapshot);
+		(void)overrides_follow(overrides, store, snapshot, NULL);
 	return r;
-}
-
-/* --- for the relay --- */
-
-/* CLOCK_MONOTONIC in milliseconds; 0: none. Never 0 for one that is past. */
-static uint64_t deadline_ms(const struct override *override)
-{
-	int64_t left_s, now_ms = (int64_t)(clock_us() / 1000), at_ms;
-
-	if (!override || override->drain_deadline == OVERRIDES_NONE)
-		return 0;
-	left_s = override->drain_deadline - (int64_t)time(NULL);
-	at_ms = now_ms + left_s * 1000;
-	return at_ms > 0 ? (uint64_t)at_ms : 1;
-}
-
-void overrides_write(const struct override *override, struct target_state *state)
-{
-	bool admin = override && override->admin_state != OVERRIDES_NONE;
-	bool weight = override && override->weight != OVERRIDES_NONE;
-
-	atomic_store_explicit(
-	        &state->reset_per_s, override ? (uint32_t)override->reset_per_s : 0, memory_order_relaxed);
-	atomic_store_explicit(&state->drain_deadline_ms, deadline_ms(override), memory_order_relaxed);
-	atomic_store_explicit(&state->weight, weight ? (uint32_t)override->weight + 1 : 0, memory_order_relaxed);
-	atomic_store_explicit(&state->admin, admin ? (uint32_t)override->admin_state + 1 : 0, memory_order_release);
-}
-
-void overrides_write_all(const struct overrides *overrides, struct worker *worker)
-{
-	for (size_t i = 0; i < overrides->n; i++) {
-		struct target_state *state = worker_target(worker, overrides->items[i].target);
-
-		if (state)
-			overrides_write(&overrides->items[i], state);
-	}
 }

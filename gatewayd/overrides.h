@@ -15,11 +15,8 @@
 #include "gatewayd/worker.h"
 
 #define OVERRIDES_ACTOR_MAX 80
-/* Flows of a target per second that end at the deadline of its draining, if nothing else is said; and the most. */
-#define OVERRIDES_RESET_PER_S     100
-#define OVERRIDES_RESET_PER_S_MAX 10000
-/* Longest time until such a deadline: a week. */
-#define OVERRIDES_DEADLINE_S_MAX 604800
+/* Flows of a target per second that end at the deadline of its draining, if nothing else is said. */
+#define OVERRIDES_RESET_PER_S 100
 /* Nothing is said. */
 #define OVERRIDES_NONE (-1)
 
@@ -46,8 +43,10 @@ void overrides_clear(struct overrides *overrides);
 const struct override *overrides_find(const struct overrides *overrides, uint32_t target);
 /* Stores it, in place of an older one; one that says nothing any more is removed. Negative errno: nothing has changed. */
 int overrides_set(struct overrides *overrides, struct store *store, const struct override *override);
-/* The configuration has become another: forgets what does not count any more. True if that was any. */
-bool overrides_follow(struct overrides *overrides, struct store *store, const struct snapshot *snapshot);
+/* The configuration has become another: forgets what does not count any more, also where the relay reads it (worker
+ * NULL: nowhere yet). True if that was any. */
+bool overrides_follow(
+        struct overrides *overrides, struct store *store, const struct snapshot *snapshot, struct worker *worker);
 /* Writes it (NULL: that nothing is said) where the relay reads it. */
 void overrides_write(const struct override *override, struct target_state *state);
 /* The same for all. */

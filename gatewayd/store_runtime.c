@@ -23,7 +23,7 @@ static int prepare(struct store *store, const char *sql, struct sqlite3_stmt **r
 }
 
 /* NONE becomes null. */
-static int bind(struct sqlite3_stmt *statement, enum column column, int64_t value)
+static int bind_number(struct sqlite3_stmt *statement, enum column column, int64_t value)
 {
 	return value == STORE_RUNTIME_NONE ? sqlite3_bind_null(statement, (int)column + 1)
 	                                   : sqlite3_bind_int64(statement, (int)column + 1, value);
@@ -64,7 +64,7 @@ int store_runtime_put(struct store *store, const struct store_runtime *runtime)
 	if (r < 0)
 		return r;
 	for (enum column column = TARGET; code == SQLITE_OK && column < ARRAY_SIZE(values); column++)
-		code = bind(statement, column, values[column]);
+		code = bind_number(statement, column, values[column]);
 	if (code == SQLITE_OK)
 		code = sqlite3_bind_text(statement, ACTOR + 1, runtime->actor, -1, SQLITE_TRANSIENT);
 	if (code != SQLITE_OK)
@@ -79,7 +79,7 @@ int store_runtime_delete(struct store *store, int64_t target)
 
 	if (r == 0)
 		r = prepare(store, "DELETE FROM target_runtime WHERE target = ?1", &statement);
-	if (r == 0 && bind(statement, TARGET, target) != SQLITE_OK)
+	if (r == 0 && bind_number(statement, TARGET, target) != SQLITE_OK)
 		r = -ENOMEM;
 	return r < 0 ? r : finish(store, statement, "cannot forget the state of a target");
 }
