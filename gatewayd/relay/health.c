@@ -173,7 +173,7 @@ static void check_finish(struct health *health, struct health_check *check, cons
 	struct health_target *target = check->target;
 	uint64_t started_us = check->started_us;
 
-	health_check_end(&health->pool, check);
+	health_check_end(&health->pool, check, verdict->cause == TARGET_CAUSE_OK);
 	conclude(health, target, verdict, started_us);
 }
 
@@ -212,7 +212,7 @@ static void target_stop(struct health *health, struct health_target *target)
 	queue_remove(health, target);
 	target->waiting = false;
 	if (target->check)
-		health_check_end(&health->pool, target->check);
+		health_check_end(&health->pool, target->check, false);
 }
 
 static void target_gone(void *userdata, struct health_target *target)

@@ -105,11 +105,12 @@ static int take(struct health_pool *pool, uint8_t family, struct health_check **
 	return 0;
 }
 
-void health_check_end(struct health_pool *pool, struct health_check *check)
+void health_check_end(struct health_pool *pool, struct health_check *check, bool good)
 {
 	static const struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
 
-	if (connect(check->fd, &nowhere, sizeof(nowhere)) < 0)
+	/* Of a failed one too, so that a peer that is there learns of the end at once, whatever waits to be read. */
+	if (connect(check->fd, &nowhere, sizeof(nowhere)) < 0 || !good)
 		socket_close(check);
 	check->target->check = NULL;
 	check->target = NULL;
@@ -132,7 +133,7 @@ static struct health_verdict failed(int error)
 		.detail = (uint32_t)error };
 }
 
-static struct health_verdict good(const struct health_check *check, uint64_t now_us)
+static struct health_verdict well(const struct health_check *check, uint64_t now_us)
 {
 	uint64_t latency_us = now_us - check->started_us;
 
@@ -144,7 +145,7 @@ static struct health_verdict good(const struct health_check *check, uint64_t now
 static struct health_verdict answered(const struct health_check *check, enum health_http_result result, uint64_t now_us)
 {
 	if (result == HEALTH_HTTP_GOOD)
-		return good(check, now_us);
+		return well(check, now_us);
 	return (struct health_verdict){ .cause = result == HEALTH_HTTP_STATUS ? TARGET_CAUSE_STATUS
 		                                 : result == HEALTH_HTTP_BODY ? TARGET_CAUSE_BODY
 		                                                              : TARGET_CAUSE_PROTOCOL,
@@ -173,7 +174,7 @@ int health_check_begin(
 	if (connect(check->fd, (struct sockaddr *)&sa, length) == 0 || errno == EINPROGRESS)
 		return 0;
 	*ret = failed(errno);
-	health_check_end(pool, check);
+	health_check_end(pool, check, false);
 	return 1;
 }
 
@@ -202,7 +203,7 @@ static bool connected(struct health_check *check, uint64_t now_us, struct health
 	size_t n;
 
 	if (rules->type != PROTO_HEALTH_HTTP) {
-		*ret = good(check, now_us);
+		*ret = well(check, now_us);
 		return true;
 	}
 	check->asked = true;
@@ -234,23 +235,26 @@ static bool read_answer(struct health_check *check, uint64_t now_us, struct heal
 	return true;
 }
 
-/* An error of the socket before the connection was there. */
-static struct health_verdict connect_error(const struct health_check *check)
+/* Whether the connection could not be made. */
+static bool has_failed(const struct health_check *check, uint32_t events, struct health_verdict *ret)
 {
 	int error = 0;
 	socklen_t length = sizeof(error);
 
+	if (!(events & (EPOLLERR | EPOLLHUP)))
+		return false;
 	getsockopt(check->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-	return failed(error ? error : ECONNRESET);
+	if (error == 0 && !(events & EPOLLHUP))
+		return false;
+	*ret = failed(error ? error : ECONNRESET);
+	return true;
 }
 
 bool health_check_event(struct health_check *check, uint32_t events, uint64_t now_us, struct health_verdict *ret)
 {
 	if (!check->asked) {
-		if (events & (EPOLLERR | EPOLLHUP)) {
-			*ret = connect_error(check);
+		if (has_failed(check, events, ret))
 			return true;
-		}
 		if (!(events & EPOLLOUT))
 			return false;
 		if (connected(check, now_us, ret))

@@ -8,7 +8,8 @@
  * calls, connect() there and back, and its share of epoll_wait(): no
  * socket(), no options, no epoll_ctl(), no close(). Sockets are polled edge-
  * triggered from their first use to their end, and events of an idle one mean
- * nothing. The connection comes from the gateway's own address, in the network
+ * nothing. A socket whose check has failed is not used again: the kernel may
+ * have left an ICMP error in its error queue, which would fail the next one. The connection comes from the gateway's own address, in the network
  * namespace of the relay.
  */
 #ifndef GW_RELAY_HEALTH_CHECK_H
@@ -51,8 +52,8 @@ int health_check_begin(
         struct health_pool *pool, struct health_target *target, uint64_t now_us, struct health_verdict *ret);
 /* An event of a check's socket. True if the check is over: then its verdict, and health_check_end is due. */
 bool health_check_event(struct health_check *check, uint32_t events, uint64_t now_us, struct health_verdict *ret);
-/* Lets go of the target; its connection is reset. */
-void health_check_end(struct health_pool *pool, struct health_check *check);
+/* Lets go of the target; its connection is reset. good: the check has ended well. */
+void health_check_end(struct health_pool *pool, struct health_check *check, bool good);
 
 /* The request of an HTTP check of this target, into a buffer; its length. */
 #define HEALTH_REQUEST_MAX 768
