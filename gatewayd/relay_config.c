@@ -230,12 +230,15 @@ static uint8_t health_number(enum health_type type)
 /* The statuses that are wanted, as a range. */
 static void wanted_statuses(const struct upstream *upstream, struct proto_health_put *put)
 {
-	bool any = upstream->health_http_status == 0;
+	uint16_t last = (uint16_t)upstream->health_http_status_max;
 
-	put->status_from = any ? 200 : (uint16_t)upstream->health_http_status;
-	put->status_to = any                                 ? 399
-	                 : upstream->health_http_status_max ? (uint16_t)upstream->health_http_status_max
-	                                                     : put->status_from;
+	if (upstream->health_http_status == 0) {
+		put->status_from = 200;
+		put->status_to = last ? last : 399;
+	} else {
+		put->status_from = (uint16_t)upstream->health_http_status;
+		put->status_to = last ? last : put->status_from;
+	}
 }
 
 static void send_health(struct sender *sender, const struct upstream *upstream)
