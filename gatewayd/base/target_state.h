@@ -58,6 +58,8 @@ struct target_state {
 	_Atomic uint32_t ejections;
 	_Atomic uint64_t ejected_until_ms; /* 0, or passed: not ejected */
 	_Atomic uint64_t reset_next_us;    /* before then none of its flows is reset again (relay/reap.h) */
+	/* Flows now, of all threads, in the lower half, and above it the run that counts them (relay/load.h). */
+	_Atomic uint64_t flows;
 };
 
 /* What is in force of the operator's word and the configuration: enum target_admin; a weight. */
