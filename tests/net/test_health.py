@@ -80,6 +80,7 @@ class Lines:
         self.open.append(connection)
         while connection.recv(100):
             connection.sendall(self.name)
+        connection.close()
 
 
 def ask(connection):
