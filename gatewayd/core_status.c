@@ -78,8 +78,8 @@ static json_t *checks(const struct stats_memory *stats, bool *failed)
 	set(object, "under_way", json_integer(atomic_load_explicit(&health->under_way, memory_order_relaxed)), failed);
 	set(object, "checks", json_integer((json_int_t)atomic_load_explicit(&health->checks, memory_order_relaxed)),
 	        failed);
-	set(object, "failures",
-	        json_integer((json_int_t)atomic_load_explicit(&health->failures, memory_order_relaxed)), failed);
+	set(object, "failures", json_integer((json_int_t)atomic_load_explicit(&health->failures, memory_order_relaxed)),
+	        failed);
 	set(object, "late", json_integer((json_int_t)atomic_load_explicit(&health->late, memory_order_relaxed)),
 	        failed);
 	return object;

@@ -48,8 +48,8 @@ static const char *admin_word(int64_t admin)
 
 /* --- the document --- */
 
-static json_t *health_document(const struct upstream *upstream, const struct target *target,
-        const struct health_view *view, bool *failed)
+static json_t *health_document(
+        const struct upstream *upstream, const struct target *target, const struct health_view *view, bool *failed)
 {
 	char words[HEALTH_VIEW_WORDS_MAX];
 	json_t *object = json_object();
@@ -100,8 +100,8 @@ static json_t *drain_document(
 
 static json_t *configured_document(const struct target *target)
 {
-	return json_pack("{s:s, s:I}", "admin_state", admin_word(target->admin_state), "weight",
-	        (json_int_t)target->weight);
+	return json_pack(
+	        "{s:s, s:I}", "admin_state", admin_word(target->admin_state), "weight", (json_int_t)target->weight);
 }
 
 json_t *core_target(struct core *core, const struct upstream *upstream, const struct target *target)
@@ -189,8 +189,7 @@ static void tell(struct core *core, const struct upstream *upstream, const struc
 	        admin_word(view.admin), (unsigned)view.weight, actor);
 	core_tell(core, "target",
 	        json_pack("{s:s, s:s, s:s, s:s, s:i, s:s}", "upstream", upstream->name, "target", text, "change",
-	                "operator", "admin_state", admin_word(view.admin), "weight", (int)view.weight, "actor",
-	                actor));
+	                "operator", "admin_state", admin_word(view.admin), "weight", (int)view.weight, "actor", actor));
 }
 
 int core_target_set(struct core *core, const struct upstream *upstream, const struct target *target,

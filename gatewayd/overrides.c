@@ -138,10 +138,10 @@ void overrides_write(const struct override *override, struct target_state *state
 	bool weight = override && override->weight != OVERRIDES_NONE;
 
 	atomic_store_explicit(
-	        &state->reset_per_s, override ? (uint32_t)override->reset_per_s : 0, memory_order_relaxed);
+	        &state->reset_per_s, override ? (uint32_t) override->reset_per_s : 0, memory_order_relaxed);
 	atomic_store_explicit(&state->drain_deadline_ms, deadline_ms(override), memory_order_relaxed);
-	atomic_store_explicit(&state->weight, weight ? (uint32_t)override->weight + 1 : 0, memory_order_relaxed);
-	atomic_store_explicit(&state->admin, admin ? (uint32_t)override->admin_state + 1 : 0, memory_order_release);
+	atomic_store_explicit(&state->weight, weight ? (uint32_t) override->weight + 1 : 0, memory_order_relaxed);
+	atomic_store_explicit(&state->admin, admin ? (uint32_t) override->admin_state + 1 : 0, memory_order_release);
 }
 
 static void write_one(const struct override *override, struct worker *worker)

@@ -41,7 +41,8 @@ int overrides_load(struct overrides *overrides, struct store *store, const struc
 void overrides_clear(struct overrides *overrides);
 /* What is said of this target, or NULL; valid until the next change. */
 const struct override *overrides_find(const struct overrides *overrides, uint32_t target);
-/* Stores it, in place of an older one; one that says nothing any more is removed. Negative errno: nothing has changed. */
+/* Stores it, in place of an older one; one that says nothing any more is removed. Negative errno: nothing has changed.
+ */
 int overrides_set(struct overrides *overrides, struct store *store, const struct override *override);
 /* The configuration has become another: forgets what does not count any more, also where the relay reads it (worker
  * NULL: nowhere yet). True if that was any. */

@@ -11,11 +11,11 @@
 /* One target's. Numbers that are nothing are STORE_RUNTIME_NONE. */
 #define STORE_RUNTIME_NONE (-1)
 struct store_runtime {
-	int64_t target;                    /* id of its row */
-	int64_t admin_state, weight;       /* enum admin_state; or NONE: as configured */
-	int64_t over_admin, over_weight;   /* what was configured when it was said */
+	int64_t target;                      /* id of its row */
+	int64_t admin_state, weight;         /* enum admin_state; or NONE: as configured */
+	int64_t over_admin, over_weight;     /* what was configured when it was said */
 	int64_t drain_deadline, reset_per_s; /* seconds since 1970, or NONE */
-	int64_t said_at;                   /* seconds since 1970 */
+	int64_t said_at;                     /* seconds since 1970 */
 	const char *actor;
 };
 

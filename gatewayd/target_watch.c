@@ -51,11 +51,11 @@ static void tell_health(
 	log_notice("upstream %s: target %s is %s: %s", name->upstream->name,
 	        names_target((const struct target *)name->row, target), health_view_state_name(view->health), words);
 	if (event)
-		json_object_update_new(event,
-		        json_pack("{s:s, s:s, s:i, s:s, s:s}", "before",
-		                health_view_state_name((enum target_health)before), "cause",
-		                health_view_cause_name(view->cause), "detail", (int)view->detail, "reason", words,
-		                "since", value_time_format(health_view_time(view->since_ms), since)));
+		json_object_update_new(
+		        event, json_pack("{s:s, s:s, s:i, s:s, s:s}", "before",
+		                       health_view_state_name((enum target_health)before), "cause",
+		                       health_view_cause_name(view->cause), "detail", (int)view->detail, "reason",
+		                       words, "since", value_time_format(health_view_time(view->since_ms), since)));
 	core_tell(watch->core, "health", event);
 }
 
@@ -86,9 +86,10 @@ static void look_at_target(struct target_watch *watch, const struct name *name, 
 	seen = &watch->targets[slot - stats_slot_first(STATS_TARGET)];
 	before = *seen;
 	health_view_read(meter, (const struct target *)name->row, now_ms, &view);
-	*seen = (struct seen_target){
-		.id = name->id, .ejections = view.ejections, .health = (uint8_t)view.health, .ejected = view.ejected_until_ms != 0
-	};
+	*seen = (struct seen_target){ .id = name->id,
+		.ejections = view.ejections,
+		.health = (uint8_t)view.health,
+		.ejected = view.ejected_until_ms != 0 };
 	if (before.id != name->id) /* a new target: that it is well, or not known, is no news */
 		before = (struct seen_target){ .id = name->id, .ejections = view.ejections };
 	if (!watch->begun)

@@ -99,7 +99,8 @@ static void check_health(const struct upstream *upstream, const struct subject *
 	if (upstream->health_http_method == HEALTH_METHOD_HEAD && *upstream->health_http_body)
 		FAULT(subject, "health/http_body", "not_applicable", "the answer to HEAD has no body to look into");
 	if (strchr(upstream->health_http_host, ' '))
-		FAULT(subject, "health/http_host", "bad_value", "a host is a name or an address, with a port if need be");
+		FAULT(subject, "health/http_host", "bad_value",
+		        "a host is a name or an address, with a port if need be");
 	if (upstream->health_http_path[0] != '/' || strpbrk(upstream->health_http_path, " #"))
 		FAULT(subject, "health/http_path", "bad_value", "a path begins with / and has no space");
 }

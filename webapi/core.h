@@ -103,8 +103,8 @@ size_t core_count(struct core *core, enum resource_id resource);
 int64_t core_revision(struct core *core);
 
 /* What an operator says of a target while the gateway runs, beside the configuration. */
-#define CORE_TARGET_KEEP       (-2) /* as it is */
-#define CORE_TARGET_CONFIGURED (-1) /* nothing: as configured, or the default */
+#define CORE_TARGET_KEEP           (-2) /* as it is */
+#define CORE_TARGET_CONFIGURED     (-1) /* nothing: as configured, or the default */
 #define CORE_DRAIN_DEADLINE_S_MAX  604800
 #define CORE_DRAIN_RESET_PER_S_MAX 10000
 struct core_target_order {

@@ -21,8 +21,7 @@ static const struct row *row_of(const struct request *request)
 }
 
 /* The object, which is taken over; with the secret, if one was made with it. */
-static int answer_row(
-        struct response *response, unsigned status, json_t *object, int64_t revision, const char *secret)
+static int answer_row(struct response *response, unsigned status, json_t *object, int64_t revision, const char *secret)
 {
 	char etag[ETAG_BYTES];
 
@@ -53,7 +52,8 @@ int rest_get(const struct request *request, struct response *response)
 }
 
 /* The object as it is stored now, after the write; NULL if there is none. */
-static json_t *stored_document(const struct request *request, const struct operation *operation, const struct row *stored)
+static json_t *stored_document(
+        const struct request *request, const struct operation *operation, const struct row *stored)
 {
 	const struct target *target;
 

@@ -29,8 +29,8 @@ static const struct target *target_of(
 
 /* The tag is the configuration's, for If-Match of writes. What is observed changes without it, so no answer is "still
  * the same". */
-static int answer(const struct request *request, const struct upstream *upstream, json_t *document,
-        struct response *response)
+static int answer(
+        const struct request *request, const struct upstream *upstream, json_t *document, struct response *response)
 {
 	char etag[ETAG_BYTES];
 
@@ -63,8 +63,7 @@ int targets_list(const struct request *request, struct response *response)
 	if (r)
 		return r < 0 ? r : 0;
 	if (!upstream)
-		return problem_answer(
-		        response, PROBLEM_NOT_FOUND, request, NULL, "There is no upstream of this name.");
+		return problem_answer(response, PROBLEM_NOT_FOUND, request, NULL, "There is no upstream of this name.");
 	items = json_array();
 	for (size_t i = 0; i < upstream->targets.n; i++)
 		if (json_array_append_new(items, core_target(request->core, upstream,
@@ -80,8 +79,7 @@ int targets_list(const struct request *request, struct response *response)
 /* --- PATCH --- */
 
 /* A number within bounds, or null. */
-static void read_number(
-        const json_t *value, const char *key, int64_t min, int64_t max, int64_t *ret, struct errs *errs)
+static void read_number(const json_t *value, const char *key, int64_t min, int64_t max, int64_t *ret, struct errs *errs)
 {
 	char pointer[64];
 
@@ -134,9 +132,7 @@ static int read_order(json_t *body, struct core_target_order *ret, struct errs *
 	const char *key;
 	json_t *value;
 
-	*ret = (struct core_target_order){
-		CORE_TARGET_KEEP, CORE_TARGET_KEEP, CORE_TARGET_KEEP, CORE_TARGET_KEEP
-	};
+	*ret = (struct core_target_order){ CORE_TARGET_KEEP, CORE_TARGET_KEEP, CORE_TARGET_KEEP, CORE_TARGET_KEEP };
 	json_object_foreach(body, key, value) read_key(key, value, ret, errs);
 	return errs_count(errs) ? -EINVAL : 0;
 }

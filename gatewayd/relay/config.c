@@ -33,8 +33,8 @@ struct change {
 		} route; /* id: its listener */
 		struct {
 			uint8_t condition;
-			char *text; /* owned: most changes have none */
-		} value;            /* id: the listener of the route */
+			char *text;              /* owned: most changes have none */
+		} value;                         /* id: the listener of the route */
 		struct proto_health_put *health; /* owned; id: its upstream */
 		struct target target;
 		struct match_key key; /* id: the listener it leads to */

@@ -550,8 +550,7 @@ static int on_ping(struct control *control, const struct proto_message *message,
 	for (unsigned i = 0; i < control->params->n_loops; i++)
 		atomic_store_explicit(&control->params->loops[i]->tracked, message->ping.tracked, memory_order_relaxed);
 	if (order_all(control, &order, &control->ping_sequence) < 0 ||
-	        order_health(
-	                control, &(struct health_order){ .kind = HEALTH_ORDER_PING }, control->ping_sequence) < 0)
+	        order_health(control, &(struct health_order){ .kind = HEALTH_ORDER_PING }, control->ping_sequence) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }

@@ -98,8 +98,8 @@ static void tell(struct health *health, const struct health_target *target, cons
 }
 
 /* A check is over: what it means, and when the next one is. */
-static void conclude(struct health *health, struct health_target *target, const struct health_verdict *verdict,
-        uint64_t started_us)
+static void conclude(
+        struct health *health, struct health_target *target, const struct health_verdict *verdict, uint64_t started_us)
 {
 	const struct proto_health_put *rules = &target->upstream->rules;
 	struct health_rule rule = { .rise = rules->rise, .fall = rules->fall };
@@ -233,8 +233,7 @@ static void target_changed(void *userdata, struct health_target *target)
 		timer_set(health, target,
 		        health->now_ms +
 		                random_below(health, interval < HEALTH_SPREAD_MS ? interval + 1 : HEALTH_SPREAD_MS));
-	else if (state && !health_table_port(target) &&
-	         health_rule_forget(&target->streak, state, health->now_ms))
+	else if (state && !health_table_port(target) && health_rule_forget(&target->streak, state, health->now_ms))
 		tell(health, target, state);
 }
 

@@ -9,8 +9,8 @@
  * socket(), no options, no epoll_ctl(), no close(). Sockets are polled edge-
  * triggered from their first use to their end, and events of an idle one mean
  * nothing. A socket whose check has failed is not used again: the kernel may
- * have left an ICMP error in its error queue, which would fail the next one. The connection comes from the gateway's own address, in the network
- * namespace of the relay.
+ * have left an ICMP error in its error queue, which would fail the next one. The connection comes from the gateway's
+ * own address, in the network namespace of the relay.
  */
 #ifndef GW_RELAY_HEALTH_CHECK_H
 #define GW_RELAY_HEALTH_CHECK_H

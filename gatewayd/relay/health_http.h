@@ -32,9 +32,9 @@ enum health_http_result {
 /* What a good answer is. */
 struct health_http_want {
 	uint16_t status_from, status_to;
-	bool head;                           /* the request was HEAD: there is no body */
-	uint8_t n_text;                      /* 0: any body */
-	char text[HEALTH_HTTP_TEXT_MAX];     /* not terminated */
+	bool head;                            /* the request was HEAD: there is no body */
+	uint8_t n_text;                       /* 0: any body */
+	char text[HEALTH_HTTP_TEXT_MAX];      /* not terminated */
 	uint8_t border[HEALTH_HTTP_TEXT_MAX]; /* how much of the text is left when it breaks off here */
 };
 

@@ -59,8 +59,7 @@ bool health_rule_note(const struct health_rule *rule, struct health_streak *stre
 		count(&state->failures);
 	set32(&state->streak, good ? streak->good : streak->bad);
 	return set_health(state,
-	        judge(rule, streak,
-	                (enum target_health)atomic_load_explicit(&state->health, memory_order_relaxed)),
+	        judge(rule, streak, (enum target_health)atomic_load_explicit(&state->health, memory_order_relaxed)),
 	        now_ms);
 }
 

@@ -400,7 +400,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
-	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE || loop->reap.next != FLOW_NONE;
+	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE ||
+	            loop->reap.next != FLOW_NONE;
 	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
 
 	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))

@@ -228,7 +228,9 @@ static int run(const struct options *options)
 
 int main(int argc, char **argv)
 {
-	struct options options = { .threads = 1, .max_flows = MAX_FLOWS_DEFAULT, .max_checks = HEALTH_CHECKS_MAX, .log_level = LOG_INFO };
+	struct options options = {
+		.threads = 1, .max_flows = MAX_FLOWS_DEFAULT, .max_checks = HEALTH_CHECKS_MAX, .log_level = LOG_INFO
+	};
 
 	if (options_parse(argc, argv, &options) < 0) {
 		fprintf(stderr,

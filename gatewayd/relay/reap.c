@@ -8,8 +8,8 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/udp_flow.h"
 
-enum reap_why reap_why(const struct target_state *state, uint8_t configured, bool reset_on_down, uint64_t now_ms,
-        uint64_t *wake_ms)
+enum reap_why reap_why(
+        const struct target_state *state, uint8_t configured, bool reset_on_down, uint64_t now_ms, uint64_t *wake_ms)
 {
 	uint32_t admin = target_state_admin(state, configured);
 	uint64_t deadline_ms = atomic_load_explicit(&state->drain_deadline_ms, memory_order_relaxed);
@@ -29,8 +29,8 @@ enum reap_why reap_why(const struct target_state *state, uint8_t configured, boo
 
 bool reap_pass(struct target_state *state, enum reap_why why, uint64_t now_us)
 {
-	uint32_t per_s = why == REAP_DRAINED ? atomic_load_explicit(&state->reset_per_s, memory_order_relaxed)
-	                                     : REAP_DOWN_PER_S;
+	uint32_t per_s =
+	        why == REAP_DRAINED ? atomic_load_explicit(&state->reset_per_s, memory_order_relaxed) : REAP_DOWN_PER_S;
 	uint64_t next = atomic_load_explicit(&state->reset_next_us, memory_order_relaxed), moved;
 
 	if (per_s == 0)

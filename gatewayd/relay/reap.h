@@ -33,8 +33,8 @@ enum reap_why { REAP_NOT, REAP_DOWN, REAP_DRAINED };
 
 struct reap {
 	struct wheel_entry timer; /* the next pass; owner: loop.c */
-	uint32_t next;            /* flow looked at next, UDP flows behind the others; FLOW_NONE: no pass is under way */
-	bool left;                /* the pass had to leave some over */
+	uint32_t next; /* flow looked at next, UDP flows behind the others; FLOW_NONE: no pass is under way */
+	bool left;     /* the pass had to leave some over */
 	uint8_t why[STATS_TARGETS_MAX]; /* enum reap_why, by number of the target's slot */
 };
 
@@ -43,10 +43,10 @@ void reap_begin(struct loop *loop);
 /* Goes on with one slice. */
 void reap_continue(struct loop *loop);
 
-/* Why flows of this target are to go. state: as the daemon and the health thread left it; configured: enum target_admin.
- * Lowers *wake_ms to when that may change by itself. */
-enum reap_why reap_why(const struct target_state *state, uint8_t configured, bool reset_on_down, uint64_t now_ms,
-        uint64_t *wake_ms);
+/* Why flows of this target are to go. state: as the daemon and the health thread left it; configured: enum
+ * target_admin. Lowers *wake_ms to when that may change by itself. */
+enum reap_why reap_why(
+        const struct target_state *state, uint8_t configured, bool reset_on_down, uint64_t now_ms, uint64_t *wake_ms);
 /* Whether one more of the target's flows may be reset now; counts it if so. */
 bool reap_pass(struct target_state *state, enum reap_why why, uint64_t now_us);
 

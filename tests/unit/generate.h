@@ -137,7 +137,9 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		return;
 	case FIELD_TEXT:
 		snprintf(text, sizeof(text),
-		        !strcmp(field->key, "http_host") ? "h%u" : field->group ? "/%u" : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
+		        !strcmp(field->key, "http_host") ? "h%u"
+		        : field->group                   ? "/%u"
+		                                         : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
 		        generate_number(1000));
 		generate_text(FIELD_AT(row, field, char *), text);
 		return;

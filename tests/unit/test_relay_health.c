@@ -33,7 +33,9 @@ struct judged {
 /* '+' a good check, '-' a bad one, 'l' one that could not be made; the healths after each, as letters. */
 static void expect(struct judged *judged, unsigned rise, unsigned fall, const char *checks, const char *healths)
 {
-	static const char letters[] = { [TARGET_HEALTH_UNKNOWN] = '?', [TARGET_HEALTH_UP] = 'u', [TARGET_HEALTH_DOWN] = 'd' };
+	static const char letters[] = {
+		[TARGET_HEALTH_UNKNOWN] = '?', [TARGET_HEALTH_UP] = 'u', [TARGET_HEALTH_DOWN] = 'd'
+	};
 	struct health_rule rule = { .rise = (uint8_t)rise, .fall = (uint8_t)fall };
 
 	for (size_t i = 0; checks[i]; i++) {
@@ -44,7 +46,8 @@ static void expect(struct judged *judged, unsigned rise, unsigned fall, const ch
 		bool changed = health_rule_note(&rule, &judged->streak, &judged->state, &verdict, ++judged->now_ms);
 
 		if (letters[judged->state.health] != healths[i])
-			fail_msg("after check %zu of %s the health is %c", i + 1, checks, letters[judged->state.health]);
+			fail_msg(
+			        "after check %zu of %s the health is %c", i + 1, checks, letters[judged->state.health]);
 		assert_int_equal(changed, before != judged->state.health);
 		if (changed)
 			assert_int_equal(judged->state.since_ms, judged->now_ms);
@@ -58,7 +61,9 @@ static void test_rise_and_fall(void **state)
 
 	(void)state;
 	expect(&fresh, 2, 3, "--+--+---", "??uuuuuud"); /* one good check is enough where nothing is known */
-	expect(&fresh, 2, 3, "+-+-++--", "dddddu" "uu");
+	expect(&fresh, 2, 3, "+-+-++--",
+	        "dddddu"
+	        "uu");
 	expect(&fresh, 2, 3, "-", "d");
 	expect(&strict, 1, 1, "-+-+", "dudu");
 	expect(&local, 2, 2, "-l-", "??d"); /* what could not be made neither speaks nor begins anew */
@@ -233,7 +238,8 @@ static void configure(struct fixture *fixture, uint64_t base, uint8_t type, unsi
 	struct config_batch *batch;
 
 	assert_int_equal(config_batch_new(base, base + 1, &batch), 0);
-	add(batch, (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put = { .id = 1, .name = "pool" } }, 0);
+	add(batch, (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put = { .id = 1, .name = "pool" } },
+	        0);
 	add(batch, rules(type), 0);
 	for (uint32_t id = 1; id <= n; id++) {
 		atomic_store(&fixture->memory->id[slot_of(id)], id);

@@ -84,7 +84,8 @@ static void test_text(void **state)
 	expect(&text, "HTTP/1.1 500 x\r\n\r\nabab", HEALTH_HTTP_STATUS);
 	expect(&text, "HTTP/1.1 200 x\r\nX: abab\r\n\r\n", HEALTH_HTTP_BODY);
 	expect(&text, "HTTP/1.1 204 x\r\n\r\nabab", HEALTH_HTTP_BODY);
-	expect(&text, "HTTP/1.1 200 x\r\n\r\nxxaababxx", HEALTH_HTTP_GOOD); /* the text begins within its own beginning */
+	expect(&text, "HTTP/1.1 200 x\r\n\r\nxxaababxx",
+	        HEALTH_HTTP_GOOD); /* the text begins within its own beginning */
 	expect(&text, "HTTP/1.1 200 x\r\n\r\nabaab", HEALTH_HTTP_BODY);
 	expect(&text, "HTTP/1.1 200 x\r\ncontent-length: 4\r\n\r\nabab", HEALTH_HTTP_GOOD);
 	expect(&text, "HTTP/1.1 200 x\r\nContent-Length:3\r\n\r\nabab", HEALTH_HTTP_BODY); /* beyond the body */

@@ -522,9 +522,8 @@ static void test_groups(void **state)
 	        "out_of_range", "/health/http_status_max");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_status_max\":199}}", "out_of_range",
 	        "/health/http_status_max");
-	expect_document(RESOURCE_UPSTREAM,
-	        "{\"name\":\"u\",\"health\":{\"http_method\":\"HEAD\",\"http_body\":\"x\"}}", "not_applicable",
-	        "/health/http_body");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_method\":\"HEAD\",\"http_body\":\"x\"}}",
+	        "not_applicable", "/health/http_body");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_host\":\"a b\"}}", "bad_value",
 	        "/health/http_host");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_path\":\"x\"}}", "bad_value",

@@ -151,7 +151,8 @@ static void test_target_faults(void **state)
 	api_expect(&api, "POST", TARGETS, "", "{\"address\":\"192.0.2.1\",\"port\":80}", 409);
 	api_expect(&api, "PATCH", TARGETS "/192.0.2.1:80", "If-Match: \"9\"\r\n", "{}", 412);
 	_cleanup_answer_ struct api_answer wrong = api_json(&api, "PATCH", TARGETS "/192.0.2.1:80", "",
-	        "{\"port\":81,\"weight\":-1,\"admin_state\":\"off\",\"drain_deadline_s\":\"1\",\"drain_reset_per_s\":0}");
+	        "{\"port\":81,\"weight\":-1,\"admin_state\":\"off\",\"drain_deadline_s\":\"1\",\"drain_reset_per_s\":"
+	        "0}");
 	api_expect_problem(&wrong, 422);
 	api_expect_fault(&wrong, "/port", "unknown_key");
 	api_expect_fault(&wrong, "/weight", "out_of_range");
@@ -180,8 +181,8 @@ static void test_targets(void **state)
 	(void)state;
 	make_pool();
 	_cleanup_answer_ struct api_answer list = api_json(&api, "GET", TARGETS, "", NULL);
-	_cleanup_answer_ struct api_answer patched = api_json(&api, "PATCH", TARGETS "/192.0.2.1:80",
-	        "If-Match: \"1\"\r\n", "{\"weight\":0,\"admin_state\":null}");
+	_cleanup_answer_ struct api_answer patched = api_json(
+	        &api, "PATCH", TARGETS "/192.0.2.1:80", "If-Match: \"1\"\r\n", "{\"weight\":0,\"admin_state\":null}");
 	_cleanup_answer_ struct api_answer v6 = api_json(&api, "PATCH", TARGETS "/[2001:DB8::1]:0", "",
 	        "{\"admin_state\":\"down\",\"drain_deadline_s\":60,\"drain_reset_per_s\":null}");
 	_cleanup_answer_ struct api_answer made =
