@@ -2,6 +2,8 @@
 #include "gatewayd/relay/health_check.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -154,6 +156,17 @@ static struct health_verdict answered(const struct health_check *check, enum hea
 
 /* --- a check --- */
 
+/* A TCP check knows all with the target's answer to the first packet. The handshake's last one is held back, as with
+ * flows (connect.c), and the reset overtakes it: the target's kernel has no socket to make, and its program nothing to
+ * accept. To be said anew before each connect. */
+static void handshake_hold(const struct health_check *check, const struct health_target *target)
+{
+	static const int off = 0;
+
+	if (target->upstream->rules.type == PROTO_HEALTH_TCP)
+		setsockopt(check->fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
+}
+
 int health_check_begin(
         struct health_pool *pool, struct health_target *target, uint64_t now_us, struct health_verdict *ret)
 {
@@ -171,6 +184,7 @@ int health_check_begin(
 	check->asked = false;
 	check->started_us = now_us;
 	health_http_begin(&check->http);
+	handshake_hold(check, target);
 	if (connect(check->fd, (struct sockaddr *)&sa, length) == 0 || errno == EINPROGRESS)
 		return 0;
 	*ret = failed(errno);
