@@ -55,6 +55,12 @@ CREATE TABLE upstream (
 	health_fall INTEGER NOT NULL DEFAULT 3 CHECK (health_fall BETWEEN 1 AND 100),
 	health_http_path TEXT NOT NULL DEFAULT '/' CHECK (length(CAST(health_http_path AS BLOB)) <= 255),
 	health_http_status INTEGER NOT NULL DEFAULT 0 CHECK (health_http_status BETWEEN 0 AND 599),
+	health_http_status_max INTEGER NOT NULL DEFAULT 0 CHECK (health_http_status_max BETWEEN 0 AND 599),
+	health_http_method TEXT NOT NULL DEFAULT 'GET' CHECK (health_http_method IN ('GET', 'HEAD')),
+	health_http_host TEXT NOT NULL DEFAULT '' CHECK (length(CAST(health_http_host AS BLOB)) <= 255),
+	health_http_body TEXT NOT NULL DEFAULT '' CHECK (length(CAST(health_http_body AS BLOB)) <= 255),
+	health_port INTEGER NOT NULL DEFAULT 0 CHECK (health_port BETWEEN 0 AND 65535),
+	quorum INTEGER NOT NULL DEFAULT 1 CHECK (quorum BETWEEN 1 AND 1024),
 	max_retries INTEGER NOT NULL DEFAULT 0 CHECK (max_retries BETWEEN 0 AND 10),
 	passive_failures INTEGER NOT NULL DEFAULT 0 CHECK (passive_failures BETWEEN 0 AND 1000),
 	slow_start_s INTEGER NOT NULL DEFAULT 0 CHECK (slow_start_s BETWEEN 0 AND 3600),
@@ -191,3 +197,16 @@ CREATE TABLE settings (
 	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000)
 ) STRICT;
 INSERT INTO settings (revision, name) VALUES (0, 'settings');
+
+-- What operators have said about targets, in no revision (gatewayd/overrides.h). NULL: nothing.
+CREATE TABLE target_runtime (
+	target INTEGER PRIMARY KEY REFERENCES target(id) ON DELETE CASCADE,
+	admin_state INTEGER CHECK (admin_state BETWEEN 0 AND 2), -- up, drain, down
+	weight INTEGER CHECK (weight BETWEEN 0 AND 256),
+	over_admin INTEGER NOT NULL, -- what was configured then
+	over_weight INTEGER NOT NULL,
+	drain_deadline INTEGER, -- seconds since 1970, UTC
+	reset_per_s INTEGER NOT NULL CHECK (reset_per_s BETWEEN 0 AND 10000),
+	said_at INTEGER NOT NULL, -- seconds since 1970, UTC
+	actor TEXT NOT NULL
+) STRICT;

@@ -105,6 +105,7 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
 	                "summary", request->summary));
 	core_set_pending(core, &pending);
+	core_targets_follow(core);
 	/* How drift is dealt with may have changed: what was only told so far may be to be put right. */
 	if (core->drift)
 		drift_look_if_present(core->drift);

@@ -11,6 +11,7 @@
 #include "gatewayd/apply.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
+#include "gatewayd/overrides.h"
 #include "gatewayd/sampler.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
@@ -32,6 +33,8 @@ struct core {
 	struct kernel *kernel;
 	struct drift_monitor *drift; /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */
+	struct overrides overrides;  /* what operators have said of targets */
+	struct target_watch *watch;  /* NULL in tests that have none */
 	struct names names;          /* of the configuration that was last asked about */
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */
 	const struct options *options;
@@ -56,6 +59,10 @@ void core_confirm_stop(struct core *core);
 int core_pending_text(const struct core_pending *pending, char **ret);
 /* Takes note of a pending change that is now in force (revision 0: none), and sets the timer. */
 void core_set_pending(struct core *core, const struct core_pending *pending);
+/* Reads what operators have said of targets, and writes it for the relay; before a relay is configured. -ENOMEM. */
+int core_targets_start(struct core *core);
+/* The configuration has become another: what operators have said may not count any more. */
+void core_targets_follow(struct core *core);
 /* core_write without the rule that nothing may be written while a change waits. */
 int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
         const struct core_request *request, struct errs *errs, struct core_result *ret);

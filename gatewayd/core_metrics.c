@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
+#include "gatewayd/health_view.h"
 
 /* Listeners, upstreams and targets with series of their own, each; some ten series for one. */
 #define METRICS_OBJECTS_MAX 1000
@@ -196,6 +198,101 @@ static void write_upstream_histograms(const struct writer *writer)
 	}
 }
 
+/* --- health --- */
+
+static uint64_t is_healthy(const struct health_view *view)
+{
+	return view->health != TARGET_HEALTH_DOWN;
+}
+
+static uint64_t is_usable(const struct health_view *view)
+{
+	return view->usable;
+}
+
+static uint64_t is_ejected(const struct health_view *view)
+{
+	return view->ejected_until_ms != 0;
+}
+
+static uint64_t check_count(const struct health_view *view)
+{
+	return view->checks;
+}
+
+static uint64_t failure_count(const struct health_view *view)
+{
+	return view->failures;
+}
+
+/* One metric of every target that has series of its own. */
+static void write_target_metric(const struct writer *writer, const char *name, const char *type, const char *doc,
+        uint64_t (*value)(const struct health_view *view))
+{
+	const struct name *targets = writer->core->names.items[STATS_TARGET];
+	uint64_t now_ms = clock_us() / 1000;
+
+	if (shown(writer, STATS_TARGET) > 0)
+		head(writer, name, type, doc);
+	for (size_t i = 0; i < shown(writer, STATS_TARGET); i++) {
+		char labels[2 * METRIC_NAME_MAX];
+		struct health_view view;
+
+		health_view_read(
+		        worker_meter(writer->core->worker), (const struct target *)targets[i].row, now_ms, &view);
+		labels_of(STATS_TARGET, &targets[i], labels);
+		fprintf(writer->out, "%s{%s} %" PRIu64 "\n", name, labels, value(&view));
+	}
+}
+
+static void write_upstream_metrics(const struct writer *writer)
+{
+	static const char *const docs[] = { "1 when targets are usable and the quorum is met",
+		"1 when fewer targets than the quorum are usable", "1 when no target is usable" };
+	const struct name *upstreams = writer->core->names.items[STATS_UPSTREAM];
+	uint64_t now_ms = clock_us() / 1000;
+
+	static_assert(ARRAY_SIZE(docs) == HEALTH_VIEW_STATES, "one each");
+	for (int state = 0; state < HEALTH_VIEW_STATES && shown(writer, STATS_UPSTREAM) > 0; state++) {
+		char name[METRIC_NAME_MAX];
+
+		snprintf(name, sizeof(name), "gateway_upstream_%s",
+		        health_view_upstream_name((enum health_view_upstream_state)state));
+		head(writer, name, "gauge", docs[state]);
+		for (size_t i = 0; i < shown(writer, STATS_UPSTREAM); i++) {
+			char labels[2 * METRIC_NAME_MAX];
+			struct health_view_upstream view;
+
+			health_view_upstream(worker_meter(writer->core->worker),
+			        (const struct upstream *)upstreams[i].row, now_ms, &view);
+			labels_of(STATS_UPSTREAM, &upstreams[i], labels);
+			fprintf(writer->out, "%s{%s} %d\n", name, labels, (int)view.state == state);
+		}
+	}
+}
+
+static void write_health(const struct writer *writer)
+{
+	const struct stats_health *health = &writer->memory->health;
+
+	write_target_metric(writer, "gateway_target_healthy", "gauge",
+	        "0 when health checks say that the target is down; 1 also when it is not checked", is_healthy);
+	write_target_metric(writer, "gateway_target_usable", "gauge",
+	        "1 when the target gets new flows: in service, with a weight, not down and not ejected", is_usable);
+	write_target_metric(writer, "gateway_target_ejected", "gauge",
+	        "1 while the target is left out because connections to it failed", is_ejected);
+	write_target_metric(writer, "gateway_target_health_checks_total", "counter",
+	        "health checks of the target that have ended", check_count);
+	write_target_metric(writer, "gateway_target_health_check_failures_total", "counter",
+	        "health checks of the target that have failed", failure_count);
+	write_upstream_metrics(writer);
+	single(writer, "gateway_health_checks_late_total", "counter",
+	        "health checks that had to wait because too many were under way",
+	        atomic_load_explicit(&health->late, memory_order_relaxed));
+	single(writer, "gateway_health_checks_under_way", "gauge", "health checks that wait for an answer",
+	        atomic_load_explicit(&health->under_way, memory_order_relaxed));
+}
+
 static void write_omitted(const struct writer *writer)
 {
 	head(writer, "gateway_metrics_omitted_objects", "gauge", "objects beyond those that have series of their own");
@@ -268,6 +365,7 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length)
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++)
 		write_objects(&writer, (enum stats_kind)kind, sums);
 	write_upstream_histograms(&writer);
+	write_health(&writer);
 	write_omitted(&writer);
 	write_nft(&writer);
 	if (fclose(writer.out) != 0) {

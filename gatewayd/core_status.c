@@ -4,7 +4,9 @@
 #include <sys/utsname.h>
 #include <time.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
+#include "gatewayd/health_view.h"
 #include "gatewayd/rights.h"
 #include "schema/unenforced.h"
 
@@ -66,6 +68,23 @@ static json_t *kept(struct core *core, bool *failed)
 	return object;
 }
 
+/* What the health checks do. */
+static json_t *checks(const struct stats_memory *stats, bool *failed)
+{
+	const struct stats_health *health = &stats->health;
+	json_t *object = json_object();
+
+	set(object, "targets", json_integer(atomic_load_explicit(&health->targets, memory_order_relaxed)), failed);
+	set(object, "under_way", json_integer(atomic_load_explicit(&health->under_way, memory_order_relaxed)), failed);
+	set(object, "checks", json_integer((json_int_t)atomic_load_explicit(&health->checks, memory_order_relaxed)),
+	        failed);
+	set(object, "failures", json_integer((json_int_t)atomic_load_explicit(&health->failures, memory_order_relaxed)),
+	        failed);
+	set(object, "late", json_integer((json_int_t)atomic_load_explicit(&health->late, memory_order_relaxed)),
+	        failed);
+	return object;
+}
+
 static json_t *relay(struct core *core, bool *failed)
 {
 	const struct stats_memory *stats = worker_stats(core->worker);
@@ -85,6 +104,7 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
 	set(object, "udp_flows", json_integer((json_int_t)stats_active(stats, STATS_UDP)), failed);
 	set(object, "kept", kept(core, failed), failed);
+	set(object, "health", checks(stats, failed), failed);
 	set(object, "counters", counters(stats, failed), failed);
 	return object;
 }
@@ -135,6 +155,39 @@ static json_t *not_enforced(struct core *core, bool *failed)
 	return array;
 }
 
+static json_t *upstream_document(const struct upstream *upstream, const struct health_view_upstream *view)
+{
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "name", upstream->name, "state",
+	        health_view_upstream_name(view->state), "usable", (json_int_t)view->usable, "targets",
+	        (json_int_t)view->targets, "quorum", (json_int_t)upstream->quorum, "backups_usable",
+	        (json_int_t)view->backups_usable, "backups", (json_int_t)view->backups);
+}
+
+/* How many upstreams are in which state, and those that are not well, up to a bound. */
+static json_t *upstreams(struct core *core, bool *failed)
+{
+	const struct rows *rows = &apply_snapshot(core->apply)->rows[RESOURCE_UPSTREAM];
+	json_t *array = json_array(), *object = json_object();
+	size_t counts[HEALTH_VIEW_STATES] = { 0 };
+	uint64_t now_ms = clock_us() / 1000;
+
+	for (size_t i = 0; i < rows->n; i++) {
+		const struct upstream *upstream = (const struct upstream *)rows->items[i];
+		struct health_view_upstream view;
+
+		health_view_upstream(worker_meter(core->worker), upstream, now_ms, &view);
+		counts[view.state]++;
+		if (view.state != HEALTH_VIEW_UP && json_array_size(array) < WAITING_MAX &&
+		        json_array_append_new(array, upstream_document(upstream, &view)) < 0)
+			*failed = true;
+	}
+	for (int i = 0; i < HEALTH_VIEW_STATES; i++)
+		set(object, health_view_upstream_name((enum health_view_upstream_state)i),
+		        json_integer((json_int_t)counts[i]), failed);
+	set(object, "not_up", array, failed);
+	return object;
+}
+
 static json_t *kernel_document(bool *failed)
 {
 	json_t *object = json_object();
@@ -167,6 +220,7 @@ json_t *core_status(struct core *core)
 	set(object, "pending", core_pending(core), &failed);
 	set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
 	set(object, "relay", relay(core, &failed), &failed);
+	set(object, "upstreams", upstreams(core, &failed), &failed);
 	set(object, "waiting", waiting(core, &failed), &failed);
 	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);

@@ -26,6 +26,7 @@
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
 #include "gatewayd/rights.h"
+#include "gatewayd/target_watch.h"
 #include "rules/kernel_bpf.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
@@ -106,6 +107,11 @@ static void on_worker_state(void *userdata)
 		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
 		        GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
 	}
+}
+
+static void on_health_changed(void *userdata)
+{
+	target_watch_soon(((struct daemon *)userdata)->core.watch);
 }
 
 static int relay_prepare(void *userdata, const struct plan *plan, const char **ret_reason)
@@ -209,7 +215,7 @@ static int make_event_loop(struct daemon *daemon)
 
 static int make_worker(struct daemon *daemon)
 {
-	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state };
+	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state, on_health_changed };
 
 	return worker_new(daemon->event, daemon->options, &owner, &daemon->worker);
 }
@@ -325,6 +331,11 @@ static int start(struct daemon *daemon)
 	if (r < 0)
 		return r;
 	daemon->core.sampler = daemon->sampler;
+	r = core_targets_start(&daemon->core);
+	if (r == 0)
+		r = target_watch_new(&daemon->core, &daemon->core.watch);
+	if (r < 0)
+		return r;
 	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
 	        SAVE_PERIOD_MS * UINT64_C(1000), 0, on_save_timer, daemon);
 	if (r < 0)
@@ -348,6 +359,8 @@ static void stop(struct daemon *daemon)
 	core_confirm_stop(&daemon->core);
 	drift_free(daemon->drift);
 	sampler_free(daemon->sampler);
+	target_watch_free(daemon->core.watch);
+	overrides_clear(&daemon->core.overrides);
 	names_clear(&daemon->core.names);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	sd_event_source_disable_unref(daemon->save_timer);

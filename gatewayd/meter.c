@@ -198,6 +198,16 @@ uint32_t meter_slot(struct meter *meter, enum stats_kind kind, int64_t id)
 	return slot;
 }
 
+struct target_state *meter_target(struct meter *meter, int64_t id)
+{
+	return stats_target(meter->memory, meter_slot(meter, STATS_TARGET, id));
+}
+
+const struct target_state *meter_target_find(const struct meter *meter, int64_t id)
+{
+	return stats_target(meter->memory, meter_find(meter, STATS_TARGET, id));
+}
+
 size_t meter_count(const struct meter *meter, enum stats_kind kind)
 {
 	return meter->owners[kind].n;

@@ -36,6 +36,11 @@ void meter_bank_close(struct meter *meter, unsigned bank);
 uint32_t meter_slot(struct meter *meter, enum stats_kind kind, int64_t id);
 /* The slot if it has one, else STATS_SLOT_NONE. */
 uint32_t meter_find(const struct meter *meter, enum stats_kind kind, int64_t id);
+/* What is observed and said of the target of this id, with a slot given out if it has none yet; NULL if all are taken.
+ */
+struct target_state *meter_target(struct meter *meter, int64_t id);
+/* The same to be read, if it has a slot, else NULL. */
+const struct target_state *meter_target_find(const struct meter *meter, int64_t id);
 /* How many objects of the kind have a slot, and the i-th of them by id. */
 size_t meter_count(const struct meter *meter, enum stats_kind kind);
 uint32_t meter_at(const struct meter *meter, enum stats_kind kind, size_t i, uint32_t *ret_slot);

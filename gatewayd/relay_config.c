@@ -229,6 +229,51 @@ static void send_target_changes(struct sender *sender, const struct upstream *ol
 	}
 }
 
+static uint8_t health_number(enum health_type type)
+{
+	static const uint8_t numbers[] = { [HEALTH_TYPE_NONE] = PROTO_HEALTH_NONE,
+		[HEALTH_TYPE_TCP] = PROTO_HEALTH_TCP,
+		[HEALTH_TYPE_HTTP] = PROTO_HEALTH_HTTP };
+
+	static_assert(ARRAY_SIZE(numbers) == PROTO_HEALTH_TYPES, "one number for each");
+	return numbers[type];
+}
+
+/* The statuses that are wanted, as a range. */
+static void wanted_statuses(const struct upstream *upstream, struct proto_health_put *put)
+{
+	uint16_t last = (uint16_t)upstream->health_http_status_max;
+
+	if (upstream->health_http_status == 0) {
+		put->status_from = 200;
+		put->status_to = last ? last : 399;
+	} else {
+		put->status_from = (uint16_t)upstream->health_http_status;
+		put->status_to = last ? last : put->status_from;
+	}
+}
+
+static void send_health(struct sender *sender, const struct upstream *upstream)
+{
+	struct proto_message message = { .type = PROTO_HEALTH_PUT };
+	struct proto_health_put *put = &message.health_put;
+
+	*put = (struct proto_health_put){ .upstream = (uint32_t)upstream->row.id,
+		.type = health_number((enum health_type)upstream->health_type),
+		.head = upstream->health_http_method == HEALTH_METHOD_HEAD,
+		.rise = (uint8_t)upstream->health_rise,
+		.fall = (uint8_t)upstream->health_fall,
+		.reset = upstream->on_down == ON_DOWN_RESET,
+		.port = (uint16_t)upstream->health_port,
+		.interval_ms = (uint32_t)upstream->health_interval_ms,
+		.timeout_ms = (uint32_t)upstream->health_timeout_ms };
+	wanted_statuses(upstream, put);
+	snprintf(put->path, sizeof(put->path), "%s", upstream->health_http_path);
+	snprintf(put->host, sizeof(put->host), "%s", upstream->health_http_host);
+	snprintf(put->text, sizeof(put->text), "%s", upstream->health_http_body);
+	send_item(sender, &message);
+}
+
 static void send_upstream(struct sender *sender, const struct upstream *old, const struct upstream *upstream)
 {
 	struct proto_message message = { .type = PROTO_UPSTREAM_PUT };
@@ -241,6 +286,7 @@ static void send_upstream(struct sender *sender, const struct upstream *old, con
 	message.upstream_put.slow_start_ms = (uint32_t)upstream->slow_start_s * 1000;
 	message.upstream_put.slot = meter_slot(sender->meter, STATS_UPSTREAM, upstream->row.id);
 	send_item(sender, &message);
+	send_health(sender, upstream);
 	send_target_changes(sender, old, upstream);
 }
 

@@ -22,8 +22,9 @@
 /* Where the relay expects its channel and relay.sock. */
 #define CHANNEL_FD 3
 #define CONTROL_FD 4
-/* Descriptors that the relay needs besides two per flow: pipes in flight, epoll, sockets, a reserve. */
-#define DESCRIPTORS_RESERVED 2048
+/* Descriptors that the relay needs besides two per flow: pipes in flight, epoll, sockets, checks of
+ * targets, a reserve. */
+#define DESCRIPTORS_RESERVED 3072
 /* The fewest flows that make sense, and the most that the table is laid out for. */
 #define FLOWS_LEAST 64
 #define FLOWS_MOST  1000000

@@ -374,6 +374,10 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 	case PROTO_OVERLOAD:
 		on_overload(worker, message->overload.on);
 		break;
+	case PROTO_HEALTH_CHANGED:
+		if (worker->owner.health_changed)
+			worker->owner.health_changed(worker->owner.userdata);
+		break;
 	case PROTO_COMMITTED:
 		on_committed(worker, (int64_t)message->committed.generation);
 		break;

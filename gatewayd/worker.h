@@ -39,6 +39,9 @@ struct worker_owner {
 	const struct model *(*model)(void *userdata);
 	/* The state, or whether the relay is overloaded, has become another. */
 	void (*state_changed)(void *userdata);
+	/* The health of a target has become another, as its state says; not from within a call of the worker's that
+	 * changes anything. May be NULL. */
+	void (*health_changed)(void *userdata);
 };
 
 struct worker;
@@ -73,6 +76,11 @@ void worker_sample(struct worker *worker);
  * id. -ENOENT: it is gone, or no relay runs; -ETIMEDOUT. */
 int worker_kill_flow(struct worker *worker, unsigned bank, unsigned table, uint32_t row, uint64_t id);
 
+/* The state of the target of this id, which daemon and relay share, with a place given to it now if it has none yet.
+ * NULL if all places are taken. Valid until control returns to the event loop. */
+struct target_state *worker_target(struct worker *worker, uint32_t id);
+/* Has the relay look for flows that are to be reset, by what targets' states say. */
+void worker_reap(struct worker *worker);
 /* Replaces the relay by a new one, from the program file as it is now; flows do not notice. 0 when it has begun,
  * -EBUSY (no relay serves, or that is under way), -ENOEXEC (the program cannot be started: the relay goes on). */
 int worker_hand_over(struct worker *worker);

@@ -156,6 +156,20 @@ void worker_succeed(struct worker *worker)
 		worker_kill(worker, "it does not listen");
 }
 
+struct target_state *worker_target(struct worker *worker, uint32_t id)
+{
+	return meter_target(worker->meter, id);
+}
+
+void worker_reap(struct worker *worker)
+{
+	struct proto_message message = { .type = PROTO_REAP };
+
+	/* A relay that is just being configured looks by itself when it has its configuration. */
+	if (worker->state == WORKER_RUNNING && msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS) == 0)
+		(void)msg_flush(worker->channel, WORKER_ANSWER_MS);
+}
+
 int worker_hand_over(struct worker *worker)
 {
 	int r;

@@ -84,6 +84,8 @@ static void check_listener(const struct row *row, const struct subject *subject)
 
 static void check_health(const struct upstream *upstream, const struct subject *subject)
 {
+	int64_t first = upstream->health_http_status ? upstream->health_http_status : 200;
+
 	if (is_faulty(subject, "health"))
 		return;
 	if (upstream->health_timeout_ms > upstream->health_interval_ms)
@@ -91,6 +93,14 @@ static void check_health(const struct upstream *upstream, const struct subject *
 	if (upstream->health_http_status > 0 && upstream->health_http_status < 100)
 		FAULT(subject, "health/http_status", "out_of_range",
 		        "a status is 100 to 599, or 0 for any from 200 to 399");
+	if (upstream->health_http_status_max != 0 && upstream->health_http_status_max < first)
+		FAULT(subject, "health/http_status_max", "out_of_range",
+		        "the range begins with http_status, or 200, and ends behind it");
+	if (upstream->health_http_method == HEALTH_METHOD_HEAD && *upstream->health_http_body)
+		FAULT(subject, "health/http_body", "not_applicable", "the answer to HEAD has no body to look into");
+	if (strchr(upstream->health_http_host, ' '))
+		FAULT(subject, "health/http_host", "bad_value",
+		        "a host is a name or an address, with a port if need be");
 	if (upstream->health_http_path[0] != '/' || strpbrk(upstream->health_http_path, " #"))
 		FAULT(subject, "health/http_path", "bad_value", "a path begins with / and has no space");
 }

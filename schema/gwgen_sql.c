@@ -193,4 +193,17 @@ void gwgen_sql(FILE *out)
 		table(resource_get(i), out);
 		indexes(resource_get(i), out);
 	}
+	fputs("\n-- What operators have said about targets, in no revision (gatewayd/overrides.h). NULL: nothing.\n"
+	      "CREATE TABLE target_runtime (\n"
+	      "\ttarget INTEGER PRIMARY KEY REFERENCES target(id) ON DELETE CASCADE,\n"
+	      "\tadmin_state INTEGER CHECK (admin_state BETWEEN 0 AND 2), -- up, drain, down\n"
+	      "\tweight INTEGER CHECK (weight BETWEEN 0 AND 256),\n"
+	      "\tover_admin INTEGER NOT NULL, -- what was configured then\n"
+	      "\tover_weight INTEGER NOT NULL,\n"
+	      "\tdrain_deadline INTEGER, -- seconds since 1970, UTC\n"
+	      "\treset_per_s INTEGER NOT NULL CHECK (reset_per_s BETWEEN 0 AND 10000),\n"
+	      "\tsaid_at INTEGER NOT NULL, -- seconds since 1970, UTC\n"
+	      "\tactor TEXT NOT NULL\n"
+	      ") STRICT;\n",
+	        out);
 }

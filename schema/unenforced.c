@@ -12,8 +12,6 @@ static const struct unenforced {
 	const char *member;
 	const char *words;
 } table[] = {
-	{ RESOURCE_UPSTREAM, "health_type", "targets are not probed; every target counts as healthy" },
-	{ RESOURCE_UPSTREAM, "on_down", "flows of a target are kept when it fails" },
 	{ RESOURCE_LISTENER, "proxy_protocol", "no header is sent to the target" },
 	{ RESOURCE_LISTENER, "rate_limits", "rate limits are stored only; nothing is limited" },
 	{ RESOURCE_RATE_LIMIT, NULL, "rate limits are stored only; nothing is limited" },

@@ -102,6 +102,24 @@ size_t core_list(struct core *core, enum resource_id resource, const char *after
 size_t core_count(struct core *core, enum resource_id resource);
 int64_t core_revision(struct core *core);
 
+/* What an operator says of a target while the gateway runs, beside the configuration. */
+#define CORE_TARGET_KEEP           (-2) /* as it is */
+#define CORE_TARGET_CONFIGURED     (-1) /* nothing: as configured, or the default */
+#define CORE_DRAIN_DEADLINE_S_MAX  604800
+#define CORE_DRAIN_RESET_PER_S_MAX 10000
+struct core_target_order {
+	int64_t admin_state; /* enum admin_state, or one of the above */
+	int64_t weight;
+	int64_t drain_deadline_s;  /* from now on; CONFIGURED: none */
+	int64_t drain_reset_per_s; /* flows that end at the deadline, per second */
+};
+/* The target as it is seen: configured, said and observed. A new document; NULL when memory is out. */
+json_t *core_target(struct core *core, const struct upstream *upstream, const struct target *target);
+/* In force and stored when this returns 0. -EINVAL with a fault; -ENOSPC, -EIO, -EROFS, -EAGAIN: nothing has changed.
+ */
+int core_target_set(struct core *core, const struct upstream *upstream, const struct target *target,
+        const struct core_target_order *order, const char *actor, struct errs *errs);
+
 /* What relay and kernel have counted, a new document: everything together, and up to `max` of the busiest listeners,
  * upstreams and targets. NULL when memory is out. */
 json_t *core_stats(struct core *core, size_t max);

@@ -296,19 +296,17 @@ static void settle(const struct operation *operation, json_t *object, const char
 	json_object_set_new(object, key, value);
 }
 
-/* The target as the operation makes it; `now` is what it is, or NULL. */
-static int decode_target(
-        const struct operation *operation, const struct target *now, struct errs *errs, struct row **ret)
+/* The target as the operation makes it. */
+static int decode_target(const struct operation *operation, struct errs *errs, struct row **ret)
 {
 	_cleanup_errs_ struct errs own = { 0 };
-	_cleanup_json_ json_t *object =
-	        operation->method == METHOD_PATCH ? encode_row(&now->row) : json_copy(operation->body);
+	_cleanup_json_ json_t *object = json_copy(operation->body);
 	char address[ADDR_TEXT_MAX];
 	size_t before = errs_count(errs);
 	int64_t port;
 	int r;
 
-	if (!object || (operation->method == METHOD_PATCH && decode_merge_patch(object, operation->body) < 0))
+	if (!object)
 		return -ENOMEM;
 	if (operation->target) {
 		if (parse_target(operation->target, address, &port) < 0) {
@@ -367,7 +365,7 @@ static int change_target(
 		remove_target(copy, at);
 		return operation->path ? 0 : -ENOMEM;
 	}
-	r = decode_target(operation, now, errs, &target);
+	r = decode_target(operation, errs, &target);
 	if (r < 0)
 		return r;
 	made = (const void *)target;

@@ -20,11 +20,9 @@ static const struct row *row_of(const struct request *request)
 	return core_find(request->core, request->resource->id, request->name);
 }
 
-/* The object; with the secret, if one was made with it. */
-static int answer_row(
-        struct response *response, unsigned status, const struct row *row, int64_t revision, const char *secret)
+/* The object, which is taken over; with the secret, if one was made with it. */
+static int answer_row(struct response *response, unsigned status, json_t *object, int64_t revision, const char *secret)
 {
-	json_t *object = encode_row(row);
 	char etag[ETAG_BYTES];
 
 	if (response_header(response, "ETag", "%s", write_etag(revision, etag)) < 0 ||
@@ -37,29 +35,7 @@ static int answer_row(
 
 int rest_get(const struct request *request, struct response *response)
 {
-	const struct row *row = row_of(request), *shown = row;
-	char etag[ETAG_BYTES];
-	int r = write_refuse_query(request, response);
-
-	if (r)
-		return r < 0 ? r : 0;
-	if (row && request->target)
-		shown = (const void *)edit_find_target(row, request->target, NULL);
-	if (!shown)
-		return not_found(request, row ? "target" : request->resource->name, response);
-	r = write_check_precondition(request, write_etag(row->revision, etag), response);
-	if (r < 0)
-		return r;
-	if (response->status == 304)
-		return response_header(response, "ETag", "%s", etag);
-	return r ? 0 : answer_row(response, 200, shown, row->revision, NULL);
-}
-
-int rest_list_targets(const struct request *request, struct response *response)
-{
 	const struct row *row = row_of(request);
-	const struct rows *targets = row ? &((const struct upstream *)row)->targets : NULL;
-	json_t *items;
 	char etag[ETAG_BYTES];
 	int r = write_refuse_query(request, response);
 
@@ -68,34 +44,37 @@ int rest_list_targets(const struct request *request, struct response *response)
 	if (!row)
 		return not_found(request, request->resource->name, response);
 	r = write_check_precondition(request, write_etag(row->revision, etag), response);
-	if (r < 0 || (r && response->status != 304))
-		return r < 0 ? r : 0;
-	if (response_header(response, "ETag", "%s", etag) < 0)
-		return -ENOMEM;
-	if (r)
-		return 0;
-	items = json_array();
-	for (size_t i = 0; i < targets->n; i++)
-		if (json_array_append_new(items, encode_row(targets->items[i])) < 0) {
-			json_decref(items);
-			return -ENOMEM;
-		}
-	return response_json(response, 200, CONTENT_JSON,
-	        json_pack("{s:o, s:n, s:I}", "items", items, "next", "total", (json_int_t)targets->n));
+	if (r < 0)
+		return r;
+	if (response->status == 304)
+		return response_header(response, "ETag", "%s", etag);
+	return r ? 0 : answer_row(response, 200, encode_row(row), row->revision, NULL);
 }
 
-/* The object as it is stored now, after the write. */
+/* The object as it is stored now, after the write; NULL if there is none. */
+static json_t *stored_document(
+        const struct request *request, const struct operation *operation, const struct row *stored)
+{
+	const struct target *target;
+
+	if (!stored || !operation->on_targets)
+		return stored ? encode_row(stored) : NULL;
+	target = edit_find_target(stored, strrchr(operation->path, '/') + 1, NULL);
+	return target ? core_target(request->core, (const struct upstream *)stored, target) : NULL;
+}
+
 static int answer_stored(
         const struct request *request, const struct operation *operation, const char *name, struct response *response)
 {
-	const struct row *stored = core_find(request->core, request->resource->id, name), *shown = stored;
+	const struct row *stored = core_find(request->core, request->resource->id, name);
+	json_t *shown = stored_document(request, operation, stored);
 
-	if (operation->on_targets && stored)
-		shown = (const void *)edit_find_target(stored, strrchr(operation->path, '/') + 1, NULL);
 	if (!shown) /* cannot be, but must not end the daemon */
 		return problem_from_errno(response, -EIO, request, NULL);
-	if (operation->status == 201 && response_header(response, "Location", "%s", operation->path) < 0)
+	if (operation->status == 201 && response_header(response, "Location", "%s", operation->path) < 0) {
+		json_decref(shown);
 		return -ENOMEM;
+	}
 	return answer_row(response, operation->status, shown, stored->revision, operation->secret);
 }
 

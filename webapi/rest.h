@@ -11,7 +11,7 @@
  * Object: as encode_row makes it; ETag is its revision, that of a list the configuration's revision.
  * Write:  answers the object as it is stored now, with the headers of write.h.
  * Target: /upstreams/{name}/targets/{address}:{port} (an IPv6 address in brackets, or bare): a part of its upstream,
- *         with that one's entity tag.
+ *         with that one's entity tag. To be read, and PATCH: targets.h.
  */
 #ifndef GW_WEBAPI_REST_H
 #define GW_WEBAPI_REST_H
@@ -28,7 +28,6 @@
 /* Route handlers: 0 with the response filled, -ENOMEM. */
 int rest_list(const struct request *request, struct response *response);
 int rest_get(const struct request *request, struct response *response);
-int rest_list_targets(const struct request *request, struct response *response);
 /* POST to a list, PUT, PATCH and DELETE of an object. */
 int rest_write(const struct request *request, struct response *response);
 

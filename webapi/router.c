@@ -13,6 +13,7 @@
 #include "webapi/rest.h"
 #include "webapi/sessions.h"
 #include "webapi/status.h"
+#include "webapi/targets.h"
 #include "webapi/tls.h"
 
 static const struct route routes[] = {

@@ -70,6 +70,9 @@ static int resolve(struct item *item, struct errs *errs)
 	        (n > 2 &&
 	                (operation->resource->id != RESOURCE_UPSTREAM || strcmp(address->segments[2], "targets") != 0)))
 		return fault(item, "path", "bad_value", "This is not the address of a resource.", errs);
+	if (operation->on_targets && operation->method == METHOD_PATCH)
+		return fault(item, "method", "not_in_transaction",
+		        "PATCH of a target is no configuration and takes effect at once, by itself; use PUT.", errs);
 	if (tokens_is(operation->resource))
 		return fault(item, "path", "not_in_transaction",
 		        "Tokens are made one by one, since each is shown once.", errs);

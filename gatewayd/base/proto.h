@@ -42,6 +42,9 @@ enum proto_sockmap_kind {
 	PROTO_SOCKMAP_KINDS
 };
 
+/* How targets are checked. The numbers are on the wire. */
+enum proto_health_type { PROTO_HEALTH_NONE, PROTO_HEALTH_TCP, PROTO_HEALTH_HTTP, PROTO_HEALTH_TYPES };
+
 enum proto_direction { PROTO_DOWN = 1, PROTO_UP = 2, PROTO_BOTH = 3 };
 
 enum proto_type {

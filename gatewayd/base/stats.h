@@ -106,11 +106,20 @@ struct stats_bank {
 	struct stats_thread thread[STATS_THREADS_MAX];
 };
 
+/* What the health checks do as a whole; written by the relay's health thread. */
+struct stats_health {
+	_Alignas(64) _Atomic uint64_t checks, failures;
+	_Atomic uint64_t late;    /* checks that had to wait because too many were under way */
+	_Atomic uint32_t targets; /* that are checked */
+	_Atomic uint32_t under_way;
+};
+
 struct stats_memory {
 	uint32_t layout;
-	_Atomic uint32_t runs;                         /* the daemon's: given out so far */
-	_Atomic uint32_t id[STATS_SLOTS_MAX];          /* the daemon's: which object has the slot; 0: none */
-	_Atomic uint64_t daemon[STATS_COUNTERS];       /* what the daemon counts itself */
+	_Atomic uint32_t runs;                   /* the daemon's: given out so far */
+	_Atomic uint32_t id[STATS_SLOTS_MAX];    /* the daemon's: which object has the slot; 0: none */
+	_Atomic uint64_t daemon[STATS_COUNTERS]; /* what the daemon counts itself */
+	struct stats_health health;
 	struct target_state target[STATS_TARGETS_MAX]; /* of the targets' slots, from 0 */
 	struct stats_bank bank[STATS_BANKS];
 	struct stats_row row[STATS_BANKS][STATS_ROWS_MAX];

@@ -33,7 +33,7 @@ enum target_cause {
 	TARGET_CAUSE_STATUS,   /* detail: HTTP status that was not wanted */
 	TARGET_CAUSE_BODY,     /* the wanted text was not there; detail: HTTP status */
 	TARGET_CAUSE_PROTOCOL, /* not an HTTP answer, or ended early */
-	TARGET_CAUSE_LOCAL,    /* the check could not be made here; detail: errno */
+	TARGET_CAUSE_LOCAL,    /* the check could not be made here, which says nothing of the target; detail: errno */
 	TARGET_CAUSES
 };
 
@@ -52,13 +52,30 @@ struct target_state {
 	_Atomic uint64_t since_ms;   /* when health became what it is; slow start counts from here */
 	_Atomic uint64_t checked_ms;
 	_Atomic uint64_t checks, failures;
+	_Atomic uint32_t streak; /* checks in a row, up to the last, that ended alike: all well, or all not */
 	/* The loops', by compare and swap: there are several of them. */
 	_Atomic uint32_t failing; /* connections in a row that the target failed */
 	_Atomic uint32_t ejections;
 	_Atomic uint64_t ejected_until_ms; /* 0, or passed: not ejected */
+	_Atomic uint64_t reset_next_us;    /* before then none of its flows is reset again (relay/reap.h) */
 	/* Flows now, of all threads, in the lower half, and above it the run that counts them (relay/load.h). */
 	_Atomic uint64_t flows;
 };
+
+/* What is in force of the operator's word and the configuration: enum target_admin; a weight. */
+static inline uint32_t target_state_admin(const struct target_state *state, uint32_t configured)
+{
+	uint32_t said = atomic_load_explicit(&state->admin, memory_order_relaxed);
+
+	return said ? said - 1 : configured;
+}
+
+static inline uint32_t target_state_weight(const struct target_state *state, uint32_t configured)
+{
+	uint32_t said = atomic_load_explicit(&state->weight, memory_order_relaxed);
+
+	return said ? said - 1 : configured;
+}
 
 _Static_assert(sizeof(struct target_state) == 128, "two lines of the cache");
 

@@ -33,8 +33,9 @@ struct change {
 		} route; /* id: its listener */
 		struct {
 			uint8_t condition;
-			char *text; /* owned: most changes have none */
-		} value;            /* id: the listener of the route */
+			char *text;              /* owned: most changes have none */
+		} value;                         /* id: the listener of the route */
+		struct proto_health_put *health; /* owned; id: its upstream */
 		struct target target;
 		struct match_key key; /* id: the listener it leads to */
 	};
@@ -116,6 +117,8 @@ static void change_clear(struct change *change)
 {
 	if (change->type == PROTO_ROUTE_VALUE)
 		free(change->value.text);
+	else if (change->type == PROTO_HEALTH_PUT)
+		free(change->health);
 }
 
 void config_batch_free(struct config_batch *batch)
@@ -171,6 +174,30 @@ static int value_change(const struct proto_route_value *put, struct change *ret)
 	ret->value.condition = put->condition;
 	ret->value.text = strdup(put->value);
 	return ret->value.text ? 0 : -ENOMEM;
+}
+
+/* A mad daemon could otherwise have us check without a pause, or put lines into requests. */
+static bool health_is_sound(const struct proto_health_put *put)
+{
+	if (put->type >= PROTO_HEALTH_TYPES || put->head > 1 || put->reset > 1)
+		return false;
+	if (put->type == PROTO_HEALTH_NONE)
+		return true;
+	return put->rise > 0 && put->fall > 0 && put->interval_ms > 0 && put->timeout_ms > 0 &&
+	       put->interval_ms <= CONFIG_HEALTH_MS_MAX && put->timeout_ms <= CONFIG_HEALTH_MS_MAX &&
+	       put->path[strcspn(put->path, "\r\n")] == '\0' && put->host[strcspn(put->host, "\r\n")] == '\0';
+}
+
+static int health_change(const struct proto_health_put *put, struct change *ret)
+{
+	if (!health_is_sound(put))
+		return -EBADMSG;
+	ret->id = put->upstream;
+	ret->health = malloc(sizeof(*ret->health));
+	if (!ret->health)
+		return -ENOMEM;
+	*ret->health = *put;
+	return 0;
 }
 
 static int upstream_change(const struct proto_upstream_put *put, struct change *ret)
@@ -240,6 +267,8 @@ static int change_from(const struct proto_message *message, struct change *ret)
 		return 0;
 	case PROTO_UPSTREAM_PUT:
 		return upstream_change(&message->upstream_put, ret);
+	case PROTO_HEALTH_PUT:
+		return health_change(&message->health_put, ret);
 	case PROTO_UPSTREAM_DEL:
 		ret->id = message->upstream_del.id;
 		return 0;
@@ -362,6 +391,16 @@ static int upstream_put(struct config *config, const struct change *change)
 	return 0;
 }
 
+static int health_put(struct config *config, const struct change *change)
+{
+	struct config_upstream *upstream = config_upstream(config, change->id);
+
+	if (!upstream)
+		return -ENOENT;
+	upstream->reset_on_down = change->health->reset;
+	return 0;
+}
+
 static int upstream_del(struct config *config, const struct change *change)
 {
 	struct config_upstream *upstream = idmap_remove(&config->upstreams, change->id);
@@ -399,6 +438,8 @@ static int change_apply(struct config *config, const struct change *change)
 		return listener_del(config, change);
 	case PROTO_UPSTREAM_PUT:
 		return upstream_put(config, change);
+	case PROTO_HEALTH_PUT:
+		return health_put(config, change);
 	case PROTO_UPSTREAM_DEL:
 		return upstream_del(config, change);
 	case PROTO_TARGET_PUT:
@@ -412,6 +453,40 @@ static int change_apply(struct config *config, const struct change *change)
 	default:
 		return -EINVAL;
 	}
+}
+
+static int health_apply(struct health_table *table, const struct change *change)
+{
+	struct health_target target = { .id = change->target.id,
+		.addr = change->target.addr,
+		.port = change->target.port,
+		.slot = change->target.slot };
+
+	switch (change->type) { /* the rest is not the checks' concern */
+	case PROTO_UPSTREAM_PUT:
+		return health_table_put_upstream(table, change->id);
+	case PROTO_UPSTREAM_DEL:
+		return health_table_remove_upstream(table, change->id);
+	case PROTO_HEALTH_PUT:
+		return health_table_put_rules(table, change->health);
+	case PROTO_TARGET_PUT:
+		return health_table_put_target(table, change->id, &target);
+	case PROTO_TARGET_DEL:
+		return health_table_remove_target(table, change->id, change->target.id);
+	default:
+		return 0;
+	}
+}
+
+int config_batch_apply_health(const struct config_batch *batch, struct health_table *table)
+{
+	int r = 0;
+
+	health_table_begin(table, batch->base == 0);
+	for (uint32_t i = 0; r == 0 && i < batch->n; i++)
+		r = health_apply(table, &batch->changes[i]);
+	health_table_end(table, batch->base == 0);
+	return r;
 }
 
 int config_batch_apply(const struct config_batch *batch, struct config **config)

@@ -11,11 +11,14 @@
 #include "gatewayd/base/proto.h"
 #include "gatewayd/relay/balance.h"
 #include "gatewayd/relay/first_routes.h"
+#include "gatewayd/relay/health_table.h"
 #include "gatewayd/relay/idmap.h"
 
 /* Most changes in one batch: more than the daemon's own limits can produce; bounds the memory of a mad one. */
 #define CONFIG_CHANGES_MAX (1U << 22)
 #define CONFIG_NAME_MAX    63
+/* Longest interval and timeout of checks: a day, more than the schema allows. */
+#define CONFIG_HEALTH_MS_MAX 86400000U
 
 struct config_listener {
 	uint32_t id;
@@ -33,6 +36,8 @@ struct config_upstream {
 	char name[CONFIG_NAME_MAX + 1];
 	struct balance balance;
 	uint32_t slot;
+	bool reset_on_down; /* flows of a target that is down are reset (reap.h) */
+	bool reaped;        /* reap.c's: some target's flows are to be reset */
 };
 
 /* The tables of one thread. */
@@ -62,5 +67,7 @@ uint32_t config_batch_count(const struct config_batch *batch);
  * -ENOMEM, -EEXIST (ranges overlap), -ENOENT (a change of what is not there): then the tables of a batch with
  * another base are left half changed and only a batch with base 0 can follow. */
 int config_batch_apply(const struct config_batch *batch, struct config **config);
+/* The same for what the health thread keeps. */
+int config_batch_apply_health(const struct config_batch *batch, struct health_table *table);
 
 #endif

@@ -52,6 +52,7 @@ struct control {
 	struct proto_stats_memory stats_place;
 	struct held_socket sockets[CONTROL_SOCKETS_MAX];
 	unsigned n_sockets;
+	uint64_t health_told, resets_ordered; /* of health_changes and health_resets */
 	struct sockmap_set sockmap;
 	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
@@ -89,6 +90,18 @@ static int order_all(struct control *control, struct order *order, uint64_t *ret
 	}
 	*ret_sequence = sequence;
 	return r;
+}
+
+/* The same sequence number for the health thread, if there is one. */
+static int order_health(struct control *control, struct health_order *order, uint64_t sequence)
+{
+	order->sequence = sequence;
+	return control->params->health ? health_order(control->params->health, order) : 0;
+}
+
+static bool health_has_done(const struct control *control, uint64_t sequence)
+{
+	return !control->params->health || health_done(control->params->health) >= sequence;
 }
 
 static bool all_done(const struct control *control, uint64_t sequence)
@@ -401,6 +414,10 @@ static void stats_deal(struct control *control)
 			log_error("a thread takes no orders");
 	}
 	control->stats_sequence = control->sequence - control->params->n_loops + 1;
+	/* Once it has seen the last of the loops' numbers it is as far as all of them. */
+	if (order_health(control, &(struct health_order){ .kind = HEALTH_ORDER_MEMORY, .memory = control->stats },
+	            control->sequence) < 0)
+		log_error("the health thread takes no orders");
 }
 
 static int on_stats_memory(struct control *control, const struct proto_message *message, int *fd)
@@ -507,7 +524,9 @@ static int on_config_commit(struct control *control, const struct proto_message 
 	        message->config_commit.generation != config_batch_generation(control->batch))
 		return -EBADMSG;
 	control->commit_pending = true;
-	if (order_all(control, &order, &control->commit_sequence) < 0)
+	if (order_all(control, &order, &control->commit_sequence) < 0 ||
+	        order_health(control, &(struct health_order){ .kind = HEALTH_ORDER_APPLY, .batch = control->batch },
+	                control->commit_sequence) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }
@@ -530,8 +549,26 @@ static int on_ping(struct control *control, const struct proto_message *message,
 	control->ping_pending = true;
 	for (unsigned i = 0; i < control->params->n_loops; i++)
 		atomic_store_explicit(&control->params->loops[i]->tracked, message->ping.tracked, memory_order_relaxed);
-	if (order_all(control, &order, &control->ping_sequence) < 0)
+	if (order_all(control, &order, &control->ping_sequence) < 0 ||
+	        order_health(control, &(struct health_order){ .kind = HEALTH_ORDER_PING }, control->ping_sequence) < 0)
 		log_error("a thread takes no orders");
+	return 0;
+}
+
+/* All loops look for flows that are to be reset. */
+static void reap(struct control *control)
+{
+	struct order order = { .kind = ORDER_REAP };
+	uint64_t sequence;
+
+	if (order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+}
+
+static int on_reap(struct control *control, const struct proto_message *message, int *fd)
+{
+	(void)message, (void)fd;
+	reap(control);
 	return 0;
 }
 
@@ -613,6 +650,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_ROUTE_VALUE] = on_item,
 	[PROTO_LISTENER_DEL] = on_item,
 	[PROTO_UPSTREAM_PUT] = on_item,
+	[PROTO_HEALTH_PUT] = on_item,
 	[PROTO_UPSTREAM_DEL] = on_item,
 	[PROTO_TARGET_PUT] = on_item,
 	[PROTO_TARGET_DEL] = on_item,
@@ -624,6 +662,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_PING] = on_ping,
 	[PROTO_FLOW_SAMPLE] = on_flow_sample,
 	[PROTO_FLOW_KILL] = on_flow_kill,
+	[PROTO_REAP] = on_reap,
 	[PROTO_SHUTDOWN] = on_shutdown,
 };
 
@@ -662,7 +701,7 @@ static int apply_result(const struct control *control)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return control->params->health ? health_apply_result(control->params->health) : 0;
 }
 
 /* All loops have carried the batch out, or one of them could not: then no generation is in force any more, and
@@ -676,6 +715,8 @@ static void commit_finish(struct control *control)
 	control->commit_pending = false;
 	control->generation = r < 0 ? 0 : generation;
 	batch_forget(control);
+	/* A new relay finds targets down whose flows it has adopted; and the new rules may be others. */
+	reap(control);
 	if (r < 0)
 		log_error("generation %" PRIu64 " could not be applied: %s", generation, strerror(-r));
 	if (control->greet_later) {
@@ -700,26 +741,48 @@ static void kill_finish(struct control *control)
 	tell(control, &killed, -1);
 }
 
+/* What the health thread has found is in shared memory; here it is only said that there is something. */
+static void health_read(struct control *control)
+{
+	struct proto_message message = { .type = PROTO_HEALTH_CHANGED };
+	uint64_t changes, resets;
+
+	if (!control->params->health)
+		return;
+	changes = health_changes(control->params->health);
+	resets = health_resets(control->params->health);
+	if (resets != control->resets_ordered)
+		reap(control);
+	control->resets_ordered = resets;
+	if (changes != control->health_told)
+		tell(control, &message, -1);
+	control->health_told = changes;
+}
+
 static void replies_read(struct control *control)
 {
 	uint64_t rung;
 
 	(void)!read(control->params->reply_fd, &rung, sizeof(rung));
-	if (control->commit_pending && all_done(control, control->commit_sequence))
+	if (control->commit_pending && all_done(control, control->commit_sequence) &&
+	        health_has_done(control, control->commit_sequence))
 		commit_finish(control);
-	if (control->stats_old && all_done(control, control->stats_sequence)) {
+	if (control->stats_old && all_done(control, control->stats_sequence) &&
+	        health_has_done(control, control->stats_sequence)) {
 		munmap(control->stats_old, sizeof(*control->stats_old));
 		control->stats_old = NULL;
 	}
 	if (control->kill_pending)
 		kill_finish(control);
-	if (control->ping_pending && all_done(control, control->ping_sequence)) {
+	if (control->ping_pending && all_done(control, control->ping_sequence) &&
+	        health_has_done(control, control->ping_sequence)) {
 		struct proto_message pong = { .type = PROTO_PONG, .pong.cookie = control->ping_cookie };
 
 		control->ping_pending = false;
 		tell(control, &pong, -1);
 	}
 	tell_overload(control);
+	health_read(control);
 }
 
 /* --- the thread --- */

@@ -6,6 +6,7 @@
 #ifndef GW_RELAY_CONTROL_H
 #define GW_RELAY_CONTROL_H
 
+#include "gatewayd/relay/health.h"
 #include "gatewayd/relay/loop.h"
 
 /* Descriptors that the relay is started with. */
@@ -26,6 +27,7 @@
 struct control_params {
 	struct loop **loops;
 	unsigned n_loops;
+	struct health *health; /* NULL: nothing is checked */
 	uint32_t max_flows;
 	uid_t daemon_uid;    /* besides 0, who may connect as a daemon */
 	int reply_fd;        /* the eventfd that the loops write to */

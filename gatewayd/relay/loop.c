@@ -89,6 +89,7 @@ int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int rep
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
 	loop->sample_next = FLOW_NONE;
+	loop->reap.next = FLOW_NONE;
 	loop->now_ms = clock_ms();
 	loop->flow_id = flow_id_seed(number);
 	wheel_init(&loop->wheel, loop->now_ms);
@@ -313,6 +314,9 @@ static void carry_out(struct loop *loop, const struct order *order)
 		                                       : tcp_kill(loop, order->kill.row, order->kill.id),
 		        memory_order_relaxed);
 		break;
+	case ORDER_REAP:
+		reap_begin(loop);
+		break;
 	case ORDER_STATS:
 		stats_switch(loop, &order->place);
 		break;
@@ -361,6 +365,8 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 
 	if (entry == &loop->listen.rest)
 		listen_rested(loop);
+	else if (entry == &loop->reap.timer)
+		reap_begin(loop);
 	else if (entry == &loop->keep.timer)
 		keep_timer(loop);
 	else if (!udp_timer(loop, entry))
@@ -394,7 +400,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
-	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE;
+	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE ||
+	            loop->reap.next != FLOW_NONE;
 	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
 
 	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))
@@ -409,6 +416,8 @@ static void turn(struct loop *loop)
 	run_waits(loop);
 	if (loop->sample_next != FLOW_NONE)
 		sample_continue(loop);
+	if (loop->reap.next != FLOW_NONE)
+		reap_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
 	loop->again = keep_turn(loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);

@@ -21,6 +21,7 @@
 #include "gatewayd/relay/overload.h"
 #include "gatewayd/relay/peek.h"
 #include "gatewayd/relay/pipes.h"
+#include "gatewayd/relay/reap.h"
 #include "gatewayd/relay/sockmap.h"
 #include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/wheel.h"
@@ -41,6 +42,7 @@ enum order_kind {
 	ORDER_SOCKMAP,  /* sockmap: the maps are there */
 	ORDER_SAMPLE,   /* look at the flows' connections, bit by bit */
 	ORDER_KILL,     /* kill: reset this flow; loop.kill_found says whether it was there */
+	ORDER_REAP,     /* look for flows that are to be reset because of their target */
 	ORDER_STATS,    /* place: count there from now on */
 	ORDER_KEEP,     /* fd: the channel of kept flows; becomes the loop's */
 	ORDER_HANDOVER, /* deadline_ms: stop accepting, give all flows to the daemon, park */
@@ -90,6 +92,7 @@ struct loop {
 	uint64_t flow_id;     /* the last one given */
 	bool account_late;    /* some flows do not know yet where they are counted (account.h) */
 	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
+	struct reap reap;
 	uint64_t handover_ms; /* hands over by then; 0: does not */
 	bool again;           /* the next turn is not to wait for events */
 

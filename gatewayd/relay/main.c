@@ -21,6 +21,7 @@
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/program.h"
 #include "gatewayd/relay/control.h"
+#include "gatewayd/relay/health_check.h"
 #include "gatewayd/relay/loop.h"
 
 /* Under AddressSanitizer: a leak check at exit would need calls that the filter forbids. */
@@ -38,6 +39,7 @@ const char *__asan_default_options(void)
 struct options {
 	unsigned threads;
 	unsigned max_flows;
+	unsigned max_checks; /* at once, of targets' health */
 	enum proto_mover mode;
 	unsigned daemon_uid;
 	int log_level;
@@ -114,19 +116,24 @@ static int options_parse(int argc, char **argv, struct options *options)
 	return optind == argc ? 0 : -EINVAL;
 }
 
-/* Raises the limit of descriptors as far as it goes and bounds the flows by it: each has two. */
+/* Where descriptors are scarce, this part of them at most is for checks of targets. */
+#define DESCRIPTORS_CHECKS_PART 16
+
+/* Raises the limit of descriptors as far as it goes and bounds checks and flows by it: a flow has two. */
 static void limit_flows(struct options *options)
 {
 	struct rlimit limit;
-	rlim_t flows;
+	rlim_t flows, beside = DESCRIPTORS_BESIDE;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
 	limit.rlim_cur = limit.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
 		return;
-	flows = limit.rlim_cur > 2 * DESCRIPTORS_BESIDE ? (limit.rlim_cur - DESCRIPTORS_BESIDE) / 2
-	                                                : limit.rlim_cur / 4;
+	if (limit.rlim_cur / DESCRIPTORS_CHECKS_PART < options->max_checks)
+		options->max_checks = (unsigned)(limit.rlim_cur / DESCRIPTORS_CHECKS_PART) + 1;
+	beside += options->max_checks;
+	flows = limit.rlim_cur > 2 * beside ? (limit.rlim_cur - beside) / 2 : limit.rlim_cur / 4;
 	if (flows < options->max_flows) {
 		log_notice("%u flows need more than %llu descriptors; the limit is %llu flows", options->max_flows,
 		        (unsigned long long)limit.rlim_cur, (unsigned long long)flows);
@@ -185,6 +192,7 @@ static bool inherited(int fd)
 static int run(const struct options *options)
 {
 	static struct loop *loops[STATS_THREADS_MAX];
+	struct health *health = NULL;
 	static char program[PROGRAM_ID_MAX + 1];
 	struct control_params params = { .loops = loops,
 		.program = program,
@@ -205,6 +213,11 @@ static int run(const struct options *options)
 	if (r == 0)
 		r = loops_start(options, params.reply_fd, loops);
 	if (r == 0)
+		r = health_new(params.reply_fd, options->max_checks, &health);
+	if (r == 0)
+		r = health_start(health);
+	params.health = health;
+	if (r == 0)
 		r = isolate_filter_relay();
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
@@ -215,7 +228,9 @@ static int run(const struct options *options)
 
 int main(int argc, char **argv)
 {
-	struct options options = { .threads = 1, .max_flows = MAX_FLOWS_DEFAULT, .log_level = LOG_INFO };
+	struct options options = {
+		.threads = 1, .max_flows = MAX_FLOWS_DEFAULT, .max_checks = HEALTH_CHECKS_MAX, .log_level = LOG_INFO
+	};
 
 	if (options_parse(argc, argv, &options) < 0) {
 		fprintf(stderr,

@@ -1,4 +1,5 @@
--- From version 2 to 3: the client's source port, what moves the bytes, and how many flows a target may have.
+-- From version 2 to 3: the client's source port, what moves the bytes, how many flows a target may have, more about
+-- health checks, and what operators have said about targets.
 
 CREATE TABLE listener_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -32,6 +33,37 @@ DROP TABLE listener;
 ALTER TABLE listener_3 RENAME TO listener;
 CREATE INDEX listener_upstream ON listener(upstream) WHERE upstream IS NOT NULL;
 
+CREATE TABLE upstream_3 (
+	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
+	revision INTEGER NOT NULL CHECK (revision >= 0),
+	name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63 AND name NOT GLOB '*[^a-z0-9-]*' AND name NOT GLOB '-*' AND name NOT GLOB '*-'),
+	comment TEXT NOT NULL DEFAULT '' CHECK (length(CAST(comment AS BLOB)) <= 255),
+	algorithm TEXT NOT NULL DEFAULT 'round_robin' CHECK (algorithm IN ('round_robin', 'least_conn', 'random_two', 'source_hash')),
+	health_type TEXT NOT NULL DEFAULT 'none' CHECK (health_type IN ('none', 'tcp', 'http')),
+	health_interval_ms INTEGER NOT NULL DEFAULT 5000 CHECK (health_interval_ms BETWEEN 100 AND 600000),
+	health_timeout_ms INTEGER NOT NULL DEFAULT 1000 CHECK (health_timeout_ms BETWEEN 10 AND 60000),
+	health_rise INTEGER NOT NULL DEFAULT 2 CHECK (health_rise BETWEEN 1 AND 100),
+	health_fall INTEGER NOT NULL DEFAULT 3 CHECK (health_fall BETWEEN 1 AND 100),
+	health_http_path TEXT NOT NULL DEFAULT '/' CHECK (length(CAST(health_http_path AS BLOB)) <= 255),
+	health_http_status INTEGER NOT NULL DEFAULT 0 CHECK (health_http_status BETWEEN 0 AND 599),
+	health_http_status_max INTEGER NOT NULL DEFAULT 0 CHECK (health_http_status_max BETWEEN 0 AND 599),
+	health_http_method TEXT NOT NULL DEFAULT 'GET' CHECK (health_http_method IN ('GET', 'HEAD')),
+	health_http_host TEXT NOT NULL DEFAULT '' CHECK (length(CAST(health_http_host AS BLOB)) <= 255),
+	health_http_body TEXT NOT NULL DEFAULT '' CHECK (length(CAST(health_http_body AS BLOB)) <= 255),
+	health_port INTEGER NOT NULL DEFAULT 0 CHECK (health_port BETWEEN 0 AND 65535),
+	quorum INTEGER NOT NULL DEFAULT 1 CHECK (quorum BETWEEN 1 AND 1024),
+	max_retries INTEGER NOT NULL DEFAULT 0 CHECK (max_retries BETWEEN 0 AND 10),
+	passive_failures INTEGER NOT NULL DEFAULT 0 CHECK (passive_failures BETWEEN 0 AND 1000),
+	slow_start_s INTEGER NOT NULL DEFAULT 0 CHECK (slow_start_s BETWEEN 0 AND 3600),
+	on_down TEXT NOT NULL DEFAULT 'keep' CHECK (on_down IN ('keep', 'reset'))
+) STRICT;
+INSERT INTO upstream_3 (id, revision, name, comment, algorithm, health_type, health_interval_ms, health_timeout_ms, health_rise, health_fall, health_http_path, health_http_status, max_retries, passive_failures, slow_start_s, on_down)
+	SELECT id, revision, name, comment, algorithm, health_type, health_interval_ms, health_timeout_ms, health_rise, health_fall, health_http_path, health_http_status, max_retries, passive_failures, slow_start_s, on_down FROM upstream;
+DELETE FROM sqlite_sequence WHERE name = 'upstream_3';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'upstream_3', seq FROM sqlite_sequence WHERE name = 'upstream';
+DROP TABLE upstream;
+ALTER TABLE upstream_3 RENAME TO upstream;
+
 CREATE TABLE target_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
 	revision INTEGER NOT NULL CHECK (revision >= 0),
@@ -51,3 +83,15 @@ DELETE FROM sqlite_sequence WHERE name = 'target_3';
 INSERT INTO sqlite_sequence (name, seq) SELECT 'target_3', seq FROM sqlite_sequence WHERE name = 'target';
 DROP TABLE target;
 ALTER TABLE target_3 RENAME TO target;
+
+CREATE TABLE target_runtime (
+	target INTEGER PRIMARY KEY REFERENCES target(id) ON DELETE CASCADE,
+	admin_state INTEGER CHECK (admin_state BETWEEN 0 AND 2), -- up, drain, down
+	weight INTEGER CHECK (weight BETWEEN 0 AND 256),
+	over_admin INTEGER NOT NULL, -- what was configured then
+	over_weight INTEGER NOT NULL,
+	drain_deadline INTEGER, -- seconds since 1970, UTC
+	reset_per_s INTEGER NOT NULL CHECK (reset_per_s BETWEEN 0 AND 10000),
+	said_at INTEGER NOT NULL, -- seconds since 1970, UTC
+	actor TEXT NOT NULL
+) STRICT;

@@ -67,7 +67,7 @@ def test_dry_run_changes_nothing(furnished):
         ("PUT", "config", {}),
         ("POST", "transactions", [{"method": "DELETE", "path": "listeners/web"}]),
         ("POST", "revisions/1/rollback", None),
-        ("PATCH", "upstreams/pool/targets/10.71.2.4:8080", {"weight": 9}),
+        ("PUT", "upstreams/pool/targets/10.71.2.4:8080", {"weight": 9}),
     ]
     for method, path, body in writes:
         answer = furnished.api(method, path + "?dry_run=true", body)
@@ -137,7 +137,9 @@ def test_targets(furnished):
     """A target by its own address."""
     path = "upstreams/pool/targets/10.71.2.4:8080"
     assert furnished.must("GET", path)["port"] == 8080
+    revision = furnished.status()["revision"]
     assert furnished.must("PATCH", path, {"admin_state": "drain"})["admin_state"] == "drain"
+    assert furnished.status()["revision"] == revision
     assert furnished.api("PUT", "upstreams/pool/targets/[fd71:2::9]:0", {}).status == 201
     assert furnished.must("GET", "upstreams/pool/targets")["total"] == 3
     assert furnished.api("DELETE", path).status == 204

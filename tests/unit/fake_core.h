@@ -31,6 +31,9 @@ struct core {
 	bool warn;           /* answer each write with two warnings */
 	int64_t pending;     /* revision that waits for its confirmation; 0: none */
 	int64_t confirmed, rolled_back_to;
+	unsigned ordered; /* times that a target was told something */
+	struct core_target_order order;
+	char ordered_target[64];
 	unsigned audited; /* entries of the audit log, the last of them kept as text */
 	char audit[FAKE_AUDIT_MAX][256];
 };
@@ -418,6 +421,32 @@ int core_flow_kill(struct core *core, uint64_t id)
 	if (core->fail)
 		return core->fail;
 	return id == 0x12ab ? 0 : -ENOENT;
+}
+
+/* As seen: the row, and the order given last, if it was about this target. */
+json_t *core_target(struct core *core, const struct upstream *upstream, const struct target *target)
+{
+	json_t *object = encode_row(&target->row);
+
+	(void)upstream;
+	if (core->ordered && !strcmp(core->ordered_target, target->address))
+		json_object_set_new(object, "ordered",
+		        json_pack("[I, I, I, I]", (json_int_t)core->order.admin_state, (json_int_t)core->order.weight,
+		                (json_int_t)core->order.drain_deadline_s, (json_int_t)core->order.drain_reset_per_s));
+	return object;
+}
+
+int core_target_set(struct core *core, const struct upstream *upstream, const struct target *target,
+        const struct core_target_order *order, const char *actor, struct errs *errs)
+{
+	(void)upstream;
+	if (core->fail)
+		return fake_fail(core, "", errs);
+	core->ordered++;
+	core->order = *order;
+	snprintf(core->ordered_target, sizeof(core->ordered_target), "%s", target->address);
+	snprintf(core->actor, sizeof(core->actor), "%s", actor);
+	return 0;
 }
 
 int core_ready(struct core *core)

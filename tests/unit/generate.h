@@ -136,7 +136,10 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		*FIELD_AT(row, field, bool) = generate_number(2);
 		return;
 	case FIELD_TEXT:
-		snprintf(text, sizeof(text), field->group ? "/%u" : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
+		snprintf(text, sizeof(text),
+		        !strcmp(field->key, "http_host") ? "h%u"
+		        : field->group                   ? "/%u"
+		                                         : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
 		        generate_number(1000));
 		generate_text(FIELD_AT(row, field, char *), text);
 		return;

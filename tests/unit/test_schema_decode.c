@@ -518,6 +518,14 @@ static void test_groups(void **state)
 	        "/health/timeout_ms");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_status\":7}}", "out_of_range",
 	        "/health/http_status");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_status\":300,\"http_status_max\":299}}",
+	        "out_of_range", "/health/http_status_max");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_status_max\":199}}", "out_of_range",
+	        "/health/http_status_max");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_method\":\"HEAD\",\"http_body\":\"x\"}}",
+	        "not_applicable", "/health/http_body");
+	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_host\":\"a b\"}}", "bad_value",
+	        "/health/http_host");
 	expect_document(RESOURCE_UPSTREAM, "{\"name\":\"u\",\"health\":{\"http_path\":\"x\"}}", "bad_value",
 	        "/health/http_path");
 	assert_int_equal(decode_row(resource_get(RESOURCE_UPSTREAM), object, NULL, &errs, &row), 0);

@@ -134,6 +134,7 @@ static void test_transaction_faults(void **state)
 	        "{\"method\":\"DELETE\",\"path\":\"listeners/none\"},5,"
 	        "{\"method\":\"POST\",\"path\":\"tokens\",\"body\":{\"name\":\"t\",\"role\":\"viewer\"}},"
 	        "{\"method\":\"DELETE\",\"path\":\"listeners/%zz\",\"extra\":1},"
+	        "{\"method\":\"PUT\",\"path\":\"upstreams/none/targets/192.0.2.1:80\",\"body\":{}},"
 	        "{\"method\":\"PATCH\",\"path\":\"upstreams/none/targets/192.0.2.1:80\",\"body\":{}}]");
 
 	(void)state;
@@ -148,6 +149,7 @@ static void test_transaction_faults(void **state)
 	api_expect_fault(&answer, "/7/path", "not_in_transaction");
 	api_expect_fault(&answer, "/8", "unknown_key");
 	api_expect_fault(&answer, "/9/path", "not_found");
+	api_expect_fault(&answer, "/10/method", "not_in_transaction");
 	api_expect(&api, "POST", TRANSACTIONS, "", "{}", 400);
 	api_expect(&api, "POST", TRANSACTIONS, "", "", 400);
 	api_expect(&api, "POST", TRANSACTIONS, "", "[{\"method\":\"PUT\",\"method\":\"PUT\"}]", 400);
@@ -166,7 +168,7 @@ static void test_transaction(void **state)
 	        "{\"method\":\"PUT\",\"path\":\"upstreams/pool\",\"body\":{}},"
 	        "{\"method\":\"POST\",\"path\":\"upstreams/pool/"
 	        "targets\",\"body\":{\"address\":\"192.0.2.1\",\"port\":8}},"
-	        "{\"method\":\"PATCH\",\"path\":\"upstreams/pool/targets/192.0.2.1:8\",\"body\":{\"weight\":3}},"
+	        "{\"method\":\"PUT\",\"path\":\"upstreams/pool/targets/192.0.2.1:8\",\"body\":{\"weight\":3}},"
 	        "{\"method\":\"PATCH\",\"path\":\"/listeners/web\",\"body\":{\"priority\":5}},"
 	        "{\"method\":\"PUT\",\"path\":\"listeners/brief\",\"body\":{}},"
 	        "{\"method\":\"DELETE\",\"path\":\"listeners/brief\"},"

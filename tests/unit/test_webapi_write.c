@@ -150,11 +150,21 @@ static void test_target_faults(void **state)
 	api_expect(&api, "PUT", "/api/v1/upstreams/none/targets/192.0.2.9:80", "", "{}", 404);
 	api_expect(&api, "POST", TARGETS, "", "{\"address\":\"192.0.2.1\",\"port\":80}", 409);
 	api_expect(&api, "PATCH", TARGETS "/192.0.2.1:80", "If-Match: \"9\"\r\n", "{}", 412);
-	_cleanup_answer_ struct api_answer renamed =
-	        api_json(&api, "PATCH", TARGETS "/192.0.2.1:80", "", "{\"port\":81,\"weight\":-1}");
-	api_expect_problem(&renamed, 422);
-	api_expect_fault(&renamed, "/port", "name_mismatch");
-	api_expect_fault(&renamed, "/weight", "out_of_range");
+	_cleanup_answer_ struct api_answer wrong = api_json(&api, "PATCH", TARGETS "/192.0.2.1:80", "",
+	        "{\"port\":81,\"weight\":-1,\"admin_state\":\"off\",\"drain_deadline_s\":\"1\",\"drain_reset_per_s\":"
+	        "0}");
+	api_expect_problem(&wrong, 422);
+	api_expect_fault(&wrong, "/port", "unknown_key");
+	api_expect_fault(&wrong, "/weight", "out_of_range");
+	api_expect_fault(&wrong, "/admin_state", "bad_value");
+	api_expect_fault(&wrong, "/drain_deadline_s", "wrong_type");
+	api_expect_fault(&wrong, "/drain_reset_per_s", "out_of_range");
+	api_expect(&api, "PATCH", TARGETS "/192.0.2.1:80", "", "[]", 400);
+	api_expect(&api, "PATCH", TARGETS "/192.0.2.1:80?dry_run=true", "", "{}", 400);
+	api.core.fail = -EROFS;
+	api_expect(&api, "PATCH", TARGETS "/192.0.2.1:80", "", "{}", 503);
+	api.core.fail = 0;
+	assert_int_equal(api.core.ordered, 0);
 	assert_int_equal(api.core.revision, 1);
 }
 
@@ -171,20 +181,21 @@ static void test_targets(void **state)
 	(void)state;
 	make_pool();
 	_cleanup_answer_ struct api_answer list = api_json(&api, "GET", TARGETS, "", NULL);
-	_cleanup_answer_ struct api_answer patched =
-	        api_json(&api, "PATCH", TARGETS "/192.0.2.1:80", "If-Match: \"1\"\r\n", "{\"weight\":7}");
-	_cleanup_answer_ struct api_answer v6 =
-	        api_json(&api, "PATCH", TARGETS "/[2001:DB8::1]:0", "", "{\"weight\":8}");
+	_cleanup_answer_ struct api_answer patched = api_json(
+	        &api, "PATCH", TARGETS "/192.0.2.1:80", "If-Match: \"1\"\r\n", "{\"weight\":0,\"admin_state\":null}");
+	_cleanup_answer_ struct api_answer v6 = api_json(&api, "PATCH", TARGETS "/[2001:DB8::1]:0", "",
+	        "{\"admin_state\":\"down\",\"drain_deadline_s\":60,\"drain_reset_per_s\":null}");
 	_cleanup_answer_ struct api_answer made =
 	        api_json(&api, "POST", TARGETS, "", "{\"address\":\"2001:db8::2\",\"port\":443}");
 
 	assert_non_null(strstr(api_body(&list), "\"total\":2"));
 	api_expect_status(&patched, 200);
-	api_expect_header(&patched, "ETag", "\"2\"");
-	assert_non_null(strstr(api_body(&patched), "\"weight\":7"));
+	api_expect_header(&patched, "ETag", "\"1\""); /* no revision is made */
+	assert_non_null(strstr(api_body(&patched), "\"ordered\":[-1,0,-2,-2]"));
 	api_expect_status(&v6, 200);
-	assert_int_equal(weight_of(0), 7);
-	assert_int_equal(weight_of(1), 8);
+	assert_non_null(strstr(api_body(&v6), "\"ordered\":[2,-2,60,-1]"));
+	assert_int_equal(api.core.ordered, 2);
+	assert_int_equal(weight_of(0), 1);
 	api_expect_status(&made, 201);
 	api_expect_header(&made, "Location", TARGETS "/[2001:db8::2]:443");
 	api_expect(&api, "GET", TARGETS "/2001:db8::2:443", "", NULL, 200);
@@ -193,7 +204,7 @@ static void test_targets(void **state)
 	api_expect(&api, "PUT", TARGETS "/192.0.2.3:1", "", "{\"weight\":10}", 200);
 	assert_int_equal(weight_of(3), 10);
 	api_expect(&api, "DELETE", TARGETS "/192.0.2.1:80", "", NULL, 204);
-	assert_int_equal(weight_of(0), 8);
+	assert_int_equal(weight_of(0), 1);
 	assert_string_equal(api.core.summary, "DELETE upstreams/pool/targets/192.0.2.1:80");
 	api_expect(&api, "DELETE", TARGETS "/[2001:db8::1]:0", "", NULL, 204);
 	api_expect(&api, "DELETE", TARGETS "/[2001:db8::2]:443", "", NULL, 204);
