@@ -46,7 +46,9 @@ struct health_view_upstream {
 	size_t backups, backups_usable;
 };
 
+/* "degraded" and the like. */
 const char *health_view_upstream_name(enum health_view_upstream_state state);
+/* The upstream as its targets are at now_ms. */
 void health_view_upstream(
         const struct meter *meter, const struct upstream *upstream, uint64_t now_ms, struct health_view_upstream *ret);
 
