@@ -42,8 +42,10 @@ int route_find(const struct config *config, const struct config_listener *listen
 
 	origin->target = origin->original;
 	origin->target_port = origin->original_port;
-	if (listener->upstream == 0)
-		return 0;
+	if (listener->upstream == 0) /* the client that a proxy has named may be of another family */
+		return listener->source == CONNECT_AS_GATEWAY || origin->client.family == origin->target.family
+		               ? 0
+		               : -ENOENT;
 	upstream = config_upstream(config, listener->upstream);
 	if (!upstream)
 		return -ENOENT;

@@ -19,6 +19,7 @@ struct loop;
 struct tcp_route {
 	const struct config_listener *listener;
 	struct flow_origin origin; /* without id and started_ms */
+	bool proxied;              /* it is to begin with a PROXY header, which names the client */
 };
 
 /* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */
