@@ -305,7 +305,7 @@ static bool listener_forbids(const struct loop *loop, const struct flow *flow)
 /* After a pump that moved bytes: flows that only carry small messages go into the sockmap in time. */
 static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
 {
-	/* Behind a PROXY header a forced flow could not enter at once: its queue had been read in part. */
+	/* Bytes right behind a PROXY header keep a forced flow from entering at once: their queue was read in part. */
 	if (flow->mode == PROTO_MOVER_SOCKMAP && flow->kept.base[FLOW_CLIENT] > 0 && moved > 0 && !flow->sockmap_tried)
 		enter_sockmap(loop, flow, MOVER_REASON_FORCED);
 	if (flow->mode != PROTO_MOVER_AUTO || !loop->sockmap || flow->sockmap_tried || moved == 0)
