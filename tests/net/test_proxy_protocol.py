@@ -316,7 +316,7 @@ def test_header_is_not_held_back(lab, gateway, figure):
                 assert connection.recv(100) == b"220 hello\r\n"
             times.append((time.monotonic() - started) * 1000)
     figure("until the greeting, median and worst, ms", f"{statistics.median(times):.1f} {max(times):.1f}")
-    assert statistics.median(times) < 50, "the kernel's timer for bytes that wait for more is 200 ms"
+    assert statistics.median(times) < 120, "the kernel's timer for bytes that wait for more is 200 ms"
 
 
 # --- bytes ---
