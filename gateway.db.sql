@@ -132,6 +132,7 @@ CREATE TABLE listener (
 	source_address TEXT NOT NULL DEFAULT 'client' CHECK (source_address IN ('client', 'gateway')),
 	source_port TEXT NOT NULL DEFAULT 'keep' CHECK (source_port IN ('keep', 'any')),
 	proxy_protocol TEXT NOT NULL DEFAULT 'off' CHECK (proxy_protocol IN ('off', 'v1', 'v2')),
+	accept_proxy_protocol TEXT NOT NULL DEFAULT '[]' CHECK (accept_proxy_protocol GLOB '[[]*]' AND length(accept_proxy_protocol) <= 16578),
 	rate_limits TEXT NOT NULL DEFAULT '[]' CHECK (rate_limits GLOB '[[]*]' AND length(rate_limits) <= 4146),
 	on_worker_down TEXT NOT NULL DEFAULT 'drop' CHECK (on_worker_down IN ('drop', 'direct')),
 	connect_timeout_ms INTEGER NOT NULL DEFAULT 5000 CHECK (connect_timeout_ms BETWEEN 10 AND 600000),

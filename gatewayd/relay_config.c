@@ -99,6 +99,17 @@ static uint8_t mover_number(enum mover mover)
 	return numbers[mover];
 }
 
+/* As it is called on the wire. */
+static uint8_t proxy_version(enum proxy_protocol proxy)
+{
+	static const uint8_t versions[] = {
+		[PROXY_PROTOCOL_OFF] = 0, [PROXY_PROTOCOL_V1] = 1, [PROXY_PROTOCOL_V2] = 2
+	};
+
+	static_assert(ARRAY_SIZE(versions) == PROXY_PROTOCOL_WORDS, "one version for each");
+	return versions[proxy];
+}
+
 static uint8_t algorithm_number(enum algorithm algorithm)
 {
 	static const uint8_t numbers[] = { [ALGORITHM_ROUND_ROBIN] = PROTO_ALGORITHM_ROUND_ROBIN,
@@ -154,6 +165,53 @@ static void send_route(struct sender *sender, const struct snapshot *snapshot, c
 	send_values(sender, listener, FIRST_HTTP_PATH, &route->http_path_prefix);
 }
 
+static void send_trust(struct sender *sender, const struct row *listener, const struct prefix *prefix)
+{
+	struct proto_message message = { .type = PROTO_TRUST_PUT };
+
+	message.trust_put.listener = (uint32_t)listener->id;
+	message.trust_put.family = prefix->addr.family;
+	message.trust_put.length = prefix->length;
+	memcpy(message.trust_put.address, prefix->addr.bytes, sizeof(message.trust_put.address));
+	send_item(sender, &message);
+}
+
+/* NULL for an item that is not the name of a set. */
+static const struct address_set *set_of(const struct snapshot *snapshot, const char *item)
+{
+	return item[0] == '@' ? (const struct address_set *)snapshot_find(snapshot, RESOURCE_ADDRESS_SET, item + 1)
+	                      : NULL;
+}
+
+/* The proxies in front of us, sets put in. */
+static void send_trusts(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener)
+{
+	const struct strings *items = &listener->accept_proxy_protocol;
+	struct prefix split[PREFIX_RANGE_MAX];
+
+	for (size_t i = 0; i < items->n; i++) {
+		const struct address_set *set = set_of(snapshot, items->items[i]);
+		int n = set ? 0 : prefix_range_parse(items->items[i], split);
+
+		for (size_t k = 0; set && k < set->entries.n; k++)
+			send_trust(sender, &listener->row, &set->entries.items[k]);
+		for (int k = 0; k < n; k++)
+			send_trust(sender, &listener->row, &split[k]);
+		if (n < 0) /* also a set that is not there, which references rule out */
+			sender->error = -EINVAL;
+	}
+}
+
+static bool trusts_differ(const struct listener *listener, const struct snapshot *from, const struct snapshot *to)
+{
+	const struct strings *items = &listener->accept_proxy_protocol;
+
+	for (size_t i = 0; i < items->n; i++)
+		if (set_of(from, items->items[i]) != set_of(to, items->items[i]))
+			return true;
+	return false;
+}
+
 static void send_listener(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener)
 {
 	struct proto_message message = { .type = PROTO_LISTENER_PUT };
@@ -165,8 +223,10 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
 	message.listener_put.mover = mover_number(listener->mover);
+	message.listener_put.proxy = proxy_version(listener->proxy_protocol);
 	message.listener_put.slot = meter_slot(sender->meter, STATS_LISTENER, listener->row.id);
 	send_item(sender, &message);
+	send_trusts(sender, snapshot, listener);
 	for (size_t i = 0; i < listener->routes.n; i++)
 		send_route(sender, snapshot, &listener->row, (const struct listener_route *)listener->routes.items[i]);
 }
@@ -322,6 +382,19 @@ int relay_config_send_full(struct msg_channel *channel, const struct snapshot *s
 	return send_end(&sender);
 }
 
+/* Listeners that did not change, but trust an address set that did. */
+static void send_changed_trusts(struct sender *sender, const struct plan *plan)
+{
+	const struct rows *listeners = &plan->to->rows[RESOURCE_LISTENER];
+
+	for (size_t i = 0; i < listeners->n; i++) {
+		const struct listener *listener = (const struct listener *)listeners->items[i];
+
+		if (is_relayed(&listener->row) && trusts_differ(listener, plan->from, plan->to))
+			send_listener(sender, plan->to, listener);
+	}
+}
+
 /* Additions before what refers to them, deletions after. */
 int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, struct meter *meter, int timeout_ms)
 {
@@ -348,6 +421,7 @@ int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan,
 		else if (is_relayed(old_row))
 			send_listener_del(&sender, old_row);
 	}
+	send_changed_trusts(&sender, plan);
 	for (size_t i = 0; i < plan->added.n; i++)
 		send_match(&sender, &plan->added.items[i], true);
 	for (size_t i = 0; i < plan->n_changes; i++)

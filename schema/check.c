@@ -67,11 +67,23 @@ static void check_families(const struct listener *listener, const struct subject
 		        sources == AF_INET ? "IPv4" : "IPv6", destinations == AF_INET ? "IPv4" : "IPv6");
 }
 
+static void check_proxy(const struct listener *listener, const struct subject *subject)
+{
+	if (listener->protocol != PROTOCOL_UDP || is_faulty(subject, "protocol"))
+		return;
+	if (listener->proxy_protocol == PROXY_PROTOCOL_V1 && !is_faulty(subject, "proxy_protocol"))
+		FAULT(subject, "proxy_protocol", "not_applicable",
+		        "version 1 is a line at the beginning of a stream; datagrams need v2");
+	if (listener->accept_proxy_protocol.n && !is_faulty(subject, "accept_proxy_protocol"))
+		FAULT(subject, "accept_proxy_protocol", "not_applicable", "headers are taken from connections only");
+}
+
 static void check_listener(const struct row *row, const struct subject *subject)
 {
 	const struct listener *listener = (const struct listener *)row;
 
 	check_families(listener, subject);
+	check_proxy(listener, subject);
 	if (listener->routes.n && (listener->action != ACTION_RELAY || listener->protocol != PROTOCOL_TCP) &&
 	        !is_faulty(subject, "routes"))
 		FAULT(subject, "routes", "not_applicable", "routes are for action relay and protocol tcp");

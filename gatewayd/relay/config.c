@@ -11,6 +11,8 @@
 #include "gatewayd/relay/flow.h"
 
 #define CHANGES_MIN 64
+/* Versions of the PROXY protocol. */
+#define PROXY_VERSION_MAX 2
 
 /* One checked change, much smaller than the message it came in: a batch may hold a hundred thousand. */
 struct change {
@@ -19,7 +21,7 @@ struct change {
 	union {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
-			uint8_t source, mover;
+			uint8_t source, mover, proxy;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s, slot;
 		} listener;
 		struct {
@@ -27,6 +29,7 @@ struct change {
 			struct balance_rules rules;
 			uint32_t slot;
 		} upstream;
+		struct prefix trust; /* id: the listener */
 		struct {
 			uint8_t action;
 			uint32_t upstream;
@@ -74,6 +77,7 @@ static void upstream_free(struct config_upstream *upstream)
 static void listener_free(struct config_listener *listener)
 {
 	first_routes_clear(&listener->routes);
+	trust_clear(&listener->trust);
 	free(listener);
 }
 
@@ -143,7 +147,7 @@ uint32_t config_batch_count(const struct config_batch *batch)
 
 static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
-	if (put->source >= CONNECT_SOURCES || put->mover >= PROTO_MOVERS)
+	if (put->source >= CONNECT_SOURCES || put->mover >= PROTO_MOVERS || put->proxy > PROXY_VERSION_MAX)
 		return -EBADMSG;
 	ret->id = put->id;
 	memcpy(ret->listener.name, put->name, sizeof(ret->listener.name));
@@ -152,7 +156,23 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
 	ret->listener.mover = put->mover;
+	ret->listener.proxy = put->proxy;
 	ret->listener.slot = put->slot;
+	return 0;
+}
+
+static int trust_change(const struct proto_trust_put *put, struct change *ret)
+{
+	struct addr masked = { .family = put->family };
+
+	if ((put->family != AF_INET && put->family != AF_INET6) || put->length > addr_bits(put->family))
+		return -EBADMSG;
+	memcpy(masked.bytes, put->address, addr_bits(put->family) / 8);
+	ret->trust = (struct prefix){ masked, put->length };
+	addr_mask(&masked, put->length);
+	if (!addr_equal(&masked, &ret->trust.addr))
+		return -EBADMSG;
+	ret->id = put->listener;
 	return 0;
 }
 
@@ -258,6 +278,8 @@ static int change_from(const struct proto_message *message, struct change *ret)
 	switch (message->type) { /* only some types are items */
 	case PROTO_LISTENER_PUT:
 		return listener_change(&message->listener_put, ret);
+	case PROTO_TRUST_PUT:
+		return trust_change(&message->trust_put, ret);
 	case PROTO_ROUTE_PUT:
 		return route_change(&message->route_put, ret);
 	case PROTO_ROUTE_VALUE:
@@ -334,12 +356,14 @@ static int listener_put(struct config *config, const struct change *change)
 		}
 	}
 	first_routes_clear(&listener->routes);
+	trust_clear(&listener->trust);
 	*listener = (struct config_listener){ .id = change->id,
 		.source = change->listener.source,
 		.upstream = change->listener.upstream,
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
 		.idle_timeout_s = change->listener.idle_timeout_s,
 		.mover = change->listener.mover,
+		.proxy = change->listener.proxy,
 		.slot = change->listener.slot };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));
 	return 0;
@@ -353,6 +377,13 @@ static int listener_del(struct config *config, const struct change *change)
 		return -ENOENT;
 	listener_free(listener);
 	return 0;
+}
+
+static int trust_put(struct config *config, const struct change *change)
+{
+	struct config_listener *listener = config_listener(config, change->id);
+
+	return listener ? trust_add(&listener->trust, &change->trust) : -ENOENT;
 }
 
 static int route_put(struct config *config, const struct change *change)
@@ -430,6 +461,8 @@ static int change_apply(struct config *config, const struct change *change)
 	switch (change->type) { /* change_from makes no others */
 	case PROTO_LISTENER_PUT:
 		return listener_put(config, change);
+	case PROTO_TRUST_PUT:
+		return trust_put(config, change);
 	case PROTO_ROUTE_PUT:
 		return route_put(config, change);
 	case PROTO_ROUTE_VALUE:

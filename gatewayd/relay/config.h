@@ -13,6 +13,7 @@
 #include "gatewayd/relay/first_routes.h"
 #include "gatewayd/relay/health_table.h"
 #include "gatewayd/relay/idmap.h"
+#include "gatewayd/relay/trust.h"
 
 /* Most changes in one batch: more than the daemon's own limits can produce; bounds the memory of a mad one. */
 #define CONFIG_CHANGES_MAX (1U << 22)
@@ -25,9 +26,11 @@ struct config_listener {
 	char name[CONFIG_NAME_MAX + 1];
 	uint8_t source;                              /* enum connect_source */
 	uint8_t mover;                               /* enum proto_mover */
+	uint8_t proxy;                               /* version of the PROXY header that targets are sent; 0: none */
 	uint32_t upstream;                           /* 0: the packet's own destination */
 	uint32_t connect_timeout_ms, idle_timeout_s; /* 0: none */
 	uint32_t slot;                               /* where it is counted (base/stats.h) */
+	struct trust trust;                          /* who must begin with a PROXY header */
 	struct first_routes routes;
 };
 

@@ -110,6 +110,7 @@ int connect_start(const struct flow_origin *origin, enum connect_source source, 
 
 void connect_finish(const struct flow *flow)
 {
+	/* TCP_NODELAY is set already; to set it again sends what waits. */
 	if (!flow->direction[FLOW_CLIENT].moved)
-		set_flag(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, TCP_QUICKACK);
+		set_flag(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, flow->proxy ? TCP_NODELAY : TCP_QUICKACK);
 }

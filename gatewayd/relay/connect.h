@@ -30,8 +30,8 @@ enum connect_port {
  * on this machine. *ret says what became of the client's port, also on failure. Negative errno: -EADDRNOTAVAIL if no
  * source port is free, else as socket, bind and connect say. */
 int connect_start(const struct flow_origin *origin, enum connect_source source, bool tracked, enum connect_port *ret);
-/* To be called once after the first pump of a flow that has just been connected: sends the handshake's last packet
- * unless the client's first bytes have carried it. */
+/* To be called once after the first pump of a flow that has just been connected: sends the handshake's last packet, or
+ * the PROXY header that waits, unless the client's first bytes have carried it. */
 void connect_finish(const struct flow *flow);
 
 #endif

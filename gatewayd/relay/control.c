@@ -646,6 +646,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
 	[PROTO_LISTENER_PUT] = on_item,
+	[PROTO_TRUST_PUT] = on_item,
 	[PROTO_ROUTE_PUT] = on_item,
 	[PROTO_ROUTE_VALUE] = on_item,
 	[PROTO_LISTENER_DEL] = on_item,

@@ -31,11 +31,13 @@ enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
 enum flow_state {
 	/* On the free list. Legal: flow_alloc. */
 	FLOW_FREE,
-	/* The client is accepted and polled, and its first bytes are awaited, which decide about the target; there is
-	 * no socket towards one. Legal: decided -> CONNECTING, reset -> FREE. */
+	/* The client is accepted and polled, and its first bytes are awaited, which decide about the target or, in a
+	 * PROXY header, say who it is; there is no socket towards a target. Legal: decided -> CONNECTING, reset ->
+	 * FREE. */
 	FLOW_PEEKING,
-	/* The client is accepted, the target's connect() is under way and its socket polled; the client's socket
-	 * is polled only once that takes longer (tcp.h). Legal: connected -> RELAYING, reset -> FREE. */
+	/* The client is accepted, the target's connect() is under way, or the PROXY header that it is to be sent, and
+	 * its socket polled; the client's socket is polled only once that takes longer (tcp.h). Legal: connected ->
+	 * RELAYING, reset -> FREE. */
 	FLOW_CONNECTING,
 	/* Both sockets are polled and bytes move. A direction may have ended already (half-close).
 	 * Legal: both directions ended -> close -> FREE, reset -> FREE. */
@@ -60,8 +62,8 @@ enum direction_state {
 	DIRECTION_ENDED   /* and passed on to the other end */
 };
 
-/* Who talks to whom and why: set when the flow begins (the target: when it connects), never changed, and true in
- * whatever relay process it lives. */
+/* Who talks to whom and why: set when the flow begins (the target: when it connects; the client behind a proxy: when
+ * that has told), never changed, and true in whatever relay process it lives. */
 struct flow_origin {
 	uint64_t id;         /* of no other flow, also not of an earlier relay's (loop_next_flow_id) */
 	uint64_t started_ms; /* CLOCK_MONOTONIC, which all processes share */
@@ -105,7 +107,9 @@ struct flow_kept {
 	uint32_t epoch; /* the daemon's that has it (keep.h); 0: none */
 	bool shared;    /* some daemon has, or had, its descriptors: a close alone tells the peers nothing */
 	bool measured;  /* base and offset are known; they never change */
-	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES]; /* of the direction that reads from this side */
+	/* Of the direction that reads from this side. base: what was taken from the source beside the direction's
+	 * bytes, a PROXY header; what that is of a flow outside the sockmap is known before it is measured. */
+	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES];
 };
 
 /* What is counted of a flow; see account.h. */
@@ -130,6 +134,9 @@ struct flow {
 	bool sockmap_tried;       /* entry was tried once, or is not to be */
 	uint8_t little;           /* small reads in a row, in both directions together */
 	uint8_t mode;             /* enum proto_mover: the listener's setting, or the relay's */
+	bool proxy_awaited;       /* the client's end is to begin with a PROXY header (proxy.h) */
+	uint8_t proxy;            /* version of the header that the target is sent; 0: none */
+	uint8_t proxy_sent;       /* bytes of it so far */
 	uint32_t account_ms;      /* pause between looks at the sockmap's counters */
 	uint32_t idle_timeout_ms; /* 0: none */
 	uint64_t deadline_ms;     /* of the first bytes or the connect; 0: none */

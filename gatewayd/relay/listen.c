@@ -200,7 +200,8 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 		.original = packet.dst,
 		.original_port = packet.dst_port,
 		.listener = ret->listener->id };
-	if (ret->listener->routes.n > 0) /* they decide about the target, once the client has spoken */
+	ret->proxied = trust_has(&ret->listener->trust, &packet.src);
+	if (ret->listener->routes.n > 0 || ret->proxied) /* the target is found once the client has spoken */
 		return 0;
 	return route_find(loop, ret->listener, &ret->origin, &ret->hold);
 }

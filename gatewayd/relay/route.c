@@ -84,8 +84,10 @@ int route_find(struct loop *loop, const struct config_listener *listener, struct
 	origin->target = origin->original;
 	origin->target_port = origin->original_port;
 	*ret_hold = (struct load_hold){ 0 };
-	if (listener->upstream == 0)
-		return 0;
+	if (listener->upstream == 0) /* the client that a proxy has named may be of another family */
+		return listener->source == CONNECT_AS_GATEWAY || origin->client.family == origin->target.family
+		               ? 0
+		               : STATS_refused_no_target;
 	upstream = config_upstream(loop->config, listener->upstream);
 	if (!upstream)
 		return STATS_refused_no_target;

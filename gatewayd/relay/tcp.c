@@ -15,6 +15,7 @@
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/proxy.h"
 #include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp_sockmap.h"
@@ -97,6 +98,8 @@ static int connect_try(struct loop *loop, struct flow *flow, const struct config
 	int r;
 
 	flow->state = FLOW_CONNECTING;
+	flow->proxy = listener->proxy;
+	flow->proxy_sent = 0;
 	flow->deadline_ms = listener->connect_timeout_ms > 0 ? loop->now_ms + listener->connect_timeout_ms : 0;
 	r = connect_start(&flow->origin, (enum connect_source)listener->source,
 	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
@@ -148,25 +151,14 @@ static void refuse(struct loop *loop, struct flow *flow, enum stats_counter coun
 	life_reset(loop, flow);
 }
 
-/* The client has said what it will: the flow gets its target. first: NULL if that was not understood. */
-static void peek_decide(struct loop *loop, struct flow *flow, const struct first *first)
+/* The client has said what it had to: the flow gets its target, the listener's or that of a route. first: NULL if what
+ * it said was not understood, or not asked for. */
+static void peek_done(struct loop *loop, struct flow *flow, const struct config_listener *listener,
+        const struct first_routes_item *item, const struct first *first)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
-	const struct first_routes_item *item = listener ? first_routes_find(&listener->routes, first) : NULL;
-	struct config_listener way;
+	struct config_listener way = *listener;
 	int refusal;
 
-	if (!listener) { /* it was deleted meanwhile */
-		refuse(loop, flow, STATS_refused_no_listener);
-		return;
-	}
-	stats_add(loop->stats, item ? STATS_route_matched : STATS_route_default, 1);
-	if (item && item->action == FIRST_ACTION_REJECT) {
-		stats_add(loop->stats, STATS_route_rejected, 1);
-		life_reset(loop, flow);
-		return;
-	}
-	way = *listener;
 	if (item)
 		way.upstream = item->upstream;
 	refusal = route_find(loop, &way, &flow->origin, &flow->hold);
@@ -180,8 +172,23 @@ static void peek_decide(struct loop *loop, struct flow *flow, const struct first
 	connect_begin(loop, flow, listener);
 }
 
+/* The routes decide about what the client has said. */
+static void peek_decide(
+        struct loop *loop, struct flow *flow, const struct config_listener *listener, const struct first *first)
+{
+	const struct first_routes_item *item = first_routes_find(&listener->routes, first);
+
+	stats_add(loop->stats, item ? STATS_route_matched : STATS_route_default, 1);
+	if (item && item->action == FIRST_ACTION_REJECT) {
+		stats_add(loop->stats, STATS_route_rejected, 1);
+		life_reset(loop, flow);
+		return;
+	}
+	peek_done(loop, flow, listener, item, first);
+}
+
 /* final: what is not there by now is not waited for. */
-static void peek_try(struct loop *loop, struct flow *flow, bool final)
+static void peek_first(struct loop *loop, struct flow *flow, const struct config_listener *listener, bool final)
 {
 	const struct first *first = NULL;
 	enum stats_counter counter;
@@ -191,8 +198,40 @@ static void peek_try(struct loop *loop, struct flow *flow, bool final)
 		life_reset(loop, flow);
 	} else if (r > 0) {
 		stats_add(loop->stats, counter, 1);
-		peek_decide(loop, flow, first);
+		peek_decide(loop, flow, listener, first);
 	}
+}
+
+/* Whether the PROXY header that the client's end begins with has been taken; if not, the flow waits, or is gone. */
+static bool proxy_taken(struct loop *loop, struct flow *flow, bool final)
+{
+	enum stats_counter counter;
+	int r = proxy_take(&loop->peek, flow, final, &counter);
+
+	if (r > 0) {
+		flow->proxy_awaited = false;
+		stats_add(loop->stats, counter, 1);
+	} else if (r == -EBADMSG) {
+		refuse(loop, flow, counter);
+	} else if (r < 0) {
+		life_reset(loop, flow);
+	}
+	return r > 0;
+}
+
+/* Looks at what the client has said so far. */
+static void peek_try(struct loop *loop, struct flow *flow, bool final)
+{
+	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+
+	if (!listener) /* it was deleted meanwhile */
+		refuse(loop, flow, STATS_refused_no_listener);
+	else if (flow->proxy_awaited && !proxy_taken(loop, flow, final))
+		return;
+	else if (listener->routes.n > 0)
+		peek_first(loop, flow, listener, final);
+	else
+		peek_done(loop, flow, listener, NULL, NULL);
 }
 
 /* The client's socket tells of each arrival once, also of what has arrived already. */
@@ -235,7 +274,8 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	directions_init(flow);
 	life_begin(loop, flow, false);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
-	if (listener->routes.n > 0)
+	flow->proxy_awaited = route->proxied;
+	if (listener->routes.n > 0 || route->proxied)
 		peek_begin(loop, flow, listener);
 	else
 		connect_begin(loop, flow, listener);
@@ -316,6 +356,9 @@ static bool listener_forbids(const struct loop *loop, const struct flow *flow)
 /* After a pump that moved bytes: flows that only carry small messages go into the sockmap in time. */
 static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
 {
+	/* Bytes right behind a PROXY header keep a forced flow from entering at once: their queue was read in part. */
+	if (flow->mode == PROTO_MOVER_SOCKMAP && flow->kept.base[FLOW_CLIENT] > 0 && moved > 0 && !flow->sockmap_tried)
+		enter_sockmap(loop, flow, MOVER_REASON_FORCED);
 	if (flow->mode != PROTO_MOVER_AUTO || !loop->sockmap || flow->sockmap_tried || moved == 0)
 		return;
 	flow->little = moved > SOCKMAP_MESSAGE_BYTES ? 0 : (uint8_t)(flow->little + 1);
@@ -399,15 +442,34 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 
 /* --- events --- */
 
-/* A connect that has an answer: the flow relays from here on, or is gone. */
-static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
+/* What has become of the connect: 1: the target is there, and knows from the PROXY header who the client is if it is to
+ * be told; 0: it takes no more of the header now, another event will go on; or a negative errno. */
+static int connect_outcome(struct loop *loop, struct flow *flow, uint32_t events)
 {
-	int error = 0;
+	int error = 0, r;
 	socklen_t length = sizeof(error);
 
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		connect_failed(loop, flow, error ? -error : -ECONNRESET);
+		return error ? -error : -ECONNRESET;
+	}
+	if (flow->proxy == 0)
+		return 1;
+	r = proxy_send(flow);
+	if (r > 0)
+		stats_add(loop->stats, STATS_proxy_sent, 1);
+	return r;
+}
+
+/* A connect that has an answer: the flow relays from here on, or is gone. */
+static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
+{
+	int r = connect_outcome(loop, flow, events);
+
+	if (r == 0)
+		return;
+	if (r < 0) {
+		connect_failed(loop, flow, r);
 		return;
 	}
 	flow->state = FLOW_RELAYING;

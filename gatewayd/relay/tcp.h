@@ -19,7 +19,8 @@ struct loop;
 struct tcp_route {
 	const struct config_listener *listener;
 	struct flow_origin origin; /* without id and started_ms */
-	struct load_hold hold;
+	bool proxied;              /* it is to begin with a PROXY header, which names the client */
+	struct load_hold hold;     /* the target's place for it, if it has one already */
 };
 
 /* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */

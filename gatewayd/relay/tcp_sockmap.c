@@ -2,8 +2,10 @@
 #include "gatewayd/relay/tcp_sockmap.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "gatewayd/base/bpf_flow.h"
@@ -71,6 +73,13 @@ static int cookies_get(struct flow *flow)
 
 /* --- entry --- */
 
+static bool nothing_waits(int fd)
+{
+	int unread;
+
+	return ioctl(fd, SIOCINQ, &unread) == 0 && unread == 0;
+}
+
 static bool end_may_enter(const struct flow *flow, enum flow_side side)
 {
 	const struct flow_end *end = &flow->end[side];
@@ -79,7 +88,7 @@ static bool end_may_enter(const struct flow *flow, enum flow_side side)
 	if (end->hangup || end->broken || end->urgent || direction->held > 0 || direction->state != DIRECTION_OPEN)
 		return false;
 	/* Either nothing was ever read, or the last read has emptied the queue: nothing in it was read in part. */
-	return direction->taken == 0 || !end->readable;
+	return direction->taken + flow->kept.base[side] == 0 || !end->readable || nothing_waits(end->fd);
 }
 
 bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow)
@@ -97,7 +106,7 @@ static int numbers_make(struct loop *loop, struct flow *flow)
 		struct flow_direction *direction = &flow->direction[side];
 		struct bpf_flow_direction value = { .peer = flow->direction[!side].map.cookie };
 
-		direction->map.in_base = direction->taken;
+		direction->map.in_base = direction->taken + flow->kept.base[side];
 		direction->map.consumed = 0;
 		direction->map.counted = 0;
 		r = tcp_counters_written_exactly(flow->end[!side].fd, &direction->map.out_base);

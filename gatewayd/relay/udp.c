@@ -9,6 +9,7 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/udp_flow.h"
+#include "gatewayd/relay/udp_proxy.h"
 #include "gatewayd/relay/udp_socket.h"
 
 /* Numbers of listening sockets among the cookies that are no flows: behind all that loop.c gives. */
@@ -88,17 +89,18 @@ static void target_refuses(struct loop *loop, struct udp_flow *flow)
 
 /* --- from clients to targets --- */
 
-static void target_send(struct loop *loop, struct udp_flow *flow)
+/* Sends what was added, and counts it with what has been sent before. The flow may have ended then. */
+static void target_send(struct loop *loop, struct udp_flow *flow, struct udp_sent *sent)
 {
-	struct udp_sent sent = { 0 };
-
-	udp_outbox_send(&loop->udp->to_target, &sent);
-	count_sent(loop, &sent, true);
-	if (sent.refused)
+	udp_outbox_send(&loop->udp->to_target, sent);
+	count_sent(loop, sent, true);
+	if (sent->refused)
 		target_refuses(loop, flow);
 }
 
-static void target_add(struct loop *loop, struct udp_flow *flow, const struct udp_datagram *datagram)
+/* Datagrams with headers are sent at once. */
+static void target_add(
+        struct loop *loop, struct udp_flow *flow, const struct udp_datagram *datagram, struct udp_sent *sent)
 {
 	struct udp_outbox *outbox = &loop->udp->to_target;
 	struct udp_receiver receiver = { .fd = flow->fd, .identity = flow, .segment_max = &flow->gso_to_target };
@@ -106,7 +108,10 @@ static void target_add(struct loop *loop, struct udp_flow *flow, const struct ud
 	flow->active_ms = loop->now_ms;
 	add_saturated(&flow->from_client, 1);
 	account_udp_moved(loop, flow, FLOW_CLIENT, datagram->length);
-	udp_outbox_add(outbox, &receiver, datagram);
+	if (flow->proxy == 0)
+		udp_outbox_add(outbox, &receiver, datagram);
+	else
+		udp_proxy_send(flow, datagram, sent);
 }
 
 /* Sends what clients have sent, in the order of flows, each flow's at once: flows[i] is the flow of datagram i. */
@@ -116,16 +121,17 @@ static void clients_send(struct loop *loop, struct udp_flow *flows[UDP_BATCH])
 
 	for (unsigned i = 0; i < inbox->n; i++) {
 		struct udp_flow *flow = flows[i];
+		struct udp_sent sent = { 0 };
 
 		if (!flow)
 			continue;
 		for (unsigned j = i; j < inbox->n; j++)
 			if (flows[j] == flow) {
-				target_add(loop, flow, &inbox->datagrams[j]);
+				target_add(loop, flow, &inbox->datagrams[j], &sent);
 				flows[j] = NULL;
 			}
 		flow->held = false;
-		target_send(loop, flow);
+		target_send(loop, flow, &sent);
 	}
 }
 
@@ -185,6 +191,7 @@ static void stray(struct loop *loop, const struct udp_flow *flow, struct udp_dat
 {
 	struct udp *udp = loop->udp;
 	struct udp_receiver receiver;
+	struct udp_sent sent = { 0 };
 	struct udp_flow *other;
 	uint32_t number;
 
@@ -195,8 +202,8 @@ static void stray(struct loop *loop, const struct udp_flow *flow, struct udp_dat
 	datagram->original_port = flow->origin.client_port;
 	other = udp_flow_of(loop, datagram, flow->fd);
 	if (other && !other->held) {
-		target_add(loop, other, datagram);
-		target_send(loop, other);
+		target_add(loop, other, datagram, &sent);
+		target_send(loop, other, &sent);
 		return;
 	}
 	if (udp_reply_use(&udp->replies, &datagram->source, datagram->source_port, &udp->mark, &number) < 0)
@@ -207,7 +214,7 @@ static void stray(struct loop *loop, const struct udp_flow *flow, struct udp_dat
 		.identity = datagram,
 		.segment_max = &(uint16_t){ UINT16_MAX } };
 	udp_outbox_add(&udp->to_target, &receiver, datagram);
-	udp_outbox_send(&udp->to_target, &(struct udp_sent){ 0 });
+	udp_outbox_send(&udp->to_target, &sent);
 	udp_reply_leave(&udp->replies, number);
 }
 

@@ -140,6 +140,7 @@ static bool is_want_of_descriptors(int error)
 static void follow(const struct loop *loop, struct udp_flow *flow, const struct config_listener *listener)
 {
 	flow->config_version = loop->udp->config_version;
+	flow->proxy = listener->proxy;
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 }
 
@@ -172,6 +173,8 @@ static struct udp_flow *begin(
 		return NULL;
 	}
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + udp_flow_idle_ms(flow));
+	if (flow->proxy)
+		stats_add(loop->stats, STATS_proxy_sent, 1);
 	return flow;
 }
 

@@ -103,8 +103,7 @@ static void count_sent(const struct udp_run *run, struct udp_sent *sent)
 	sent->bytes += run->bytes;
 }
 
-/* Whether the error may be about an earlier datagram: what ICMP tells of one is reported instead of sending another. */
-static bool is_told_late(int error)
+bool udp_outbox_is_told_late(int error)
 {
 	return error != EAGAIN && error != ENOBUFS && error != ENOMEM && error != EPERM;
 }
@@ -114,7 +113,7 @@ static void send_alone(int fd, const struct msghdr *header, struct udp_sent *sen
 {
 	ssize_t n = sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-	if (n < 0 && is_told_late(errno)) {
+	if (n < 0 && udp_outbox_is_told_late(errno)) {
 		sent->refused |= errno == ECONNREFUSED;
 		n = sendmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
@@ -156,7 +155,7 @@ static void send_failed(struct udp_outbox *outbox, unsigned number, int error, s
 {
 	struct udp_run *run = &outbox->runs[number];
 
-	if (!is_told_late(error)) {
+	if (!udp_outbox_is_told_late(error)) {
 		sent->dropped += run->segments;
 		sent->error = -error;
 		return;

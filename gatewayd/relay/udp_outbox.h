@@ -63,6 +63,9 @@ bool udp_outbox_takes(const struct udp_outbox *outbox, const struct udp_receiver
 /* Adds it; its bytes must stay until they are sent. Legal only if the outbox takes it. */
 void udp_outbox_add(
         struct udp_outbox *outbox, const struct udp_receiver *receiver, const struct udp_datagram *datagram);
+/* Whether the error of a send may be about an earlier datagram: what ICMP tells of one is reported instead of sending
+ * another. */
+bool udp_outbox_is_told_late(int error);
 /* Sends all that is held, in order; what the kernel does not take is dropped. Adds to *sent. */
 void udp_outbox_send(struct udp_outbox *outbox, struct udp_sent *sent);
 

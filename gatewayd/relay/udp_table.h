@@ -42,6 +42,7 @@ struct udp_flow {
 	bool keeps_port; /* the target sees the client's address and port */
 	bool held;       /* datagrams of it wait to be sent: it must not end now */
 	bool answered;   /* the target has sent something */
+	uint8_t proxy;   /* version of the PROXY header that the target is sent; 0: none */
 	bool gathers;    /* its socket takes datagrams that the kernel has put together (UDP_GRO) */
 	int fd;          /* connected to the target */
 	uint32_t reply;  /* number of the socket that answers are sent from (udp_reply.h) */

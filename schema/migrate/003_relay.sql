@@ -1,5 +1,5 @@
--- From version 2 to 3: the client's source port, what moves the bytes, how many flows a target may have, more about
--- health checks, and what operators have said about targets.
+-- From version 2 to 3: the client's source port, what moves the bytes, proxies in front of the gateway, how many flows a
+-- target may have, more about health checks, and what operators have said about targets.
 
 CREATE TABLE listener_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -17,6 +17,7 @@ CREATE TABLE listener_3 (
 	source_address TEXT NOT NULL DEFAULT 'client' CHECK (source_address IN ('client', 'gateway')),
 	source_port TEXT NOT NULL DEFAULT 'keep' CHECK (source_port IN ('keep', 'any')),
 	proxy_protocol TEXT NOT NULL DEFAULT 'off' CHECK (proxy_protocol IN ('off', 'v1', 'v2')),
+	accept_proxy_protocol TEXT NOT NULL DEFAULT '[]' CHECK (accept_proxy_protocol GLOB '[[]*]' AND length(accept_proxy_protocol) <= 16578),
 	rate_limits TEXT NOT NULL DEFAULT '[]' CHECK (rate_limits GLOB '[[]*]' AND length(rate_limits) <= 4146),
 	on_worker_down TEXT NOT NULL DEFAULT 'drop' CHECK (on_worker_down IN ('drop', 'direct')),
 	connect_timeout_ms INTEGER NOT NULL DEFAULT 5000 CHECK (connect_timeout_ms BETWEEN 10 AND 600000),

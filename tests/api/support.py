@@ -150,7 +150,7 @@ WHOLE = {
         "name": "all", "enabled": False, "comment": "every field", "protocol": "tcp", "interfaces": ["eth0", "in0"],
         "sources": ["10.9.0.0/16"], "destinations": ["10.71.2.0/24"], "ports": ["443", "8000-8100"], "action": "relay",
         "upstream": "pool", "source_address": "gateway", "source_port": "any", "mover": "splice",
-        "proxy_protocol": "v2",
+        "proxy_protocol": "v2", "accept_proxy_protocol": ["10.71.1.0/24", "@small"],
         "routes": [
             {"sni": ["*.example.com"], "alpn": ["h2"], "http_host": [], "http_method": [], "http_path_prefix": [],
              "action": "reject", "upstream": None},

@@ -1,5 +1,6 @@
 """The servers of the lab: nginx, socat, openssl and iperf3 from Debian, and the checked-traffic server."""
 
+import os
 import socket
 import sys
 import threading
@@ -141,10 +142,11 @@ class Peer:
             connection.close()
 
 
-def traffic_server(lab, host, port):
-    """The server side of lab.traffic; returns (process, path of its results)."""
+def traffic_server(lab, host, port, proxied=False):
+    """The server side of lab.traffic; returns (process, path of its results). proxied: behind PROXY headers."""
     results = lab.directory / f"traffic{port}.jsonl"
     program = Path(__file__).with_name("traffic.py")
-    process = lab.start(host, f"traffic{port}", sys.executable, program, "serve", port, results)
+    process = lab.start(host, f"traffic{port}", sys.executable, program, "serve", port, results,
+                        *(["proxied"] if proxied else []), env={**os.environ, "PYTHONPATH": str(program.parents[1])})
     wait_listening(host, port)
     return process, results

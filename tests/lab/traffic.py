@@ -8,7 +8,8 @@ arrive. `order` says who half-closes first:
     both    nobody waits
 The server appends one line of JSON per connection to a file of results.
 
-    traffic.py serve PORT RESULTS       on IPv4 and IPv6
+    traffic.py serve PORT RESULTS [proxied]     on IPv4 and IPv6; proxied: each connection begins with a PROXY header,
+                                                which the results tell
 """
 
 import hashlib
@@ -17,6 +18,8 @@ import random
 import socket
 import sys
 import threading
+
+from lab import proxyproto
 
 CHUNK = 256 * 1024
 HELD_BACK = 64 * 1024
@@ -114,14 +117,15 @@ def client(connection, seed, up, down, order="both"):
         return Side(connection, f"{seed} up", up, f"{seed} down", down, order == "server").exchange()
 
 
-def serve_one(connection, results, lock):
+def serve_one(connection, results, lock, proxied):
     """The server's part over an accepted socket."""
     with connection:
         connection.settimeout(60)
+        told = proxyproto.read(connection) if proxied else None
         head = json.loads(read_line(connection))
         side = Side(connection, f"{head['seed']} down", head["down"], f"{head['seed']} up", head["up"],
                     head["order"] == "client")
-        outcome = {"seed": head["seed"], **side.exchange()}
+        outcome = {"seed": head["seed"], "told": told, **side.exchange()}
     with lock, open(results, "a", encoding="ascii") as file:
         file.write(json.dumps(outcome) + "\n")
 
@@ -137,14 +141,14 @@ def read_line(connection):
     return line
 
 
-def serve(port, results):
+def serve(port, results, proxied):
     """Accepts for ever, one thread each."""
     lock = threading.Lock()
     listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=4096, dualstack_ipv6=True)
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=serve_one, args=(connection, results, lock), daemon=True).start()
+        threading.Thread(target=serve_one, args=(connection, results, lock, proxied), daemon=True).start()
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[2]), sys.argv[3])
+    serve(int(sys.argv[2]), sys.argv[3], sys.argv[4:] == ["proxied"])

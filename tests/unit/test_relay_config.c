@@ -223,6 +223,73 @@ static void test_routes(void **state)
 	config_free(config);
 }
 
+static struct proto_message trust_put(const char *text)
+{
+	struct proto_message message = { .type = PROTO_TRUST_PUT, .trust_put.listener = 5 };
+	struct prefix prefix;
+
+	assert_int_equal(prefix_parse(text, &prefix), 0);
+	message.trust_put.family = prefix.addr.family;
+	message.trust_put.length = prefix.length;
+	memcpy(message.trust_put.address, prefix.addr.bytes, sizeof(message.trust_put.address));
+	return message;
+}
+
+static void test_illegal_proxies(void **state)
+{
+	struct proto_message listener = { .type = PROTO_LISTENER_PUT, .listener_put = { .id = 5, .proxy = 3 } };
+	struct proto_message trust = trust_put("10.0.0.0/8");
+	struct config_batch *batch;
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(config_batch_new(0, 1, &batch), 0);
+	assert_added(batch, listener, -EBADMSG);
+	trust.trust_put.length = 6; /* 10 has a bit behind it */
+	assert_added(batch, trust, -EBADMSG);
+	trust.trust_put.length = 33;
+	assert_added(batch, trust, -EBADMSG);
+	trust.trust_put.family = AF_UNIX;
+	assert_added(batch, trust, -EBADMSG);
+	config_batch_free(batch);
+	trust = trust_put("10.0.0.0/8");
+	assert_int_equal(config_new(&config), 0);
+	assert_int_equal(apply(&config, 0, &trust, 1), -ENOENT);
+	config_free(config);
+}
+
+static bool trusts(const struct config *config, const char *peer)
+{
+	struct addr addr;
+
+	assert_int_equal(addr_parse(peer, &addr), 0);
+	return trust_has(&config_listener(config, 5)->trust, &addr);
+}
+
+/* Prefixes that lie within one another, and twice; a listener that is put again begins without any. */
+static void test_proxies(void **state)
+{
+	struct proto_message listener = { .type = PROTO_LISTENER_PUT, .listener_put = { .id = 5, .proxy = 2 } };
+	struct proto_message messages[] = { listener, trust_put("10.0.0.0/8"), trust_put("10.1.0.0/16"),
+		trust_put("192.0.2.7"), trust_put("192.0.2.7"), trust_put("fd00::/8") };
+	struct proto_message everybody[] = { listener, trust_put("::/0") };
+	struct config *config;
+
+	(void)state;
+	assert_int_equal(config_new(&config), 0);
+	assert_int_equal(apply(&config, 0, messages, 6), 0);
+	assert_int_equal(config_listener(config, 5)->proxy, 2);
+	assert_true(trusts(config, "10.1.2.3") && trusts(config, "10.255.0.0") && trusts(config, "192.0.2.7"));
+	assert_true(trusts(config, "fdff::1"));
+	assert_false(trusts(config, "11.0.0.0") || trusts(config, "192.0.2.8") || trusts(config, "fe00::"));
+	assert_int_equal(apply(&config, 1, everybody, 2), 0);
+	assert_true(trusts(config, "fe00::"));
+	assert_false(trusts(config, "10.1.2.3"));
+	assert_int_equal(apply(&config, 2, &listener, 1), 0);
+	assert_false(trusts(config, "fe00::"));
+	config_free(config);
+}
+
 static void test_idmap_order(void **state)
 {
 	static int values[200];
@@ -251,6 +318,8 @@ int main(void)
 		cmocka_unit_test(test_listeners_and_upstreams),
 		cmocka_unit_test(test_illegal_routes),
 		cmocka_unit_test(test_routes),
+		cmocka_unit_test(test_illegal_proxies),
+		cmocka_unit_test(test_proxies),
 		cmocka_unit_test(test_idmap_order),
 	};
 

@@ -248,6 +248,7 @@ static void test_no_entry(void **state)
 {
 	struct rig rig = rig_make();
 	struct flow *flow = flow_make(loops[0], &rig);
+	char byte;
 
 	(void)state;
 	flow->end[FLOW_TARGET].hangup = true;
@@ -256,10 +257,15 @@ static void test_no_entry(void **state)
 	flow->direction[FLOW_CLIENT].held = 1;
 	assert_false(tcp_sockmap_may_enter(loops[0], flow));
 	flow->direction[FLOW_CLIENT].held = 0;
-	flow->direction[FLOW_CLIENT].taken = 1; /* read once, and perhaps not to the end */
+	assert_true(client_sends(&rig, 2));
+	assert_int_equal(recv(flow->end[FLOW_CLIENT].fd, &byte, 1, 0), 1);
+	flow->direction[FLOW_CLIENT].taken = 1; /* read once, and not to the end */
 	flow->end[FLOW_CLIENT].readable = true;
 	assert_false(tcp_sockmap_may_enter(loops[0], flow));
-	flow->end[FLOW_CLIENT].readable = false;
+	flow->direction[FLOW_CLIENT].taken = 0;
+	flow->kept.base[FLOW_CLIENT] = 1; /* it was a header */
+	assert_false(tcp_sockmap_may_enter(loops[0], flow));
+	assert_int_equal(recv(flow->end[FLOW_CLIENT].fd, &byte, 1, 0), 1);
 	assert_true(tcp_sockmap_may_enter(loops[0], flow));
 	rig_end(loops[0], flow, &rig);
 }

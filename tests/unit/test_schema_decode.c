@@ -348,6 +348,13 @@ static void test_rules(void **state)
 	expect_document(RESOURCE_ADDRESS_SET, "{\"name\":\"a\",\"entries\":[\"@b\"]}", "bad_value", "/entries/0");
 	expect_document(
 	        RESOURCE_ADDRESS_SET, "{\"name\":\"a\",\"entries\":[\"10.0.0.1/8\"]}", "host_bits", "/entries/0");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"protocol\":\"udp\",\"proxy_protocol\":\"v1\"}",
+	        "not_applicable", "/proxy_protocol");
+	expect_document(RESOURCE_LISTENER,
+	        "{\"name\":\"a\",\"protocol\":\"udp\",\"accept_proxy_protocol\":[\"10.0.0.0/8\"]}", "not_applicable",
+	        "/accept_proxy_protocol");
+	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"accept_proxy_protocol\":[\"10.0.0.1/8\"]}", "host_bits",
+	        "/accept_proxy_protocol/0");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"action\":\"drop\",\"upstream\":\"u\"}", "not_applicable",
 	        "/upstream");
 	expect_document(RESOURCE_LISTENER, "{\"name\":\"a\",\"sources\":[\"10.0.0.1\"],\"destinations\":[\"::1\"]}",
