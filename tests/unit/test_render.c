@@ -10,7 +10,7 @@
 
 #define GOLDEN GW_SOURCE_DIR "/tests/golden/"
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 
 static char *read_file(const char *path)
 {
