@@ -9,6 +9,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/apply.h"
+#include "gatewayd/bans.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
 #include "gatewayd/sampler.h"
@@ -31,6 +32,7 @@ struct core {
 	struct worker *worker;
 	struct kernel *kernel;
 	struct drift_monitor *drift; /* NULL in tests that have none */
+	struct bans *bans;           /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */
 	struct names names;          /* of the configuration that was last asked about */
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */
@@ -56,6 +58,8 @@ void core_confirm_stop(struct core *core);
 int core_pending_text(const struct core_pending *pending, char **ret);
 /* Takes note of a pending change that is now in force (revision 0: none), and sets the timer. */
 void core_set_pending(struct core *core, const struct core_pending *pending);
+/* Appends warnings about rate limits to the status'. 0 or -ENOMEM. */
+int core_limits_warn(struct core *core, json_t *warnings);
 /* core_write without the rule that nothing may be written while a change waits. */
 int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
         const struct core_request *request, struct errs *errs, struct core_result *ret);

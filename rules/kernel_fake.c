@@ -308,6 +308,15 @@ static int fake_counters(struct kernel *kernel, json_t **ret)
 	return (*ret = json_object()) ? 0 : -ENOMEM;
 }
 
+static int fake_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
+{
+	(void)kernel;
+	(void)set;
+	(void)visitor;
+	(void)userdata;
+	return 0;
+}
+
 static int fake_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	struct fake_kernel *fake = fake_of(kernel);
@@ -363,6 +372,7 @@ static const struct kernel_ops fake_ops = {
 	.list = fake_list,
 	.foreign = fake_foreign,
 	.counters = fake_counters,
+	.addresses = fake_addresses,
 	.route_sync = fake_route_sync,
 	.route_look = fake_route_look,
 	.renew = fake_renew,

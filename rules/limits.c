@@ -401,6 +401,19 @@ bool limits_owns_counter(const char *name)
 	return strncmp(name, "limit.", strlen("limit.")) == 0 || strncmp(name, "listener.", strlen("listener.")) == 0;
 }
 
+void limits_drop_counters(json_t *counters)
+{
+	json_t *value;
+	const char *name;
+	void *next;
+
+	json_object_foreach_safe(counters, next, name, value)
+	{
+		if (limits_owns_counter(name))
+			json_object_del(counters, name);
+	}
+}
+
 unsigned limits_length(const struct rate_limit *limit, int family)
 {
 	switch ((enum limit_key)limit->key) {

@@ -12,6 +12,7 @@
 #ifndef GW_RULES_LIMITS_H
 #define GW_RULES_LIMITS_H
 
+#include <jansson.h>
 #include <stdio.h>
 
 #include "rules/snapshot.h"
@@ -94,6 +95,8 @@ const char *limits_sources_set(const struct rate_limit *limit, int family, char 
 const char *limits_banned_set(const char *limit, int family, char buffer[LIMITS_NAME_MAX]);
 /* Whether a counter, by its name, is one of limits: there may be thousands. */
 bool limits_owns_counter(const char *name);
+/* Takes them out of an object of counters. */
+void limits_drop_counters(json_t *counters);
 
 /* Length of the prefixes that a limit tells apart or bans; 0 for key listener. */
 unsigned limits_length(const struct rate_limit *limit, int family);

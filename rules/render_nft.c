@@ -360,17 +360,28 @@ int render_nft_repair(
 	return r < 0 ? r : text_take(&text, ret);
 }
 
-static void put_ban(FILE *out, const struct render_ban *ban)
+/* Added so that there is something to delete. */
+static void put_absent(FILE *out, const char *set, const char *address)
 {
-	char address[ADDR_TEXT_MAX], set[16], timeout[48] = "";
+	fprintf(out, "add element inet " NFT_TABLE " %s { %s }\ndelete element inet " NFT_TABLE " %s { %s }\n", set,
+	        address, set, address);
+}
+
+/* The time of an element cannot be changed; it is another element then. */
+static void put_ban(FILE *out, const struct limits *limits, const struct render_ban *ban)
+{
+	char address[ADDR_TEXT_MAX], set[16], timeout[48] = "", name[LIMITS_NAME_MAX];
 
 	addr_format(&ban->prefix.addr, address);
 	snprintf(set, sizeof(set), "ban%c_%u", ban->prefix.addr.family == AF_INET ? '4' : '6', ban->prefix.length);
 	if (ban->seconds > 0)
 		snprintf(timeout, sizeof(timeout), " timeout %llds", (long long)ban->seconds);
-	/* Added so that there is something to delete: the time of an element cannot be changed. */
-	fprintf(out, "add element inet " NFT_TABLE " %s { %s }\ndelete element inet " NFT_TABLE " %s { %s }\n", set,
-	        address, set, address);
+	put_absent(out, set, address);
+	if (ban->seconds == 0 && ban->limit && *ban->limit) {
+		limits_banned_set(ban->limit, ban->prefix.addr.family == AF_INET ? 4 : 6, name);
+		if (limits_find(limits, LIMITS_SET, name))
+			put_absent(out, name, address);
+	}
 	if (ban->seconds != 0)
 		fprintf(out, "add element inet " NFT_TABLE " %s { %s%s }\n", set, address, timeout);
 }
@@ -391,7 +402,7 @@ int render_nft_bans(const struct limits *limits, const struct render_params *par
 		chains_put_bans(text.out, params, &after, is_metered(limits));
 	}
 	for (size_t i = 0; i < n; i++)
-		put_ban(text.out, &bans[i]);
+		put_ban(text.out, limits, &bans[i]);
 	return text_take(&text, ret);
 }
 

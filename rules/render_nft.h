@@ -35,7 +35,8 @@ bool render_nft_needs_check(const struct plan *plan);
  */
 struct render_ban {
 	struct prefix prefix;
-	int64_t seconds; /* from now; 0: not banned any more; -1: until it is taken back */
+	int64_t seconds;   /* from now; 0: not banned any more; -1: until it is taken back */
+	const char *limit; /* one that is not banned any more was so by this; NULL or "": by none */
 };
 /* All of them in one text. `limits` and params say what lengths there were; more_lengths what there must be. */
 int render_nft_bans(const struct limits *limits, const struct render_params *params,

@@ -20,8 +20,6 @@ static const struct unenforced {
 	{ RESOURCE_UPSTREAM, "on_down", "flows of a target are kept when it fails" },
 	{ RESOURCE_TARGET, "backup", "the target takes flows like any other" },
 	{ RESOURCE_LISTENER, "proxy_protocol", "no header is sent to the target" },
-	{ RESOURCE_LISTENER, "rate_limits", "rate limits are stored only; nothing is limited" },
-	{ RESOURCE_RATE_LIMIT, NULL, "rate limits are stored only; nothing is limited" },
 	{ RESOURCE_PREFILTER, NULL, "prefilters are stored only; no packet is dropped by them" },
 };
 
