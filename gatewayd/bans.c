@@ -22,7 +22,7 @@ struct bans {
 	struct ban *items; /* sorted by prefix */
 	size_t n, size;
 	json_t *seen;     /* how many each limit had banned when its set was last read */
-	int64_t revision; /* whose exemptions were last looked at */
+	int64_t revision; /* that was in force at the last look */
 };
 
 /* --- the list --- */
@@ -366,6 +366,9 @@ static void learn_from_limits(struct look *look)
 	char name[LIMITS_NAME_MAX];
 	json_t *counters = NULL;
 
+	/* A limit that was taken out of use and is used again counts from nothing. */
+	if (snapshot->revision != bans->revision)
+		json_object_clear(bans->seen);
 	for (size_t i = 0; i < rows->n; i++) {
 		const struct rate_limit *limit = (const struct rate_limit *)rows->items[i];
 		const json_t *before;
@@ -505,6 +508,7 @@ static void restore(void *userdata)
 
 	if (!present || !missing)
 		return;
+	json_object_clear(bans->seen); /* counters may begin anew */
 	find_present(&presence);
 	for (size_t i = 0; i < bans->n; i++)
 		if (!present[i])

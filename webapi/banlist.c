@@ -111,14 +111,11 @@ static void read_wish(json_t *body, struct errs *errs, struct wish *wish)
 			        key);
 }
 
-/* "/api/v1/bans/10.0.0.0%2F24" */
 static int put_location(const struct wish *wish, struct response *response)
 {
 	char text[ADDR_TEXT_MAX + 4];
-	const char *slash = strchr(prefix_format(&wish->prefix, text), '/');
 
-	return response_header(response, "Location", "/api/v1/bans/%.*s%s%s",
-	        (int)(slash ? slash - text : (long)strlen(text)), text, slash ? "%2F" : "", slash ? slash + 1 : "");
+	return response_header(response, "Location", "/api/v1/bans/%s", prefix_format(&wish->prefix, text));
 }
 
 static int ban(const struct request *request, const struct wish *wish, struct response *response)
@@ -160,11 +157,10 @@ int banlist_post(const struct request *request, struct response *response)
 
 /* --- one --- */
 
-static int lift(const struct request *request, const char *text, struct response *response)
+/* parsed: 0, or that the text is no prefix, and so not banned. */
+static int lift(const struct request *request, int parsed, const struct prefix *prefix, struct response *response)
 {
-	struct prefix prefix;
-	int r = prefix_parse(text, &prefix) < 0 ? -ENOENT
-	                                        : core_ban_lift(request->core, &prefix, request->actor);
+	int r = parsed < 0 ? -ENOENT : core_ban_lift(request->core, prefix, request->actor);
 
 	if (r == -ENOENT)
 		return not_found(request, response);
@@ -178,15 +174,26 @@ static int lift(const struct request *request, const char *text, struct response
 int banlist_delete(const struct request *request, struct response *response)
 {
 	static const char *const known[] = { "address" };
+	struct prefix prefix = { 0 };
 	char *values[1];
 	int r = query_parse(request, known, 1, values, response);
 
 	if (r)
 		return r < 0 ? r : 0;
-	r = values[0] ? lift(request, values[0], response)
+	r = values[0] ? lift(request, prefix_parse(values[0], &prefix), &prefix, response)
 	              : query_refuse(request, known[0], "the address or prefix of a ban", response);
 	query_free(values, 1);
 	return r < 0 ? r : 0;
+}
+
+/* The prefix that the path names. -EINVAL. */
+static int parse_path(const struct request *request, struct prefix *ret)
+{
+	char text[2 * ADDR_TEXT_MAX];
+	int n = snprintf(text, sizeof(text), "%s%s%s", request->name, request->target ? "/" : "",
+	        request->target ? request->target : "");
+
+	return n < 0 || (size_t)n >= sizeof(text) ? -EINVAL : prefix_parse(text, ret);
 }
 
 int banlist_one(const struct request *request, struct response *response)
@@ -197,7 +204,7 @@ int banlist_one(const struct request *request, struct response *response)
 
 	if (r)
 		return r < 0 ? r : 0;
-	r = prefix_parse(request->name, &prefix) < 0 ? -ENOENT : core_ban_get(request->core, &prefix, &document);
+	r = parse_path(request, &prefix) < 0 ? -ENOENT : core_ban_get(request->core, &prefix, &document);
 	if (r == -ENOENT)
 		return not_found(request, response);
 	return r < 0 ? r : response_json(response, 200, CONTENT_JSON, document);
@@ -205,11 +212,12 @@ int banlist_one(const struct request *request, struct response *response)
 
 int banlist_lift(const struct request *request, struct response *response)
 {
+	struct prefix prefix = { 0 };
 	int r = query_parse(request, NULL, 0, NULL, response);
 
 	if (r)
 		return r < 0 ? r : 0;
-	return lift(request, request->name, response);
+	return lift(request, parse_path(request, &prefix), &prefix, response);
 }
 
 /* --- limits --- */

@@ -1,7 +1,7 @@
 /*
- * Handlers of bans: GET, POST and DELETE /bans and /bans/{address}; a prefix is
- * written there with %2F for its slash, or in ?address=. And of rate limits as
- * they are at work: GET /stats/rate-limits.
+ * Handlers of bans: GET, POST and DELETE /bans, /bans/{address} and
+ * /bans/{address}/{length}. And of rate limits as they are at work: GET
+ * /stats/rate-limits.
  */
 #ifndef GW_WEBAPI_BANLIST_H
 #define GW_WEBAPI_BANLIST_H
@@ -18,7 +18,7 @@ int banlist_get(const struct request *request, struct response *response);
 int banlist_post(const struct request *request, struct response *response);
 /* DELETE /bans?address= */
 int banlist_delete(const struct request *request, struct response *response);
-/* GET and DELETE /bans/{address} */
+/* GET and DELETE /bans/{address} and /bans/{address}/{length} */
 int banlist_one(const struct request *request, struct response *response);
 int banlist_lift(const struct request *request, struct response *response);
 /* GET /stats/rate-limits and /stats/rate-limits/{name} */
