@@ -11,7 +11,7 @@ struct apply {
 	struct snapshot *current;
 	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
-	uint64_t serial; /* of our transactions */
+	uint64_t serial;                  /* of our transactions */
 	void (*replaced)(void *userdata); /* NULL: nobody asks */
 	void *replaced_userdata;
 };

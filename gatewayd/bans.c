@@ -209,7 +209,8 @@ void bans_free(struct bans *bans)
 void bans_lengths(const struct bans *bans, struct ban_lengths *ret)
 {
 	for (size_t i = 0; i < bans->n; i++)
-		ban_lengths_add(ret, bans->items[i].prefix.addr.family == AF_INET ? 4 : 6, bans->items[i].prefix.length);
+		ban_lengths_add(
+		        ret, bans->items[i].prefix.addr.family == AF_INET ? 4 : 6, bans->items[i].prefix.length);
 }
 
 /* --- exemptions --- */

@@ -80,8 +80,7 @@ static json_t *sources_document(const struct view *view, const struct rate_limit
 {
 	json_int_t v4 = sources_of(view, limit, 4), v6 = sources_of(view, limit, 6);
 
-	return v4 < 0 ? json_null()
-	              : json_pack("{s:I, s:I, s:i}", "ipv4", v4, "ipv6", v6, "size", LIMITS_SOURCES_MAX);
+	return v4 < 0 ? json_null() : json_pack("{s:I, s:I, s:i}", "ipv4", v4, "ipv6", v6, "size", LIMITS_SOURCES_MAX);
 }
 
 static bool names_limit(const struct listener *listener, const char *limit)
@@ -107,9 +106,9 @@ static json_t *listeners_document(const struct view *view, const struct rate_lim
 			continue;
 		limits_listener_counter(id, limit->name, "passed", passed);
 		limits_listener_counter(id, limit->name, "over", over);
-		failed = json_array_append_new(array,
-		                 json_pack("{s:s, s:I, s:I}", "listener", listener->name, "passed",
-		                         packets_of(view, passed), "over", packets_of(view, over))) < 0;
+		failed = json_array_append_new(
+		                 array, json_pack("{s:s, s:I, s:I}", "listener", listener->name, "passed",
+		                                packets_of(view, passed), "over", packets_of(view, over))) < 0;
 	}
 	return done(array, failed);
 }
@@ -227,8 +226,8 @@ json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
 		failed = json_array_append_new(items, bans_document(page[i])) < 0;
 	if (n > max)
 		next = json_string(prefix_format(&page[max - 1]->prefix, text));
-	return done(json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total",
-	                    (json_int_t)bans_count(core->bans)),
+	return done(
+	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)bans_count(core->bans)),
 	        failed);
 }
 
@@ -243,8 +242,7 @@ int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
 	return 0;
 }
 
-int core_ban_add(
-        struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+int core_ban_add(struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
 {
 	return bans_add(core->bans, prefix, seconds, reason, actor);
 }

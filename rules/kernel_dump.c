@@ -41,7 +41,7 @@ struct raw {
 	const struct nlattr *key, *key_end;
 	const char *chain; /* where it leads */
 	bool goes;         /* by goto, the only way of ours */
-	bool odd; /* it has something that ours do not have */
+	bool odd;          /* it has something that ours do not have */
 };
 
 static size_t field_size(const struct match_shape *shape, enum nftset_field field)

@@ -193,9 +193,9 @@ static int add_exempt(struct limits *limits, const struct snapshot *snapshot, st
 
 	if (!settings)
 		return -ENOMEM;
-	set = settings->ban_exempt ? (const struct address_set *)snapshot_find(
-	                                     snapshot, RESOURCE_ADDRESS_SET, settings->ban_exempt)
-	                           : NULL;
+	set = settings->ban_exempt
+	              ? (const struct address_set *)snapshot_find(snapshot, RESOURCE_ADDRESS_SET, settings->ban_exempt)
+	              : NULL;
 	if (!set)
 		return 0;
 	if (set->entries.n > LIMITS_EXEMPT_MAX) {

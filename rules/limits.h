@@ -102,12 +102,16 @@ void limits_drop_counters(json_t *counters);
 unsigned limits_length(const struct rate_limit *limit, int family);
 struct limits_placement limits_placement(const struct rate_limit *limit, bool used);
 
+/* A length of family 4 or 6: whether it is there; puts it there. */
 bool ban_lengths_has(const struct ban_lengths *lengths, int family, unsigned length);
 void ban_lengths_add(struct ban_lengths *lengths, int family, unsigned length);
+/* All that are in either. */
 void ban_lengths_unite(struct ban_lengths *lengths, const struct ban_lengths *more);
+/* Whether they are the same. */
 bool ban_lengths_equal(const struct ban_lengths *a, const struct ban_lengths *b);
 
-/* For limits.c: appends the objects of one limit, and those of a listener's chain. -ENOMEM. */
+/* For limits_text.c: takes the text over, also on failure; NULL: memory was out. For limits.c: appends the objects of
+ * one limit, and those of a listener's chain. -ENOMEM. */
 int limits_add(struct limits *limits, enum limits_kind kind, const char *name, char *text);
 int limits_text_limit(struct limits *limits, const struct rate_limit *limit);
 int limits_text_listener(struct limits *limits, const struct snapshot *snapshot, const struct listener *listener);

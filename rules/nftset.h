@@ -3,9 +3,10 @@
  * elements. Private to the renderers and to the readers of what the kernel
  * holds (kernel_parse.c, kernel_dump.c), which need the same order of fields.
  *
- * Sets, not one verdict map per shape, but for listeners with rate limits, each of which has a chain of its own: whenever an element is added to a
+ * Sets, not one verdict map per shape: whenever an element is added to a
  * verdict map, the kernel walks all of them to see where their verdicts lead
- * (15-25 ms of 100,000, against 1 ms for one more in a set).
+ * (15-25 ms of 100,000, against 1 ms for one more in a set). Only listeners
+ * with rate limits lie in such maps, for each has a chain of its own.
  */
 #ifndef GW_RULES_NFTSET_H
 #define GW_RULES_NFTSET_H

@@ -261,8 +261,7 @@ static int diff_cell(const struct staged_cell *staged, struct growing *removed, 
 
 		i += order <= 0;
 		k += order >= 0;
-		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener &&
-		        a->limited == b->limited)
+		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener && a->limited == b->limited)
 			continue;
 		if (order <= 0)
 			r = append(removed, staged->cell, a);

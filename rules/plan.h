@@ -43,7 +43,8 @@ enum verdict {
 	VERDICT_REJECT,
 	VERDICT_DROP,
 	VERDICT_BYPASS,
-	VERDICT_LIMITED, /* of groups, and of what is found in the kernel: its listener's own chain (limits.h) decides */
+	VERDICT_LIMITED, /* of groups, and of what is found in the kernel: its listener's own chain (limits.h) decides
+	                  */
 	VERDICTS
 };
 
@@ -87,7 +88,7 @@ struct plan {
 	size_t n_groups_rebuilt;
 	struct elements rebuilt;
 	struct limits *limits_before, *limits_after; /* references; before may be NULL: there was nothing yet */
-	struct row_change *changes; /* upstreams and listeners that differ */
+	struct row_change *changes;                  /* upstreams and listeners that differ */
 	size_t n_changes;
 	bool rewrite_chains; /* set by the core after a start: render_nft_plan rewrites every chain (the ports may
 	                        differ) */

@@ -81,8 +81,9 @@ const struct chain_id classify_chains[] = {
 static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
-static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "go_direct", "go_reply", "direct_gate", "act_relay", "act_relay_direct",
-	"act_reject", "act_drop", "act_bypass", "flow_ends", "pre_tcp", "pre_udp" };
+static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "go_direct",
+	"go_reply", "direct_gate", "act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "flow_ends",
+	"pre_tcp", "pre_udp" };
 
 static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies",
 	"forwarded_errors", "rejected", "dropped", "bypassed", "banned" };
@@ -320,13 +321,12 @@ static void put_ban_rule(FILE *out, const char *chain, int family, unsigned leng
 
 void chains_put_bans_flush(FILE *out)
 {
-	fputs("flush chain inet " NFT_TABLE " banned\nflush chain inet " NFT_TABLE
-	      " bans\nflush chain inet " NFT_TABLE " established\n",
+	fputs("flush chain inet " NFT_TABLE " banned\nflush chain inet " NFT_TABLE " bans\nflush chain inet " NFT_TABLE
+	      " established\n",
 	        out);
 }
 
-void chains_put_bans(
-        FILE *out, const struct render_params *params, const struct ban_lengths *lengths, bool metered)
+void chains_put_bans(FILE *out, const struct render_params *params, const struct ban_lengths *lengths, bool metered)
 {
 	uint32_t own = marks_of(params).own;
 

@@ -38,8 +38,7 @@ void chains_put_classify(FILE *out, const struct chain_id *chain, const struct g
 /* What depends on bans and limits: the sets of bans of these lengths; and, when the chains are empty, where packets are
  * compared with them, and where packets of accepted connections meet limits. */
 void chains_put_ban_sets(FILE *out, const struct ban_lengths *lengths);
-void chains_put_bans(
-        FILE *out, const struct render_params *params, const struct ban_lengths *lengths, bool metered);
+void chains_put_bans(FILE *out, const struct render_params *params, const struct ban_lengths *lengths, bool metered);
 void chains_put_bans_flush(FILE *out);
 /* Whether it is the set of bans of one of these lengths. */
 bool chains_is_ban_set(const char *name, const struct ban_lengths *lengths);

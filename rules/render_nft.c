@@ -281,8 +281,8 @@ static int put_plan(FILE *out, const struct plan *plan, const struct render_para
 		chains_put_rules(out, params);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
 		if (chain_changes(plan, &classify_chains[i]))
-			put_lookups(out, &classify_chains[i], plan->groups_after, plan->n_groups_after,
-			        plan->limits_after);
+			put_lookups(
+			        out, &classify_chains[i], plan->groups_after, plan->n_groups_after, plan->limits_after);
 	put_generation(out, plan->to_revision);
 	return r;
 }

@@ -15,8 +15,7 @@ static int not_found(const struct request *request, struct response *response)
 }
 
 /* The parameters "limit" and "after"; the caller frees *ret_after. As query_parse. */
-static int parse_page(
-        const struct request *request, uint64_t *ret_limit, char **ret_after, struct response *response)
+static int parse_page(const struct request *request, uint64_t *ret_limit, char **ret_after, struct response *response)
 {
 	static const char *const known[] = { "limit", "after" };
 	char *values[2];
@@ -42,8 +41,7 @@ int banlist_get(const struct request *request, struct response *response)
 		r = query_refuse(request, "after", "what \"next\" of an earlier page was", response);
 	if (r)
 		return r < 0 ? r : 0;
-	return response_json(
-	        response, 200, CONTENT_JSON, core_bans(request->core, after ? &prefix : NULL, limit));
+	return response_json(response, 200, CONTENT_JSON, core_bans(request->core, after ? &prefix : NULL, limit));
 }
 
 /* --- POST --- */
@@ -77,7 +75,8 @@ static void read_seconds(json_t *value, struct errs *errs, struct wish *wish)
 	if (!json_is_integer(value))
 		errs_add(errs, "/ban_s", "wrong_type", "A whole number of seconds, or null: until it is lifted.");
 	else if (wish->seconds < 1 || wish->seconds > BANLIST_S_MAX)
-		errs_add(errs, "/ban_s", "out_of_range", "1 to %d seconds, or null: until it is lifted.", BANLIST_S_MAX);
+		errs_add(
+		        errs, "/ban_s", "out_of_range", "1 to %d seconds, or null: until it is lifted.", BANLIST_S_MAX);
 }
 
 static void read_reason(json_t *value, struct errs *errs, struct wish *wish)
@@ -105,10 +104,9 @@ static void read_wish(json_t *body, struct errs *errs, struct wish *wish)
 	read_address(json_object_get(body, "address"), errs, wish);
 	read_seconds(json_object_get(body, "ban_s"), errs, wish);
 	read_reason(json_object_get(body, "reason"), errs, wish);
-	json_object_foreach(body, key, value)
-		if (strcmp(key, "address") != 0 && strcmp(key, "ban_s") != 0 && strcmp(key, "reason") != 0)
-			errs_add(errs, "", "unknown_field", "There is no field \"%.64s\"; there are address, ban_s, reason.",
-			        key);
+	json_object_foreach(body, key, value) if (strcmp(key, "address") != 0 && strcmp(key, "ban_s") != 0 &&
+	                                          strcmp(key, "reason") != 0) errs_add(errs, "", "unknown_field",
+	        "There is no field \"%.64s\"; there are address, ban_s, reason.", key);
 }
 
 static int put_location(const struct wish *wish, struct response *response)
@@ -165,8 +163,8 @@ static int lift(const struct request *request, int parsed, const struct prefix *
 	if (r == -ENOENT)
 		return not_found(request, response);
 	if (r < 0)
-		return problem_answer(response, PROBLEM_UNAVAILABLE, request, NULL, "The ban cannot be lifted: %s.",
-		        strerror(-r));
+		return problem_answer(
+		        response, PROBLEM_UNAVAILABLE, request, NULL, "The ban cannot be lifted: %s.", strerror(-r));
 	response->status = 204;
 	return 0;
 }

@@ -445,8 +445,7 @@ int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
-int core_ban_add(
-        struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+int core_ban_add(struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
 {
 	(void)core;
 	(void)prefix;
@@ -463,7 +462,6 @@ int core_ban_lift(struct core *core, const struct prefix *prefix, const char *ac
 	(void)actor;
 	return -ENOENT;
 }
-
 
 int core_flow_kill(struct core *core, uint64_t id)
 {
