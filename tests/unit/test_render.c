@@ -140,10 +140,11 @@ static void put_limit(struct snapshot *snapshot, struct rate_limit *limit)
 /* A listener of each protocol; limits of each key, metric and action. */
 static struct snapshot *limited_example(void)
 {
-	struct snapshot *snapshot = snapshot_edit(example(), 50);
+	struct snapshot *unlimited = example(), *snapshot = snapshot_edit(unlimited, 50);
 	struct rate_limit *limit;
 	struct listener *listener;
 
+	snapshot_unref(unlimited);
 	put_limit(snapshot, a_limit("few", LIMIT_KEY_SOURCE, METRIC_CONCURRENT_CONNECTIONS, 3));
 	limit = a_limit("net", LIMIT_KEY_SOURCE_PREFIX, METRIC_NEW_CONNECTIONS, 10);
 	limit->action = LIMIT_ACTION_BAN;
