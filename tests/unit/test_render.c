@@ -2,6 +2,7 @@
  * The nft text: golden files (regenerate with GW_GOLDEN_UPDATE=1 and read the
  * difference), set names, and that no hostile interface name gets through.
  */
+#include <assert.h>
 #include "rules_fixture.h"
 
 #include <errno.h>
@@ -215,40 +216,45 @@ static void a_rate_leaves_state_alone(void **state)
 	snapshot_unref(to);
 }
 
+/* Whether the limits of a snapshot can be compiled. */
+static int compile(const struct snapshot *snapshot)
+{
+	struct errs errs = { 0 };
+	struct limits *limits = NULL;
+	int r = limits_compile(snapshot, &errs, &limits);
+
+	if (r < 0)
+		assert_string_equal(errs.items[0].code, "too_complex");
+	limits_unref(limits);
+	errs_clear(&errs);
+	return r;
+}
+
 static void too_many_pairs_are_refused(void **state)
 {
-	struct snapshot *empty = snapshot_new(), *to = snapshot_edit(empty, 1);
+	enum { EACH = 16 };
+	struct snapshot *snapshot = snapshot_new();
+	struct listener *listener;
 	char name[16];
 
 	(void)state;
-	put_limit(to, a_limit("l", LIMIT_KEY_SOURCE, METRIC_PACKETS, 1));
-	for (int64_t i = 0; i <= LIMITS_PAIRS_MAX; i++) {
-		struct listener *listener;
-
-		snprintf(name, sizeof(name), "n%05d", (int)i);
+	for (int i = 0; i < EACH; i++) {
+		snprintf(name, sizeof(name), "l%d", i);
+		put_limit(snapshot, a_limit(name, LIMIT_KEY_SOURCE, METRIC_PACKETS, 1));
+	}
+	static_assert(LIMITS_PAIRS_MAX % EACH == 0, "the last listener reaches the limit");
+	for (int i = 0; i < LIMITS_PAIRS_MAX / EACH; i++) {
+		snprintf(name, sizeof(name), "n%05d", i);
 		listener = fixture_listener(name, i + 1, "", "", "", "80");
-		listener->priority = i;
-		fixture_words(&listener->rate_limits, "l");
-		/* Sorted as they come: rows_insert at the end. */
-		fixture_put(to, listener);
-		if (i + 1 == LIMITS_PAIRS_MAX) {
-			struct errs errs = { 0 };
-			struct limits *limits;
-
-			assert_int_equal(limits_compile(to, &errs, &limits), 0);
-			limits_unref(limits);
-		}
+		fixture_words(&listener->rate_limits, "l0 l1 l2 l3 l4 l5 l6 l7 l8 l9 l10 l11 l12 l13 l14 l15");
+		fixture_put(snapshot, listener);
 	}
-	{
-		struct errs errs = { 0 };
-		struct limits *limits;
-
-		assert_int_equal(limits_compile(to, &errs, &limits), -EINVAL);
-		assert_string_equal(errs.items[0].code, "too_complex");
-		errs_clear(&errs);
-	}
-	snapshot_unref(empty);
-	snapshot_unref(to);
+	assert_int_equal(compile(snapshot), 0);
+	listener = fixture_listener("one-more", LIMITS_PAIRS_MAX, "", "", "", "81");
+	fixture_words(&listener->rate_limits, "l0");
+	fixture_put(snapshot, listener);
+	assert_int_equal(compile(snapshot), -EINVAL);
+	snapshot_unref(snapshot);
 }
 
 static void bans_are_golden(void **state)
