@@ -36,7 +36,7 @@ def gateway(shared):
     """The gateway, without configuration and bans: limits that nobody names have no state either."""
     shared.must("PUT", "config", {})
     for ban in shared.must("GET", "bans")["items"]:
-        shared.must("DELETE", f"bans?address={ban['address']}")
+        assert shared.api("DELETE", f"bans?address={ban['address']}").status in (204, 404)  # it may have ended
     yield shared
 
 
