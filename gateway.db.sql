@@ -41,6 +41,16 @@ CREATE TABLE audit (
 	detail TEXT NOT NULL
 ) STRICT;
 
+-- Who is shut out, and until when.
+CREATE TABLE ban (
+	prefix TEXT PRIMARY KEY,
+	reason TEXT NOT NULL,
+	actor TEXT NOT NULL,
+	rate_limit TEXT NOT NULL, -- by which; empty: by hand
+	created_at INTEGER NOT NULL, -- seconds since 1970, UTC
+	expires_at INTEGER -- NULL: when it is lifted
+) STRICT, WITHOUT ROWID;
+
 -- Pools of targets that listeners relay to.
 CREATE TABLE upstream (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -195,9 +205,11 @@ CREATE TABLE settings (
 	revision INTEGER NOT NULL CHECK (revision >= 0),
 	name TEXT NOT NULL UNIQUE CHECK (name = 'settings'),
 	drift TEXT NOT NULL DEFAULT 'heal' CHECK (drift IN ('heal', 'alert')),
+	ban_exempt TEXT REFERENCES address_set(name) ON DELETE RESTRICT,
 	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000)
 ) STRICT;
 INSERT INTO settings (revision, name) VALUES (0, 'settings');
+CREATE INDEX settings_ban_exempt ON settings(ban_exempt) WHERE ban_exempt IS NOT NULL;
 
 -- What operators have said about targets, in no revision (gatewayd/overrides.h). NULL: nothing.
 CREATE TABLE target_runtime (

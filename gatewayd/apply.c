@@ -379,6 +379,7 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 	}
 	if (r == 0 && !request->dry_run) {
 		plan_commit(apply->model, t.plan);
+		apply_note_limits(apply);
 		snapshot_unref(apply->current);
 		apply->current = snapshot_ref(request->to);
 		apply->hash = t.hash;

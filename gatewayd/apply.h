@@ -78,6 +78,10 @@ struct apply_request {
  * be NULL), on success: the nft text of the change, a new string. */
 int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft);
 
+/* Bans and unbans, and makes the sets that are missing for that. 0 or negative errno. */
+int apply_bans(struct apply *apply, const struct render_ban *bans, size_t n);
+/* Calls this whenever our whole table was made anew, so that what lay in its sets is gone. */
+void apply_on_replace(struct apply *apply, void (*replaced)(void *userdata), void *userdata);
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
 int apply_set_gate(struct apply *apply, bool open);
 

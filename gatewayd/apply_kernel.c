@@ -27,9 +27,56 @@ int apply_replace_table(struct apply *apply, int64_t generation, char **ret_erro
 	if (r < 0)
 		return r;
 	r = apply_commit(apply, text, ret_error);
+	if (r < 0)
+		return r;
+	apply->nft_generation = generation;
+	apply_tell_replaced(apply);
+	return 0;
+}
+
+void apply_on_replace(struct apply *apply, void (*replaced)(void *userdata), void *userdata)
+{
+	apply->replaced = replaced;
+	apply->replaced_userdata = userdata;
+}
+
+void apply_tell_replaced(struct apply *apply)
+{
+	if (apply->replaced)
+		apply->replaced(apply->replaced_userdata);
+}
+
+void apply_note_limits(struct apply *apply)
+{
+	const struct limits *limits = model_limits(apply->model);
+
+	if (limits)
+		ban_lengths_unite(&apply->config.render.bans, &limits->bans);
+}
+
+static struct ban_lengths lengths_of(const struct render_ban *bans, size_t n)
+{
+	struct ban_lengths lengths = { 0 };
+
+	for (size_t i = 0; i < n; i++)
+		ban_lengths_add(&lengths, bans[i].prefix.addr.family == AF_INET ? 4 : 6, bans[i].prefix.length);
+	return lengths;
+}
+
+int apply_bans(struct apply *apply, const struct render_ban *bans, size_t n)
+{
+	_cleanup_free_ char *text = NULL, *error = NULL;
+	struct ban_lengths lengths = lengths_of(bans, n);
+	int r = render_nft_bans(model_limits(apply->model), &apply->config.render, &lengths, bans, n, &text);
+
 	if (r == 0)
-		apply->nft_generation = generation;
-	return r;
+		r = apply_commit(apply, text, &error);
+	if (r < 0) {
+		log_error("the kernel does not take a ban: %s", error ? error : strerror(-r));
+		return r;
+	}
+	ban_lengths_unite(&apply->config.render.bans, &lengths);
+	return 0;
 }
 
 static int hash_all(struct apply *apply)
@@ -57,6 +104,7 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 		return r;
 	}
 	plan_commit(apply->model, plan);
+	apply_note_limits(apply);
 	snapshot_unref(apply->current);
 	apply->current = snapshot_ref(snapshot);
 	return hash_all(apply);
@@ -115,6 +163,8 @@ int apply_mend(struct apply *apply, const struct heal *heal)
 		return r;
 	}
 	apply->nft_generation = apply->current->revision;
+	if (heal->replaces)
+		apply_tell_replaced(apply);
 	return 1;
 }
 

@@ -11,7 +11,9 @@ struct apply {
 	struct snapshot *current;
 	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
-	uint64_t serial; /* of our transactions */
+	uint64_t serial;                  /* of our transactions */
+	void (*replaced)(void *userdata); /* NULL: nobody asks */
+	void *replaced_userdata;
 };
 
 /* One transaction of ours in nft, as kernel_nft_commit. */
@@ -21,5 +23,11 @@ int apply_commit(struct apply *apply, const char *text, char **ret_error);
 int apply_replace_table(struct apply *apply, int64_t generation, char **ret_error);
 /* Whether a refusal was because somebody has changed our table, which is as it must be now. */
 bool apply_has_healed(struct apply *apply, const struct errs *errs);
+
+/* The table was made anew. */
+void apply_tell_replaced(struct apply *apply);
+/* What the configuration in force needs beside what there was: sets of bans are not taken away while the daemon runs,
+ * for there may be bans in them. */
+void apply_note_limits(struct apply *apply);
 
 #endif

@@ -9,6 +9,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/apply.h"
+#include "gatewayd/bans.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
 #include "gatewayd/overrides.h"
@@ -32,6 +33,7 @@ struct core {
 	struct worker *worker;
 	struct kernel *kernel;
 	struct drift_monitor *drift; /* NULL in tests that have none */
+	struct bans *bans;           /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */
 	struct overrides overrides;  /* what operators have said of targets */
 	struct target_watch *watch;  /* NULL in tests that have none */
@@ -63,6 +65,8 @@ void core_set_pending(struct core *core, const struct core_pending *pending);
 int core_targets_start(struct core *core);
 /* The configuration has become another: what operators have said may not count any more. */
 void core_targets_follow(struct core *core);
+/* Appends warnings about rate limits to the status'. 0 or -ENOMEM. */
+int core_limits_warn(struct core *core, json_t *warnings);
 /* core_write without the rule that nothing may be written while a change waits. */
 int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
         const struct core_request *request, struct errs *errs, struct core_result *ret);

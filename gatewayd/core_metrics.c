@@ -12,6 +12,7 @@
 #include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
 #include "gatewayd/health_view.h"
+#include "rules/limits.h"
 
 /* Listeners, upstreams and targets with series of their own, each; some ten series for one. */
 #define METRICS_OBJECTS_MAX 1000
@@ -311,9 +312,43 @@ static void write_nft_counter(const struct writer *writer, json_t *counters, con
 
 	snprintf(name, sizeof(name), "gateway_nft_%s_total", field);
 	head(writer, name, "counter", doc);
-	json_object_foreach(counters, counter, value)
+	json_object_foreach(counters, counter, value) if (!limits_owns_counter(counter))
 	        fprintf(writer->out, "%s{counter=\"%s\"} %" JSON_INTEGER_FORMAT "\n", name, counter,
 	                json_integer_value(json_object_get(value, field)));
+}
+
+/* Packets of one kind of all limits, each with a series of its own. */
+static void write_limit_counter(
+        const struct writer *writer, json_t *counters, const char *what, const char *field, const char *doc)
+{
+	const struct rows *rows = &apply_snapshot(writer->core->apply)->rows[RESOURCE_RATE_LIMIT];
+	const char *unit = strcmp(field, "bytes") == 0 ? "_bytes" : what[0] == 'b' ? "" : "_packets";
+	char name[METRIC_NAME_MAX], counter[LIMITS_NAME_MAX];
+
+	snprintf(name, sizeof(name), "gateway_limit_%s%s_total", what, unit);
+	head(writer, name, "counter", doc);
+	for (size_t i = 0; i < rows->n && i < METRICS_OBJECTS_MAX; i++) {
+		const char *limit = row_name(rows->items[i]);
+
+		fprintf(writer->out, "%s{rate_limit=\"%s\"} %" JSON_INTEGER_FORMAT "\n", name, limit,
+		        json_integer_value(json_object_get(
+		                json_object_get(counters, limits_counter(limit, what, counter)), field)));
+	}
+}
+
+static void write_limits(const struct writer *writer, json_t *counters)
+{
+	if (writer->core->bans)
+		single(writer, "gateway_bans", "gauge", "addresses and prefixes that are banned now",
+		        bans_count(writer->core->bans));
+	if (apply_snapshot(writer->core->apply)->rows[RESOURCE_RATE_LIMIT].n == 0)
+		return;
+	write_limit_counter(writer, counters, "passed", "packets", "packets that a rate limit let pass");
+	write_limit_counter(writer, counters, "passed", "bytes", "bytes that a rate limit let pass");
+	write_limit_counter(writer, counters, "over", "packets", "packets over a rate limit, in mode shadow too");
+	write_limit_counter(writer, counters, "over", "bytes", "bytes over a rate limit, in mode shadow too");
+	write_limit_counter(writer, counters, "full", "packets", "packets of sources that a limit had no place for");
+	write_limit_counter(writer, counters, "banned", "packets", "bans by a rate limit");
 }
 
 static void write_nft(const struct writer *writer)
@@ -326,6 +361,7 @@ static void write_nft(const struct writer *writer)
 		write_nft_counter(writer, counters, "packets", "packets that met a named counter of our nft table");
 		write_nft_counter(writer, counters, "bytes", "bytes that met a named counter of our nft table");
 	}
+	write_limits(writer, counters);
 	json_decref(counters);
 }
 

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "gatewayd/core.h"
+#include "rules/limits.h"
 #include "schema/value.h"
 
 /* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
@@ -192,7 +193,10 @@ static json_t *nft_document(struct core *core)
 {
 	json_t *counters;
 
-	return kernel_nft_counters(core->kernel, &counters) < 0 ? json_null() : counters;
+	if (kernel_nft_counters(core->kernel, &counters) < 0)
+		return json_null();
+	limits_drop_counters(counters);
+	return counters;
 }
 
 json_t *core_stats(struct core *core, size_t max)

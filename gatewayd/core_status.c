@@ -221,6 +221,7 @@ json_t *core_status(struct core *core)
 	set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
 	set(object, "relay", relay(core, &failed), &failed);
 	set(object, "upstreams", upstreams(core, &failed), &failed);
+	set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
 	set(object, "waiting", waiting(core, &failed), &failed);
 	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);
@@ -231,6 +232,8 @@ json_t *core_status(struct core *core)
 		        "[{s:s, s:s}]", "code", "nft_unreadable", "detail", "The ruleset of others could not be read.");
 	if (core->drift && warnings)
 		failed |= drift_warn(core->drift, warnings) < 0;
+	if (warnings)
+		failed |= core_limits_warn(core, warnings) < 0;
 	set(object, "warnings", warnings, &failed);
 	if (failed) {
 		json_decref(object);

@@ -21,6 +21,7 @@
 
 #include "gatewayd/api.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/bans.h"
 #include "gatewayd/core.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/files.h"
@@ -44,6 +45,7 @@ struct daemon {
 	struct kernel *kernel;
 	struct worker *worker;
 	struct apply *apply;
+	struct bans *bans;
 	struct drift_monitor *drift;
 	struct sampler *sampler;
 	struct core core;
@@ -149,6 +151,8 @@ static int make_apply(struct daemon *daemon)
 		.route = route_params(options),
 	};
 
+	if (daemon->bans)
+		bans_lengths(daemon->bans, &config.render.bans);
 	return apply_new(&config, &daemon->apply);
 }
 
@@ -258,6 +262,21 @@ static int watch_drift(struct daemon *daemon)
 	return r;
 }
 
+static void tell_ban(void *userdata, json_t *data)
+{
+	events_publish(((struct daemon *)userdata)->events, "ban", data);
+}
+
+static int start_bans(struct daemon *daemon)
+{
+	struct bans_owner owner = {
+		.apply = daemon->apply, .kernel = daemon->kernel, .userdata = daemon, .tell = tell_ban
+	};
+
+	daemon->core.bans = daemon->bans;
+	return bans_start(daemon->bans, daemon->event, &owner);
+}
+
 static void save_last_good(struct daemon *daemon)
 {
 	const struct snapshot *snapshot = daemon->apply ? apply_snapshot(daemon->apply) : NULL;
@@ -303,6 +322,8 @@ static int start(struct daemon *daemon)
 	if (r == 0)
 		r = open_store(daemon->options, &daemon->store, &snapshot);
 	if (r == 0)
+		r = bans_new(daemon->store, &daemon->bans);
+	if (r == 0)
 		r = kernel_open(&daemon->kernel);
 	if (r == 0)
 		r = make_worker(daemon);
@@ -326,6 +347,8 @@ static int start(struct daemon *daemon)
 		.options = daemon->options,
 		.started_us = now_us() };
 	r = watch_drift(daemon);
+	if (r == 0)
+		r = start_bans(daemon);
 	if (r == 0)
 		r = sampler_new(daemon->event, daemon->worker, daemon->options->state_dir, &daemon->sampler);
 	if (r < 0)
@@ -358,6 +381,7 @@ static void stop(struct daemon *daemon)
 	api_free(daemon->api);
 	core_confirm_stop(&daemon->core);
 	drift_free(daemon->drift);
+	bans_free(daemon->bans);
 	sampler_free(daemon->sampler);
 	target_watch_free(daemon->core.watch);
 	overrides_clear(&daemon->core.overrides);

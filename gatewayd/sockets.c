@@ -14,6 +14,7 @@
 #include "gatewayd/base/addr.h"
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/keepalive.h"
+#include "gatewayd/base/sockmark.h"
 
 /* Connections that wait while no relay runs; the kernel cuts it to net.core.somaxconn. */
 #define RELAY_BACKLOG 65535
@@ -50,7 +51,7 @@ static int set_relay_options_v6(int fd)
 }
 
 /* What accepted sockets inherit is set here once, so that a new connection needs no system call for it. */
-static int set_relay_options(int fd, uint8_t family)
+static int set_relay_options(int fd, uint8_t family, uint32_t mark)
 {
 	struct linger reset = { .l_onoff = 1, .l_linger = 0 };
 	int r;
@@ -64,6 +65,8 @@ static int set_relay_options(int fd, uint8_t family)
 		r = keepalive_set(fd);
 	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
 		r = -errno;
+	if (r == 0)
+		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)mark);
 	if (r == 0)
 		r = family == AF_INET ? set_relay_options_v4(fd) : set_relay_options_v6(fd);
 	return r;
@@ -100,7 +103,7 @@ static uint16_t bound_port(int fd)
 }
 
 /* Loopback, so that nobody reaches the socket but through tproxy. */
-static int make_relay_socket(const struct relay_socket *wanted, uint32_t udp_mark, int *ret)
+static int make_relay_socket(const struct relay_socket *wanted, uint32_t marks, int *ret)
 {
 	bool tcp = wanted->protocol == IPPROTO_TCP;
 	struct sockaddr_storage sa;
@@ -115,7 +118,8 @@ static int make_relay_socket(const struct relay_socket *wanted, uint32_t udp_mar
 	fd = socket(wanted->family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	r = tcp ? set_relay_options(fd, wanted->family) : set_udp_options(fd, wanted->family, udp_mark);
+	r = tcp ? set_relay_options(fd, wanted->family, sockmark_of(marks).own)
+	        : set_udp_options(fd, wanted->family, marks);
 	if (r < 0)
 		return r;
 	length = addr_to_sockaddr(&loopback, wanted->port, &sa);
@@ -125,7 +129,7 @@ static int make_relay_socket(const struct relay_socket *wanted, uint32_t udp_mar
 	return 0;
 }
 
-static int make_relay_group(unsigned threads, uint16_t port, uint32_t udp_mark, struct relay_socket *ret)
+static int make_relay_group(unsigned threads, uint16_t port, uint32_t marks, struct relay_socket *ret)
 {
 	static const struct {
 		uint8_t protocol, family;
@@ -141,7 +145,7 @@ static int make_relay_group(unsigned threads, uint16_t port, uint32_t udp_mark, 
 			.thread = (uint16_t)(i % threads),
 			.port = port };
 
-		r = make_relay_socket(&made, udp_mark, &made.fd);
+		r = make_relay_socket(&made, marks, &made.fd);
 		if (r < 0)
 			break;
 		if (port == 0)
@@ -154,18 +158,19 @@ static int make_relay_group(unsigned threads, uint16_t port, uint32_t udp_mark, 
 	return r;
 }
 
-int sockets_make_relay(unsigned threads, uint16_t port, uint32_t udp_mark, struct relay_socket *ret)
+int sockets_make_relay(unsigned threads, uint16_t port, uint32_t marks, struct relay_socket *ret)
 {
 	int r = -EADDRINUSE;
 
 	for (unsigned i = 0; i < PORT_TRIES && r == -EADDRINUSE; i++)
-		r = make_relay_group(threads, port, udp_mark, ret);
+		r = make_relay_group(threads, port, marks, ret);
 	return r;
 }
 
-int sockets_mark_relay(const struct relay_socket *socket, uint32_t udp_mark)
+int sockets_mark_relay(const struct relay_socket *socket, uint32_t marks)
 {
-	return socket->protocol == IPPROTO_UDP ? set_int(socket->fd, SOL_SOCKET, SO_MARK, (int)udp_mark) : 0;
+	return set_int(socket->fd, SOL_SOCKET, SO_MARK,
+	        (int)(socket->protocol == IPPROTO_UDP ? marks : sockmark_of(marks).own));
 }
 
 static int unix_address(const char *path, struct sockaddr_un *ret)

@@ -20,11 +20,12 @@ struct relay_socket {
 };
 
 /* Makes for each thread a TCP and a UDP socket of each family, all on one port of 127.0.0.1 and ::1 that the kernel
- * chooses (or `port`, if it is not 0). udp_mark: both bits of struct sockmark, for the relay to find on the UDP
- * sockets. Fills SOCKETS_PER_THREAD * threads entries of ret, TCP first. 0 or negative errno with nothing open. */
-int sockets_make_relay(unsigned threads, uint16_t port, uint32_t udp_mark, struct relay_socket *ret);
+ * chooses (or `port`, if it is not 0). marks: both bits of struct sockmark, for the relay to find on the UDP
+ * sockets; TCP ones, and so what they accept, have only that of a socket of our own. Fills SOCKETS_PER_THREAD * threads
+ * entries of ret, TCP first. 0 or negative errno with nothing open. */
+int sockets_make_relay(unsigned threads, uint16_t port, uint32_t marks, struct relay_socket *ret);
 /* Gives a socket that an earlier daemon made the mark of this one. 0 or negative errno. */
-int sockets_mark_relay(const struct relay_socket *socket, uint32_t udp_mark);
+int sockets_mark_relay(const struct relay_socket *socket, uint32_t marks);
 
 /* A listening unix stream socket at path (an old one is removed), mode 0660, group gid (-1: left alone).
  * The descriptor, or negative errno. */

@@ -24,6 +24,7 @@ struct piece {
 	uint16_t lo, hi;
 	enum verdict verdict;
 	uint32_t listener;
+	bool limited;
 };
 
 /* A listener, compiled: everything the cutting of ports needs without parsing text again. */
@@ -34,6 +35,7 @@ struct contender {
 	uint32_t listener; /* row id */
 	enum verdict verdict;
 	bool has_sets;
+	bool limited;
 	bool leaving;             /* the plan in hand removes it */
 	struct port_range *ports; /* none: any port */
 	size_t n_ports;
@@ -90,6 +92,7 @@ struct stage {
 	struct group_count *groups;
 	size_t n_groups;
 	size_t total; /* elements of all contenders together */
+	struct limits *limits;
 };
 
 struct model {
@@ -99,6 +102,7 @@ struct model {
 	struct group_count *groups;
 	size_t n_groups;
 	size_t total;
+	struct limits *limits; /* NULL: nothing is in force yet */
 	struct stage stage;
 	bool planning;
 };

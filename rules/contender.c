@@ -8,7 +8,7 @@
 
 #include "rules/reach.h"
 
-static enum verdict verdict_of(const struct listener *listener)
+enum verdict listener_verdict(const struct listener *listener)
 {
 	switch ((enum action)listener->action) {
 	case ACTION_RELAY:
@@ -61,7 +61,8 @@ int contender_new(struct row *row, struct errs *errs, struct contender **ret)
 		.name = listener->name,
 		.priority = listener->priority,
 		.listener = (uint32_t)row->id,
-		.verdict = verdict_of(listener),
+		.verdict = listener_verdict(listener),
+		.limited = listener->rate_limits.n > 0,
 		.has_sets = reach_has_sets(listener) };
 	r = interfaces_fit(&listener->interfaces) ? parse_ports(&listener->ports, contender) : -EINVAL;
 	if (r == 0)

@@ -25,7 +25,7 @@ bool group_is_in(const struct group *groups, size_t n, const struct group *group
 
 struct group element_group(const struct element *element)
 {
-	return (struct group){ element->key.shape, (uint8_t)element->verdict };
+	return (struct group){ element->key.shape, (uint8_t)(element->limited ? VERDICT_LIMITED : element->verdict) };
 }
 
 int element_compare(const struct element *a, const struct element *b)
@@ -33,7 +33,11 @@ int element_compare(const struct element *a, const struct element *b)
 	struct group one = element_group(a), other = element_group(b);
 	int order = group_compare(&one, &other);
 
-	return order ? order : match_key_compare(&a->key, &b->key);
+	if (order == 0)
+		order = match_key_compare(&a->key, &b->key);
+	if (order == 0 && a->limited)
+		order = (a->listener > b->listener) - (a->listener < b->listener);
+	return order;
 }
 
 static int compare_items(const void *a, const void *b)

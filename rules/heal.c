@@ -3,14 +3,17 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "rules/cells.h"
 #include "rules/nftset.h"
+#include "rules/render_chains.h"
 
 /* What the plan is made of; owned. */
 struct work {
 	struct plan plan;
 	size_t added_size, removed_size;
+	struct kernel_state found; /* with other strays */
 };
 
 static int append(struct elements *to, size_t *size, const struct element *element)
@@ -84,6 +87,33 @@ static void work_clear(struct work *work)
 	free(work->plan.rebuilt.items);
 	free(work->plan.added.items);
 	free(work->plan.removed.items);
+	free(work->found.strays);
+}
+
+/* What the reader of the kernel does not know is a stray, unless it belongs to rate limits and bans. */
+static bool is_wanted(const struct kernel_stray *stray, const struct limits *limits, const struct ban_lengths *lengths)
+{
+	for (int kind = 0; kind < LIMITS_KINDS; kind++)
+		if (strcmp(stray->kind, limits_kind_word((enum limits_kind)kind)) == 0 &&
+		        limits_find(limits, (enum limits_kind)kind, stray->name))
+			return true;
+	return strcmp(stray->kind, "set") == 0 && chains_is_ban_set(stray->name, lengths);
+}
+
+static int sort_strays(struct work *work, const struct kernel_state *found, const struct limits *limits,
+        const struct render_params *params)
+{
+	struct ban_lengths lengths = params->bans;
+
+	if (limits)
+		ban_lengths_unite(&lengths, &limits->bans);
+	work->found = *found;
+	work->found.strays = calloc(found->n_strays + 1, sizeof(*found->strays));
+	work->found.n_strays = 0;
+	for (size_t i = 0; work->found.strays && i < found->n_strays; i++)
+		if (!is_wanted(&found->strays[i], limits, &lengths))
+			work->found.strays[work->found.n_strays++] = found->strays[i];
+	return work->found.strays ? 0 : -ENOMEM;
 }
 
 static bool same_groups(const struct plan *plan)
@@ -110,7 +140,10 @@ static int repair(const struct model *model, const struct kernel_state *found, c
 	if (r < 0)
 		return r;
 	items = wanted.items;
-	r = model_groups(model, &work.plan.groups_after, &work.plan.n_groups_after);
+	work.plan.limits_after = model_limits(model);
+	r = sort_strays(&work, found, model_limits(model), params);
+	if (r == 0)
+		r = model_groups(model, &work.plan.groups_after, &work.plan.n_groups_after);
 	if (r == 0)
 		r = compare(&wanted, &found->elements, &work);
 	if (r == 0)
@@ -119,12 +152,12 @@ static int repair(const struct model *model, const struct kernel_state *found, c
 	if (r == 0)
 		r = choose_rebuilt(&work.plan, &wanted);
 	if (r == 0)
-		r = render_nft_repair(&work.plan, found, params, &ret->text);
+		r = render_nft_repair(&work.plan, &work.found, params, &ret->text);
 	if (r < 0)
 		return r;
 	ret->added = work.plan.added.n;
 	ret->removed = work.plan.removed.n;
-	ret->strays = found->n_strays;
+	ret->strays = work.found.n_strays;
 	ret->chains = found->chains_differ || !same_groups(&work.plan);
 	ret->needed = ret->added || ret->removed || ret->strays || ret->chains ||
 	              found->generation != (int64_t)(uint32_t)generation;

@@ -41,6 +41,11 @@ int kernel_nft_counters(struct kernel *kernel, json_t **ret)
 	return kernel->ops->counters(kernel, ret);
 }
 
+int kernel_nft_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
+{
+	return kernel->ops->addresses(kernel, set, visitor, userdata);
+}
+
 int kernel_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	unsigned changed = 0;

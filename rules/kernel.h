@@ -79,6 +79,11 @@ int kernel_nft_foreign(struct kernel *kernel, json_t **ret);
 /* Our named counters, a new object {"no_listener_socket": {"packets": n, "bytes": n}, ...}; empty without a table. */
 int kernel_nft_counters(struct kernel *kernel, json_t **ret);
 
+/* Visits the addresses in one of our sets, with the time until each is forgotten (-1: never); they may be thousands. A
+ * negative result of the visitor ends the walk and is passed on. -ENOENT: there is no such set. */
+typedef int (*kernel_address_visitor)(void *userdata, const struct addr *addr, int64_t left_ms);
+int kernel_nft_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata);
+
 /* Makes our rules and routes, both families, exactly what they must be: adds what is missing, removes what is ours
  * and wrong, leaves the rest alone. Idempotent. ret_changed (may be NULL): how many were added or removed. */
 int kernel_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);

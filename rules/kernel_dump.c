@@ -5,6 +5,7 @@
  */
 #include "rules/kernel_ops.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/netfilter.h>
@@ -38,7 +39,9 @@ struct dump {
 /* The attributes of one element that matter. */
 struct raw {
 	const struct nlattr *key, *key_end;
-	bool odd; /* it has something that ours do not have */
+	const char *chain; /* where it leads */
+	bool goes;         /* by goto, the only way of ours */
+	bool odd;          /* it has something that ours do not have */
 };
 
 static size_t field_size(const struct match_shape *shape, enum nftset_field field)
@@ -124,7 +127,10 @@ static int parse_element(const struct raw *raw, const struct group *group, struc
 	struct match_key end;
 	int r;
 
-	*ret = (struct element){ .verdict = group->verdict };
+	*ret = (struct element){ .verdict = group->verdict, .limited = group->verdict == VERDICT_LIMITED };
+	/* One that leads elsewhere is no listener's: it is nobody's id, and so differs. */
+	if (ret->limited && (!raw->goes || !raw->chain || limits_listener_of_chain(raw->chain, &ret->listener) < 0))
+		ret->listener = 0;
 	r = parse_key(raw->key, &group->shape, &ret->key);
 	if (r == 0)
 		r = parse_key(raw->key_end ? raw->key_end : raw->key, &group->shape, &end);
@@ -145,6 +151,26 @@ static int check_expression(const struct nlattr *attribute, void *data)
 	return MNL_CB_OK;
 }
 
+static int take_verdict(const struct nlattr *attribute, void *data)
+{
+	struct raw *raw = data;
+
+	if (mnl_attr_get_type(attribute) == NFTA_VERDICT_CODE)
+		raw->goes = mnl_attr_validate(attribute, MNL_TYPE_U32) == 0 &&
+		            (int32_t)ntohl(mnl_attr_get_u32(attribute)) == NFT_GOTO;
+	if (mnl_attr_get_type(attribute) == NFTA_VERDICT_CHAIN &&
+	        mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) == 0)
+		raw->chain = mnl_attr_get_str(attribute);
+	return MNL_CB_OK;
+}
+
+static int take_data(const struct nlattr *attribute, void *data)
+{
+	if (mnl_attr_get_type(attribute) != NFTA_DATA_VERDICT)
+		return MNL_CB_OK;
+	return mnl_attr_parse_nested(attribute, take_verdict, data);
+}
+
 static int take_attribute(const struct nlattr *attribute, void *data)
 {
 	struct raw *raw = data;
@@ -160,6 +186,9 @@ static int take_attribute(const struct nlattr *attribute, void *data)
 	case NFTA_SET_ELEM_EXPR:
 		(void)mnl_attr_parse_nested(attribute, check_expression, &is_counter);
 		raw->odd |= !is_counter;
+		break;
+	case NFTA_SET_ELEM_DATA:
+		(void)mnl_attr_parse_nested(attribute, take_data, raw);
 		break;
 	case NFTA_SET_ELEM_PAD:
 		break;

@@ -63,11 +63,19 @@ static void forget_table(struct fake_kernel *fake)
 	fake->groups_size = 0;
 }
 
+static bool is_same_key(const struct element *a, const struct element *b)
+{
+	struct group one = element_group(a), other = element_group(b);
+
+	return group_compare(&one, &other) == 0 && match_key_compare(&a->key, &b->key) == 0;
+}
+
 static size_t find_element(const struct elements *elements, const struct element *element)
 {
 	size_t i = 0;
 
-	while (i < elements->n && element_compare(&elements->items[i], element) != 0)
+	/* By the key alone: that is how one is deleted, wherever it leads. */
+	while (i < elements->n && !is_same_key(&elements->items[i], element))
 		i++;
 	return i;
 }
@@ -119,13 +127,19 @@ static int take_element(struct fake_kernel *fake, char *line, const struct group
 {
 	const struct match_shape *shape = &group->shape;
 	struct element element = { .key = { .shape = *shape, .dst.family = shape->family, .src.family = shape->family },
-		.verdict = group->verdict };
+		.verdict = group->verdict,
+		.limited = group->verdict == VERDICT_LIMITED };
+	char *leads = strstr(line, " : goto ");
 	enum nftset_field fields[NFTSET_FIELDS];
 	size_t n = nftset_fields(shape, fields);
 	char *save = NULL;
 	int r = 0;
 
 	line[strcspn(line, ",")] = '\0';
+	if (leads) {
+		*leads = '\0';
+		r = limits_listener_of_chain(leads + strlen(" : goto "), &element.listener);
+	}
 	if (shape->port_kind == MATCH_PORT_ANY)
 		element.key.port_hi = UINT16_MAX;
 	for (size_t i = 0; r == 0 && i < n; i++) {
@@ -177,16 +191,16 @@ static int take_command(struct fake_kernel *fake, const char *line, struct group
 		forget_table(fake);
 	} else if (sscanf(line, "add element" PREFIX "generation { %x }", &generation) == 1) {
 		fake->state.generation = generation;
-	} else if (sscanf(line, "add set" PREFIX "%63s", name) == 1) {
+	} else if (sscanf(line, "add set" PREFIX "%63s", name) == 1 ||
+	           sscanf(line, "add map" PREFIX "%63s", name) == 1) {
 		/* The others are of the skeleton. */
 		return nftset_group_of_name(name, group) == 0 ? add_set(fake, group) : 0;
-	} else if (sscanf(line, "delete set" PREFIX "%63s", name) == 1) {
-		if (nftset_group_of_name(name, group) < 0)
-			return -EINVAL;
-		delete_set(fake, group);
+	} else if (sscanf(line, "delete set" PREFIX "%63s", name) == 1 ||
+	           sscanf(line, "delete map" PREFIX "%63s", name) == 1) {
+		if (nftset_group_of_name(name, group) == 0)
+			delete_set(fake, group);
 	} else if (sscanf(line, "%*[a-z] element" PREFIX "%63s {", name) == 1 && !strchr(line, '}')) {
-		*in_set = true;
-		return nftset_group_of_name(name, group);
+		*in_set = nftset_group_of_name(name, group) == 0;
 	}
 	return 0;
 }
@@ -294,6 +308,15 @@ static int fake_counters(struct kernel *kernel, json_t **ret)
 	return (*ret = json_object()) ? 0 : -ENOMEM;
 }
 
+static int fake_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
+{
+	(void)kernel;
+	(void)set;
+	(void)visitor;
+	(void)userdata;
+	return 0;
+}
+
 static int fake_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	struct fake_kernel *fake = fake_of(kernel);
@@ -349,6 +372,7 @@ static const struct kernel_ops fake_ops = {
 	.list = fake_list,
 	.foreign = fake_foreign,
 	.counters = fake_counters,
+	.addresses = fake_addresses,
 	.route_sync = fake_route_sync,
 	.route_look = fake_route_look,
 	.renew = fake_renew,

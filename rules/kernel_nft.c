@@ -318,6 +318,12 @@ static int nft_counters(struct kernel *kernel, json_t **ret)
 	return kernel_counters_read(ret);
 }
 
+static int nft_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
+{
+	(void)kernel;
+	return kernel_addresses_read(set, visitor, userdata);
+}
+
 static int nft_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	(void)kernel;
@@ -366,6 +372,7 @@ static const struct kernel_ops nft_ops = {
 	.list = nft_list,
 	.foreign = nft_foreign,
 	.counters = nft_counters,
+	.addresses = nft_addresses,
 	.route_sync = nft_route_sync,
 	.route_look = nft_route_look,
 	.renew = nft_renew,

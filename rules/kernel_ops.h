@@ -14,6 +14,7 @@ struct kernel_ops {
 	int (*list)(struct kernel *kernel, char **ret_text);
 	int (*foreign)(struct kernel *kernel, json_t **ret);
 	int (*counters)(struct kernel *kernel, json_t **ret);
+	int (*addresses)(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata);
 	int (*route_sync)(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
 	int (*route_look)(struct kernel *kernel, const struct route_params *params, struct route_look *ret);
 	int (*renew)(struct kernel *kernel);
@@ -43,6 +44,9 @@ int kernel_parse_chains(json_t *listing, json_t *findings, json_t *nat_tables);
 int kernel_parse_nat_rules(json_t *listing, json_t *findings);
 /* Our named counters as the kernel has them, {"name": {"packets", "bytes"}}; empty without a table. */
 int kernel_counters_read(json_t **ret);
+
+/* As kernel_nft_addresses. */
+int kernel_addresses_read(const char *set, kernel_address_visitor visitor, void *userdata);
 
 /* Marks rules and routes as ours; not in anybody's rt_protos that we know of. */
 #define KERNEL_ROUTE_PROTOCOL 103

@@ -61,8 +61,9 @@ static int keep_group(struct kernel_state *state, const struct group *group)
 }
 
 /* A name that looks like ours does not make a set ours: it must be declared like ours, too. */
-static bool is_declared_as_ours(json_t *set, const struct match_shape *shape)
+static bool is_declared_as_ours(json_t *set, const char *kind, const struct group *group)
 {
+	const struct match_shape *shape = &group->shape;
 	json_t *type = json_object_get(set, "type"), *flags = json_object_get(set, "flags");
 	enum nftset_field fields[NFTSET_FIELDS];
 	size_t n = nftset_fields(shape, fields);
@@ -73,20 +74,23 @@ static bool is_declared_as_ours(json_t *set, const struct match_shape *shape)
 	for (size_t i = 0; i < n; i++)
 		if (strcmp(text_of(n == 1 ? type : json_array_get(type, i)), nftset_field_type(shape, fields[i])) != 0)
 			return false;
+	if (strcmp(kind, nftset_kind(group)) != 0 ||
+	        (strcmp(kind, "map") == 0 && strcmp(member_text(set, "map"), "verdict") != 0))
+		return false;
 	return (nftset_is_interval(shape) ? interval : !flags) && json_array_size(json_object_get(set, "stmt")) == 1 &&
 	       json_object_get(json_array_get(json_object_get(set, "stmt"), 0), "counter") &&
 	       !json_object_get(set, "size") && !json_object_get(set, "timeout");
 }
 
-static int parse_set(json_t *set, struct kernel_state *state)
+static int parse_set(json_t *set, const char *kind, struct kernel_state *state)
 {
 	const char *name = member_text(set, "name");
 	struct group group;
 
-	if (chains_own("set", name))
+	if (chains_own(kind, name))
 		return 0;
-	if (nftset_group_of_name(name, &group) < 0 || !is_declared_as_ours(set, &group.shape))
-		return kernel_state_stray(state, "set", name);
+	if (nftset_group_of_name(name, &group) < 0 || !is_declared_as_ours(set, kind, &group))
+		return kernel_state_stray(state, kind, name);
 	return keep_group(state, &group);
 }
 
@@ -94,8 +98,8 @@ static int parse_body(const char *kind, json_t *body, struct kernel_state *state
 {
 	const char *name = member_text(body, "name");
 
-	if (strcmp(kind, "set") == 0)
-		return parse_set(body, state);
+	if (strcmp(kind, "set") == 0 || strcmp(kind, "map") == 0)
+		return parse_set(body, kind, state);
 	return chains_own(kind, name) ? 0 : kernel_state_stray(state, kind, name);
 }
 

@@ -14,6 +14,7 @@ static const char *const verdict_chains[] = {
 	[VERDICT_REJECT] = "act_reject",
 	[VERDICT_DROP] = "act_drop",
 	[VERDICT_BYPASS] = "act_bypass",
+	[VERDICT_LIMITED] = NULL,
 };
 static_assert(ARRAY_SIZE(verdict_chains) == VERDICTS, "a chain for each verdict");
 
@@ -24,9 +25,10 @@ static const char *const verdict_words[] = {
 	[VERDICT_REJECT] = "reject",
 	[VERDICT_DROP] = "drop",
 	[VERDICT_BYPASS] = "bypass",
+	[VERDICT_LIMITED] = "limited",
 };
 static_assert(ARRAY_SIZE(verdict_words) == VERDICTS, "a word for each verdict");
-static_assert(sizeof("udp6_d128_s128_i_exact_direct") <= 32, "the longest name fits");
+static_assert(sizeof("udp6_d128_s128_i_exact_limited") <= 32, "the longest name fits");
 
 static const char *const port_words[] = {
 	[MATCH_PORT_EXACT] = "exact",
@@ -34,6 +36,16 @@ static const char *const port_words[] = {
 	[MATCH_PORT_ANY] = "any",
 };
 static_assert(ARRAY_SIZE(port_words) == MATCH_PORT_KINDS, "a word for each kind");
+
+const char *nftset_kind(const struct group *group)
+{
+	return group->verdict == VERDICT_LIMITED ? "map" : "set";
+}
+
+const char *nftset_action_chain(enum verdict verdict)
+{
+	return verdict_chains[verdict];
+}
 
 bool nftset_is_interval(const struct match_shape *shape)
 {
@@ -141,24 +153,24 @@ void nftset_put_declaration(FILE *out, const struct group *group)
 	char name[32];
 
 	nftset_name(group, name);
-	fprintf(out, "add set inet " NFT_TABLE " %s { type ", name);
+	fprintf(out, "add %s inet " NFT_TABLE " %s { type ", nftset_kind(group), name);
 	for (size_t i = 0; i < n; i++) {
 		fputs(i ? " . " : "", out);
 		fputs(nftset_field_type(&group->shape, fields[i]), out);
 	}
-	fprintf(out, "; %scounter; }\n", nftset_is_interval(&group->shape) ? "flags interval; " : "");
+	fprintf(out, "%s; %scounter; }\n", group->verdict == VERDICT_LIMITED ? " : verdict" : "",
+	        nftset_is_interval(&group->shape) ? "flags interval; " : "");
 }
 
-/* "ip daddr", or with the mask of a shorter prefix "ip daddr & 255.255.0.0". */
-static void put_address(FILE *out, const struct match_shape *shape, const char *which, unsigned length)
+void nftset_put_address(FILE *out, uint8_t family, const char *which, unsigned length)
 {
-	struct addr mask = { .family = shape->family };
+	struct addr mask = { .family = family };
 	char text[ADDR_TEXT_MAX];
 
-	fprintf(out, "%s %s", shape->family == AF_INET ? "ip" : "ip6", which);
-	if (length == addr_bits(shape->family))
+	fprintf(out, "%s %s", family == AF_INET ? "ip" : "ip6", which);
+	if (length == addr_bits(family))
 		return;
-	memset(mask.bytes, 0xff, addr_bits(shape->family) / 8);
+	memset(mask.bytes, 0xff, addr_bits(family) / 8);
 	addr_mask(&mask, length);
 	fprintf(out, " & %s", addr_format(&mask, text));
 }
@@ -170,10 +182,10 @@ static void put_field_expression(FILE *out, const struct match_shape *shape, enu
 		fputs("meta l4proto", out);
 		break;
 	case NFTSET_DST:
-		put_address(out, shape, "daddr", shape->dst_len);
+		nftset_put_address(out, shape->family, "daddr", shape->dst_len);
 		break;
 	case NFTSET_SRC:
-		put_address(out, shape, "saddr", shape->src_len);
+		nftset_put_address(out, shape->family, "saddr", shape->src_len);
 		break;
 	case NFTSET_INTERFACE:
 		fputs("iifname", out);
@@ -186,7 +198,7 @@ static void put_field_expression(FILE *out, const struct match_shape *shape, enu
 	}
 }
 
-void nftset_put_lookup(FILE *out, const char *chain, const struct group *group)
+static void put_look(FILE *out, const char *chain, const struct group *group, const char *other)
 {
 	enum nftset_field fields[NFTSET_FIELDS];
 	size_t n = nftset_fields(&group->shape, fields);
@@ -198,7 +210,24 @@ void nftset_put_lookup(FILE *out, const char *chain, const struct group *group)
 		fputs(i ? " . " : "", out);
 		put_field_expression(out, &group->shape, fields[i]);
 	}
-	fprintf(out, " @%s goto %s\n", name, verdict_chains[group->verdict]);
+	if (group->verdict == VERDICT_LIMITED)
+		fprintf(out, " vmap @%s\n", name);
+	else
+		fprintf(out, " @%s %s\n", name, other);
+}
+
+void nftset_put_lookup(FILE *out, const char *chain, const struct group *group)
+{
+	char other[32] = "";
+
+	if (group->verdict != VERDICT_LIMITED)
+		snprintf(other, sizeof(other), "goto %s", verdict_chains[group->verdict]);
+	put_look(out, chain, group, other);
+}
+
+void nftset_put_meter(FILE *out, const char *chain, const struct group *group)
+{
+	put_look(out, chain, group, "return");
 }
 
 /* The only text in a ruleset that began as somebody's text. */
@@ -236,8 +265,10 @@ static void put_field_value(FILE *out, const struct match_key *key, enum nftset_
 	}
 }
 
-static int put_element(FILE *out, const struct element *element)
+/* A deletion must not name where an element leads. */
+static int put_element(FILE *out, const struct element *element, bool leads)
 {
+	char chain[LIMITS_CHAIN_NAME_MAX];
 	enum nftset_field fields[NFTSET_FIELDS];
 	size_t n = nftset_fields(&element->key.shape, fields);
 
@@ -249,6 +280,8 @@ static int put_element(FILE *out, const struct element *element)
 		fputs(i ? " . " : " ", out);
 		put_field_value(out, &element->key, fields[i]);
 	}
+	if (leads && element->limited)
+		fprintf(out, " : goto %s", limits_listener_chain(element->listener, chain));
 	return 0;
 }
 
@@ -265,7 +298,7 @@ int nftset_put_elements(FILE *out, const char *verb, const struct element *eleme
 	nftset_name(&group, name);
 	fprintf(out, "%s element inet " NFT_TABLE " %s {\n", verb, name);
 	for (size_t i = 0; i < n; i++) {
-		int r = put_element(out, &elements[i]);
+		int r = put_element(out, &elements[i], strcmp(verb, "add") == 0);
 
 		if (r < 0)
 			return r;

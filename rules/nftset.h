@@ -5,7 +5,8 @@
  *
  * Sets, not one verdict map per shape: whenever an element is added to a
  * verdict map, the kernel walks all of them to see where their verdicts lead
- * (15-25 ms of 100,000, against 1 ms for one more in a set).
+ * (15-25 ms of 100,000, against 1 ms for one more in a set). Only listeners
+ * with rate limits lie in such maps, for each has a chain of its own.
  */
 #ifndef GW_RULES_NFTSET_H
 #define GW_RULES_NFTSET_H
@@ -29,10 +30,19 @@ int nftset_group_of_name(const char *name, struct group *ret);
 /* nft's type of a field, e.g. "ipv4_addr". */
 const char *nftset_field_type(const struct match_shape *shape, enum nftset_field field);
 
+/* "set", or "map" where the elements lead to chains of their listeners. */
+const char *nftset_kind(const struct group *group);
+/* The action chain of a verdict other than VERDICT_LIMITED. */
+const char *nftset_action_chain(enum verdict verdict);
+/* "ip daddr", or with the mask of a shorter prefix "ip daddr & 255.255.0.0"; which is "saddr" or "daddr". */
+void nftset_put_address(FILE *out, uint8_t family, const char *which, unsigned length);
+
 /* One declaration, look-up rule or list of elements per call, with a newline. "verb" is "add" or "delete"; the
  * elements are those of one group. nftset_put_elements: -EINVAL for a key that must not get into the text. */
 void nftset_put_declaration(FILE *out, const struct group *group);
 void nftset_put_lookup(FILE *out, const char *chain, const struct group *group);
+/* A look-up in a chain that is only about limited listeners: what others win leaves it. */
+void nftset_put_meter(FILE *out, const char *chain, const struct group *group);
 int nftset_put_elements(FILE *out, const char *verb, const struct element *elements, size_t n);
 
 #endif

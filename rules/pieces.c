@@ -154,7 +154,7 @@ static void emit(struct cutting *cutting, uint8_t kind, uint32_t lo, uint32_t hi
 		return;
 	}
 	cutting->pieces[cutting->n_pieces++] =
-	        (struct piece){ kind, (uint16_t)lo, (uint16_t)hi, owner->verdict, owner->listener };
+	        (struct piece){ kind, (uint16_t)lo, (uint16_t)hi, owner->verdict, owner->listener, owner->limited };
 }
 
 /* Items of one kind, sorted by port: the strongest of each port stands first. Right for exact ports and for "any". */

@@ -41,6 +41,7 @@ void model_free(struct model *model)
 		contender_free(model->contenders[i]);
 	free(model->contenders);
 	free(model->groups);
+	limits_unref(model->limits);
 	cells_free(&model->cells);
 	free(model);
 }
@@ -93,6 +94,11 @@ static int copy_groups(const struct group_count *counts, size_t n, struct group 
 	*ret = groups;
 	*ret_n = n;
 	return 0;
+}
+
+struct limits *model_limits(const struct model *model)
+{
+	return model->limits;
 }
 
 size_t model_count(const struct model *model)
@@ -255,7 +261,7 @@ static int diff_cell(const struct staged_cell *staged, struct growing *removed, 
 
 		i += order <= 0;
 		k += order >= 0;
-		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener)
+		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener && a->limited == b->limited)
 			continue;
 		if (order <= 0)
 			r = append(removed, staged->cell, a);
@@ -346,9 +352,11 @@ static int append_rebuilt(
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
-		struct group group = { cell->key.shape, (uint8_t)pieces[i].verdict };
+		struct element element;
+		struct group group;
 
-		group.shape.port_kind = pieces[i].kind;
+		cell_element(cell, &pieces[i], &element);
+		group = element_group(&element);
 		if (group_is_in(plan->groups_rebuilt, plan->n_groups_rebuilt, &group))
 			r = append(to, cell, &pieces[i]);
 	}
@@ -374,6 +382,8 @@ static void plan_free(struct plan *plan)
 {
 	snapshot_unref(plan->from);
 	snapshot_unref(plan->to);
+	limits_unref(plan->limits_before);
+	limits_unref(plan->limits_after);
 	free(plan->removed.items);
 	free(plan->added.items);
 	free(plan->groups_before);
@@ -409,6 +419,26 @@ static bool model_is_at(const struct model *model, const struct snapshot *from)
 	return true;
 }
 
+/* Compiled anew only if something of them has changed. */
+static int stage_limits(struct model *model, struct plan *plan, struct errs *errs)
+{
+	bool concerned = !model->limits;
+
+	for (size_t i = 0; i < plan->n_changes && !concerned; i++)
+		concerned = limits_concern(plan->changes[i].old_row, plan->changes[i].new_row);
+	if (concerned) {
+		int r = limits_compile(plan->to, errs, &model->stage.limits);
+
+		if (r < 0)
+			return r;
+	} else {
+		model->stage.limits = limits_ref(model->limits);
+	}
+	plan->limits_before = limits_ref(model->limits);
+	plan->limits_after = limits_ref(model->stage.limits);
+	return 0;
+}
+
 static int fill(struct model *model, struct plan *plan, struct errs *errs)
 {
 	struct stage *stage = &model->stage;
@@ -429,6 +459,8 @@ static int fill(struct model *model, struct plan *plan, struct errs *errs)
 		r = copy_groups(stage->groups, stage->n_groups, &plan->groups_after, &plan->n_groups_after);
 	if (r == 0)
 		r = collect_rebuilt(model, plan);
+	if (r == 0)
+		r = stage_limits(model, plan, errs);
 	return r;
 }
 

@@ -18,6 +18,7 @@
 #define GW_RULES_PLAN_H
 
 #include "gatewayd/base/match.h"
+#include "rules/limits.h"
 #include "rules/snapshot.h"
 #include "schema/errs.h"
 
@@ -42,8 +43,13 @@ enum verdict {
 	VERDICT_REJECT,
 	VERDICT_DROP,
 	VERDICT_BYPASS,
+	VERDICT_LIMITED, /* of groups, and of what is found in the kernel: its listener's own chain (limits.h) decides
+	                  */
 	VERDICTS
 };
+
+/* What becomes of a listener's packets. */
+enum verdict listener_verdict(const struct listener *listener);
 
 /* The elements that lie in one nft set. */
 struct group {
@@ -55,6 +61,7 @@ struct element {
 	struct match_key key;
 	enum verdict verdict;
 	uint32_t listener; /* row id */
+	bool limited;      /* the listener has rate limits */
 };
 
 struct elements {
@@ -80,7 +87,8 @@ struct plan {
 	struct group *groups_rebuilt;
 	size_t n_groups_rebuilt;
 	struct elements rebuilt;
-	struct row_change *changes; /* upstreams and listeners that differ */
+	struct limits *limits_before, *limits_after; /* references; before may be NULL: there was nothing yet */
+	struct row_change *changes;                  /* upstreams and listeners that differ */
 	size_t n_changes;
 	bool rewrite_chains; /* set by the core after a start: render_nft_plan rewrites every chain (the ports may
 	                        differ) */
@@ -94,7 +102,7 @@ int group_compare_items(const void *a, const void *b);
 bool group_is_in(const struct group *groups, size_t n, const struct group *group);
 /* The group that an element belongs to. */
 struct group element_group(const struct element *element);
-/* Total order: groups first, then keys. */
+/* Total order: groups first, then keys, then the listeners of limited ones, whose chains they lead to. */
 int element_compare(const struct element *a, const struct element *b);
 /* Sorts by element_compare. */
 void elements_sort(struct elements *elements);
@@ -110,6 +118,9 @@ void model_free(struct model *model);
 int model_elements(const struct model *model, struct elements *ret);
 /* The groups in force, sorted by group_compare, in a new array. -ENOMEM. */
 int model_groups(const struct model *model, struct group **ret, size_t *ret_n);
+
+/* The rate limits in force, borrowed; NULL: nothing is in force yet. */
+struct limits *model_limits(const struct model *model);
 
 /* How many elements there are. */
 size_t model_count(const struct model *model);

@@ -6,6 +6,7 @@
  *   prerouting ─ from lo: past us
  *     ├ tcp ► pre_tcp ─ bare SYN ► tcp4 / tcp6             a SYN is never diverted: it may reuse the ports of a
  *     │         │                                          socket of ours in TIME_WAIT, and must reach tproxy
+ *     │         ├ established                              banned sources; limits of packets of accepted connections
  *     │         ├ a transparent socket's ► mark, accept    flows of the relay, both legs
  *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open, or pass by;
  *     │         │                                          a FIN or RST moves them to closing4 / closing6
@@ -19,6 +20,12 @@
  *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
  *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
+ *   listener.* ─ what an element of a limited listener goes to before that; limits_text.c has the picture
+ *   bans ─ jumped to by all of these: what is in a set of bans is dropped, unless it is never to be banned
+ *
+ * Packets of accepted connections are taken by their socket before any listener is looked for. Where a limit counts
+ * them, `established` sends those that have the mark of accepted sockets (base/sockmark.h), so not those of targets,
+ * through meter4 or meter6 first: the same look-ups up to the last that is of limited listeners.
  *
  * The wildcard check of `socket` is left out for TCP: request sockets and TIME_WAIT ones have no wildcard bit and
  * would not match; a bare SYN, the only packet a listening socket could match by mistake, does not get there.
@@ -54,6 +61,10 @@
  * packet until then begins it anew, so that a half-closed flow goes on. */
 #define CLOSING_TIMEOUT "60s"
 
+/* How long after its client's last datagram a UDP flow that limits of new connections let pass is no new one. Where
+ * there are more than the set holds, each datagram of the others counts as a connection. */
+#define KNOWN_TIMEOUT "60s"
+
 #define TUPLE4       "ip saddr . tcp sport . ip daddr . tcp dport"
 #define TUPLE6       "ip6 saddr . tcp sport . ip6 daddr . tcp dport"
 #define REPLY_TUPLE4 "ip daddr . tcp dport . ip saddr . tcp sport"
@@ -62,23 +73,25 @@
 #define SYN_ACK      "tcp flags & (syn | ack) == syn | ack "
 
 const struct chain_id classify_chains[] = {
-	{ "tcp4", IPPROTO_TCP, AF_INET },
-	{ "tcp6", IPPROTO_TCP, AF_INET6 },
-	{ "udp4", IPPROTO_UDP, AF_INET },
-	{ "udp6", IPPROTO_UDP, AF_INET6 },
+	{ "tcp4", IPPROTO_TCP, AF_INET, "meter4" },
+	{ "tcp6", IPPROTO_TCP, AF_INET6, "meter6" },
+	{ "udp4", IPPROTO_UDP, AF_INET, NULL },
+	{ "udp6", IPPROTO_UDP, AF_INET6, NULL },
 };
 static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
-static const char *const other_chains[] = { "go_direct", "go_reply", "direct_gate", "act_relay", "act_relay_direct",
-	"act_reject", "act_drop", "act_bypass", "flow_ends", "pre_tcp", "pre_udp" };
+static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "go_direct",
+	"go_reply", "direct_gate", "act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "flow_ends",
+	"pre_tcp", "pre_udp" };
 
 static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies",
-	"forwarded_errors", "rejected", "dropped", "bypassed" };
+	"forwarded_errors", "rejected", "dropped", "bypassed", "banned" };
 
-static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6", "closing4", "closing6" };
+static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6", "closing4", "closing6", "known4",
+	"known6", "exempt4", "exempt6" };
 
-/* The flows that are forwarded although a relay listener matches them. */
+/* The flows that are forwarded although a relay listener matches them, and those of UDP that are not new. */
 static const struct {
 	const char *name, *address, *timeout;
 } flow_sets[] = {
@@ -86,6 +99,8 @@ static const struct {
 	{ "direct6", "ipv6_addr", DIRECT_TIMEOUT },
 	{ "closing4", "ipv4_addr", CLOSING_TIMEOUT },
 	{ "closing6", "ipv6_addr", CLOSING_TIMEOUT },
+	{ "known4", "ipv4_addr", KNOWN_TIMEOUT },
+	{ "known6", "ipv6_addr", KNOWN_TIMEOUT },
 };
 
 /* A flow is kept by the tuple of its first packet, so each packet is looked up both ways round. */
@@ -133,6 +148,9 @@ void chains_put_objects(FILE *out)
 		        "add set inet " NFT_TABLE " %s { type %s . inet_service . %s . inet_service; size " DIRECT_SIZE
 		        "; flags dynamic,timeout; timeout %s; }\n",
 		        flow_sets[i].name, flow_sets[i].address, flow_sets[i].address, flow_sets[i].timeout);
+	for (int i = 0; i < 2; i++)
+		fprintf(out, "add set inet " NFT_TABLE " exempt%c { type ipv%c_addr; flags interval; auto-merge; }\n",
+		        "46"[i], "46"[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(other_chains); i++)
 		fprintf(out, "add chain inet " NFT_TABLE " %s\n", other_chains[i]);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
@@ -186,6 +204,9 @@ static void put_actions(FILE *out, const struct render_params *params)
 	           "go_reply counter name forwarded_replies accept\n",
 	        out);
 	chains_put_gate(out, params->gate_open);
+	fputs(RULE "act_relay jump bans\n" RULE "act_relay_direct jump bans\n" RULE "act_reject jump bans\n" RULE
+	           "act_bypass jump bans\n",
+	        out);
 	fputs(RULE "act_relay " SYN_ACK "goto go_reply\n" RULE "act_relay_direct " SYN_ACK "goto go_reply\n", out);
 	put_tproxy(out, "act_relay", params);
 	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
@@ -223,7 +244,7 @@ static void put_remembered(FILE *out, const char *set)
 static void put_pre_tcp(FILE *out, const struct render_params *params)
 {
 	fputs(RULE "pre_tcp " BARE_SYN "meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n" RULE
-	           "pre_tcp socket transparent 1 ",
+	           "pre_tcp jump established\n" RULE "pre_tcp socket transparent 1 ",
 	        out);
 	put_mark(out, params);
 	fputs(" accept\n", out);
@@ -257,6 +278,74 @@ static void put_icmp(FILE *out, const struct render_params *params)
 	fputs(" accept\n", out);
 }
 
+/* --- bans, and limits of accepted connections --- */
+
+static bool is_ban_set(const char *name, const struct ban_lengths *lengths, int family, unsigned length)
+{
+	char wanted[32];
+
+	snprintf(wanted, sizeof(wanted), "ban%d_%u", family, length);
+	return ban_lengths_has(lengths, family, length) && strcmp(name, wanted) == 0;
+}
+
+bool chains_is_ban_set(const char *name, const struct ban_lengths *lengths)
+{
+	bool found = false;
+
+	for (int family = 4; family <= 6 && !found; family += 2)
+		for (unsigned length = 0; length <= (family == 4 ? 32U : 128U) && !found; length++)
+			found = is_ban_set(name, lengths, family, length);
+	return found;
+}
+
+void chains_put_ban_sets(FILE *out, const struct ban_lengths *lengths)
+{
+	for (int family = 4; family <= 6; family += 2)
+		for (unsigned length = 0; length <= (family == 4 ? 32U : 128U); length++)
+			if (ban_lengths_has(lengths, family, length))
+				fprintf(out,
+				        "add set inet " NFT_TABLE
+				        " ban%d_%u { type ipv%d_addr; size %d; flags dynamic,timeout; }\n",
+				        family, length, family, LIMITS_BANS_MAX);
+}
+
+static void put_ban_rule(FILE *out, const char *chain, int family, unsigned length, uint32_t mark)
+{
+	fprintf(out, RULE "%s ", chain);
+	nftset_put_address(out, family == 4 ? AF_INET : AF_INET6, "saddr", length);
+	fprintf(out, " @ban%d_%u ", family, length);
+	if (mark)
+		fprintf(out, "socket mark & 0x%08x == 0x%08x ", mark, mark);
+	fputs("jump banned\n", out);
+}
+
+void chains_put_bans_flush(FILE *out)
+{
+	fputs("flush chain inet " NFT_TABLE " banned\nflush chain inet " NFT_TABLE " bans\nflush chain inet " NFT_TABLE
+	      " established\n",
+	        out);
+}
+
+void chains_put_bans(FILE *out, const struct render_params *params, const struct ban_lengths *lengths, bool metered)
+{
+	uint32_t own = marks_of(params).own;
+
+	fputs(RULE "banned ip saddr @exempt4 return\n" RULE "banned ip6 saddr @exempt6 return\n" RULE
+	           "banned counter name banned drop\n",
+	        out);
+	for (int family = 4; family <= 6; family += 2)
+		for (unsigned length = 0; length <= (family == 4 ? 32U : 128U); length++)
+			if (ban_lengths_has(lengths, family, length)) {
+				put_ban_rule(out, "bans", family, length, 0);
+				put_ban_rule(out, "established", family, length, own);
+			}
+	if (metered)
+		fprintf(out,
+		        RULE "established socket mark & 0x%08x == 0x%08x "
+		             "meta nfproto vmap { ipv4 : jump meter4, ipv6 : jump meter6 }\n",
+		        own, own);
+}
+
 void chains_put_rules(FILE *out, const struct render_params *params)
 {
 	put_actions(out, params);
@@ -269,22 +358,44 @@ void chains_put_rules(FILE *out, const struct render_params *params)
 	put_icmp(out, params);
 }
 
-void chains_put_classify(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n)
+static bool is_of(const struct chain_id *chain, const struct group *group)
+{
+	return group->shape.protocol == chain->protocol && group->shape.family == chain->family;
+}
+
+/* What is not for listeners. */
+static void put_exemptions(FILE *out, const struct chain_id *chain, const char *name)
+{
+	if (chain->family == AF_INET6)
+		fprintf(out, RULE "%s ip6 daddr fe80::/10 return\n" RULE "%s ip6 daddr ff00::/8 return\n", name, name);
+}
+
+static void put_lookups(FILE *out, const struct chain_id *chain, const char *name, const struct group *groups, size_t n,
+        void (*put)(FILE *, const char *, const struct group *))
 {
 	bool exempted = false;
 
-	if (chain->family == AF_INET6)
-		fprintf(out, RULE "%s ip6 daddr fe80::/10 return\n" RULE "%s ip6 daddr ff00::/8 return\n", chain->name,
-		        chain->name);
+	put_exemptions(out, chain, name);
 	for (size_t i = 0; i < n; i++) {
-		const struct match_shape *shape = &groups[i].shape;
-
-		if (shape->protocol != chain->protocol || shape->family != chain->family)
+		if (!is_of(chain, &groups[i]))
 			continue;
-		if (!exempted && shape->dst_len < addr_bits(chain->family)) {
-			fprintf(out, RULE "%s fib daddr type { local, broadcast, multicast } return\n", chain->name);
+		if (!exempted && groups[i].shape.dst_len < addr_bits(chain->family)) {
+			fprintf(out, RULE "%s fib daddr type { local, broadcast, multicast } return\n", name);
 			exempted = true;
 		}
-		nftset_put_lookup(out, chain->name, &groups[i]);
+		put(out, name, &groups[i]);
 	}
+}
+
+void chains_put_classify(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n)
+{
+	put_lookups(out, chain, chain->name, groups, n, nftset_put_lookup);
+}
+
+void chains_put_meter(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n)
+{
+	while (n > 0 && !(is_of(chain, &groups[n - 1]) && groups[n - 1].verdict == VERDICT_LIMITED))
+		n--;
+	if (n > 0)
+		put_lookups(out, chain, chain->meter, groups, n, nftset_put_meter);
 }

@@ -12,12 +12,13 @@
 
 /* Raised whenever a chain, a stable object or the layout of the sets changes: a daemon that finds another number in
  * the kernel makes the table anew. */
-#define NFT_SKELETON_VERSION 5
+#define NFT_SKELETON_VERSION 6
 
 /* The classification chains, one per protocol and family. */
 struct chain_id {
 	const char *name;
 	uint8_t protocol, family;
+	const char *meter; /* NULL: there is no such chain, all packets get to this one */
 };
 #define CLASSIFY_CHAINS 4
 extern const struct chain_id classify_chains[CLASSIFY_CHAINS];
@@ -34,6 +35,16 @@ void chains_put_flush(FILE *out);
 void chains_put_version(FILE *out);
 /* The rules of one classification chain: `groups` are all in use, in order of precedence. */
 void chains_put_classify(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n);
+/* What depends on bans and limits: the sets of bans of these lengths; and, when the chains are empty, where packets are
+ * compared with them, and where packets of accepted connections meet limits. */
+void chains_put_ban_sets(FILE *out, const struct ban_lengths *lengths);
+void chains_put_bans(FILE *out, const struct render_params *params, const struct ban_lengths *lengths, bool metered);
+void chains_put_bans_flush(FILE *out);
+/* Whether it is the set of bans of one of these lengths. */
+bool chains_is_ban_set(const char *name, const struct ban_lengths *lengths);
+/* The rules of the chain that leads packets of accepted connections to their limits; `meter` of the chain's id is its
+ * name. */
+void chains_put_meter(FILE *out, const struct chain_id *chain, const struct group *groups, size_t n);
 /* The rule that lies in direct_gate while the gate is open. */
 void chains_put_gate(FILE *out, bool open);
 

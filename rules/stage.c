@@ -292,6 +292,7 @@ static void stage_clear(struct model *model)
 	free(model->stage.contenders);
 	free(model->stage.arriving);
 	free(model->stage.groups);
+	limits_unref(model->stage.limits);
 	model->stage = (struct stage){ 0 };
 	model->planning = false;
 }
@@ -334,5 +335,7 @@ void stage_commit(struct model *model)
 	model->groups = TAKE_PTR(stage->groups);
 	model->n_groups = stage->n_groups;
 	model->total = stage->total;
+	limits_unref(model->limits);
+	model->limits = TAKE_PTR(stage->limits);
 	stage_clear(model);
 }

@@ -150,9 +150,39 @@ static void check_route(const struct row *row, const struct subject *subject)
 		FAULT(subject, "upstream", "not_applicable", "an upstream is used by action relay only");
 }
 
+/* What the kernel can count: packets in whole nanoseconds, a bucket's bytes times nanoseconds in 64 bits, a burst in 32
+ * bits; connections are compared one by one with all of their source. */
+#define PACKET_RATE_MAX     INT64_C(1000000000)
+#define BYTE_RATE_MAX       INT64_C(10000000000)
+#define BURST_MAX           INT64_C(4294967295)
+#define CONCURRENT_RATE_MAX INT64_C(65535)
+/* A source is remembered until its burst is whole again: at most a day. */
+#define BURST_TIME_S 86400
+
+static void check_limit_range(const struct rate_limit *limit, const struct subject *subject)
+{
+	bool concurrent = limit->metric == METRIC_CONCURRENT_CONNECTIONS, bytes = limit->metric == METRIC_BYTES;
+	int64_t most = concurrent ? CONCURRENT_RATE_MAX : bytes ? BYTE_RATE_MAX : PACKET_RATE_MAX;
+	int64_t periods = limit->per == PER_MINUTE ? BURST_TIME_S / 60 : BURST_TIME_S;
+
+	if (limit->rate > most) {
+		FAULT(subject, "rate", "out_of_range", "at most %lld of this metric", (long long)most);
+		return;
+	}
+	if (concurrent || is_faulty(subject, "burst"))
+		return;
+	if (limit->burst > BURST_MAX)
+		FAULT(subject, "burst", "out_of_range", "at most %lld", (long long)BURST_MAX);
+	else if (limit->burst / periods > limit->rate)
+		FAULT(subject, "burst", "out_of_range", "a burst is at most what the rate gives in a day");
+}
+
 static void check_rate_limit(const struct row *row, const struct subject *subject)
 {
 	const struct rate_limit *limit = (const struct rate_limit *)row;
+
+	if (!is_faulty(subject, "rate") && !is_faulty(subject, "metric"))
+		check_limit_range(limit, subject);
 
 	if (limit->action == LIMIT_ACTION_REJECT &&
 	        (limit->metric == METRIC_PACKETS || limit->metric == METRIC_BYTES) && !is_faulty(subject, "action") &&

@@ -187,7 +187,16 @@ void gwgen_sql(FILE *out)
 	      "\tstatus INTEGER NOT NULL,\n"
 	      "\trevision INTEGER NOT NULL,\n"
 	      "\tdetail TEXT NOT NULL\n"
-	      ") STRICT;\n",
+	      ") STRICT;\n"
+	      "\n-- Who is shut out, and until when.\n"
+	      "CREATE TABLE ban (\n"
+	      "\tprefix TEXT PRIMARY KEY,\n"
+	      "\treason TEXT NOT NULL,\n"
+	      "\tactor TEXT NOT NULL,\n"
+	      "\trate_limit TEXT NOT NULL, -- by which; empty: by hand\n"
+	      "\tcreated_at INTEGER NOT NULL, -- seconds since 1970, UTC\n"
+	      "\texpires_at INTEGER -- NULL: when it is lifted\n"
+	      ") STRICT, WITHOUT ROWID;\n",
 	        out);
 	for (enum resource_id i = 0; i < RESOURCES; i++) {
 		table(resource_get(i), out);

@@ -12,8 +12,6 @@ static const struct unenforced {
 	const char *member;
 	const char *words;
 } table[] = {
-	{ RESOURCE_LISTENER, "rate_limits", "rate limits are stored only; nothing is limited" },
-	{ RESOURCE_RATE_LIMIT, NULL, "rate limits are stored only; nothing is limited" },
 	{ RESOURCE_PREFILTER, NULL, "prefilters are stored only; no packet is dropped by them" },
 };
 

@@ -158,6 +158,21 @@ int core_flows(struct core *core, const struct core_flows_query *query, json_t *
 int core_flow_get(struct core *core, uint64_t id, json_t **ret);
 /* Resets it; it is gone when this returns 0. -ENOENT, or another errno if the relay does not answer. */
 int core_flow_kill(struct core *core, uint64_t id);
+/* Rate limits at work, by name: {"items", "next", "total"}, up to `max` behind the one of this name (NULL: from the
+ * first): where each is enforced and why, and what it has counted. NULL when memory is out. */
+json_t *core_limits(struct core *core, const char *after, size_t max);
+/* One of them. -ENOENT, -ENOMEM. */
+int core_limit_get(struct core *core, const char *name, json_t **ret);
+/* Bans, by prefix: {"items", "next", "total"}. NULL when memory is out. */
+json_t *core_bans(struct core *core, const struct prefix *after, size_t max);
+/* One of them. -ENOENT, -ENOMEM. */
+int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret);
+/* In force when this returns 0. seconds 0: until it is lifted. -EPERM (never to be banned), -ENOSPC (too many), -EIO,
+ * -ENOMEM. */
+int core_ban_add(
+        struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor);
+/* -ENOENT, -EIO, -ENOMEM. */
+int core_ban_lift(struct core *core, const struct prefix *prefix, const char *actor);
 /* The text of GET /metrics, new. -ENOMEM. */
 int core_metrics(struct core *core, char **ret, size_t *ret_length);
 

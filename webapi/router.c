@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "webapi/assets.h"
+#include "webapi/banlist.h"
 #include "webapi/config.h"
 #include "webapi/entries.h"
 #include "webapi/events.h"

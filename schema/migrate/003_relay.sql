@@ -64,6 +64,31 @@ DELETE FROM sqlite_sequence WHERE name = 'upstream_3';
 INSERT INTO sqlite_sequence (name, seq) SELECT 'upstream_3', seq FROM sqlite_sequence WHERE name = 'upstream';
 DROP TABLE upstream;
 ALTER TABLE upstream_3 RENAME TO upstream;
+CREATE TABLE settings_3 (
+	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
+	revision INTEGER NOT NULL CHECK (revision >= 0),
+	name TEXT NOT NULL UNIQUE CHECK (name = 'settings'),
+	drift TEXT NOT NULL DEFAULT 'heal' CHECK (drift IN ('heal', 'alert')),
+	ban_exempt TEXT REFERENCES address_set(name) ON DELETE RESTRICT,
+	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000)
+) STRICT;
+INSERT INTO settings_3 (id, revision, name, drift, revisions_kept)
+	SELECT id, revision, name, drift, revisions_kept FROM settings;
+DELETE FROM sqlite_sequence WHERE name = 'settings_3';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'settings_3', seq FROM sqlite_sequence WHERE name = 'settings';
+DROP TABLE settings;
+ALTER TABLE settings_3 RENAME TO settings;
+CREATE INDEX settings_ban_exempt ON settings(ban_exempt) WHERE ban_exempt IS NOT NULL;
+
+-- Who is shut out, and until when.
+CREATE TABLE ban (
+	prefix TEXT PRIMARY KEY,
+	reason TEXT NOT NULL,
+	actor TEXT NOT NULL,
+	rate_limit TEXT NOT NULL, -- by which; empty: by hand
+	created_at INTEGER NOT NULL, -- seconds since 1970, UTC
+	expires_at INTEGER -- NULL: when it is lifted
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE target_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),

@@ -20,7 +20,7 @@
 #define ENTRIES   100000
 #define CHANGES   300
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 static const struct route_params routes = { 0x01000000, 0x0f000000, 26487, 100 };
 
 enum step { STEP_EDIT, STEP_PLAN, STEP_RENDER, STEP_COMMIT, STEP_WATCH, STEP_ALL, STEPS };

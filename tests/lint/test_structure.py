@@ -24,7 +24,7 @@ ONLY_IN = {
     "sqlite3.h": r"gatewayd/store[a-z_]*\.c",
     "microhttpd.h": r"webapi/http\.c",
     "nftables/libnftables.h": r"rules/kernel_nft\.c",
-    "libmnl/libmnl.h": r"rules/kernel_(counters|dump|route|watch)\.c",
+    "libmnl/libmnl.h": r"rules/kernel_(addresses|counters|dump|route|watch)\.c",
     "bpf/": r"rules/(kernel_bpf\.c|bpf/[a-z]+\.bpf\.c)",
     "systemd/": r"gatewayd/[a-z_]+\.[ch]",
 }

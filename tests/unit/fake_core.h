@@ -416,6 +416,56 @@ int core_flow_get(struct core *core, uint64_t id, json_t **ret)
 	return 0;
 }
 
+json_t *core_limits(struct core *core, const char *after, size_t max)
+{
+	(void)core;
+	(void)after;
+	(void)max;
+	return json_pack("{s:[], s:n, s:i}", "items", "next", "total", 0);
+}
+
+int core_limit_get(struct core *core, const char *name, json_t **ret)
+{
+	(void)core;
+	(void)name;
+	(void)ret;
+	return -ENOENT;
+}
+
+json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
+{
+	(void)core;
+	(void)after;
+	(void)max;
+	return json_pack("{s:[], s:n, s:i}", "items", "next", "total", 0);
+}
+
+int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
+{
+	(void)core;
+	(void)prefix;
+	*ret = json_object();
+	return *ret ? 0 : -ENOMEM;
+}
+
+int core_ban_add(struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+{
+	(void)core;
+	(void)prefix;
+	(void)seconds;
+	(void)reason;
+	(void)actor;
+	return 0;
+}
+
+int core_ban_lift(struct core *core, const struct prefix *prefix, const char *actor)
+{
+	(void)core;
+	(void)prefix;
+	(void)actor;
+	return -ENOENT;
+}
+
 int core_flow_kill(struct core *core, uint64_t id)
 {
 	if (core->fail)

@@ -8,7 +8,7 @@
 
 #include "rules/kernel.h"
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 
 static void failures_come_on_request(void **state)
 {

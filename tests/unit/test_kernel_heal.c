@@ -13,7 +13,7 @@
 #include "rules/heal.h"
 #include "rules/nftset.h"
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 
 #define REMEMBERED "10.7.7.7 . 7 . 10.7.7.8 . 8"
 

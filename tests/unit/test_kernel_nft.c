@@ -13,7 +13,7 @@
 
 #include "rules/kernel.h"
 
-static struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 static const struct route_params routes = { 0x01000000, 0x0f000000, 26487, 100 };
 
 /* A namespace of our own with lo up; the reason if there is none to be had. */

@@ -26,7 +26,7 @@
 #define ROUNDS  25
 #define PACKETS 20
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 static const char *const interfaces[] = { "eth0", "eth1", "lan.5", "wan" };
 
 static int setup(void **state)

@@ -2,6 +2,7 @@
  * The nft text: golden files (regenerate with GW_GOLDEN_UPDATE=1 and read the
  * difference), set names, and that no hostile interface name gets through.
  */
+#include <assert.h>
 #include "rules_fixture.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 
 #define GOLDEN GW_SOURCE_DIR "/tests/golden/"
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 
 static char *read_file(const char *path)
 {
@@ -119,6 +120,163 @@ static void plans_are_golden(void **state)
 	plan_is_golden(from, snapshot_edit(from, 45), true, "plan_chains.nft");
 }
 
+static struct rate_limit *a_limit(const char *name, enum limit_key key, enum metric metric, int64_t rate)
+{
+	struct rate_limit *limit = (struct rate_limit *)row_new(RESOURCE_RATE_LIMIT);
+
+	assert_non_null(limit);
+	snprintf(limit->name, sizeof(limit->name), "%s", name);
+	limit->key = key;
+	limit->metric = metric;
+	limit->rate = rate;
+	return limit;
+}
+
+static void put_limit(struct snapshot *snapshot, struct rate_limit *limit)
+{
+	assert_int_equal(snapshot_put(snapshot, &limit->row), 0);
+	row_unref(&limit->row);
+}
+
+/* A listener of each protocol; limits of each key, metric and action. */
+static struct snapshot *limited_example(void)
+{
+	struct snapshot *unlimited = example(), *snapshot = snapshot_edit(unlimited, 50);
+	struct rate_limit *limit;
+	struct listener *listener;
+
+	snapshot_unref(unlimited);
+	put_limit(snapshot, a_limit("few", LIMIT_KEY_SOURCE, METRIC_CONCURRENT_CONNECTIONS, 3));
+	limit = a_limit("net", LIMIT_KEY_SOURCE_PREFIX, METRIC_NEW_CONNECTIONS, 10);
+	limit->action = LIMIT_ACTION_BAN;
+	limit->burst = 100000;
+	put_limit(snapshot, limit);
+	limit = a_limit("traffic", LIMIT_KEY_SOURCE, METRIC_BYTES, 6000000);
+	limit->per = PER_MINUTE;
+	put_limit(snapshot, limit);
+	limit = a_limit("all", LIMIT_KEY_LISTENER, METRIC_NEW_CONNECTIONS, 500);
+	limit->action = LIMIT_ACTION_REJECT;
+	limit->mode = LIMIT_MODE_SHADOW;
+	put_limit(snapshot, limit);
+	put_limit(snapshot, a_limit("unused", LIMIT_KEY_SOURCE, METRIC_PACKETS, 1));
+	listener = fixture_listener("limited", 8, "", "", "10.0.0.0/24", "8080");
+	fixture_words(&listener->rate_limits, "few net traffic all");
+	fixture_put(snapshot, listener);
+	listener = fixture_listener("dns", 9, "", "", "", "53");
+	listener->protocol = PROTOCOL_UDP;
+	fixture_words(&listener->rate_limits, "few");
+	fixture_put(snapshot, listener);
+	return snapshot;
+}
+
+static void limits_are_golden(void **state)
+{
+	struct snapshot *from = limited_example(), *to = snapshot_edit(from, 51);
+	struct rate_limit *limit;
+
+	(void)state;
+	/* Another rate: a set of another name, and the chains that look there; nothing else. */
+	put_limit(to, a_limit("few", LIMIT_KEY_SOURCE, METRIC_CONCURRENT_CONNECTIONS, 4));
+	plan_is_golden(from, to, false, "plan_limit_rate.nft");
+	/* Another consequence: no state is touched. */
+	from = limited_example();
+	to = snapshot_edit(from, 52);
+	limit = a_limit("all", LIMIT_KEY_LISTENER, METRIC_NEW_CONNECTIONS, 500);
+	limit->action = LIMIT_ACTION_REJECT;
+	put_limit(to, limit);
+	plan_is_golden(from, to, false, "plan_limit_mode.nft");
+	/* From nothing, and back. */
+	from = example();
+	plan_is_golden(from, limited_example(), false, "plan_limits.nft");
+	from = limited_example();
+	plan_is_golden(from, example(), false, "plan_limits_gone.nft");
+}
+
+/* A chain is emptied, but no set, counter or limit goes away, and none but those of the changed limit comes. */
+static void a_rate_leaves_state_alone(void **state)
+{
+	struct snapshot *from = limited_example(), *to = snapshot_edit(from, 51);
+	struct model *model = fixture_model(from);
+	struct errs errs = { 0 };
+	struct plan *plan;
+	char *text;
+
+	(void)state;
+	put_limit(to, a_limit("few", LIMIT_KEY_SOURCE, METRIC_CONCURRENT_CONNECTIONS, 4));
+	assert_int_equal(plan_new(model, from, to, &errs, &plan), 0);
+	assert_int_equal(render_nft_plan(plan, &params, &text), 0);
+	assert_null(strstr(text, "limit.net"));
+	assert_null(strstr(text, "limit.traffic"));
+	assert_null(strstr(text, "delete counter"));
+	assert_null(strstr(text, "element inet gatewayd tcp"));
+	free(text);
+	plan_abort(model, plan);
+	model_free(model);
+	snapshot_unref(from);
+	snapshot_unref(to);
+}
+
+/* Whether the limits of a snapshot can be compiled. */
+static int compile(const struct snapshot *snapshot)
+{
+	struct errs errs = { 0 };
+	struct limits *limits = NULL;
+	int r = limits_compile(snapshot, &errs, &limits);
+
+	if (r < 0)
+		assert_string_equal(errs.items[0].code, "too_complex");
+	limits_unref(limits);
+	errs_clear(&errs);
+	return r;
+}
+
+static void too_many_pairs_are_refused(void **state)
+{
+	enum { EACH = 16 };
+	struct snapshot *snapshot = snapshot_new();
+	struct listener *listener;
+	char name[16];
+
+	(void)state;
+	for (int i = 0; i < EACH; i++) {
+		snprintf(name, sizeof(name), "l%d", i);
+		put_limit(snapshot, a_limit(name, LIMIT_KEY_SOURCE, METRIC_PACKETS, 1));
+	}
+	static_assert(LIMITS_PAIRS_MAX % EACH == 0, "the last listener reaches the limit");
+	for (int i = 0; i < LIMITS_PAIRS_MAX / EACH; i++) {
+		snprintf(name, sizeof(name), "n%05d", i);
+		listener = fixture_listener(name, i + 1, "", "", "", "80");
+		fixture_words(&listener->rate_limits, "l0 l1 l2 l3 l4 l5 l6 l7 l8 l9 l10 l11 l12 l13 l14 l15");
+		fixture_put(snapshot, listener);
+	}
+	assert_int_equal(compile(snapshot), 0);
+	listener = fixture_listener("one-more", LIMITS_PAIRS_MAX, "", "", "", "81");
+	fixture_words(&listener->rate_limits, "l0");
+	fixture_put(snapshot, listener);
+	assert_int_equal(compile(snapshot), -EINVAL);
+	snapshot_unref(snapshot);
+}
+
+static void bans_are_golden(void **state)
+{
+	struct render_ban bans[] = { { .seconds = 60 }, { .seconds = -1 }, { .seconds = 0, .limit = "net" } };
+	struct snapshot *snapshot = limited_example();
+	struct model *model = fixture_model(snapshot);
+	struct ban_lengths lengths = { 0 };
+	char *text;
+
+	(void)state;
+	assert_int_equal(prefix_parse("192.0.2.1", &bans[0].prefix), 0);
+	assert_int_equal(prefix_parse("2001:db8::/33", &bans[1].prefix), 0);
+	assert_int_equal(prefix_parse("192.0.2.0/24", &bans[2].prefix), 0);
+	ban_lengths_add(&lengths, 4, 32);
+	ban_lengths_add(&lengths, 6, 33);
+	assert_int_equal(render_nft_bans(model_limits(model), &params, &lengths, bans, ARRAY_SIZE(bans), &text), 0);
+	is_golden(text, "bans.nft");
+	model_free(model);
+	snapshot_unref(snapshot);
+}
+
 static void gate_is_golden(void **state)
 {
 	char *text;
@@ -209,6 +367,10 @@ int main(void)
 		cmocka_unit_test(names_can_be_read_back),
 		cmocka_unit_test(full_is_golden),
 		cmocka_unit_test(plans_are_golden),
+		cmocka_unit_test(limits_are_golden),
+		cmocka_unit_test(a_rate_leaves_state_alone),
+		cmocka_unit_test(too_many_pairs_are_refused),
+		cmocka_unit_test(bans_are_golden),
 		cmocka_unit_test(gate_is_golden),
 	};
 

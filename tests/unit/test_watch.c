@@ -13,7 +13,7 @@
 
 #include "rules/kernel_watch.h"
 
-static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false };
+static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 static const struct route_params routes = { 0x01000000, 0x0f000000, 26487, 100 };
 
 struct bench {

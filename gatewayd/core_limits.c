@@ -1,0 +1,253 @@
+/* Rate limits as they are at work, and bans: the documents of GET /stats/rate-limits and /bans. */
+#include <errno.h>
+#include <string.h>
+
+#include "gatewayd/core.h"
+#include "rules/limits.h"
+
+/* From this share of its places on, a set of sources is told in the status, in percent. */
+#define FILL_ALARM 80
+/* Listeners shown for one limit: the first by name. */
+#define LISTENERS_MAX 100
+/* Warnings of limits in the status. */
+#define WARNINGS_MAX 20
+
+struct view {
+	struct core *core;
+	const struct limits *limits;
+	json_t *counters; /* of the kernel */
+};
+
+static void set(json_t *object, const char *key, json_t *value, bool *failed)
+{
+	if (json_object_set_new(object, key, value) < 0)
+		*failed = true;
+}
+
+static json_t *done(json_t *document, bool failed)
+{
+	if (!failed)
+		return document;
+	json_decref(document);
+	return NULL;
+}
+
+static int view_open(struct core *core, struct view *ret)
+{
+	*ret = (struct view){ core, model_limits(apply_model(core->apply)), NULL };
+	if (kernel_nft_counters(core->kernel, &ret->counters) < 0)
+		ret->counters = json_object();
+	return ret->counters ? 0 : -ENOMEM;
+}
+
+static void view_close(struct view *view)
+{
+	json_decref(view->counters);
+}
+
+static json_int_t packets_of(const struct view *view, const char *counter)
+{
+	return json_integer_value(json_object_get(json_object_get(view->counters, counter), "packets"));
+}
+
+static json_int_t bytes_of(const struct view *view, const char *counter)
+{
+	return json_integer_value(json_object_get(json_object_get(view->counters, counter), "bytes"));
+}
+
+static int count_one(void *userdata, const struct addr *addr, int64_t left_ms)
+{
+	(void)addr;
+	(void)left_ms;
+	++*(json_int_t *)userdata;
+	return 0;
+}
+
+/* How many sources the limit knows, of one family; -1: it has no such set. */
+static json_int_t sources_of(const struct view *view, const struct rate_limit *limit, int family)
+{
+	char name[LIMITS_NAME_MAX];
+	json_int_t n = 0;
+
+	limits_sources_set(limit, family, name);
+	if (!limits_find(view->limits, LIMITS_SET, name))
+		return -1;
+	(void)kernel_nft_addresses(view->core->kernel, name, count_one, &n);
+	return n;
+}
+
+static json_t *sources_document(const struct view *view, const struct rate_limit *limit)
+{
+	json_int_t v4 = sources_of(view, limit, 4), v6 = sources_of(view, limit, 6);
+
+	return v4 < 0 ? json_null() : json_pack("{s:I, s:I, s:i}", "ipv4", v4, "ipv6", v6, "size", LIMITS_SOURCES_MAX);
+}
+
+static bool names_limit(const struct listener *listener, const char *limit)
+{
+	for (size_t i = 0; i < listener->rate_limits.n; i++)
+		if (strcmp(listener->rate_limits.items[i], limit) == 0)
+			return listener->enabled;
+	return false;
+}
+
+static json_t *listeners_document(const struct view *view, const struct rate_limit *limit)
+{
+	const struct rows *rows = &apply_snapshot(view->core->apply)->rows[RESOURCE_LISTENER];
+	json_t *array = json_array();
+	bool failed = array == NULL;
+	char passed[LIMITS_NAME_MAX], over[LIMITS_NAME_MAX];
+
+	for (size_t i = 0; i < rows->n && json_array_size(array) < LISTENERS_MAX && !failed; i++) {
+		const struct listener *listener = (const struct listener *)rows->items[i];
+		uint32_t id = (uint32_t)listener->row.id;
+
+		if (!names_limit(listener, limit->name))
+			continue;
+		limits_listener_counter(id, limit->name, "passed", passed);
+		limits_listener_counter(id, limit->name, "over", over);
+		failed = json_array_append_new(
+		                 array, json_pack("{s:s, s:I, s:I}", "listener", listener->name, "passed",
+		                                packets_of(view, passed), "over", packets_of(view, over))) < 0;
+	}
+	return done(array, failed);
+}
+
+static bool is_used(const struct view *view, const struct rate_limit *limit)
+{
+	char name[LIMITS_NAME_MAX];
+
+	return limits_find(view->limits, LIMITS_COUNTER, limits_counter(limit->name, "passed", name)) != NULL;
+}
+
+static json_t *limit_document(const struct view *view, const struct rate_limit *limit)
+{
+	static const char *const whats[] = { "passed", "over", "full", "banned" };
+	struct limits_placement placement = limits_placement(limit, is_used(view, limit));
+	json_t *object = json_object();
+	bool failed = object == NULL;
+	char name[LIMITS_NAME_MAX];
+
+	set(object, "name", json_string(limit->name), &failed);
+	set(object, "placement", json_string(placement.place), &failed);
+	set(object, "reason", json_string(placement.reason), &failed);
+	set(object, "mode", json_string(limit->mode == LIMIT_MODE_SHADOW ? "shadow" : "enforce"), &failed);
+	for (size_t i = 0; i < ARRAY_SIZE(whats); i++)
+		set(object, whats[i], json_integer(packets_of(view, limits_counter(limit->name, whats[i], name))),
+		        &failed);
+	set(object, "passed_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "passed", name))), &failed);
+	set(object, "over_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "over", name))), &failed);
+	set(object, "sources", sources_document(view, limit), &failed);
+	set(object, "listeners", listeners_document(view, limit), &failed);
+	return done(object, failed);
+}
+
+json_t *core_limits(struct core *core, const char *after, size_t max)
+{
+	const struct snapshot *snapshot = apply_snapshot(core->apply);
+	const struct rows *rows = &snapshot->rows[RESOURCE_RATE_LIMIT];
+	size_t i = snapshot_after(snapshot, RESOURCE_RATE_LIMIT, after);
+	json_t *items = json_array(), *next = json_null();
+	struct view view;
+	bool failed = !items || view_open(core, &view) < 0;
+
+	if (failed)
+		return done(items, true);
+	for (; i < rows->n && json_array_size(items) < max && !failed; i++)
+		failed = json_array_append_new(
+		                 items, limit_document(&view, (const struct rate_limit *)rows->items[i])) < 0;
+	if (i < rows->n && i > 0)
+		next = json_string(row_name(rows->items[i - 1]));
+	view_close(&view);
+	return done(json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)rows->n), failed);
+}
+
+int core_limit_get(struct core *core, const char *name, json_t **ret)
+{
+	const struct row *row = snapshot_find(apply_snapshot(core->apply), RESOURCE_RATE_LIMIT, name);
+	struct view view;
+	json_t *document;
+
+	if (!row)
+		return -ENOENT;
+	if (view_open(core, &view) < 0)
+		return -ENOMEM;
+	document = limit_document(&view, (const struct rate_limit *)row);
+	view_close(&view);
+	if (!document)
+		return -ENOMEM;
+	*ret = document;
+	return 0;
+}
+
+/* A limit with more sources than it can tell apart is told while that is so, and when it has been so. */
+static int warn(const struct view *view, const struct rate_limit *limit, json_t *warnings)
+{
+	json_int_t v4 = sources_of(view, limit, 4), v6 = sources_of(view, limit, 6), full;
+	char name[LIMITS_NAME_MAX], detail[256];
+
+	full = packets_of(view, limits_counter(limit->name, "full", name));
+	if (v4 * 100 < (json_int_t)LIMITS_SOURCES_MAX * FILL_ALARM &&
+	        v6 * 100 < (json_int_t)LIMITS_SOURCES_MAX * FILL_ALARM)
+		return 0;
+	snprintf(detail, sizeof(detail),
+	        "rate limit \"%s\" knows %lld IPv4 and %lld IPv6 sources and has places for %d of each; %lld packets "
+	        "found none and shared what is left to all such",
+	        limit->name, (long long)v4, (long long)v6, LIMITS_SOURCES_MAX, (long long)full);
+	return json_array_append_new(warnings, json_pack("{s:s, s:s}", "code", "limit_nearly_full", "detail", detail));
+}
+
+int core_limits_warn(struct core *core, json_t *warnings)
+{
+	const struct rows *rows = &apply_snapshot(core->apply)->rows[RESOURCE_RATE_LIMIT];
+	size_t before = json_array_size(warnings);
+	struct view view;
+	int r = view_open(core, &view);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < rows->n && r == 0 && json_array_size(warnings) < before + WARNINGS_MAX; i++)
+		r = warn(&view, (const struct rate_limit *)rows->items[i], warnings);
+	view_close(&view);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+/* --- bans --- */
+
+json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
+{
+	_cleanup_free_ const struct ban **page = calloc(max + 1, sizeof(const struct ban *));
+	json_t *items = json_array(), *next = json_null();
+	char text[ADDR_TEXT_MAX + 4];
+	bool failed = !items || !page;
+	size_t n = failed ? 0 : bans_page(core->bans, after, max + 1, page);
+
+	for (size_t i = 0; i < n && i < max && !failed; i++)
+		failed = json_array_append_new(items, bans_document(page[i])) < 0;
+	if (n > max)
+		next = json_string(prefix_format(&page[max - 1]->prefix, text));
+	return done(
+	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)bans_count(core->bans)),
+	        failed);
+}
+
+int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
+{
+	const struct ban *ban = bans_find(core->bans, prefix);
+	json_t *document = ban ? bans_document(ban) : NULL;
+
+	if (!document)
+		return ban ? -ENOMEM : -ENOENT;
+	*ret = document;
+	return 0;
+}
+
+int core_ban_add(struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+{
+	return bans_add(core->bans, prefix, seconds, reason, actor);
+}
+
+int core_ban_lift(struct core *core, const struct prefix *prefix, const char *actor)
+{
+	return bans_lift(core->bans, prefix, actor);
+}
