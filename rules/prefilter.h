@@ -71,7 +71,7 @@ struct prefilter_count {
 struct prefilter_event {
 	struct prefilter_source source;
 	__u8 destination[16];
-	__u32 length; /* of the frame */
+	__u32 length;                        /* of the frame */
 	__u16 source_port, destination_port; /* host's byte order; 0: not known */
 	__u8 reason, protocol;
 	__u16 unused;
