@@ -128,7 +128,7 @@ void kernel_xdp_each_pinned(const char *directory, void (*visit)(void *userdata,
 
 		if (entry->d_name[0] == '.' || strlen(entry->d_name) > NAME_MAX_BYTES)
 			continue;
-		snprintf(name, sizeof(name), "%s", entry->d_name);
+		memcpy(name, entry->d_name, strlen(entry->d_name) + 1);
 		swap_dots(name, '%', '.');
 		visit(userdata, name);
 	}

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "schema/prefixes.h"
+
 #include "prefilter.skel.h"
 
 /* Entries that go into a map with one call. */
