@@ -12,6 +12,7 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
 #include "gatewayd/sampler.h"
+#include "gatewayd/shield.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
 #include "webapi/events.h"
@@ -30,6 +31,7 @@ struct core {
 	struct apply *apply;
 	struct worker *worker;
 	struct kernel *kernel;
+	struct shield *shield;       /* NULL in tests that have none */
 	struct drift_monitor *drift; /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */
 	struct names names;          /* of the configuration that was last asked about */

@@ -380,7 +380,7 @@ static int pin_link(struct kernel_xdp *xdp)
 	return bpf_obj_pin(xdp->link, path);
 }
 
-static void detach(struct kernel_xdp *xdp)
+void kernel_xdp_detach(struct kernel_xdp *xdp)
 {
 	unpin(xdp, "link");
 	if (xdp->link >= 0) {
@@ -412,7 +412,7 @@ static int attach_anew(struct kernel_xdp *xdp, int program, enum prefilter_mode 
 	enum xdp_mode old_mode = mode_now(xdp);
 	int old = xdp->now ? bpf_program__fd(xdp->now->progs.prefilter) : -1, r;
 
-	detach(xdp);
+	kernel_xdp_detach(xdp);
 	r = attach(xdp, program, mode, why, why_size);
 	if (r == 0)
 		r = pin_link(xdp);
@@ -470,7 +470,7 @@ int kernel_xdp_undo(struct kernel_xdp *xdp)
 	if (xdp->was_attached && before >= 0)
 		r = bpf_link_update(xdp->link, before, NULL);
 	else
-		detach(xdp);
+		kernel_xdp_detach(xdp);
 	if (r < 0)
 		return r;
 	prefilter_bpf__destroy(xdp->now);
@@ -489,7 +489,7 @@ void kernel_xdp_settle(struct kernel_xdp *xdp)
 
 void kernel_xdp_remove(struct kernel_xdp *xdp)
 {
-	detach(xdp);
+	kernel_xdp_detach(xdp);
 	kernel_xdp_discard(xdp);
 	kernel_xdp_settle(xdp);
 	prefilter_bpf__destroy(TAKE_PTR(xdp->now));

@@ -44,6 +44,8 @@ void kernel_xdp_settle(struct kernel_xdp *xdp);
 /* Changes lists and ports of the program in force, which must have been loaded with `from`, entry by entry. After a
  * failure (-ENOMEM, -ENOSPC) a part may have been changed: the way back is the same call with the two exchanged. */
 int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, const struct xdp_config *to);
+/* Takes the program off whatever interface it is on now; what it has counted and whom it bans stays. */
+void kernel_xdp_detach(struct kernel_xdp *xdp);
 /* Takes the program off the interface, and all that is pinned for it. */
 void kernel_xdp_remove(struct kernel_xdp *xdp);
 

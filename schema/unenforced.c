@@ -22,7 +22,8 @@ static const struct unenforced {
 	{ RESOURCE_LISTENER, "proxy_protocol", "no header is sent to the target" },
 	{ RESOURCE_LISTENER, "rate_limits", "rate limits are stored only; nothing is limited" },
 	{ RESOURCE_RATE_LIMIT, NULL, "rate limits are stored only; nothing is limited" },
-	{ RESOURCE_PREFILTER, NULL, "prefilters are stored only; no packet is dropped by them" },
+	{ RESOURCE_PREFILTER, "syn_cookies",
+	        "net.ipv4.tcp_syncookies decides for the whole host: 1 is what auto means, 2 what always means" },
 };
 
 static bool is_ignored(const struct unenforced *entry, const struct row *row)

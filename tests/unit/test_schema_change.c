@@ -298,6 +298,8 @@ static void test_what_is_not_enforced_is_told(void **state)
 	upstream->algorithm = ALGORITHM_ROUND_ROBIN;
 	upstream->health_type = HEALTH_TYPE_NONE;
 	assert_true(check_unenforced(&upstream->row, NULL)); /* the target alone */
+	assert_false(check_unenforced(&prefilter->row, NULL));
+	prefilter->syn_cookies = SYN_COOKIES_ALWAYS;
 	assert_true(check_unenforced(&prefilter->row, NULL));
 	prefilter->enabled = false;
 	assert_false(check_unenforced(&prefilter->row, NULL)); /* it asks for nothing */
