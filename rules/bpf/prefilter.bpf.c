@@ -371,8 +371,12 @@ static __always_inline int is_over_rate(const struct prefilter_source *source)
 	for (int i = 0; i < 4; i++) {
 		__u64 before = *(volatile __u64 *)used, after = (before > now ? before : now) + params.interval;
 
-		if (after - now > params.depth)
+		if (after - now > params.depth) {
+			/* Left of a slower rate. */
+			if (before - now > params.depth)
+				__sync_val_compare_and_swap(used, before, now + params.depth);
 			return 1;
+		}
 		if (__sync_val_compare_and_swap(used, before, after) == before)
 			return 0;
 	}

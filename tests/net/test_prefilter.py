@@ -126,11 +126,11 @@ def test_entries_are_changed_one_by_one(lab, gateway):
     gateway.must("PUT", "address-sets/bad/entries", entries, headers={"Content-Type": "text/plain"})
     program = prefilter(gateway, deny=["@bad"])["program"]
     assert pings(lab.client, GATEWAY[4]) == 3
-    gateway.must("POST", "address-sets/bad/entries", {"add": ["10.71.1.2"]})
+    gateway.must("POST", "address-sets/bad/entries", ["10.71.1.2"])
     with Drops(gateway) as drops:
         assert pings(lab.client, GATEWAY[4]) == 0
     assert drops.by_reason == {"denied": 3}
-    gateway.must("POST", "address-sets/bad/entries", {"remove": ["10.71.1.2"]})
+    gateway.must("DELETE", "address-sets/bad/entries", ["10.71.1.2"])
     assert pings(lab.client, GATEWAY[4]) == 3
     assert status(gateway)["program"] == program
 
@@ -205,7 +205,9 @@ def test_rate_and_ban(lab, gateway, family):
     prefilter(gateway, source_pps={"rate": 1, "burst": 50})
     with Drops(gateway) as drops:
         datagrams(lab.client, family, 9, 200)
-    assert 140 <= drops.by_reason["rate"] <= 150, drops.by_reason
+    # Besides the datagrams the client has a few of its own: neighbour discovery.
+    assert 135 <= drops.by_reason["rate"] <= 155, drops.by_reason
+    assert pings(lab.client2, "fd71:5::1" if family == 6 else "10.71.5.1") == 3
     prefilter(gateway, source_pps={"rate": 2, "burst": 50, "action": "ban", "ban_s": 2})
     datagrams(lab.client, family, 9, 200)
     banned = counts(gateway)["banned"]
