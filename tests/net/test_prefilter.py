@@ -364,3 +364,21 @@ def test_without_a_bpf_file_system(lab, make_gateway):
     assert pings(lab.client, GATEWAY[4], 1) == 0
     gateway.stop()
     assert pings(lab.client, GATEWAY[4], 1) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_transparent_listener_takes_the_kernels_cookies(lab, nginx, gateway, family):
+    """With tcp_syncookies=2 each connection comes through a cookie: the relay's sockets accept its ACK."""
+    gateway.listener("web", ports=["8000"])
+
+    def taken():
+        return int(lab.gateway.run("nstat", "-asz", "TcpExtSyncookiesRecv").stdout.split("TcpExtSyncookiesRecv")[1].split()[0])
+
+    before = taken()
+    lab.gateway.sysctl("net.ipv4.tcp_syncookies", 2)
+    try:
+        for _ in range(3):
+            assert ask(lab.client, SERVER[family]).startswith(f"{SERVER[family]}:8000 sees")
+    finally:
+        lab.gateway.sysctl("net.ipv4.tcp_syncookies", 1)
+    assert taken() >= before + 3
