@@ -215,6 +215,39 @@ static int do_check(struct transaction *t)
 	return r;
 }
 
+/* Of both steps: what is in force goes back, what is only loaded goes. */
+static void undo_shield(struct transaction *t)
+{
+	const struct apply_shield *shield = &t->apply->config.shield;
+
+	if (shield->undo)
+		shield->undo(shield->userdata);
+}
+
+static int do_load(struct transaction *t)
+{
+	const struct apply_shield *shield = &t->apply->config.shield;
+
+	int r = shield->load ? shield->load(shield->userdata, t->apply->current, t->request->to, t->errs) : 0;
+
+	/* Some may be loaded already. */
+	if (r < 0)
+		undo_shield(t);
+	return r;
+}
+
+static int do_xdp(struct transaction *t)
+{
+	const struct apply_shield *shield = &t->apply->config.shield;
+
+	int r = shield->put ? shield->put(shield->userdata, t->errs) : 0;
+
+	/* Some may be in force already. Those that are only loaded would be taken back by the step before. */
+	if (r < 0)
+		undo_shield(t);
+	return r;
+}
+
 static int do_prepare(struct transaction *t)
 {
 	const struct apply_relay *relay = &t->apply->config.relay;
@@ -326,9 +359,11 @@ static const struct {
 	[APPLY_STORE] = { "store", do_store, undo_store },
 	[APPLY_PLAN] = { "plan", do_plan, undo_plan },
 	[APPLY_CHECK] = { "check", do_check, NULL },
+	[APPLY_LOAD] = { "load", do_load, undo_shield },
 	[APPLY_PREPARE] = { "prepare", do_prepare, undo_prepare },
 	[APPLY_ROUTE] = { "route", do_route, NULL },
 	[APPLY_NFT] = { "nft", do_nft, undo_nft },
+	[APPLY_XDP] = { "xdp", do_xdp, undo_shield },
 	[APPLY_RELAY] = { "relay", do_relay, undo_relay },
 	[APPLY_COMMIT] = { "commit", do_commit, NULL },
 };
@@ -344,14 +379,14 @@ static void undo_steps(struct transaction *t, int step)
 
 static int run_steps(struct transaction *t)
 {
-	int end = t->request->dry_run ? APPLY_CHECK + 1 : APPLY_STEPS;
+	int end = t->request->dry_run ? APPLY_LOAD + 1 : APPLY_STEPS;
 
 	for (int step = 0; step < end; step++) {
 		int r = steps[step].run(t);
 
 		if (r == 0)
 			continue;
-		if (step > APPLY_CHECK)
+		if (step > APPLY_LOAD)
 			log_error("change %lld failed at step %s: %s", (long long)t->request->to->revision,
 			        steps[step].name, strerror(-r));
 		undo_steps(t, step);
@@ -384,6 +419,8 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 		apply->current = snapshot_ref(request->to);
 		apply->hash = t.hash;
 		apply->route_generation = apply->current->revision;
+		if (apply->config.shield.settle)
+			apply->config.shield.settle(apply->config.shield.userdata, apply->current->revision);
 	}
 	if (r == 0 && ret_nft)
 		*ret_nft = TAKE_PTR(t.text);

@@ -1,6 +1,6 @@
 /*
  * One change of the configuration as one transaction over every plane: store,
- * plan, nft, routing, relay. Either all of them are in the new state
+ * plan, nft, routing, XDP, relay. Either all of them are in the new state
  * afterwards, or all in the old one. Called by core.c (writes) and daemon.c
  * (start); knows no HTTP.
  */
@@ -17,9 +17,11 @@ enum apply_step {
 	APPLY_STORE,   /* BEGIN IMMEDIATE, rows written. Back: ROLLBACK */
 	APPLY_PLAN,    /* what differs; ties are refused. Back: the model stays what it was */
 	APPLY_CHECK,   /* dry run of the nft text against the kernel. Back: nothing was done */
+	APPLY_LOAD,    /* XDP programs for what differs, verified by the kernel. Back: they go */
 	APPLY_PREPARE, /* the relay has the new configuration beside the old. Back: ABORT */
 	APPLY_ROUTE,   /* our rules and routes are what they must be. Back: nothing, they do not depend on the change */
 	APPLY_NFT,     /* one nft transaction. Back: the reverse one, or the whole old table anew */
+	APPLY_XDP,     /* the XDP programs are in force. Back: those before */
 	APPLY_RELAY,   /* the relay serves the new configuration. Back: the reverse change */
 	APPLY_COMMIT,  /* COMMIT: the change is acknowledged only from here on */
 	APPLY_STEPS
@@ -33,10 +35,21 @@ struct apply_relay {
 	void (*abort)(void *userdata, const struct plan *plan);
 };
 
+/* The prefilters' part; the daemon gives the functions of shield.h, which says what they mean. All NULL: there is none.
+ */
+struct apply_shield {
+	void *userdata;
+	int (*load)(void *userdata, const struct snapshot *from, const struct snapshot *to, struct errs *errs);
+	int (*put)(void *userdata, struct errs *errs);
+	void (*undo)(void *userdata);
+	void (*settle)(void *userdata, int64_t revision);
+};
+
 struct apply_config {
 	struct store *store;
 	struct kernel *kernel;
 	struct apply_relay relay;
+	struct apply_shield shield;
 	struct render_params render;
 	struct route_params route;
 };
@@ -68,7 +81,7 @@ struct apply_request {
 	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
 	const char *actor, *summary; /* for the history */
 	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
-	bool dry_run;                /* stop after APPLY_CHECK and take everything back */
+	bool dry_run;                /* stop after APPLY_LOAD and take everything back */
 };
 
 /* Key of the value in the store that marks a change which waits to be confirmed. */

@@ -14,6 +14,7 @@
 #include "gatewayd/names.h"
 #include "gatewayd/overrides.h"
 #include "gatewayd/sampler.h"
+#include "gatewayd/shield.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
 #include "webapi/events.h"
@@ -32,6 +33,7 @@ struct core {
 	struct apply *apply;
 	struct worker *worker;
 	struct kernel *kernel;
+	struct shield *shield;       /* NULL in tests that have none */
 	struct drift_monitor *drift; /* NULL in tests that have none */
 	struct bans *bans;           /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */

@@ -365,6 +365,32 @@ static void write_nft(const struct writer *writer)
 	json_decref(counters);
 }
 
+/* One kind of figure of all interfaces and reasons. */
+static void write_xdp_counter(const struct writer *writer, bool bytes)
+{
+	struct prefilter_count counts[PREFILTER_REASONS];
+	const char *name = bytes ? "gateway_xdp_bytes_total" : "gateway_xdp_packets_total", *interface;
+
+	head(writer, name, "counter",
+	        bytes ? "bytes that a prefilter has judged, by reason"
+	              : "packets that a prefilter has judged, by reason");
+	for (size_t i = 0; (interface = shield_counts(writer->core->shield, i, counts)); i++)
+		for (unsigned k = 0; k < PREFILTER_REASONS; k++)
+			fprintf(writer->out, "%s{interface=\"%s\",reason=\"%s\"} %" PRIu64 "\n", name, interface,
+			        shield_reason_name((enum prefilter_reason)k),
+			        (uint64_t)(bytes ? counts[k].bytes : counts[k].packets));
+}
+
+static void write_xdp(const struct writer *writer)
+{
+	struct prefilter_count counts[PREFILTER_REASONS];
+
+	if (!writer->core->shield || !shield_counts(writer->core->shield, 0, counts))
+		return;
+	write_xdp_counter(writer, false);
+	write_xdp_counter(writer, true);
+}
+
 static void write_daemon(const struct writer *writer)
 {
 	struct core *core = writer->core;
@@ -404,6 +430,7 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length)
 	write_health(&writer);
 	write_omitted(&writer);
 	write_nft(&writer);
+	write_xdp(&writer);
 	if (fclose(writer.out) != 0) {
 		free(text);
 		return -ENOMEM;

@@ -213,6 +213,7 @@ json_t *core_stats(struct core *core, size_t max)
 	set(object, "rates", rates_document(&rates), &failed);
 	set(object, "histograms", histograms_document(core, 0, 0), &failed);
 	set(object, "nft", nft_document(core), &failed);
+	set(object, "prefilters", core->shield ? shield_stats(core->shield) : json_array(), &failed);
 	set(object, "listeners", busiest(core, STATS_LISTENER, max, &failed), &failed);
 	set(object, "upstreams", busiest(core, STATS_UPSTREAM, max, &failed), &failed);
 	set(object, "targets", busiest(core, STATS_TARGET, max, &failed), &failed);

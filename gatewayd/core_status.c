@@ -26,6 +26,7 @@ static json_t *applied(struct core *core, bool *failed)
 
 	set(object, "nft", json_integer(apply_nft_generation(core->apply)), failed);
 	set(object, "routing", json_integer(apply_route_generation(core->apply)), failed);
+	set(object, "xdp", core->shield ? json_integer(shield_generation(core->shield)) : json_null(), failed);
 	set(object, "relay", json_integer(worker_generation(core->worker)), failed);
 	return object;
 }
@@ -222,6 +223,7 @@ json_t *core_status(struct core *core)
 	set(object, "relay", relay(core, &failed), &failed);
 	set(object, "upstreams", upstreams(core, &failed), &failed);
 	set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
+	set(object, "prefilters", core->shield ? shield_status(core->shield) : json_array(), &failed);
 	set(object, "waiting", waiting(core, &failed), &failed);
 	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);

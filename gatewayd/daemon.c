@@ -27,6 +27,7 @@
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
 #include "gatewayd/rights.h"
+#include "gatewayd/shield.h"
 #include "gatewayd/target_watch.h"
 #include "rules/kernel_bpf.h"
 
@@ -47,6 +48,7 @@ struct daemon {
 	struct apply *apply;
 	struct bans *bans;
 	struct drift_monitor *drift;
+	struct shield *shield;
 	struct sampler *sampler;
 	struct core core;
 	sd_event_source *gate_timer, *save_timer;
@@ -153,6 +155,10 @@ static int make_apply(struct daemon *daemon)
 
 	if (daemon->bans)
 		bans_lengths(daemon->bans, &config.render.bans);
+	/* A check makes none. */
+	if (daemon->shield)
+		config.shield =
+		        (struct apply_shield){ daemon->shield, shield_load, shield_put, shield_undo, shield_settle };
 	return apply_new(&config, &daemon->apply);
 }
 
@@ -229,11 +235,15 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 	_cleanup_free_ char *reason = NULL;
 	int r;
 
-	r = make_apply(daemon);
+	r = shield_new(daemon->event, daemon->options->bpf_dir, daemon->events, &daemon->shield);
+	if (r == 0)
+		r = make_apply(daemon);
 	if (r == 0)
 		r = apply_boot(daemon->apply, snapshot, &reason);
 	if (r < 0)
 		log_error("the kernel could not be configured: %s", reason ? reason : strerror(-r));
+	else
+		shield_boot(daemon->shield, snapshot);
 	return r;
 }
 
@@ -250,9 +260,16 @@ static void tell_drift(void *userdata, json_t *data)
 	events_publish(((struct daemon *)userdata)->events, "drift", data);
 }
 
+static void link_changed(void *userdata, const char *interface)
+{
+	shield_link_changed(((struct daemon *)userdata)->shield, interface);
+}
+
 static int watch_drift(struct daemon *daemon)
 {
-	struct drift_owner owner = { .userdata = daemon, .heals = drift_heals, .tell = tell_drift };
+	struct drift_owner owner = {
+		.userdata = daemon, .heals = drift_heals, .tell = tell_drift, .link_changed = link_changed
+	};
 	struct route_params route = route_params(daemon->options);
 	int r = drift_new(daemon->event, daemon->apply, &route, &owner, &daemon->drift);
 
@@ -342,6 +359,7 @@ static int start(struct daemon *daemon)
 		.store = daemon->store,
 		.events = daemon->events,
 		.apply = daemon->apply,
+		.shield = daemon->shield,
 		.worker = daemon->worker,
 		.kernel = daemon->kernel,
 		.options = daemon->options,
@@ -390,6 +408,7 @@ static void stop(struct daemon *daemon)
 	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);
 	apply_free(daemon->apply);
+	shield_free(daemon->shield);
 	kernel_free(daemon->kernel);
 	store_close(daemon->store);
 	if (daemon->events)

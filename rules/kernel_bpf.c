@@ -270,5 +270,5 @@ static int remove_below(const char *directory, unsigned depth)
 int kernel_bpf_cleanup(const char *directory)
 {
 	/* Never below a path of another kind, whatever was given. */
-	return on_bpf_fs(directory) ? remove_below(directory, 1) : 0;
+	return on_bpf_fs(directory) ? remove_below(directory, 2) : 0;
 }

@@ -2,7 +2,8 @@
  * The BPF objects in the kernel: loading the programs, and pinning their maps
  * under a directory of ours on a bpf file system, from where the next daemon
  * takes them. Flows in the maps, and the program that judges their packets, go
- * on whatever becomes of the daemon. The only file that knows libbpf.
+ * on whatever becomes of the daemon. Beside
+ * kernel_xdp.c the only one that knows libbpf.
  */
 #ifndef GW_RULES_KERNEL_BPF_H
 #define GW_RULES_KERNEL_BPF_H

@@ -83,6 +83,26 @@ static int list_of(const struct listener *listener, const char *field, const str
 	return 0;
 }
 
+int reach_entries(const struct strings *texts, const struct snapshot *snapshot, struct prefixes *ret)
+{
+	_cleanup_prefixes_ struct prefixes list = { 0 };
+	int r = texts->n > 0 ? literals_of(texts, &list) : 0;
+
+	for (size_t i = 0; r == 0 && i < texts->n; i++) {
+		const struct prefixes *set;
+
+		if (texts->items[i][0] != '@')
+			continue;
+		set = set_of(snapshot, texts->items[i]);
+		r = set ? unite(&list, set) : -ENOENT;
+	}
+	if (r < 0)
+		return r;
+	*ret = list;
+	list = (struct prefixes){ 0 };
+	return 0;
+}
+
 int reach_of(const struct listener *listener, const struct snapshot *snapshot, struct errs *errs, struct reach *ret)
 {
 	struct reach reach = { 0 };

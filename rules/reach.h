@@ -36,6 +36,10 @@ int reach_differences(const struct reach *old, const struct reach *new, const st
 bool reach_has_sets(const struct listener *listener);
 bool reach_sets_differ(const struct listener *listener, const struct snapshot *from, const struct snapshot *to);
 
+/* The addresses, prefixes, ranges and @address-sets of any list, put together; an empty list has none. -ENOENT: there
+ * is no such set; -EINVAL, -ENOMEM. */
+int reach_entries(const struct strings *texts, const struct snapshot *snapshot, struct prefixes *ret);
+
 #define _cleanup_reach_ _cleanup_(reach_clear)
 
 #endif

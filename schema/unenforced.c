@@ -12,7 +12,8 @@ static const struct unenforced {
 	const char *member;
 	const char *words;
 } table[] = {
-	{ RESOURCE_PREFILTER, NULL, "prefilters are stored only; no packet is dropped by them" },
+	{ RESOURCE_PREFILTER, "syn_cookies",
+	        "net.ipv4.tcp_syncookies decides for the whole host: 1 is what auto means, 2 what always means" },
 };
 
 static bool is_ignored(const struct unenforced *entry, const struct row *row)

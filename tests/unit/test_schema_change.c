@@ -291,6 +291,8 @@ static void test_what_is_not_enforced_is_told(void **state)
 	assert_string_equal(errs.items[0].code, "not_enforced");
 	assert_string_equal(errs.items[1].pointer, "/on_down");
 	errs_clear(&errs);
+	assert_false(check_unenforced(&prefilter->row, NULL));
+	prefilter->syn_cookies = SYN_COOKIES_ALWAYS;
 	assert_true(check_unenforced(&prefilter->row, NULL));
 	prefilter->enabled = false;
 	assert_false(check_unenforced(&prefilter->row, NULL)); /* it asks for nothing */

@@ -1,0 +1,64 @@
+/*
+ * The prefilters as the daemon keeps them: one XDP program for each enabled
+ * one, changed as a part of the apply transaction, put back on interfaces that
+ * return, told about in status, stats and events. Used by daemon.c and apply.c
+ * (through struct apply_shield); shown by core_status.c, core_stats.c and
+ * core_metrics.c.
+ */
+#ifndef GW_SHIELD_H
+#define GW_SHIELD_H
+
+#include <jansson.h>
+#include <systemd/sd-event.h>
+
+#include "rules/kernel_xdp.h"
+#include "webapi/events.h"
+
+/* Drops of one interface that are told as events, a second at most. */
+#define SHIELD_EVENTS_PER_S 20
+/* How often it looks whether each program is where it must be, and removes bans that are over. */
+#define SHIELD_TEND_MS 5000
+
+struct shield;
+
+/* event NULL: nothing is told and nothing tended (dry runs, tests). directory: of the BPF pins. events may be NULL. 0
+ * or -ENOMEM. */
+int shield_new(sd_event *event, const char *directory, struct events *events, struct shield **ret);
+/* What is pinned stays in force. */
+void shield_free(struct shield *shield);
+
+/* The parts of a change, in this order; `userdata` is the shield. Load: what leads from one snapshot to the other is
+ * made and verified by the kernel, nothing is in force. 0, or negative errno with faults (-EINVAL: "kernel_refused" and
+ * those of render_xdp, -ENOMEM). */
+int shield_load(void *userdata, const struct snapshot *from, const struct snapshot *to, struct errs *errs);
+/* What was loaded is put in force. A prefilter that this very change writes must come into force if its interface is
+ * there: else -EINVAL with a fault. Others may wait, or fail, and say so. */
+int shield_put(void *userdata, struct errs *errs);
+/* Takes back what was loaded or put in force since the last settle. */
+void shield_undo(void *userdata);
+/* The change is acknowledged. */
+void shield_settle(void *userdata, int64_t revision);
+
+/* The start: everything of the snapshot, as far as it can be, in the place of what an earlier daemon has left. Faults
+ * are logged and told in the status. */
+void shield_boot(struct shield *shield, const struct snapshot *snapshot);
+/* An interface has come, gone or changed. */
+void shield_link_changed(struct shield *shield, const char *interface);
+
+/* Revision that is in force. */
+int64_t shield_generation(const struct shield *shield);
+/* Array of {interface, state, mode, why, program, foreign, pinned, bans}, by interface; state: "on", "waiting" (no such
+ * interface), "failed". NULL: no memory. */
+json_t *shield_status(struct shield *shield);
+/* Array of {interface, reasons: {NAME: {packets, bytes}}}. NULL: no memory. */
+json_t *shield_stats(struct shield *shield);
+/* The interface at this place and what it has counted; NULL behind the last. */
+const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS]);
+/* Words of the reason. */
+const char *shield_reason_name(enum prefilter_reason reason);
+/* For whoever finds sources that are too busy elsewhere: shuts one out at every prefilter that is in force. How many
+ * there were. */
+unsigned shield_ban(struct shield *shield, const struct addr *source, uint64_t seconds);
+unsigned shield_unban(struct shield *shield, const struct addr *source);
+
+#endif

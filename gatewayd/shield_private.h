@@ -1,0 +1,38 @@
+/* What shield.c (changes) and shield_view.c (what is told) share. */
+#ifndef GW_SHIELD_PRIVATE_H
+#define GW_SHIELD_PRIVATE_H
+
+#include "gatewayd/shield.h"
+
+enum shield_todo { SHIELD_NOTHING, SHIELD_ADJUST, SHIELD_REPLACE, SHIELD_REMOVE };
+
+struct shield_item {
+	struct shield *shield;
+	char interface[NAME_MAX_BYTES + 1];
+	struct kernel_xdp *xdp;
+	struct xdp_config *now, *next;
+	enum shield_todo todo;
+	bool strict;           /* the change in hand writes this prefilter */
+	bool begun;            /* todo was begun */
+	char why[XDP_WHY_MAX]; /* it is not in force; "" if it is */
+	sd_event_source *ring;
+	uint64_t told_second;
+	unsigned told;
+};
+
+struct shield {
+	sd_event *event;
+	char *directory;
+	struct events *events;
+	struct shield_item **items; /* by interface */
+	size_t n;
+	sd_event_source *timer;
+	int64_t generation;
+};
+
+/* Begins to read the item's drops, if there is anybody to tell. */
+void shield_listen(struct shield_item *item);
+/* Tells whether the item's program is in force. */
+void shield_tell(struct shield_item *item);
+
+#endif

@@ -1,0 +1,160 @@
+/* What is told of prefilters: status, counts, events of drops; see shield.h. */
+#include <assert.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+
+#include "gatewayd/base/log.h"
+#include "gatewayd/shield_private.h"
+
+static const struct {
+	const char *name;
+	bool drops;
+} reasons[] = {
+#define REASON(name, drops, doc) { #name, drops },
+#include "rules/prefilter_reason.def"
+#undef REASON
+};
+static_assert(ARRAY_SIZE(reasons) == PREFILTER_REASONS, "one row each");
+
+const char *shield_reason_name(enum prefilter_reason reason)
+{
+	return reasons[reason].name;
+}
+
+static const char *state_of(const struct shield_item *item, const struct xdp_look *look)
+{
+	return look->mode != XDP_MODE_NONE ? "on" : !look->present ? "waiting" : *item->why ? "failed" : "off";
+}
+
+static json_t *item_status(const struct shield_item *item)
+{
+	struct xdp_look look;
+	const char *why = item->why;
+
+	kernel_xdp_look(item->xdp, &look);
+	if (look.mode != XDP_MODE_NONE)
+		why = kernel_xdp_why(item->xdp);
+	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:b, s:I}", "interface", item->interface, "state",
+	        state_of(item, &look), "mode", xdp_mode_name(look.mode), "why", *why ? why : NULL, "program",
+	        look.program ? json_integer(look.program) : json_null(), "foreign",
+	        look.foreign ? json_integer(look.foreign) : json_null(), "pinned", look.pinned, "bans",
+	        (json_int_t)kernel_xdp_bans(item->xdp, NULL, NULL));
+}
+
+json_t *shield_status(struct shield *shield)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < shield->n; i++)
+		if (json_array_append_new(array, item_status(shield->items[i])) < 0) {
+			json_decref(array);
+			return NULL;
+		}
+	return array;
+}
+
+const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS])
+{
+	if (place >= shield->n)
+		return NULL;
+	kernel_xdp_counts(shield->items[place]->xdp, ret);
+	return shield->items[place]->interface;
+}
+
+json_t *shield_stats(struct shield *shield)
+{
+	struct prefilter_count counts[PREFILTER_REASONS];
+	json_t *array = json_array();
+	const char *interface;
+	bool failed = !array;
+
+	for (size_t i = 0; !failed && (interface = shield_counts(shield, i, counts)); i++) {
+		json_t *all = json_object();
+
+		for (unsigned k = 0; k < PREFILTER_REASONS; k++)
+			failed |= json_object_set_new(all, reasons[k].name,
+			                  json_pack("{s:I, s:I}", "packets", (json_int_t)counts[k].packets, "bytes",
+			                          (json_int_t)counts[k].bytes)) < 0;
+		failed |= json_array_append_new(
+		                  array, json_pack("{s:s, s:o}", "interface", interface, "reasons", all)) < 0;
+	}
+	if (!failed)
+		return array;
+	json_decref(array);
+	return NULL;
+}
+
+void shield_tell(struct shield_item *item)
+{
+	struct xdp_look look;
+
+	kernel_xdp_look(item->xdp, &look);
+	if (look.mode != XDP_MODE_NONE)
+		log_info("prefilter of %s: %s%s%s", item->interface, xdp_mode_name(look.mode),
+		        *kernel_xdp_why(item->xdp) ? ", " : "", kernel_xdp_why(item->xdp));
+	else
+		log_warning("prefilter of %s is not in force: %s", item->interface, item->why);
+	if (item->shield->events)
+		events_publish(item->shield->events, "prefilter", item_status(item));
+}
+
+/* --- drops --- */
+
+static const char *address_text(uint32_t family, const __u8 *bytes, char text[ADDR_TEXT_MAX])
+{
+	struct addr addr = { .family = (uint8_t)family };
+
+	if (family != AF_INET && family != AF_INET6)
+		return "";
+	memcpy(addr.bytes, bytes, addr_bits(addr.family) / 8);
+	return addr_format(&addr, text);
+}
+
+/* The program tells few; this bounds what many processors and reasons make of it. */
+static bool may_tell(struct shield_item *item)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (item->told_second != (uint64_t)now.tv_sec) {
+		item->told_second = (uint64_t)now.tv_sec;
+		item->told = 0;
+	}
+	return item->told++ < SHIELD_EVENTS_PER_S;
+}
+
+static void on_drop(void *userdata, const struct prefilter_event *event)
+{
+	struct shield_item *item = userdata;
+	char source[ADDR_TEXT_MAX], destination[ADDR_TEXT_MAX];
+
+	if (event->reason >= PREFILTER_REASONS || !may_tell(item))
+		return;
+	events_publish(item->shield->events, "drop",
+	        json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:i}", "interface", item->interface, "reason",
+	                reasons[event->reason].name, "source",
+	                address_text(event->source.family, event->source.addr, source), "source_port",
+	                (int)event->source_port, "destination",
+	                address_text(event->source.family, event->destination, destination), "destination_port",
+	                (int)event->destination_port, "protocol", (int)event->protocol, "bytes", (int)event->length));
+}
+
+static int on_ring(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct shield_item *item = userdata;
+
+	(void)source;
+	(void)fd;
+	(void)events;
+	kernel_xdp_events(item->xdp, on_drop, item);
+	return 0;
+}
+
+void shield_listen(struct shield_item *item)
+{
+	int fd = kernel_xdp_ring(item->xdp);
+
+	if (fd >= 0 && !item->ring && item->shield->event && item->shield->events)
+		(void)sd_event_add_io(item->shield->event, &item->ring, fd, EPOLLIN, on_ring, item);
+}

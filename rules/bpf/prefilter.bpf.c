@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Judges each packet of an interface before the network stack sees it; see
+ * rules/prefilter.h for what it shares with its loader (rules/kernel_xdp.c)
+ * and docs/prefilter.md for the order of the rules.
+ *
+ * It reads packets only, nothing of the kernel's own structures: it loads
+ * without type information of the kernel. Loops are unrolled and bounded, the
+ * newest helper is of Linux 5.18.
+ */
+#include <linux/bpf.h>
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "rules/prefilter.h"
+
+#define AF_INET  2
+#define AF_INET6 10
+/* Frames of a gathered stream may be longer than a length field can say; it is zero then. */
+#define LENGTH_FIELD_MAX 65535
+
+const volatile struct prefilter_params params = { 0 };
+/* Whether there is any ban to look for; set by whoever bans. */
+__u32 bans_used = 0;
+
+struct list_v4 {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PREFILTER_ENTRIES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_key_v4);
+	__type(value, __u8);
+};
+
+struct list_v6 {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PREFILTER_ENTRIES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_key_v6);
+	__type(value, __u8);
+};
+
+struct list_v4 deny_v4 SEC(".maps"), allow_v4 SEC(".maps");
+struct list_v6 deny_v6 SEC(".maps"), allow_v6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PREFILTER_PORT_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} ports SEC(".maps");
+
+/* Of each source the time until which it has used up its rate, << PREFILTER_TIME_SHIFT. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PREFILTER_BUCKETS_MAX);
+	__type(key, struct prefilter_source);
+	__type(value, __u64);
+} buckets SEC(".maps");
+
+/* Until when, in nanoseconds since the boot. No LRU map: whoever can make new entries must not push out others. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PREFILTER_BANS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_source);
+	__type(value, __u64);
+} bans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PREFILTER_REASONS);
+	__type(key, __u32);
+	__type(value, struct prefilter_count);
+} counters SEC(".maps");
+
+struct told {
+	__u64 second, number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PREFILTER_REASONS);
+	__type(key, __u32);
+	__type(value, struct told);
+} told SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, PREFILTER_RING_SIZE);
+} events SEC(".maps");
+
+union address {
+	__u8 bytes[16];
+	__u32 words[4];
+};
+
+/* What is known of a packet. */
+struct packet {
+	union address src, dst;
+	__u32 length; /* of the frame */
+	__u16 family; /* 0: neither IPv4 nor IPv6 */
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 fragment, has_ports;
+	__u8 flags;     /* TCP's */
+	__u8 icmp_type; /* if protocol is one of the ICMPs */
+	__u8 has_icmp;
+	__u8 multicast; /* as the frame's destination says */
+};
+
+enum read {
+	READ_ALL,
+	READ_BAD,
+	READ_SOME, /* no further, for the rest lies where it cannot be read */
+};
+
+struct vlan {
+	__be16 tag, protocol;
+};
+
+struct extension {
+	__u8 next, length;
+};
+
+struct fragment {
+	__u8 next, reserved;
+	__be16 offset;
+	__be32 id;
+};
+
+/* A header that ends behind the data: of a frame in pieces the first piece may be short, any other is cut off. */
+static __always_inline enum read read_short(struct xdp_md *ctx, const struct packet *packet)
+{
+	return packet->length > ctx->data_end - ctx->data ? READ_SOME : READ_BAD;
+}
+
+static __always_inline enum read read_tcp(
+        struct xdp_md *ctx, struct packet *packet, const struct tcphdr *tcp, __u32 rest)
+{
+	if ((const void *)(tcp + 1) > (const void *)(long)ctx->data_end)
+		return read_short(ctx, packet);
+	packet->sport = tcp->source;
+	packet->dport = tcp->dest;
+	packet->has_ports = 1;
+	packet->flags = ((const __u8 *)tcp)[13];
+	if (tcp->doff < 5 || tcp->doff * 4U > rest)
+		return READ_BAD;
+	/* No flag at all; a beginning that is an end. */
+	if ((packet->flags & 0x3f) == 0 || (tcp->syn && (tcp->fin || tcp->rst)))
+		return READ_BAD;
+	return READ_ALL;
+}
+
+static __always_inline enum read read_udp(
+        struct xdp_md *ctx, struct packet *packet, const struct udphdr *udp, __u32 rest)
+{
+	__u32 length;
+
+	if ((const void *)(udp + 1) > (const void *)(long)ctx->data_end)
+		return read_short(ctx, packet);
+	packet->sport = udp->source;
+	packet->dport = udp->dest;
+	packet->has_ports = 1;
+	length = bpf_ntohs(udp->len);
+	/* Zero: a jumbogram. */
+	if (length == 0 && packet->family == AF_INET6)
+		return READ_ALL;
+	return length < sizeof(*udp) || length > rest ? READ_BAD : READ_ALL;
+}
+
+/* rest: how many bytes the packet has from here on, by its own account. */
+static __always_inline enum read read_transport(struct xdp_md *ctx, struct packet *packet, const void *at, __u32 rest)
+{
+	const __u8 *type = at;
+
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		return rest < sizeof(struct tcphdr) ? READ_BAD : read_tcp(ctx, packet, at, rest);
+	case IPPROTO_UDP:
+		return rest < sizeof(struct udphdr) ? READ_BAD : read_udp(ctx, packet, at, rest);
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (rest < 4)
+			return READ_BAD;
+		if ((const void *)(type + 4) > (const void *)(long)ctx->data_end)
+			return read_short(ctx, packet);
+		packet->icmp_type = *type;
+		packet->has_icmp = packet->protocol == (packet->family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+		return READ_ALL;
+	default:
+		return READ_ALL;
+	}
+}
+
+static __always_inline enum read read_v4(struct xdp_md *ctx, struct packet *packet, const void *at, __u32 room)
+{
+	const struct iphdr *ip = at;
+	__u32 header, total;
+
+	if ((const void *)(ip + 1) > (const void *)(long)ctx->data_end)
+		return read_short(ctx, packet);
+	packet->family = AF_INET;
+	packet->src.words[0] = ip->saddr;
+	packet->dst.words[0] = ip->daddr;
+	packet->protocol = ip->protocol;
+	header = ip->ihl * 4U;
+	total = bpf_ntohs(ip->tot_len);
+	if (total == 0 && room > LENGTH_FIELD_MAX)
+		total = room;
+	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > room)
+		return READ_BAD;
+	if (ip->frag_off & bpf_htons(0x3fff)) {
+		packet->fragment = 1;
+		return READ_ALL;
+	}
+	return read_transport(ctx, packet, at + header, total - header);
+}
+
+/* From the header that `protocol` names at `offset` on. */
+static __always_inline enum read read_v6_rest(
+        struct xdp_md *ctx, struct packet *packet, const void *at, __u32 offset, __u32 total)
+{
+	const void *end = (const void *)(long)ctx->data_end;
+
+#pragma unroll
+	for (int i = 0; i < PREFILTER_HEADERS_MAX; i++) {
+		const void *here = at + offset;
+		const struct extension *extension = here;
+		const struct fragment *fragment = here;
+
+		switch (packet->protocol) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+			if ((const void *)(extension + 1) > end)
+				return read_short(ctx, packet);
+			packet->protocol = extension->next;
+			offset += (extension->length + 1U) * 8;
+			break;
+		case IPPROTO_AH:
+			if ((const void *)(extension + 1) > end)
+				return read_short(ctx, packet);
+			packet->protocol = extension->next;
+			offset += (extension->length + 2U) * 4;
+			break;
+		case IPPROTO_FRAGMENT:
+			if ((const void *)(fragment + 1) > end)
+				return read_short(ctx, packet);
+			packet->protocol = fragment->next;
+			offset += sizeof(*fragment);
+			/* One that is the whole packet is none. */
+			if (fragment->offset & bpf_htons(0xfff9)) {
+				packet->fragment = 1;
+				return offset > total ? READ_BAD : READ_ALL;
+			}
+			break;
+		default:
+			return offset > total ? READ_BAD : read_transport(ctx, packet, here, total - offset);
+		}
+		if (offset > total)
+			return READ_BAD;
+	}
+	return READ_SOME;
+}
+
+static __always_inline enum read read_v6(struct xdp_md *ctx, struct packet *packet, const void *at, __u32 room)
+{
+	const struct ipv6hdr *ip = at;
+	__u32 total;
+
+	if ((const void *)(ip + 1) > (const void *)(long)ctx->data_end)
+		return read_short(ctx, packet);
+	packet->family = AF_INET6;
+	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
+	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
+	packet->protocol = ip->nexthdr;
+	total = bpf_ntohs(ip->payload_len);
+	if (total == 0 && (room > LENGTH_FIELD_MAX || ip->nexthdr == IPPROTO_HOPOPTS))
+		total = room;
+	else
+		total += sizeof(*ip);
+	if (ip->version != 6 || total > room)
+		return READ_BAD;
+	return read_v6_rest(ctx, packet, at, sizeof(*ip), total);
+}
+
+static __always_inline enum read read_packet(struct xdp_md *ctx, struct packet *packet)
+{
+	const void *data = (const void *)(long)ctx->data, *end = (const void *)(long)ctx->data_end;
+	const struct ethhdr *ethernet = data;
+	const struct vlan *vlan = (const void *)(ethernet + 1);
+	__be16 protocol;
+
+	if ((const void *)(ethernet + 1) > end)
+		return read_short(ctx, packet);
+	packet->multicast = ethernet->h_dest[0] & 1;
+	protocol = ethernet->h_proto;
+	/* A tag and one in it, whichever of the two protocols each has. */
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		if (protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((const void *)(vlan + 1) > end)
+			return read_short(ctx, packet);
+		protocol = vlan->protocol;
+		vlan++;
+	}
+	if (protocol == bpf_htons(ETH_P_IP))
+		return read_v4(ctx, packet, vlan, packet->length - (__u32)((const void *)vlan - data));
+	if (protocol == bpf_htons(ETH_P_IPV6))
+		return read_v6(ctx, packet, vlan, packet->length - (__u32)((const void *)vlan - data));
+	return READ_ALL;
+}
+
+/* --- the rules --- */
+
+static __always_inline void source_of(const struct packet *packet, struct prefilter_source *ret)
+{
+	ret->family = packet->family;
+	__builtin_memcpy(ret->addr, &packet->src, sizeof(ret->addr));
+}
+
+static __always_inline int is_in(const struct packet *packet, void *list_v4, void *list_v6, int has_v4, int has_v6)
+{
+	if (packet->family == AF_INET) {
+		struct prefilter_key_v4 key = { .length = 32 };
+
+		__builtin_memcpy(key.addr, &packet->src, sizeof(key.addr));
+		return has_v4 && bpf_map_lookup_elem(list_v4, &key) != NULL;
+	}
+	if (has_v6) {
+		struct prefilter_key_v6 key = { .length = 128 };
+
+		__builtin_memcpy(key.addr, &packet->src, sizeof(key.addr));
+		return bpf_map_lookup_elem(list_v6, &key) != NULL;
+	}
+	return 0;
+}
+
+static __always_inline int is_banned(const struct prefilter_source *source)
+{
+	__u64 *until = bpf_map_lookup_elem(&bans, source);
+
+	if (!until)
+		return 0;
+	if (*until > bpf_ktime_get_boot_ns())
+		return 1;
+	bpf_map_delete_elem(&bans, source);
+	return 0;
+}
+
+static __always_inline int is_over_rate(const struct prefilter_source *source)
+{
+	__u64 now = bpf_ktime_get_boot_ns() << PREFILTER_TIME_SHIFT, first = now + params.interval;
+	__u64 *used = bpf_map_lookup_elem(&buckets, source);
+
+	if (!used) {
+		bpf_map_update_elem(&buckets, source, &first, BPF_ANY);
+		return 0;
+	}
+	/* Another processor may take a share at the same time. */
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		__u64 before = *(volatile __u64 *)used, after = (before > now ? before : now) + params.interval;
+
+		if (after - now > params.depth) {
+			/* Left of a slower rate. */
+			if (before - now > params.depth)
+				__sync_val_compare_and_swap(used, before, now + params.depth);
+			return 1;
+		}
+		if (__sync_val_compare_and_swap(used, before, after) == before)
+			return 0;
+	}
+	return 0;
+}
+
+static __always_inline void ban(const struct prefilter_source *source)
+{
+	__u64 until = bpf_ktime_get_boot_ns() + params.ban_ns;
+
+	if (bpf_map_update_elem(&bans, source, &until, BPF_ANY) == 0)
+		bans_used = 1;
+}
+
+/* Errors that concern flows: without them a smaller path MTU hangs uploads. They may come from any router. */
+static __always_inline int is_icmp_error(const struct packet *packet)
+{
+	if (!packet->has_icmp)
+		return 0;
+	if (packet->family == AF_INET)
+		return packet->icmp_type == 3 || packet->icmp_type == 11 || packet->icmp_type == 12;
+	return packet->icmp_type >= 1 && packet->icmp_type <= 4;
+}
+
+static __always_inline int is_bogon_v4(const struct packet *packet)
+{
+	__u32 address = bpf_ntohl(packet->src.words[0]);
+
+	/* A host without an address yet: DHCP, and IGMP. */
+	if (address == 0)
+		return !(packet->protocol == IPPROTO_UDP && packet->dport == bpf_htons(67)) &&
+		       packet->protocol != IPPROTO_IGMP;
+	return address >> 24 == 0 || address >> 24 == 127 || address >> 28 >= 0xe ||
+	       packet->src.words[0] == packet->dst.words[0];
+}
+
+static __always_inline int is_bogon_v6(const struct packet *packet)
+{
+	const __u32 *src = packet->src.words, *dst = packet->dst.words;
+
+	if (src[0] == 0 && src[1] == 0 && src[2] == 0 && (src[3] == 0 || src[3] == bpf_htonl(1)))
+		return src[3] != 0 || packet->protocol != IPPROTO_ICMPV6; /* duplicate address detection */
+	if (src[0] == 0 && src[1] == 0 && src[2] == bpf_htonl(0xffff))
+		return 1;
+	return packet->src.bytes[0] == 0xff ||
+	       (src[0] == dst[0] && src[1] == dst[1] && src[2] == dst[2] && src[3] == dst[3]);
+}
+
+static __always_inline int has_socket(struct xdp_md *ctx, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = { 0 };
+	struct bpf_sock *sk;
+	__u32 size;
+
+	if (packet->family == AF_INET) {
+		tuple.ipv4.saddr = packet->src.words[0];
+		tuple.ipv4.daddr = packet->dst.words[0];
+		tuple.ipv4.sport = packet->sport;
+		tuple.ipv4.dport = packet->dport;
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &packet->src, sizeof(tuple.ipv6.saddr));
+		__builtin_memcpy(tuple.ipv6.daddr, &packet->dst, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = packet->sport;
+		tuple.ipv6.dport = packet->dport;
+		size = sizeof(tuple.ipv6);
+	}
+	if (packet->protocol == IPPROTO_TCP)
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	bpf_sk_release(sk);
+	return 1;
+}
+
+static __always_inline int is_wanted_port(struct xdp_md *ctx, const struct packet *packet)
+{
+	__u32 port = bpf_ntohs(packet->dport), slot = port >> 6;
+	__u64 *word;
+
+	if (packet->protocol == IPPROTO_UDP)
+		slot += PREFILTER_PORT_WORDS;
+	word = bpf_map_lookup_elem(&ports, &slot);
+	if (word && *word >> (port & 63) & 1)
+		return 1;
+	/* What the network itself lives on: routing protocols, name resolution on the link, addresses being given. */
+	if (packet->protocol == IPPROTO_UDP && (packet->multicast || port == 68 || port == 546))
+		return 1;
+	return has_socket(ctx, packet);
+}
+
+static __always_inline enum prefilter_reason judge_source(const struct packet *packet)
+{
+	struct prefilter_source source = { 0 };
+
+	if (is_in(packet, &deny_v4, &deny_v6, params.deny_v4, params.deny_v6))
+		return PREFILTER_denied;
+	if (!params.interval && !*(volatile __u32 *)&bans_used)
+		return PREFILTER_passed;
+	source_of(packet, &source);
+	if (*(volatile __u32 *)&bans_used && is_banned(&source))
+		return PREFILTER_banned;
+	if (params.interval && is_over_rate(&source)) {
+		if (params.ban_ns)
+			ban(&source);
+		return PREFILTER_rate;
+	}
+	return PREFILTER_passed;
+}
+
+static __always_inline enum prefilter_reason judge(struct xdp_md *ctx, struct packet *packet)
+{
+	enum read read = read_packet(ctx, packet);
+	enum prefilter_reason reason;
+
+	if (read == READ_BAD)
+		return PREFILTER_malformed;
+	if (packet->family == 0)
+		return PREFILTER_passed;
+	if (is_in(packet, &allow_v4, &allow_v6, params.allow_v4, params.allow_v6))
+		return PREFILTER_allowed;
+	reason = judge_source(packet);
+	if (reason != PREFILTER_passed || is_icmp_error(packet))
+		return reason;
+	if (params.fragments && packet->fragment)
+		return PREFILTER_fragment;
+	if (params.bogons && (packet->family == AF_INET ? is_bogon_v4(packet) : is_bogon_v6(packet)))
+		return PREFILTER_bogon;
+	if (params.ports && packet->has_ports && !is_wanted_port(ctx, packet))
+		return PREFILTER_port;
+	return PREFILTER_passed;
+}
+
+/* --- what is told --- */
+
+static __always_inline int may_tell(__u32 reason)
+{
+	struct told *last = bpf_map_lookup_elem(&told, &reason);
+	__u64 second = bpf_ktime_get_boot_ns() >> 30; /* near enough */
+
+	if (!last)
+		return 0;
+	if (last->second != second) {
+		last->second = second;
+		last->number = 0;
+	}
+	return last->number++ < PREFILTER_EVENTS_PER_S;
+}
+
+static __always_inline void tell(const struct packet *packet, __u32 reason)
+{
+	struct prefilter_event *event;
+
+	if (!may_tell(reason))
+		return;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event)
+		return;
+	__builtin_memset(event, 0, sizeof(*event));
+	source_of(packet, &event->source);
+	__builtin_memcpy(event->destination, &packet->dst, sizeof(event->destination));
+	event->length = packet->length;
+	event->source_port = bpf_ntohs(packet->sport);
+	event->destination_port = bpf_ntohs(packet->dport);
+	event->protocol = packet->protocol;
+	event->reason = reason;
+	bpf_ringbuf_submit(event, 0);
+}
+
+SEC("xdp.frags")
+int prefilter(struct xdp_md *ctx)
+{
+	struct packet packet = { 0 };
+	struct prefilter_count *count;
+	__u32 reason;
+
+	packet.length = bpf_xdp_get_buff_len(ctx);
+	reason = judge(ctx, &packet);
+	count = bpf_map_lookup_elem(&counters, &reason);
+	if (count) {
+		count->packets++;
+		count->bytes += packet.length;
+	}
+	if (reason == PREFILTER_passed || reason == PREFILTER_allowed)
+		return XDP_PASS;
+	tell(&packet, reason);
+	return XDP_DROP;
+}
+
+char prefilter_license[] SEC("license") = "GPL";

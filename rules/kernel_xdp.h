@@ -1,0 +1,89 @@
+/*
+ * The XDP program of one interface: loaded with its maps filled, attached by
+ * a pinned link that outlives the daemon, replaced in one step, changed entry
+ * by entry, looked at and removed. Used by gatewayd/shield.c. With
+ * kernel_bpf.c the only ones that know libbpf (this one: kernel_xdp*.c).
+ *
+ * Below BPF-DIR/xdp/INTERFACE lie the link and what outlives a program: counts,
+ * bans, accounts of sources, the ring of events. Lists and ports belong to one
+ * program.
+ */
+#ifndef GW_RULES_KERNEL_XDP_H
+#define GW_RULES_KERNEL_XDP_H
+
+#include "rules/render_xdp.h"
+
+struct kernel_xdp;
+
+enum xdp_mode { XDP_MODE_NONE, XDP_MODE_NATIVE, XDP_MODE_GENERIC, XDP_MODES };
+
+/* What there is to say for people is at most this long. */
+#define XDP_WHY_MAX 256
+
+/* Finds what an earlier daemon has left for this interface. Nothing is made. directory NULL, or not on a bpf file
+ * system: nothing is pinned, and the program goes with the daemon. 0 or -ENOMEM. */
+int kernel_xdp_new(const char *directory, const char *interface, struct kernel_xdp **ret);
+/* Lets go; what is pinned stays. */
+void kernel_xdp_free(struct kernel_xdp *xdp);
+/* Calls visit with the name of each interface for which something is pinned. */
+void kernel_xdp_each_pinned(
+        const char *directory, void (*visit)(void *userdata, const char *interface), void *userdata);
+
+/* Loads a program for the configuration, its maps filled, beside the one in force; the kernel verifies it. One that was
+ * loaded before and not put in force goes. 0 or negative errno with words in why. */
+int kernel_xdp_load(struct kernel_xdp *xdp, const struct xdp_config *config, char *why, size_t why_size);
+/* Drops what was loaded and not put in force. */
+void kernel_xdp_discard(struct kernel_xdp *xdp);
+/* The loaded program takes the place of the one in force, between two packets; on an interface that has none it is
+ * attached, in the mode that `mode` asks for. The one before is kept until kernel_xdp_settle. -ENODEV: there is no such
+ * interface, -EBUSY: it has a program of somebody else, -EOPNOTSUPP and others, with words in why. */
+int kernel_xdp_switch(struct kernel_xdp *xdp, enum prefilter_mode mode, char *why, size_t why_size);
+/* Takes kernel_xdp_switch back: the program before, or none. 0 or negative errno. */
+int kernel_xdp_undo(struct kernel_xdp *xdp);
+void kernel_xdp_settle(struct kernel_xdp *xdp);
+/* Changes lists and ports of the program in force, which must have been loaded with `from`, entry by entry. After a
+ * failure (-ENOMEM, -ENOSPC) a part may have been changed: the way back is the same call with the two exchanged. */
+int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, const struct xdp_config *to);
+/* Takes the program off whatever interface it is on now; what it has counted and whom it bans stays. */
+void kernel_xdp_detach(struct kernel_xdp *xdp);
+/* Takes the program off the interface, and all that is pinned for it. */
+void kernel_xdp_remove(struct kernel_xdp *xdp);
+
+struct xdp_look {
+	enum xdp_mode mode; /* in which our program runs now; NONE: it does not */
+	uint32_t program;   /* its id */
+	uint32_t foreign;   /* id of a program of somebody else on the interface; 0: none */
+	bool present;       /* the interface */
+	bool pinned;
+};
+/* Asks the kernel. */
+void kernel_xdp_look(struct kernel_xdp *xdp, struct xdp_look *ret);
+/* Why the mode that is in use was chosen; "" if there is nothing to say. */
+const char *kernel_xdp_why(const struct kernel_xdp *xdp);
+const char *xdp_mode_name(enum xdp_mode mode);
+
+/* What it has counted since it was first attached, all processors together; zeros if there is none. */
+void kernel_xdp_counts(struct kernel_xdp *xdp, struct prefilter_count ret[PREFILTER_REASONS]);
+/* A descriptor that is readable while drops wait to be told, borrowed, the same for the life of xdp; -1: none yet. */
+int kernel_xdp_ring(const struct kernel_xdp *xdp);
+/* Calls visit for each that waits. */
+void kernel_xdp_events(
+        struct kernel_xdp *xdp, void (*visit)(void *userdata, const struct prefilter_event *event), void *userdata);
+
+/* Shuts a source out for so many seconds from now on, whatever program is in force. -ENODEV: there is none, -ENOSPC: as
+ * many as PREFILTER_BANS_MAX are shut out. */
+int kernel_xdp_ban(struct kernel_xdp *xdp, const struct addr *source, uint64_t seconds);
+/* -ENOENT: it is not shut out. */
+int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source);
+/* Calls visit for each source that is shut out, with the seconds that are left; those that are over are removed. How
+ * many there are. visit may be NULL. */
+size_t kernel_xdp_bans(struct kernel_xdp *xdp,
+        void (*visit)(void *userdata, const struct addr *source, uint64_t seconds), void *userdata);
+
+/* For tests: what the program in force, or else the loaded one, does with a frame, counts and all. ret_nanoseconds (may
+ * be NULL): what one of `repeat` times takes. The reason is told by the counters; returns 1 if it passes, 0 if it is
+ * dropped, or negative errno. */
+int kernel_xdp_try(
+        struct kernel_xdp *xdp, const void *frame, size_t length, unsigned repeat, unsigned *ret_nanoseconds);
+
+#endif

@@ -1,0 +1,272 @@
+/* What is in the maps of an XDP program: lists, ports, counts, events, bans; see kernel_xdp.h. */
+#include "rules/kernel_xdp_private.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "schema/prefixes.h"
+
+#include "prefilter.skel.h"
+
+/* Entries that go into a map with one call. */
+#define BATCH    4096U
+#define NS_PER_S UINT64_C(1000000000)
+
+/* --- lists and ports --- */
+
+struct key {
+	union {
+		struct prefilter_key_v4 v4;
+		struct prefilter_key_v6 v6;
+	};
+};
+
+static void make_key(const struct prefix *prefix, struct key *ret)
+{
+	if (prefix->addr.family == AF_INET) {
+		ret->v4.length = prefix->length;
+		memcpy(ret->v4.addr, prefix->addr.bytes, sizeof(ret->v4.addr));
+	} else {
+		ret->v6.length = prefix->length;
+		memcpy(ret->v6.addr, prefix->addr.bytes, sizeof(ret->v6.addr));
+	}
+}
+
+static int put(int map, const void *keys, size_t key_size, const __u8 *values, __u32 n)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, options);
+	__u32 done = n;
+
+	if (bpf_map_update_batch(map, keys, values, &done, &options) == 0)
+		return 0;
+	/* A kernel that has no batches for this kind, or a batch that was cut short. */
+	for (__u32 i = 0; i < n; i++) {
+		int r = bpf_map_update_elem(map, (const char *)keys + i * key_size, &values[i], BPF_ANY);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Prefixes of one family. */
+static int fill_list(int map, const struct prefix *items, size_t n, size_t key_size)
+{
+	_cleanup_free_ char *keys = malloc(BATCH * key_size);
+	static const __u8 values[BATCH];
+
+	if (!keys)
+		return -ENOMEM;
+	for (size_t done = 0; done < n;) {
+		__u32 now = (__u32)(n - done < BATCH ? n - done : BATCH);
+		int r;
+
+		for (__u32 i = 0; i < now; i++) {
+			struct key key;
+
+			make_key(&items[done + i], &key);
+			memcpy(keys + i * key_size, &key, key_size);
+		}
+		r = put(map, keys, key_size, values, now);
+		if (r < 0)
+			return r;
+		done += now;
+	}
+	return 0;
+}
+
+static int fill_lists(const struct prefixes *list, struct bpf_map *v4, struct bpf_map *v6)
+{
+	size_t n = 0;
+	int r;
+
+	while (n < list->n && list->items[n].addr.family == AF_INET)
+		n++;
+	r = fill_list(bpf_map__fd(v4), list->items, n, sizeof(struct prefilter_key_v4));
+	return r < 0 ? r : fill_list(bpf_map__fd(v6), list->items + n, list->n - n, sizeof(struct prefilter_key_v6));
+}
+
+static int adjust_ports(const struct prefilter_bpf *program, const uint64_t *from, const uint64_t *to)
+{
+	int r = 0;
+
+	for (__u32 i = 0; i < PREFILTER_PORT_SLOTS && r == 0; i++)
+		if (from[i] != to[i])
+			r = bpf_map_update_elem(bpf_map__fd(program->maps.ports), &i, &to[i], BPF_ANY);
+	return r;
+}
+
+int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config)
+{
+	static const uint64_t no_ports[PREFILTER_PORT_SLOTS];
+	int r = fill_lists(&config->deny, program->maps.deny_v4, program->maps.deny_v6);
+
+	if (r == 0)
+		r = fill_lists(&config->allow, program->maps.allow_v4, program->maps.allow_v6);
+	return r < 0 ? r : adjust_ports(program, no_ports, config->ports);
+}
+
+struct adjust {
+	int v4, v6;
+};
+
+static int adjust_entry(void *userdata, const struct prefix *prefix, bool added)
+{
+	const struct adjust *adjust = userdata;
+	int map = prefix->addr.family == AF_INET ? adjust->v4 : adjust->v6, r;
+	const __u8 value = 0;
+	struct key key;
+
+	make_key(prefix, &key);
+	r = added ? bpf_map_update_elem(map, &key, &value, BPF_ANY) : bpf_map_delete_elem(map, &key);
+	/* On the way back what was not reached yet is as it must be. */
+	return r == -ENOENT ? 0 : r;
+}
+
+int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, const struct xdp_config *to)
+{
+	const struct prefilter_bpf *program = xdp->now;
+	struct adjust allow, deny;
+	int r;
+
+	if (!program)
+		return -ENODEV;
+	allow = (struct adjust){ bpf_map__fd(program->maps.allow_v4), bpf_map__fd(program->maps.allow_v6) };
+	deny = (struct adjust){ bpf_map__fd(program->maps.deny_v4), bpf_map__fd(program->maps.deny_v6) };
+	/* What is allowed first: nobody who is in both is dropped meanwhile. */
+	r = prefixes_differences(&from->allow, &to->allow, adjust_entry, &allow);
+	if (r == 0)
+		r = prefixes_differences(&from->deny, &to->deny, adjust_entry, &deny);
+	return r < 0 ? r : adjust_ports(program, from->ports, to->ports);
+}
+
+/* --- what is seen --- */
+
+void kernel_xdp_counts(struct kernel_xdp *xdp, struct prefilter_count ret[PREFILTER_REASONS])
+{
+	int processors = libbpf_num_possible_cpus();
+	_cleanup_free_ struct prefilter_count *parts =
+	        processors > 0 ? calloc((size_t)processors, sizeof(*parts)) : NULL;
+
+	memset(ret, 0, PREFILTER_REASONS * sizeof(*ret));
+	for (__u32 reason = 0; parts && reason < PREFILTER_REASONS; reason++) {
+		if (xdp->kept[XDP_KEPT_COUNTERS] < 0 ||
+		        bpf_map_lookup_elem(xdp->kept[XDP_KEPT_COUNTERS], &reason, parts) < 0)
+			continue;
+		for (int i = 0; i < processors; i++) {
+			ret[reason].packets += parts[i].packets;
+			ret[reason].bytes += parts[i].bytes;
+		}
+	}
+}
+
+static int on_event(void *userdata, void *data, size_t size)
+{
+	struct kernel_xdp *xdp = userdata;
+
+	if (size >= sizeof(struct prefilter_event) && xdp->visit)
+		xdp->visit(xdp->userdata, data);
+	return 0;
+}
+
+void kernel_xdp_open_ring(struct kernel_xdp *xdp)
+{
+	if (!xdp->ring && xdp->kept[XDP_KEPT_EVENTS] >= 0)
+		xdp->ring = ring_buffer__new(xdp->kept[XDP_KEPT_EVENTS], on_event, xdp, NULL);
+}
+
+int kernel_xdp_ring(const struct kernel_xdp *xdp)
+{
+	return xdp->ring ? ring_buffer__epoll_fd(xdp->ring) : -1;
+}
+
+void kernel_xdp_events(
+        struct kernel_xdp *xdp, void (*visit)(void *userdata, const struct prefilter_event *event), void *userdata)
+{
+	xdp->visit = visit;
+	xdp->userdata = userdata;
+	if (xdp->ring)
+		(void)ring_buffer__consume(xdp->ring);
+	xdp->visit = NULL;
+}
+
+/* --- bans --- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static struct prefilter_source source_of(const struct addr *addr)
+{
+	struct prefilter_source source = { .family = addr->family };
+
+	memcpy(source.addr, addr->bytes, addr_bits(addr->family) / 8);
+	return source;
+}
+
+void kernel_xdp_note_bans(struct kernel_xdp *xdp, struct prefilter_bpf *program)
+{
+	struct prefilter_source first;
+
+	if (xdp->kept[XDP_KEPT_BANS] >= 0 && bpf_map_get_next_key(xdp->kept[XDP_KEPT_BANS], NULL, &first) == 0)
+		program->bss->bans_used = 1;
+}
+
+int kernel_xdp_ban(struct kernel_xdp *xdp, const struct addr *source, uint64_t seconds)
+{
+	struct prefilter_source key = source_of(source);
+	uint64_t until = now_ns() + seconds * NS_PER_S;
+	int r;
+
+	if (!xdp->now)
+		return -ENODEV;
+	r = bpf_map_update_elem(xdp->kept[XDP_KEPT_BANS], &key, &until, BPF_ANY);
+	if (r == 0)
+		xdp->now->bss->bans_used = 1;
+	return r == -E2BIG ? -ENOSPC : r;
+}
+
+int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source)
+{
+	struct prefilter_source key = source_of(source);
+
+	return xdp->kept[XDP_KEPT_BANS] < 0 ? -ENOENT : bpf_map_delete_elem(xdp->kept[XDP_KEPT_BANS], &key);
+}
+
+size_t kernel_xdp_bans(struct kernel_xdp *xdp,
+        void (*visit)(void *userdata, const struct addr *source, uint64_t seconds), void *userdata)
+{
+	int map = xdp->kept[XDP_KEPT_BANS];
+	struct prefilter_source key, next;
+	uint64_t now = now_ns(), until;
+	bool more = map >= 0 && bpf_map_get_next_key(map, NULL, &next) == 0;
+	size_t n = 0;
+
+	/* Bounded, for the program may add while this walks. */
+	for (unsigned i = 0; more && i < 2 * PREFILTER_BANS_MAX; i++) {
+		struct addr addr = { 0 };
+
+		key = next;
+		more = bpf_map_get_next_key(map, &key, &next) == 0;
+		if (bpf_map_lookup_elem(map, &key, &until) < 0)
+			continue;
+		if (until <= now) {
+			(void)bpf_map_delete_elem(map, &key);
+			continue;
+		}
+		n++;
+		addr.family = (uint8_t)key.family;
+		memcpy(addr.bytes, key.addr, sizeof(addr.bytes));
+		if (visit)
+			visit(userdata, &addr, (until - now + NS_PER_S - 1) / NS_PER_S);
+	}
+	return n;
+}

@@ -1,0 +1,37 @@
+/* What kernel_xdp.c (programs, links, pins) and kernel_xdp_maps.c (their content) share. */
+#ifndef GW_RULES_KERNEL_XDP_PRIVATE_H
+#define GW_RULES_KERNEL_XDP_PRIVATE_H
+
+#include <limits.h>
+
+#include "rules/kernel_xdp.h"
+
+/* Maps that outlive a program. */
+enum xdp_kept { XDP_KEPT_COUNTERS, XDP_KEPT_BANS, XDP_KEPT_EVENTS, XDP_KEPT_BUCKETS, XDP_KEPT };
+
+struct prefilter_bpf;
+struct ring_buffer;
+
+struct kernel_xdp {
+	char interface[NAME_MAX_BYTES + 1];
+	char directory[PATH_MAX]; /* of the interface; "": nothing is pinned */
+	int kept[XDP_KEPT];       /* -1: not there yet */
+	int link;                 /* -1: not attached by us */
+	struct prefilter_bpf *loaded, *now, *before;
+	int before_fd;    /* the program that an earlier daemon had attached, if switch replaced it; -1: none */
+	bool is_switched; /* and not settled */
+	bool was_attached;
+	char why[XDP_WHY_MAX];
+	struct ring_buffer *ring;
+	void (*visit)(void *userdata, const struct prefilter_event *event);
+	void *userdata;
+};
+
+/* Puts the configuration's lists and ports into a program's new maps. 0 or negative errno. */
+int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config);
+/* Opens the ring for reading, if it is not. */
+void kernel_xdp_open_ring(struct kernel_xdp *xdp);
+/* Lets programs look for bans, if there are any. */
+void kernel_xdp_note_bans(struct kernel_xdp *xdp, struct prefilter_bpf *program);
+
+#endif

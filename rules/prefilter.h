@@ -1,0 +1,80 @@
+/*
+ * What the XDP program and its loader share: parameters, keys and values of
+ * maps, what is counted and told. Included by the program too, so it knows
+ * neither libc nor the rest of the project.
+ */
+#ifndef GW_RULES_PREFILTER_H
+#define GW_RULES_PREFILTER_H
+
+#include <linux/types.h>
+
+/* In the names of pinned maps: another layout makes new ones. */
+#define PREFILTER_LAYOUT 1
+/* Prefixes of one list (deny, allow) of one interface: an address set may have as many. About 100 bytes of kernel
+ * memory each. */
+#define PREFILTER_ENTRIES_MAX 1000000
+/* Sources whose rate is measured at a time, of one interface; the least recently seen one makes room. 14 MiB, and only
+ * where there is a rate. */
+#define PREFILTER_BUCKETS_MAX 131072
+/* Sources that are shut out at a time, of one interface. While it is full no more are taken; their excess is dropped
+ * all the same. */
+#define PREFILTER_BANS_MAX 65536
+/* Drops that are told each second, of each reason, on each processor; more are only counted. */
+#define PREFILTER_EVENTS_PER_S 5
+/* Bytes of the ring between program and daemon: some hundred events. */
+#define PREFILTER_RING_SIZE 65536
+/* IPv6 extension headers that are read; a packet with more is judged by its source only. */
+#define PREFILTER_HEADERS_MAX 6
+/* Parts of a nanosecond in which rates are measured: at a hundred million packets a second one is ten nanoseconds. */
+#define PREFILTER_TIME_SHIFT 4
+/* Words of 64 bits in the map of ports: TCP's, then UDP's. */
+#define PREFILTER_PORT_WORDS 1024
+#define PREFILTER_PORT_SLOTS (2 * PREFILTER_PORT_WORDS)
+
+enum prefilter_reason {
+#define REASON(name, drops, doc) PREFILTER_##name,
+#include "rules/prefilter_reason.def"
+#undef REASON
+	PREFILTER_REASONS
+};
+
+/* Constants of one load: the verifier removes what they rule out. */
+struct prefilter_params {
+	__u64 interval; /* between two packets of a source, << PREFILTER_TIME_SHIFT; 0: no limit */
+	__u64 depth;    /* how far a source may be ahead, in the same unit */
+	__u64 ban_ns;   /* of who exceeds it; 0: the excess is dropped */
+	__u8 deny_v4, deny_v6, allow_v4, allow_v6; /* whether the list has entries */
+	__u8 fragments, bogons, ports;
+	__u8 unused;
+};
+
+struct prefilter_key_v4 {
+	__u32 length;
+	__u8 addr[4];
+};
+
+struct prefilter_key_v6 {
+	__u32 length;
+	__u8 addr[16];
+};
+
+struct prefilter_source {
+	__u32 family;  /* AF_INET, AF_INET6 */
+	__u8 addr[16]; /* IPv4: the first four */
+};
+
+struct prefilter_count {
+	__u64 packets, bytes;
+};
+
+/* A drop that is told. */
+struct prefilter_event {
+	struct prefilter_source source;
+	__u8 destination[16];
+	__u32 length;                        /* of the frame */
+	__u16 source_port, destination_port; /* host's byte order; 0: not known */
+	__u8 reason, protocol;
+	__u16 unused;
+};
+
+#endif

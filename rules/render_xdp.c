@@ -1,0 +1,150 @@
+/* What an interface's XDP program is to hold; see render_xdp.h. */
+#include "rules/render_xdp.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rules/reach.h"
+
+#define NS_PER_S UINT64_C(1000000000)
+/* Nine years: so far a source's account may reach into the future, whatever burst and rate say. */
+#define DEPTH_MAX (UINT64_C(1) << 62)
+
+static int render_list(const struct prefilter *prefilter, const char *field, const struct strings *texts,
+        const struct snapshot *snapshot, struct errs *errs, struct prefixes *ret)
+{
+	char pointer[128];
+	int r = reach_entries(texts, snapshot, ret);
+
+	snprintf(pointer, sizeof(pointer), "/prefilters/%s/%s", prefilter->interface, field);
+	if (r == -ENOENT) {
+		errs_add(errs, pointer, "unknown_reference", "prefilter \"%s\": there is no such address set",
+		        prefilter->interface);
+		return -EINVAL;
+	}
+	if (r == -EINVAL)
+		errs_add(errs, pointer, "invalid", "prefilter \"%s\": an address is not valid", prefilter->interface);
+	if (r == 0 && ret->n > PREFILTER_ENTRIES_MAX) {
+		errs_add(errs, pointer, "too_complex", "prefilter \"%s\": %zu prefixes; at most %d are possible",
+		        prefilter->interface, ret->n, PREFILTER_ENTRIES_MAX);
+		return -EINVAL;
+	}
+	return r;
+}
+
+/* IPv4 stands first in a sorted list. */
+static void note_families(const struct prefixes *list, __u8 *ret_v4, __u8 *ret_v6)
+{
+	*ret_v4 = list->n > 0 && list->items[0].addr.family == AF_INET;
+	*ret_v6 = list->n > 0 && list->items[list->n - 1].addr.family == AF_INET6;
+}
+
+static void render_rate(const struct prefilter *prefilter, struct prefilter_params *params)
+{
+	uint64_t rate = (uint64_t)prefilter->source_pps_rate, burst = (uint64_t)prefilter->source_pps_burst;
+
+	if (rate == 0)
+		return;
+	params->interval = (NS_PER_S << PREFILTER_TIME_SHIFT) / rate;
+	if (burst == 0)
+		burst = rate;
+	params->depth = burst > DEPTH_MAX / params->interval ? DEPTH_MAX : burst * params->interval;
+	if (prefilter->source_pps_action == SOURCE_ACTION_BAN)
+		params->ban_ns = (uint64_t)prefilter->source_pps_ban_s * NS_PER_S;
+}
+
+static bool comes_in_at(const struct listener *listener, const char *interface)
+{
+	for (size_t i = 0; i < listener->interfaces.n; i++)
+		if (strcmp(listener->interfaces.items[i], interface) == 0)
+			return true;
+	return listener->interfaces.n == 0;
+}
+
+static void set_ports(uint64_t *words, uint16_t lo, uint16_t hi)
+{
+	for (unsigned port = lo; port <= hi; port++)
+		words[port >> 6] |= UINT64_C(1) << (port & 63);
+}
+
+static void render_listener(const struct listener *listener, struct xdp_config *config)
+{
+	uint64_t *words = config->ports + (listener->protocol == PROTOCOL_UDP ? PREFILTER_PORT_WORDS : 0);
+	struct port_range range;
+
+	if (listener->ports.n == 0)
+		set_ports(words, 0, UINT16_MAX);
+	for (size_t i = 0; i < listener->ports.n; i++)
+		if (port_range_parse(listener->ports.items[i], &range) == 0)
+			set_ports(words, range.lo, range.hi);
+}
+
+static void render_ports(const struct snapshot *snapshot, struct xdp_config *config)
+{
+	const struct rows *rows = &snapshot->rows[RESOURCE_LISTENER];
+
+	for (size_t i = 0; i < rows->n; i++) {
+		const struct listener *listener = (const struct listener *)rows->items[i];
+
+		if (listener->enabled && comes_in_at(listener, config->interface))
+			render_listener(listener, config);
+	}
+}
+
+int render_xdp(
+        const struct prefilter *prefilter, const struct snapshot *snapshot, struct errs *errs, struct xdp_config **ret)
+{
+	_cleanup_(xdp_config_free_p) struct xdp_config *config = calloc(1, sizeof(*config));
+	int r;
+
+	if (!config)
+		return -ENOMEM;
+	snprintf(config->interface, sizeof(config->interface), "%s", prefilter->interface);
+	config->mode = (enum prefilter_mode)prefilter->mode;
+	r = render_list(prefilter, "deny", &prefilter->deny, snapshot, errs, &config->deny);
+	if (r == 0)
+		r = render_list(prefilter, "allow", &prefilter->allow, snapshot, errs, &config->allow);
+	if (r < 0)
+		return r;
+	note_families(&config->deny, &config->params.deny_v4, &config->params.deny_v6);
+	note_families(&config->allow, &config->params.allow_v4, &config->params.allow_v6);
+	render_rate(prefilter, &config->params);
+	config->params.fragments = prefilter->drop_fragments;
+	config->params.bogons = prefilter->drop_bogons;
+	config->params.ports = prefilter->only_listener_ports;
+	if (prefilter->only_listener_ports)
+		render_ports(snapshot, config);
+	*ret = TAKE_PTR(config);
+	return 0;
+}
+
+void xdp_config_free(struct xdp_config *config)
+{
+	if (!config)
+		return;
+	prefixes_clear(&config->deny);
+	prefixes_clear(&config->allow);
+	free(config);
+}
+
+static int count_difference(void *userdata, const struct prefix *prefix, bool added)
+{
+	size_t *n = userdata;
+
+	(void)prefix;
+	(void)added;
+	return ++*n > XDP_ENTRIES_FEW ? -E2BIG : 0;
+}
+
+enum xdp_difference xdp_config_differ(const struct xdp_config *old, const struct xdp_config *new)
+{
+	size_t n = 0;
+
+	if (old->mode != new->mode || memcmp(&old->params, &new->params, sizeof(new->params)) != 0 ||
+	        prefixes_differences(&old->deny, &new->deny, count_difference, &n) < 0 ||
+	        prefixes_differences(&old->allow, &new->allow, count_difference, &n) < 0)
+		return XDP_PROGRAM;
+	return n > 0 || memcmp(old->ports, new->ports, sizeof(new->ports)) != 0 ? XDP_ENTRIES : XDP_SAME;
+}

@@ -1,0 +1,384 @@
+"""The XDP prefilter in the lab: each reason drops what it must and nothing else, and it outlives what it must."""
+
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.process import wait_for
+from net.test_transparent import ask, url
+
+SERVER = {4: "10.71.2.2", 6: "fd71:2::2"}
+GATEWAY = {4: "10.71.1.1", 6: "fd71:1::1"}
+CLIENT = {4: "10.71.1.2", 6: "fd71:1::2"}
+FAMILIES = [4, 6]
+
+
+@pytest.fixture
+def gateway(make_gateway):
+    """A gateway whose programs can be pinned."""
+    return make_gateway(bpf=True)
+
+
+def prefilter(gateway, interface="in0", **fields):
+    """Creates or replaces a prefilter; its row of the status."""
+    answer = gateway.api("PUT", f"prefilters/{interface}", {"interface": interface, **fields})
+    if answer.status == 422 and "no right" in answer.text:
+        pytest.skip(answer.text)
+    assert answer.status in (200, 201), answer
+    return status(gateway, interface)
+
+
+def status(gateway, interface="in0"):
+    """The prefilter's row of the status."""
+    return next(row for row in gateway.status()["prefilters"] if row["interface"] == interface)
+
+
+def counts(gateway, interface="in0"):
+    """Packets by reason."""
+    row = next(row for row in gateway.must("GET", "stats")["prefilters"] if row["interface"] == interface)
+    return {reason: count["packets"] for reason, count in row["reasons"].items()}
+
+
+class Drops:
+    """What is counted between entering and leaving."""
+
+    def __init__(self, gateway, interface="in0"):
+        self.gateway, self.interface = gateway, interface
+
+    def __enter__(self):
+        self.before = counts(self.gateway, self.interface)
+        return self
+
+    def __exit__(self, *_):
+        after = counts(self.gateway, self.interface)
+        self.by_reason = {k: after[k] - self.before[k] for k in after if k not in ("passed", "allowed") and after[k] != self.before[k]}
+
+
+def datagrams(host, family, port, n, source=None, size=20):
+    """Sends datagrams to the gateway."""
+    sock = host.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        if source:
+            sock.setsockopt(socket.SOL_IP, 19, 1) if family == 4 else sock.setsockopt(socket.SOL_IPV6, 75, 1)
+            sock.bind((source, 0))
+        for _ in range(n):
+            sock.sendto(b"x" * size, (GATEWAY[family], port))
+
+
+def pings(host, address, n=3, size=56):
+    """How many of n pings are answered."""
+    v6 = ":" in address
+    with host.entered():
+        sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, 58 if v6 else 1)
+    marker = os.urandom(8)
+    with sock:
+        for number in range(n):
+            head = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0x6777, number)
+            data = head + marker + bytes(size - len(marker))
+            if not v6:
+                words = sum(struct.unpack(f"!{len(data) // 2}H", data))
+                words = (words & 0xffff) + (words >> 16)
+                data = data[:2] + struct.pack("!H", ~(words + (words >> 16)) & 0xffff) + data[4:]
+            sock.sendto(data, (address, 0))
+        answers, deadline = set(), time.monotonic() + 1
+        while len(answers) < n and time.monotonic() < deadline:
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                packet = sock.recv(65536)
+            except TimeoutError:
+                break
+            packet = packet if v6 else packet[20:]
+            if packet[0] == (129 if v6 else 0) and packet[8:16] == marker:
+                answers.add(packet[6:8])
+    return len(answers)
+
+
+@pytest.mark.parametrize("mode", ["auto", "generic", "native"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_deny_and_allow(lab, nginx, gateway, mode, family):
+    """In each mode: a denied source is dropped and counted, an allowed one in it is not; the relay works on."""
+    gateway.listener("web", ports=["8000"])
+    row = prefilter(gateway, mode=mode, deny=["203.0.113.0/24"], drop_bogons=True)
+    assert row["state"] == "on" and row["pinned"]
+    assert row["mode"] == ("native" if mode == "native" else "generic"), row
+    assert bool(row["why"]) == (mode == "auto"), row
+    assert ask(lab.client, SERVER[family]).startswith(f"{SERVER[family]}:8000 sees")
+    prefilter(gateway, mode=mode, deny=["10.71.1.0/24", "fd71:1::/64"])
+    with Drops(gateway) as drops:
+        datagrams(lab.client, family, 9, 5)
+    assert drops.by_reason == {"denied": 5}
+    prefilter(gateway, mode=mode, deny=["10.71.1.0/24", "fd71:1::/64"], allow=["10.71.1.2", "fd71:1::2", "fe80::/10"])
+    with Drops(gateway) as drops:
+        assert ask(lab.client, SERVER[family]).startswith(f"{SERVER[family]}:8000 sees")
+    assert drops.by_reason == {} and counts(gateway)["allowed"] > 0
+
+
+def test_entries_are_changed_one_by_one(lab, gateway):
+    """An address set in a list: what is added to it is dropped, what is taken out passes, by the same program."""
+    entries = "".join(f"172.16.{i >> 8 & 255}.{i & 255}\n198.{18 + (i >> 16)}.{i >> 8 & 255}.{i & 255}\n" for i in range(50000)).encode()
+    gateway.must("PUT", "address-sets/bad", {})
+    gateway.must("PUT", "address-sets/bad/entries", entries, headers={"Content-Type": "text/plain"})
+    program = prefilter(gateway, deny=["@bad"])["program"]
+    assert pings(lab.client, GATEWAY[4]) == 3
+    gateway.must("POST", "address-sets/bad/entries", ["10.71.1.2"])
+    with Drops(gateway) as drops:
+        assert pings(lab.client, GATEWAY[4]) == 0
+    assert drops.by_reason == {"denied": 3}
+    gateway.must("DELETE", "address-sets/bad/entries", ["10.71.1.2"])
+    assert pings(lab.client, GATEWAY[4]) == 3
+    assert status(gateway)["program"] == program
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fragments(lab, gateway, family):
+    """Fragments go, whole packets of the same kind do not."""
+    prefilter(gateway, drop_fragments=True)
+    with Drops(gateway) as drops:
+        assert pings(lab.client, GATEWAY[family], 3, 1000) == 3
+    assert drops.by_reason == {}
+    with Drops(gateway) as drops:
+        assert pings(lab.client, GATEWAY[family], 2, 2000) == 0
+    assert drops.by_reason == {"fragment": 4}
+
+
+def test_bogons(lab, gateway):
+    """Sources that nobody can have."""
+    prefilter(gateway, drop_bogons=True)
+    with Drops(gateway) as drops:
+        datagrams(lab.client, 4, 9, 3, source="240.1.2.3")
+        assert pings(lab.client, GATEWAY[4]) == 3
+    assert drops.by_reason == {"bogon": 3}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_path_mtu_reaches_the_relay(lab, gateway, family):
+    """With everything dropped that can be, an upload over a narrow path is not hung."""
+    server = lab.far.listen("::" if family == 6 else "0.0.0.0", 8100)
+    gateway.listener("far", ports=["8100"])
+    for interface in ("in0", "out1"):
+        prefilter(gateway, interface, drop_fragments=True, drop_bogons=True, only_listener_ports=interface == "in0")
+    with server, lab.client.connect("fd71:4::2" if family == 6 else "10.71.4.2", 8100) as connection:
+        accepted, _ = server.accept()
+        with accepted:
+            sender = threading.Thread(target=connection.sendall, args=(b"x" * 300000,))
+            sender.start()
+            accepted.settimeout(10)
+            got = 0
+            while got < 300000:
+                got += len(accepted.recv(65536))
+            sender.join()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_listener_ports(lab, nginx, gateway, family):
+    """Ports of listeners, of the gateway's own sockets and return traffic pass, on both sides of it; others do not."""
+    gateway.listener("web", ports=["8000"])
+    prefilter(gateway, "in0", only_listener_ports=True)
+    prefilter(gateway, "out0", only_listener_ports=True)
+    own = lab.gateway.listen(GATEWAY[family], 2222)
+    with own, Drops(gateway) as drops, Drops(gateway, "out0") as outside:
+        assert ask(lab.client, SERVER[family]).startswith(f"{SERVER[family]}:8000 sees")
+        with lab.client.connect(GATEWAY[family], 2222):
+            pass
+        assert pings(lab.client, GATEWAY[family]) == 3
+        # A connection of the gateway itself.
+        assert lab.gateway.run("curl", "-sS", "-m", 5, url(SERVER[family], 8001)).stdout
+    assert drops.by_reason == {} and outside.by_reason == {}
+    with Drops(gateway) as drops:
+        datagrams(lab.client, family, 9, 4)
+        with pytest.raises(OSError):
+            lab.client.connect(SERVER[family], 8001, timeout=0.5)
+    assert drops.by_reason.pop("port") >= 5 and not drops.by_reason
+    gateway.listener("more", ports=["8001"])
+    assert ask(lab.client, SERVER[family], 8001).startswith(f"{SERVER[family]}:8001 sees")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rate_and_ban(lab, gateway, family):
+    """Of a burst what is too much goes; another client is not hurt; with a ban nothing passes until it is over."""
+    prefilter(gateway, source_pps={"rate": 1, "burst": 50})
+    with Drops(gateway) as drops:
+        datagrams(lab.client, family, 9, 200)
+    # Besides the datagrams the client has a few of its own: neighbour discovery.
+    assert 135 <= drops.by_reason["rate"] <= 155, drops.by_reason
+    assert pings(lab.client2, "fd71:5::1" if family == 6 else "10.71.5.1") == 3
+    prefilter(gateway, source_pps={"rate": 2, "burst": 50, "action": "ban", "ban_s": 2})
+    datagrams(lab.client, family, 9, 200)
+    banned = counts(gateway)["banned"]
+    assert banned > 0 and status(gateway)["bans"] == 1
+    gateway.kill()
+    assert pings(lab.client, GATEWAY[family], 1) == 0
+    gateway.start()
+    assert status(gateway)["bans"] in (0, 1)
+    wait_for(lambda: pings(lab.client, GATEWAY[family], 1) == 1, 10, "the end of the ban")
+    assert counts(gateway)["banned"] > banned, "counted while the daemon was dead, too"
+
+
+def test_it_outlives_the_daemon(lab, gateway):
+    """kill -9 of the daemon: it filters on; the next one takes it over, and a change of it needs no gap; cleanup ends it."""
+    prefilter(gateway, deny=["10.71.1.0/24"])
+    gateway.kill()
+    assert pings(lab.client, GATEWAY[4], 2) == 0 and pings(lab.client, GATEWAY[6], 2) == 2
+    gateway.start()
+    assert status(gateway)["state"] == "on" and counts(gateway)["denied"] >= 2
+    assert gateway.status()["applied"]["xdp"] == gateway.status()["revision"]
+    gateway.stop()
+    assert pings(lab.client, GATEWAY[4], 2) == 0
+    gateway.run_once("--cleanup")
+    assert pings(lab.client, GATEWAY[4], 2) == 2
+    assert "xdp" not in lab.gateway.run("ip", "link", "show", "in0").stdout
+    assert not Path(gateway.bpf / "gatewayd").exists()
+
+
+def test_a_prefilter_that_goes_while_no_daemon_runs(lab, gateway):
+    """A deleted or disabled one leaves nothing."""
+    prefilter(gateway, deny=["10.71.1.0/24"])
+    gateway.must("PATCH", "prefilters/in0", {"enabled": False})
+    assert gateway.status()["prefilters"] == [] and pings(lab.client, GATEWAY[4], 1) == 1
+    gateway.must("PATCH", "prefilters/in0", {"enabled": True})
+    assert pings(lab.client, GATEWAY[4], 1) == 0
+    gateway.must("DELETE", "prefilters/in0")
+    assert pings(lab.client, GATEWAY[4], 1) == 1
+    assert not Path(gateway.bpf / "gatewayd/xdp/in0").exists()
+
+
+@pytest.mark.parametrize("mode", ["generic", "native"])
+def test_no_packet_is_lost_or_unfiltered_during_a_change(lab, gateway, mode):
+    """Programs are replaced under load: what must pass passes, and what must not never does."""
+    lab.client.run("ip", "addr", "add", "10.71.1.77/24", "dev", "up0")
+    try:
+        prefilter(gateway, mode=mode, deny=["10.71.1.77"])
+        receiver = lab.gateway.socket(kind=socket.SOCK_DGRAM)
+        receiver.bind(("0.0.0.0", 7777))
+        receiver.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
+        good, bad = (lab.client.socket(kind=socket.SOCK_DGRAM) for _ in range(2))
+        bad.bind(("10.71.1.77", 0))
+        sent, stop = [0], threading.Event()
+
+        def send():
+            while not stop.is_set():
+                good.sendto(b"good", ("10.71.1.1", 7777))
+                bad.sendto(b"bad", ("10.71.1.1", 7777))
+                sent[0] += 1
+                time.sleep(0.0003)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        programs = set()
+        for i in range(10):
+            programs.add(prefilter(gateway, mode=mode, deny=["10.71.1.77"], source_pps={"rate": 10000000 + i})["program"])
+        stop.set()
+        sender.join()
+        with receiver, good, bad:
+            receiver.settimeout(0.3)
+            got = []
+            while True:
+                try:
+                    got.append(receiver.recv(16))
+                except TimeoutError:
+                    break
+        assert len(programs) == 10 and sent[0] > 100
+        assert got.count(b"bad") == 0 and got.count(b"good") == sent[0]
+    finally:
+        lab.client.run("ip", "addr", "del", "10.71.1.77/24", "dev", "up0")
+
+
+def test_an_interface_that_comes_back_gets_it_again(lab, gateway):
+    """Waiting, on, gone, on."""
+    row = prefilter(gateway, "pf0", deny=["192.0.2.0/24"])
+    assert row["state"] == "waiting" and "waiting" in row["why"]
+    for _ in range(2):
+        lab.gateway.run("ip", "link", "add", "pf0", "type", "veth", "peer", "name", "pf1")
+        lab.gateway.run("ip", "link", "set", "pf0", "up")
+        wait_for(lambda: status(gateway, "pf0")["state"] == "on", 10, "the program on the interface")
+        lab.gateway.run("ip", "link", "del", "pf0")
+        wait_for(lambda: status(gateway, "pf0")["state"] == "waiting", 10, "the interface's end")
+    # A new name is another interface.
+    lab.gateway.run("ip", "link", "add", "pf0", "type", "veth", "peer", "name", "pf1")
+    wait_for(lambda: status(gateway, "pf0")["state"] == "on", 10, "the program on the interface")
+    lab.gateway.run("ip", "link", "set", "pf0", "name", "pf9")
+    try:
+        wait_for(lambda: "xdp" not in lab.gateway.run("ip", "link", "show", "pf9").stdout, 10, "the program's end")
+    finally:
+        lab.gateway.run("ip", "link", "del", "pf9")
+
+
+def test_a_program_of_somebody_else_stays(lab, gateway, tmp_path):
+    """A foreign program is not replaced: the write is refused in words, and nothing of it is in force."""
+    source = tmp_path / "pass.c"
+    source.write_text('__attribute__((section("xdp"), used)) int f(void *c) { return 2; }\n'
+                      'char l[] __attribute__((section("license"), used)) = "GPL";\n')
+    lab.gateway.run("clang", "-O2", "-target", "bpf", "-c", source, "-o", tmp_path / "pass.o")
+    lab.gateway.run("ip", "link", "set", "in0", "xdpgeneric", "obj", tmp_path / "pass.o", "sec", "xdp")
+    try:
+        before = gateway.status()["revision"]
+        answer = gateway.api("PUT", "prefilters/in0", {"interface": "in0", "deny": ["10.71.1.0/24"]})
+        assert answer.status == 422 and "somebody else" in answer.text, answer
+        assert gateway.status()["revision"] == before and gateway.status()["prefilters"] == []
+        assert gateway.api("GET", "prefilters/in0").status == 404
+        assert "xdpgeneric" in lab.gateway.run("ip", "link", "show", "in0").stdout
+    finally:
+        lab.gateway.run("ip", "link", "set", "in0", "xdpgeneric", "off")
+    assert prefilter(gateway, deny=["10.71.1.0/24"])["state"] == "on"
+
+
+def test_a_dry_run_leaves_nothing(lab, gateway):
+    """The program is loaded and verified, and gone."""
+    answer = gateway.api("PUT", "prefilters/in0?dry_run=true", {"interface": "in0", "deny": ["10.71.1.0/24"]})
+    assert answer.status == 200, answer
+    assert gateway.status()["prefilters"] == [] and pings(lab.client, GATEWAY[4], 1) == 1
+    assert not Path(gateway.bpf / "gatewayd/xdp/in0").exists()
+
+
+def test_drops_are_told(lab, gateway):
+    """As events, a few of many; and as metrics."""
+    prefilter(gateway, deny=["10.71.1.0/24"])
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    with connection:
+        connection.connect(str(gateway.socket))
+        connection.sendall(b"GET /api/v1/events?types=drop HTTP/1.1\r\nHost: x\r\n\r\n")
+        stream = connection.recv(4096)
+        datagrams(lab.client, 4, 99, 500)
+        while b"data: " not in stream or not stream.split(b"data: ")[1].count(b"\n"):
+            stream += connection.recv(4096)
+    event = json.loads(stream.split(b"data: ")[1].split(b"\n")[0])
+    assert event["reason"] == "denied" and event["source"] == "10.71.1.2" and event["destination"] == "10.71.1.1"
+    assert (event["destination_port"], event["protocol"], event["interface"]) == (99, 17, "in0")
+    assert stream.count(b"event: drop") <= 20
+    text = gateway.api("GET", "/metrics").text
+    assert f'gateway_xdp_packets_total{{interface="in0",reason="denied"}} {counts(gateway)["denied"]}' in text
+
+
+def test_without_a_bpf_file_system(lab, make_gateway):
+    """It works, unpinned, and says so."""
+    gateway = make_gateway(bpf=False)
+    row = prefilter(gateway, deny=["10.71.1.0/24"])
+    assert row["state"] == "on" and not row["pinned"]
+    assert pings(lab.client, GATEWAY[4], 1) == 0
+    gateway.stop()
+    assert pings(lab.client, GATEWAY[4], 1) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_transparent_listener_takes_the_kernels_cookies(lab, nginx, gateway, family):
+    """With tcp_syncookies=2 each connection comes through a cookie: the relay's sockets accept its ACK."""
+    gateway.listener("web", ports=["8000"])
+
+    def taken():
+        return int(lab.gateway.run("nstat", "-asz", "TcpExtSyncookiesRecv").stdout.split("TcpExtSyncookiesRecv")[1].split()[0])
+
+    before = taken()
+    lab.gateway.sysctl("net.ipv4.tcp_syncookies", 2)
+    try:
+        for _ in range(3):
+            assert ask(lab.client, SERVER[family]).startswith(f"{SERVER[family]}:8000 sees")
+    finally:
+        lab.gateway.sysctl("net.ipv4.tcp_syncookies", 1)
+    assert taken() >= before + 3
