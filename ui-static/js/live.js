@@ -1,0 +1,83 @@
+/*
+ * What happens in the gateway, by server-sent events. When the stream ends it
+ * is asked for again behind the last event that came, so nothing between is
+ * lost. The server ends each stream after an hour; that alone is no fault.
+ */
+import { get, Problem, setReachable } from './api.js';
+
+const RETRY_MS = [500, 1000, 2000, 4000, 8000];
+const KEPT = 1000;
+export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'flow_end', 'flow', 'health', 'target', 'ban',
+	'drop', 'limit', 'missed', 'dropped'];
+
+/* The newest events, oldest first: {number, type, data, at}. */
+export const kept = [];
+const listeners = new Set();
+let source = null, tries = 0, last = null, timer = null;
+
+/* Calls back on each event of these types (none: all); returns what ends that. */
+export function on(types, callback) {
+	const entry = { types: types && new Set(types), callback };
+	listeners.add(entry);
+	return () => listeners.delete(entry);
+}
+
+function tell(event) {
+	for (const { types, callback } of [...listeners])
+		if (!types || types.has(event.type))
+			callback(event);
+}
+
+function take(message) {
+	let data;
+	try {
+		data = JSON.parse(message.data);
+	} catch {
+		data = { text: message.data };
+	}
+	const event = { number: message.lastEventId, type: message.type, data, at: new Date() };
+	last = message.lastEventId || last;
+	kept.push(event);
+	if (kept.length > KEPT)
+		kept.splice(0, kept.length - KEPT);
+	tell(event);
+}
+
+async function again() {
+	source?.close();
+	source = null;
+	clearTimeout(timer);
+	const wait = RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)];
+	timer = setTimeout(async () => {
+		try {
+			await get('session'); /* asks for a log-in if the session is gone */
+			open();
+		} catch (error) {
+			if (error instanceof Problem)
+				setReachable(true);
+			again();
+		}
+	}, wait);
+}
+
+/* Begins, or begins anew. */
+export function open() {
+	source?.close();
+	source = new EventSource(`/api/v1/events${last ? `?after=${encodeURIComponent(last)}` : ''}`);
+	source.onopen = () => {
+		const back = tries > 0;
+		tries = 0;
+		setReachable(true);
+		if (back)
+			tell({ type: 'reconnected', data: {}, at: new Date() });
+	};
+	source.onerror = again;
+	for (const type of TYPES)
+		source.addEventListener(type, take);
+}
+
+export function close() {
+	clearTimeout(timer);
+	source?.close();
+	source = null;
+}
