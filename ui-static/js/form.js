@@ -44,7 +44,7 @@ const EXAMPLE = {
 function listControl(field, value) {
 	const rows = Math.min(8, Math.max(2, (value || []).length + 1));
 	const control = h('textarea', { rows, value: (value || []).join('\n'), spellcheck: 'false', autocomplete: 'off' });
-	return { control, read: () => lines(control.value), hint: `One a line${EXAMPLE[field.item] ? `, e.g. ${EXAMPLE[field.item]}` : ''}. Empty: ${field.kind === 'names' ? 'none' : 'see below'}.` };
+	return { control, read: () => lines(control.value), hint: `One a line${EXAMPLE[field.item] ? `, e.g. ${EXAMPLE[field.item]}` : ''}.` };
 }
 
 function enumControl(field, value) {
@@ -127,7 +127,7 @@ class Field {
 		const label = h('label', { htmlFor: control.id }, words(this.field.name), this.field.required ? h('span', { class: 'must' }, ' required') : null);
 		this.element = h('div', { class: `field kind-${this.field.kind}` },
 			this.field.kind === 'bool' ? h('div', { class: 'check' }, control, label) : [label, control], extra,
-			h('p', { class: 'hint', id: doc }, hint ? h('span', { class: 'form' }, hint, ' ') : null, this.field.doc), this.error);
+			h('p', { class: 'hint', id: doc }, hint ? [hint, /[.?]$/.test(hint) ? ' ' : '. '] : null, this.field.doc), this.error);
 		control.addEventListener('input', () => this.clear());
 	}
 

@@ -195,7 +195,7 @@ async function edit({ content, scope, path, kind, name, from }) {
 		name === null ? null : h('a', { class: 'button', href: `#/${path}?new=1&from=${segment(name)}` }, 'Make a copy'),
 		name === null ? null : button('Delete', () => remove({ path, name, kind }), 'danger')) : h('p', { class: 'note' }, 'Your token may look, not change.'));
 	box.addEventListener('submit', (event) => { event.preventDefault(); apply(); });
-	fill(content, head(name === null ? `New ${words(kind.one)}` : name, name === null ? kind.about : `${words(kind.one)} · revision of the object: ${(etag || '').replaceAll('"', '') || '–'}`),
+	fill(content, head(name === null ? `New ${words(kind.one)}` : name, name === null ? kind.about : [`${words(kind.one)}, as of `, h('a', { href: `#/revisions/${(etag || '').replaceAll('"', '')}` }, `revision ${(etag || '').replaceAll('"', '')}`)]),
 		name !== null && kind.panel ? await kind.panel({ scope, upstream: data }) : null, box);
 	guard(scope, form);
 }
