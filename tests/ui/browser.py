@@ -76,13 +76,8 @@ class Browser:
 
     def one(self, css, text=None):
         """The first element that is displayed, with that text in it; None if there is none."""
-        for element in self.driver.find_elements(By.CSS_SELECTOR, css):
-            try:
-                if element.is_displayed() and (text is None or text in element.text):
-                    return element
-            except Exception:  # gone meanwhile
-                continue
-        return None
+        return self.run("return [...document.querySelectorAll(arguments[0])].find((e) => e.checkVisibility() && "
+                        "(arguments[1] === null || e.innerText.includes(arguments[1]))) || null", css, text)
 
     def wait(self, condition, what, seconds=15):
         """Polls until the condition is true; elements that vanish meanwhile count as not yet."""
@@ -112,12 +107,13 @@ class Browser:
     def click(self, text, css="button, a, summary", seconds=15):
         """Presses what has this text."""
         def press():
-            found = next((e for e in self.driver.find_elements(By.CSS_SELECTOR, css)
-                          if e.is_displayed() and (e.text.strip() == text or e.get_attribute("aria-label") == text)), None)
+            found = self.run(
+                "const found = [...document.querySelectorAll(arguments[0])].find((e) => e.checkVisibility() && "
+                "(e.innerText.trim() === arguments[1] || e.getAttribute('aria-label') === arguments[1]));"
+                "found?.scrollIntoView({block: 'center'}); return found || null", css, text)
             if not found:
                 return False
             try:
-                self.run("arguments[0].scrollIntoView({block: 'center'})", found)
                 found.click()
             except Exception as error:
                 if type(error).__name__ not in ("ElementClickInterceptedException", "StaleElementReferenceException",

@@ -32,6 +32,11 @@ export class Table {
 		if (height)
 			this.view.style.setProperty('--height', height);
 		this.view.addEventListener('scroll', () => this.soon(), { passive: true });
+		/* A row is not made anew under somebody's finger: a click would go nowhere. */
+		this.view.addEventListener('pointerdown', () => { this.held = true; });
+		this.release = () => { if (this.held) setTimeout(() => { this.held = false; this.draw(this.late); }); };
+		for (const kind of ['pointerup', 'pointercancel'])
+			window.addEventListener(kind, this.release);
 		this.resized = new ResizeObserver(() => this.soon());
 		this.resized.observe(this.view);
 	}
@@ -122,8 +127,13 @@ export class Table {
 		const first = Math.max(0, Math.floor(top / ROW) - SPARE);
 		const last = Math.min(this.total, Math.ceil((top + height) / ROW) + SPARE);
 
+		if (this.held) {
+			this.late = this.late || anew;
+			return;
+		}
 		if (!anew && first === this.first && last === this.last)
 			return;
+		this.late = false;
 		this.first = first;
 		this.last = last;
 		const was = this.focused();
@@ -153,5 +163,7 @@ export class Table {
 	end() {
 		this.generation++;
 		this.resized.disconnect();
+		for (const kind of ['pointerup', 'pointercancel'])
+			window.removeEventListener(kind, this.release);
 	}
 }

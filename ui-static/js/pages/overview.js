@@ -27,10 +27,11 @@ class Hour {
 	}
 
 	async look() {
-		const after = this.rows.length ? `&after=${this.rows.at(-1)[0]}` : '';
-		const told = await get(`stats/history?step=10${after}`);
+		/* The newest step may not have been over: it is asked for again. */
+		const after = this.rows.at(-2)?.[0] ?? 0;
+		const told = await get(`stats/history?step=10&after=${after}`);
 		this.columns = told.columns;
-		this.rows = this.rows.concat(told.rows).slice(-KEEP_ROWS);
+		this.rows = this.rows.filter((row) => row[0] <= after).concat(told.rows).slice(-KEEP_ROWS);
 		for (const [chart, names, perSecondOf] of this.charts) {
 			const at = names.map((name) => told.columns.indexOf(name));
 			chart.set(this.rows.map((row) => [row[0], ...at.map((i) => (row[i] ?? 0) / (perSecondOf ? row[1] || 1 : 1))]), told.step_s);
