@@ -5,6 +5,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/udp_socket.h"
@@ -34,6 +36,7 @@ void udp_flow_end(struct loop *loop, struct udp_flow *flow)
 		close(flow->fd);
 	if (flow->reply != FLOW_NONE)
 		udp_reply_leave(&udp->replies, flow->reply);
+	account_udp_end(loop, flow);
 	udp_table_remove(&udp->table, flow);
 	stats_add(loop->stats, STATS_udp_flows_closed, 1);
 }
@@ -151,9 +154,12 @@ static struct udp_flow *begin(struct loop *loop, const struct config_listener *l
 	if (!flow)
 		return NULL;
 	stats_add(loop->stats, STATS_udp_flows_opened, 1);
+	account_udp_begin(loop, flow);
 	follow(loop, flow, listener);
 	r = open_sockets(loop, flow, (enum connect_source)listener->source);
 	if (r < 0) {
+		if (!is_want_of_descriptors(r))
+			account_udp_count(loop, flow, STATS_OBJECT_connect_failed);
 		udp_flow_end(loop, flow);
 		if (is_want_of_descriptors(r))
 			overload_starved(&loop->overload, loop->now_ms);
@@ -187,7 +193,7 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 	struct udp_key key = { datagram->source, datagram->original, datagram->source_port, datagram->original_port };
 	struct udp_flow *flow = udp_table_find(&loop->udp->table, &key);
 	const struct config_listener *listener;
-	struct flow_origin origin;
+	struct flow_origin origin = { 0 };
 	int refusal;
 
 	if (flow && (flow->config_version == loop->udp->config_version || flow->held ||
@@ -202,6 +208,8 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 		refusal = STATS_refused_table_full;
 	if (refusal != 0) {
 		refuse(loop, (enum stats_counter)refusal, 0);
+		if (origin.listener)
+			account_refused(loop, &origin);
 		return NULL;
 	}
 	return begin(loop, listener, &origin);

@@ -6,7 +6,7 @@
 import { fill, h, svg } from './dom.js';
 import { clock } from './format.js';
 
-const LEFT = 62, RIGHT = 8, TOP = 8, BOTTOM = 20, HEIGHT = 150;
+const LEFT = 76, RIGHT = 8, TOP = 8, BOTTOM = 20, HEIGHT = 150;
 
 /* The round number at or above the value: 1, 2 or 5 times a power of ten. */
 export function roundUp(value) {

@@ -34,7 +34,7 @@ const themeButton = document.getElementById('theme');
 function setTheme(name) {
 	document.documentElement.dataset.theme = name;
 	localStorage.setItem('gatewayd.theme', name);
-	themeButton.textContent = `Theme: ${name}`;
+	fill(themeButton, h('span', { class: 'prefix' }, 'Theme: '), name);
 }
 themeButton.addEventListener('click', () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
 setTheme(THEMES.includes(localStorage.getItem('gatewayd.theme')) ? localStorage.getItem('gatewayd.theme') : 'auto');
