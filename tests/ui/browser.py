@@ -55,6 +55,7 @@ class Browser:
 
     def load(self, path=""):
         """Loads the page from the server, as after a reload."""
+        self.driver.get("about:blank")  # else only the part behind # would change
         self.driver.get(self.url + path)
 
     def go(self, path):

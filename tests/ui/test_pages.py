@@ -30,6 +30,7 @@ def furnished(ui):
     return ui
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(furnished, axe, scheme):
     """axe finds nothing serious on any page."""
@@ -123,6 +124,46 @@ def test_hostile_everywhere(furnished):
         page.run("return new Promise((done) => setTimeout(done, 150))")
         assert page.run("return window.hurt === undefined && !document.querySelector('main img, main script, main iframe')"), path
     page.load("")
+
+
+ANSWERS = {
+    "explain": {"verdict": "relay", "stages": [
+        {"stage": "prefilter", "verdict": "pass", "why": "there is none on in0"},
+        {"stage": "listener", "verdict": "drop", "why": HOSTILE, "listener": "web"}]},
+    "doctor": {"checks": [{"name": "ip_forward", "ok": False, "detail": "forwarding is off", "fix": "sysctl -w net.ipv4.ip_forward=1"},
+                          {"name": "clock", "ok": True, "detail": "fine"}]},
+    "bans": {"items": [{"address": "192.0.2.7", "reason": HOSTILE, "actor": "token admin", "rate_limit": None,
+                        "created_at": "2030-01-01T00:00:00Z", "expires_at": None}], "next": None, "total": 1},
+}
+
+
+def test_contract_pages(furnished, axe):
+    """Explain, doctor and bans with answers as the contract has them; and what they say when the path is not there."""
+    page = furnished.browser
+    for path in ("explain", "doctor", "bans"):
+        page.load("")
+        page.see("Overview", "main h1")
+        page.run(STUB, path, 404, {"title": "Not found", "status": 404})
+        page.go(path)
+        if path == "explain":
+            page.click("Explain", "main button")
+        page.see("404", "main .note")
+        page.load("")
+        page.see("Overview", "main h1")
+        page.run(STUB, path, 200, ANSWERS[path])
+        page.go(path)
+        if path == "explain":
+            page.fill("Source address", "10.71.1.2")
+            page.click("Explain", "main button")
+        page.see({"explain": "<img src=x", "doctor": "sysctl -w", "bans": "<img src=x"}[path], "main")
+        assert page.axe(axe) == [], path
+    page.load("")
+
+
+STUB = """
+const [path, status, told] = arguments, real = window.fetch;
+window.fetch = async (url, options) => new RegExp(`/api/v1/${path}([?]|$)`).test(url)
+    ? new Response(JSON.stringify(told), {status, headers: {'Content-Type': 'application/json'}}) : real(url, options);"""
 
 
 def test_policy(ui):

@@ -104,17 +104,52 @@ def test_drain(ui):
         used = wait_for(lambda: ui.gateway.must("GET", "flows")["items"], 5, "the flow")[0]["target"]["address"]
         target = f"{used}:{PORT}"
         page.go("upstreams/pool")
-        page.click(f"Drain: {target}")
-        page.see("Changed: /upstreams/pool", "dialog")
-        page.apply()
+        say(page, f"Drain: {target}")
         page.see("draining", "main tbody")
         page.see("1 flows left", "main tbody")
-        states = {f"{t['address']}:{t['port']}": t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool")["targets"]}
+        states = {f"{t['address']}:{t['port']}": t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool/targets")["items"]}
         assert states[target] == "drain" and list(states.values()).count("drain") == 1
     page.see("drained: no flows left", "main tbody", 20)
-    page.click(f"Put in service: {target}")
-    page.apply()
-    page.wait(lambda: "drain" not in {t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool")["targets"]}, "the target's service")
+    say(page, f"Put in service: {target}")
+    page.wait(lambda: "drain" not in {t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool/targets")["items"]}, "the target's service")
+
+
+def say(page, action):
+    """Presses a button of a target and applies it, be it a change of the configuration or a word of the operator."""
+    page.click(action)
+    page.see("Apply", "dialog button")
+    if page.one("dialog label", "When it is applied"):
+        page.apply()
+    else:
+        page.click("Apply", "dialog button")
+        page.wait(lambda: not page.one("dialog"), "the end of the dialog")
+
+
+BROKEN = """
+const real = window.fetch;
+window.fetch = async (url, options) => {
+    const answer = await real(url, options);
+    if (!String(url).endsWith('/targets')) return answer;
+    const told = await answer.json();
+    for (const one of told.items) one.health = {state: one.address === '10.71.2.3' ? 'down' : 'up', reason: 'connection refused'};
+    return new Response(JSON.stringify(told), {status: answer.status, headers: answer.headers});
+};"""
+
+
+def test_broken_target(ui):
+    """A target that nobody answers at is red in the picture, and said in words with the way to it."""
+    page = ui.browser
+    ui.gateway.upstream("pool", [(ui.lab.server.v4, PORT), ("10.71.2.3", 9)], health={"type": "tcp", "interval_ms": 100, "fall": 1})
+    ui.gateway.listener("web", ports=[str(PORT)], upstream="pool")
+    if "health" not in ui.gateway.must("GET", "upstreams/pool/targets")["items"][0]:
+        page.run(BROKEN)  # this daemon does not probe: what the page makes of the answer can be seen all the same
+    page.go("")
+    page.see("10.71.2.3:9", ".picture .is-bad")
+    page.see("failed", ".picture .is-bad .badge")
+    page.see("Target 10.71.2.3:9 of pool is failed", ".wrongs")
+    page.click("Open the upstream")
+    page.see("pool", "main h1")
+    page.see("failed", "main tbody .badge")
 
 
 def test_confirm_and_revert(ui):
@@ -214,13 +249,13 @@ def test_address_set(ui):
     page.click("Add these")
     page.see("5", ".error")
     page.fill("One address, prefix or range a line", "\n".join(lines))
-    page.see("lines", ".hint")
+    page.see("10.0\u00a0k lines", ".hint")
     page.click("Add these")
     page.see("Changed: /address-sets/many", "dialog", 30)
     page.apply()
     page.see("10000 added", "#toasts")
     assert len(ui.gateway.api("GET", "address-sets/many/entries", headers={"Accept": "text/plain"}).text.split()) == 10000
-    page.see("10.0 k of 10.0 k", "main", 30)
+    page.see("10.0\u00a0k of 10.0\u00a0k", "main", 30)
     assert page.run("return document.querySelectorAll('.vt-body .vt-row').length") < 60
 
 

@@ -20,11 +20,11 @@ export function targetState(target) {
 		return { word: 'down', kind: 'idle' };
 	if (target.admin_state === 'drain')
 		return { word: 'draining', kind: 'warn' };
-	if (seen && /unhealthy|failed|fail|down|dead|ejected|left_out/.test(seen))
-		return { word: seen.replaceAll('_', ' '), kind: 'bad' };
-	if (seen && /unknown|checking|starting|none/.test(seen))
-		return { word: 'up', kind: 'idle' };
-	return { word: seen ? seen.replaceAll('_', ' ') : 'up', kind: 'good' };
+	if (seen === 'down')
+		return { word: 'failed', kind: 'bad' };
+	if (target.ejected_until)
+		return { word: 'left out', kind: 'bad' };
+	return { word: 'up', kind: 'good' };
 }
 
 function ofStatus(status) {
@@ -42,6 +42,8 @@ function ofStatus(status) {
 	for (const [plane, revision] of Object.entries(applied))
 		if (revision !== status.revision && revision !== null)
 			add('bad', `${plane} has revision ${revision} in force, not ${status.revision}.`, '#/doctor', 'Ask the doctor');
+	for (const one of status.upstreams?.not_up || [])
+		add('bad', `Upstream ${one.name} is ${one.state}: ${one.usable} of ${one.targets} targets can be used.`, `#/upstreams/${segment(one.name)}`, 'Open the upstream');
 	for (const one of status.waiting || [])
 		add('warn', `Listener ${one.listener} waits for the interface ${one.interface}, which is not there.`, `#/listeners/${segment(one.listener)}`, 'Open the listener');
 	for (const one of status.not_enforced || [])
@@ -72,7 +74,7 @@ function ofTargets(upstreams) {
 		const bad = upstream.targets.filter((target) => targetState(target).kind === 'bad');
 		const usable = upstream.targets.filter((target) => ['good', 'idle'].includes(targetState(target).kind) && target.admin_state !== 'down');
 		const href = `#/upstreams/${segment(upstream.name)}`;
-		const found = bad.map((target) => ({ kind: 'bad', text: `Target ${targetName(target)} of ${upstream.name} is ${targetState(target).word}.`, href, link: 'Open the upstream' }));
+		const found = bad.map((target) => ({ kind: 'bad', text: `Target ${targetName(target)} of ${upstream.name} is ${targetState(target).word}${target.health?.reason ? `: ${target.health.reason}` : ''}.`, href, link: 'Open the upstream' }));
 		if (!usable.length)
 			found.push({ kind: 'bad', text: `Upstream ${upstream.name} has no target in service.`, href, link: 'Open the upstream' });
 		return found;

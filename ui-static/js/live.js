@@ -7,7 +7,7 @@ import { get, Problem, setReachable } from './api.js';
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const KEPT = 1000;
-export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'flow_end', 'flow', 'health', 'target', 'ban',
+export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'flow_end', 'flow', 'health', 'target', 'ejected', 'ban', 'bans', 'upstream',
 	'drop', 'limit', 'missed', 'dropped'];
 
 /* The newest events, oldest first: {number, type, data, at}. */

@@ -8,7 +8,7 @@ import { Table } from '../table.js';
 
 const addressOf = (ban) => ban.address ?? ban.source ?? ban.prefix;
 const untilOf = (ban) => ban.expires_at ?? ban.until ?? ban.expires;
-const byOf = (ban) => ban.by ?? ban.actor ?? ban.who ?? ban.limit ?? ban.rate_limit ?? '';
+const byOf = (ban) => (ban.rate_limit ? `limit ${ban.rate_limit}` : ban.actor ?? ban.by ?? '');
 
 function maker(reload) {
 	const address = h('input', { type: 'text', id: id('a'), autocomplete: 'off', spellcheck: 'false' }), reason = h('input', { type: 'text', id: id('r') });
@@ -19,7 +19,7 @@ function maker(reload) {
 	form.addEventListener('submit', async (event) => {
 		event.preventDefault();
 		fill(error);
-		const body = { address: address.value.trim(), seconds: Number(seconds.value) || seconds.value };
+		const body = { address: address.value.trim(), ban_s: Number(seconds.value) || seconds.value };
 		if (reason.value.trim())
 			body.reason = reason.value.trim();
 		try {
@@ -37,7 +37,7 @@ async function lift(ban, reload) {
 	if (!await ask('Lift the ban?', `${addressOf(ban)} may come again at once.`, 'Lift it'))
 		return;
 	try {
-		await request('DELETE', `bans/${segment(addressOf(ban))}`);
+		await request('DELETE', `bans?address=${segment(addressOf(ban))}`);
 	} catch (error) {
 		toast(error instanceof Problem ? error.message : 'The gateway did not answer.', 'bad');
 	}

@@ -5,7 +5,7 @@ import { compact, words } from '../format.js';
 import { head, notThere, trouble } from '../page.js';
 
 const FIELDS = [['protocol', 'Protocol', ['tcp', 'udp']], ['source', 'Source address'], ['source_port', 'Source port'],
-	['destination', 'Destination address'], ['destination_port', 'Destination port'], ['interface', 'Comes in at']];
+	['destination', 'Destination address'], ['destination_port', 'Destination port'], ['interface', 'Comes in at'], ['sni', 'Server name']];
 const GOOD = /relay|pass|accept|allow|match|continue|direct|bypass|ok/, BAD = /drop|reject|refuse|ban|deny|fail|none/;
 const TITLE = ['stage', 'name', 'where'], VERDICT = ['verdict', 'result', 'decision'], WHY = ['why', 'reason', 'detail'];
 

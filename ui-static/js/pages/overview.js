@@ -11,6 +11,7 @@ const SHOWN = 50;         /* busiest objects asked for */
 const KEEP_ROWS = 400;    /* an hour in steps of ten seconds, and some */
 const OWN = 'upstream ';  /* the node of listeners that go to the packet's own destination */
 const CLIENTS = 8;
+const OBSERVED = 12; /* upstreams whose targets are asked for one by one: what is observed is not in the list */
 
 /* --- the last hour --- */
 
@@ -151,6 +152,8 @@ export default async function overview({ content, scope }) {
 
 	const look = async () => {
 		const [listeners, upstreams, doctor] = await Promise.all([get(`listeners?limit=${SHOWN}`), get(`upstreams?limit=${SHOWN}`), getIfThere('doctor')]);
+		const observed = await Promise.all(upstreams.items.slice(0, OBSERVED).map((one) => get(`upstreams/${segment(one.name)}/targets`)));
+		observed.forEach((told, i) => { upstreams.items[i].targets = told.items ?? told; });
 		Object.assign(slow, { listeners: listeners.items, upstreams: upstreams.items, doctor });
 		if (!listeners.total && !sessionStorage.getItem('gatewayd.started')) {
 			sessionStorage.setItem('gatewayd.started', '1');
@@ -173,6 +176,6 @@ export default async function overview({ content, scope }) {
 	await look();
 	scope.every(10000, look);
 	scope.every(3000, () => hour.look());
-	scope.on(['revision', 'health', 'target', 'drift', 'relay', 'pending'], () => { look().then(draw).catch(() => {}); });
+	scope.on(['revision', 'health', 'ejected', 'target', 'drift', 'relay', 'pending'], () => { look().then(draw).catch(() => {}); });
 	await scope.every(2000, draw);
 }

@@ -2,7 +2,7 @@
  * Lists and forms of the configured resources: one page for all of them, with
  * what is special to a kind in the table KINDS.
  */
-import { get, may, Problem, request, resourceOf, segment } from '../api.js';
+import { get, getIfThere, may, Problem, request, resourceOf, segment } from '../api.js';
 import { badge, button, copyButton, fill, h, id, toast } from '../dom.js';
 import { bits, compact, count, when, words } from '../format.js';
 import { dialog } from '../dialog.js';
@@ -43,7 +43,7 @@ const KINDS = {
 		panel: targetsPanel,
 	},
 	'rate-limits': {
-		one: 'rate_limit', title: 'Rate limits', stats: 'rate_limits', about: 'How much a source, a prefix or a listener may have. A shadow limit only counts: try it before you enforce it.',
+		one: 'rate_limit', title: 'Rate limits', stats: 'rate_limits', statsPath: 'stats/rate-limits', about: 'How much a source, a prefix or a listener may have. A shadow limit only counts: try it before you enforce it.',
 		columns: (stats) => [
 			{ title: 'Mode', width: '6rem', cell: (row) => badge(row.mode, row.mode === 'enforce' ? 'good' : 'warn') },
 			{ title: 'Limit', width: 'minmax(9rem, 2fr)', cell: (row) => (row.metric === 'concurrent_connections' ? `${row.rate} at once` : `${row.rate} ${words(row.metric)} / ${row.per}`) },
@@ -84,12 +84,11 @@ function targetSummary(targets) {
 
 const placement = (row, seen) => compact(row.placement ?? seen?.placement ?? null);
 
-/* How often a limit was exceeded, in whatever words the daemon counts it. */
+/* How often a limit was exceeded: with mode shadow, how often it would have acted. */
 function excess(seen) {
 	if (!seen)
 		return '–';
-	const value = seen.excess ?? seen.exceeded ?? seen.over ?? seen.dropped ?? seen.packets;
-	return value === undefined ? '–' : count(typeof value === 'object' ? value.packets : value);
+	return seen.over === undefined ? '–' : count(seen.over);
 }
 
 const keyOf = (kind, row) => row[kind.key || 'name'];
@@ -99,7 +98,7 @@ const keyOf = (kind, row) => row[kind.key || 'name'];
 async function busiest(kind, map) {
 	if (!kind.stats)
 		return;
-	const told = (await get(`stats?limit=${BUSIEST}`))[kind.stats];
+	const told = kind.statsPath ? (await getIfThere(`${kind.statsPath}?limit=${BUSIEST}`))?.items : (await get(`stats?limit=${BUSIEST}`))[kind.stats];
 	map.clear();
 	for (const one of Array.isArray(told) ? told : Object.entries(told || {}).map(([name, value]) => ({ name, ...value })))
 		map.set(one.name, one);
