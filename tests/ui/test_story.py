@@ -139,7 +139,7 @@ window.fetch = async (url, options) => {
 def test_broken_target(ui):
     """A target that nobody answers at is red in the picture, and said in words with the way to it."""
     page = ui.browser
-    ui.gateway.upstream("pool", [(ui.lab.server.v4, PORT), ("10.71.2.3", 9)], health={"type": "tcp", "interval_ms": 100, "fall": 1})
+    ui.gateway.upstream("pool", [(ui.lab.server.v4, PORT), ("10.71.2.3", 9)], health={"type": "tcp", "interval_ms": 200, "timeout_ms": 100, "fall": 1})
     ui.gateway.listener("web", ports=[str(PORT)], upstream="pool")
     if "health" not in ui.gateway.must("GET", "upstreams/pool/targets")["items"][0]:
         page.run(BROKEN)  # this daemon does not probe: what the page makes of the answer can be seen all the same

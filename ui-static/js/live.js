@@ -7,6 +7,7 @@ import { get, Problem, setReachable } from './api.js';
 
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const KEPT = 1000;
+const HIDDEN_MS = 10000;
 export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'flow_end', 'flow', 'health', 'target', 'ejected', 'ban', 'bans', 'upstream',
 	'drop', 'limit', 'missed', 'dropped'];
 
@@ -60,8 +61,7 @@ async function again() {
 	}, wait);
 }
 
-/* Begins, or begins anew. */
-export function open() {
+function open() {
 	source?.close();
 	source = new EventSource(`/api/v1/events${last ? `?after=${encodeURIComponent(last)}` : ''}`);
 	source.onopen = () => {
@@ -76,8 +76,39 @@ export function open() {
 		source.addEventListener(type, take);
 }
 
-export function close() {
+function close() {
 	clearTimeout(timer);
 	source?.close();
 	source = null;
 }
+
+/*
+ * A browser has six connections to a server for all its tabs, and each stream is one: a page that nobody looks at gives
+ * its own back, and reads on from there when it is looked at again.
+ */
+let wanted = false;
+
+export function begin() {
+	wanted = true;
+	open();
+}
+
+export function end() {
+	wanted = false;
+	close();
+}
+
+function follow(seen) {
+	clearTimeout(hiding);
+	if (!wanted)
+		return;
+	if (seen && !source)
+		open();
+	else if (!seen)
+		hiding = setTimeout(close, HIDDEN_MS);
+}
+
+let hiding = null;
+document.addEventListener('visibilitychange', () => follow(!document.hidden));
+window.addEventListener('pagehide', close);
+window.addEventListener('pageshow', () => follow(true));

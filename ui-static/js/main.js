@@ -124,7 +124,7 @@ document.getElementById('logout').addEventListener('click', async () => {
 	try {
 		await logout();
 	} catch { /* gone either way */ }
-	live.close();
+	live.end();
 	location.reload();
 });
 
@@ -143,7 +143,7 @@ async function begin() {
 			await new Promise((done) => { setTimeout(done, 2000); });
 		}
 	drawSession();
-	live.open();
+	live.begin();
 	pending.start();
 	window.addEventListener('hashchange', () => show(true));
 	live.on(['missed', 'dropped'], () => toast('Some events were missed; lists are read anew.', 'warn'));
