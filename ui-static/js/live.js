@@ -14,7 +14,7 @@ export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'fl
 /* The newest events, oldest first: {number, type, data, at}. */
 export const kept = [];
 const listeners = new Set();
-let source = null, tries = 0, last = null, timer = null;
+let source = null, opened = false, tries = 0, last = null, timer = null;
 
 /* Calls back on each event of these types (none: all); returns what ends that. */
 export function on(types, callback) {
@@ -63,10 +63,11 @@ async function again() {
 
 function open() {
 	source?.close();
-	source = new EventSource(`/api/v1/events${last ? `?after=${encodeURIComponent(last)}` : ''}`);
+	source = new EventSource(`/api/v1/events${last || opened ? `?after=${encodeURIComponent(last || 0)}` : ''}`);
 	source.onopen = () => {
 		const back = tries > 0;
 		tries = 0;
+		opened = true; /* from here on nothing may be lost, also where no event has come yet to go on from */
 		setReachable(true);
 		if (back)
 			tell({ type: 'reconnected', data: {}, at: new Date() });
