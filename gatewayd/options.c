@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,24 @@ static int check_marks(const struct options *options)
 	return 0;
 }
 
+/* Beside the program itself, in a build tree as where it is installed (bin/gatewayd, share/gatewayd/ui), so that a
+ * daemon never shows the pages of another version; else where packages put it. Lives as long as the program. */
+static const char *find_ui(void)
+{
+	static char path[PATH_MAX];
+	char program[PATH_MAX - sizeof("/../share/gatewayd/ui")];
+	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
+	char *slash;
+
+	program[n > 0 ? n : 0] = '\0';
+	slash = strrchr(program, '/');
+	if (!slash)
+		return GW_UI_PATH;
+	*slash = '\0';
+	snprintf(path, sizeof(path), "%s/../share/gatewayd/ui", program);
+	return access(path, F_OK) == 0 ? path : GW_UI_PATH;
+}
+
 int options_parse(int argc, char **argv, struct options *ret)
 {
 	int option, r;
@@ -231,7 +250,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 	*ret = (struct options){
 		.state_dir = "/var/lib/gatewayd",
 		.runtime_dir = "/run/gatewayd",
-		.ui_dir = GW_UI_PATH,
+		.ui_dir = find_ui(),
 		.relay = GW_RELAY_PATH,
 		.mover = "auto",
 		.bpf_dir = "/sys/fs/bpf/gatewayd",

@@ -147,7 +147,8 @@ static bool add_header(struct MHD_Response *answer, const char *name, const char
 	return MHD_add_response_header(answer, name, value) == MHD_YES;
 }
 
-/* The UI loads its own scripts and styles and talks to its own origin; an answer of the API is never a page. */
+/* The UI loads its own scripts and styles, talks to its own origin and never makes markup out of text; an answer of the
+ * API is never a page. */
 static bool add_headers(struct MHD_Response *answer, const struct response *response)
 {
 	bool ok =
@@ -157,7 +158,7 @@ static bool add_headers(struct MHD_Response *answer, const struct response *resp
 	        add_header(answer, "Cache-Control", response->page ? "no-cache" : "no-store") &&
 	        add_header(answer, "Content-Security-Policy",
 	                response->page ? "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
-	                                 "frame-ancestors 'none'"
+	                                 "frame-ancestors 'none'; require-trusted-types-for 'script'"
 	                               : "default-src 'none'; frame-ancestors 'none'");
 
 	if (response->content_type)

@@ -4,52 +4,15 @@ import argparse
 import json
 import os
 import signal
-import socket
 import sys
-import threading
 
 from lab import Gateway, Lab
 from lab.netns import run
+from lab.proxy import LoopbackProxy
 from lab.servers import Nginx
 
 PORT = 8000
 LISTENER = {"name": "web", "comment": "made by ./dev demo", "ports": [str(PORT)]}
-
-
-class LoopbackProxy:
-    """Makes a port of the gateway namespace's loopback reachable on the machine's own loopback."""
-
-    def __init__(self, namespace, port):
-        self.namespace, self.port = namespace, port
-        try:
-            self.listener = socket.create_server(("127.0.0.1", port))
-        except OSError:
-            self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            outside, _ = self.listener.accept()
-            try:
-                inside = self.namespace.connect("127.0.0.1", self.port)
-            except OSError:
-                outside.close()
-                continue
-            inside.settimeout(None)
-            for source, sink in ((outside, inside), (inside, outside)):
-                threading.Thread(target=pump, args=(source, sink), daemon=True).start()
-
-
-def pump(source, sink):
-    """Moves bytes one way until the end."""
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        source.close()
-        sink.close()
 
 
 class Demo:

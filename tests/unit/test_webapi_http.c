@@ -201,7 +201,8 @@ static void test_security_headers(void **state)
 	}
 	api_expect_header(&page, "Cache-Control", "no-cache");
 	api_expect_header(&page, "Content-Security-Policy",
-	        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'");
+	        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+	        "require-trusted-types-for 'script'");
 }
 
 static void test_large_header(void **state)

@@ -1,0 +1,319 @@
+"""The whole story as a person lives it: log in, make an upstream and a listener, see traffic, drain, change, be afraid,
+be taken back, go back, end a flow; and what happens when the connection goes."""
+
+import re
+
+import pytest
+
+from lab.process import wait_for
+
+PORT = 8000
+
+
+def furnish(ui):
+    """An upstream and a listener, made over the API."""
+    ui.gateway.upstream("pool", [(ui.lab.server.v4, PORT), ("10.71.2.3", PORT)])
+    ui.gateway.listener("web", ports=[str(PORT)], upstream="pool")
+
+
+def test_login(ui):
+    """A wrong token is told; the right one opens the door; logging out closes it, and the address stays."""
+    page = ui.browser
+    page.click("Log out")
+    field = page.wait(lambda: page.one("dialog input[type=password]"), "the log-in")
+    field.send_keys("wrong\n")
+    page.see("This token is not taken.", "dialog")
+    assert "admin.token" not in page.text()
+    page.click("Where do I get a token?")
+    page.see("admin.token", "dialog")
+    field.clear()
+    page.login(ui.gateway.token())
+    page.see("Settings", "main h1")
+    assert "gateway_session" not in page.run("return document.cookie")
+
+
+def test_first_visit(ui):
+    """Three steps, and the third one sees the traffic."""
+    page = ui.browser
+    page.go("start")
+    page.fill("Name", "no name")
+    page.click("Review and make the listener")
+    page.see("/name", ".error")
+    page.fill("Name", "first")
+    page.fill("Ports", f"{PORT}")
+    page.click("Review and make the listener")
+    page.see("New: /listeners/first", "dialog")
+    page.apply()
+    page.see("No traffic for “first” so far", "main")
+    assert "0123" in ui.request(PORT)
+    page.see("traffic seen", "main")
+
+
+def test_make_and_see_traffic(ui):
+    """Upstream and listener by form, with the server's fault at its field; then traffic in picture, figures and chart."""
+    page = ui.browser
+    page.go("upstreams")
+    page.click("New upstream")
+    page.fill("name", "pool")
+    page.click("Add target")
+    page.fill("address", "server.example.com", ".children")
+    page.click("Review and apply")
+    fault = page.see("address", ".children .error")
+    assert page.run("return document.activeElement.dataset.pointer") == "/address"
+    assert page.run("return arguments[0].closest('.field').querySelector('input').getAttribute('aria-invalid')", fault) == "true"
+    page.fill("address", ui.lab.server.v4, ".children")
+    page.click("Review and apply")
+    page.see("New: /upstreams/pool", "dialog")
+    page.apply()
+    page.see("Targets now", "main")
+    page.see(f"{ui.lab.server.v4}:0", "main tbody th")
+
+    page.go("listeners?new=1")
+    page.fill("name", "web")
+    page.fill("ports", "80 00")
+    page.fill("upstream", "pool")
+    page.click("Review and apply")
+    page.see("“80 00”", ".error")
+    page.fill("ports", str(PORT))
+    page.click("Review and apply")
+    page.see("New: /listeners/web", "dialog")
+    page.click("As nft text, what goes to the kernel", "dialog summary")
+    page.see("inet gatewayd", "dialog pre")
+    page.apply()
+    page.see("web", "main h1")
+    assert ui.gateway.must("GET", "listeners/web")["upstream"] == "pool"
+
+    page.go("")
+    for _ in range(20):
+        assert ui.request(PORT, "/64k")
+    page.see("pool", ".picture")
+    page.wait(lambda: page.run("return [...document.querySelectorAll('.picture .link')].length") >= 2, "lines between the cards")
+    words = "return document.querySelector('.plot').getAttribute('aria-label')"
+    page.wait(lambda: re.search(r"to clients: now [^,]*, at most [1-9.]+\s[kM]bit/s", page.run(words)), "traffic in the chart", 40)
+    assert page.run("return document.querySelector('.line.c1').getAttribute('d').length") > 10
+
+
+def test_drain(ui):
+    """Two clicks; the flow that is there is counted down, and the API says what the page says."""
+    page = ui.browser
+    furnish(ui)
+    target = f"{ui.lab.server.v4}:{PORT}"
+    with ui.lab.client.connect(ui.lab.server.v4, PORT) as held:
+        held.sendall(b"GET /tiny HTTP/1.1\r\nHost: a\r\n\r\n")
+        held.recv(1000)
+        used = wait_for(lambda: ui.gateway.must("GET", "flows")["items"], 5, "the flow")[0]["target"]["address"]
+        target = f"{used}:{PORT}"
+        page.go("upstreams/pool")
+        say(page, f"Drain: {target}")
+        page.see("draining", "main tbody")
+        page.see("1 flows left", "main tbody")
+        states = {f"{t['address']}:{t['port']}": t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool/targets")["items"]}
+        assert states[target] == "drain" and list(states.values()).count("drain") == 1
+    page.see("drained: no flows left", "main tbody", 20)
+    say(page, f"Put in service: {target}")
+    page.wait(lambda: "drain" not in {t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool/targets")["items"]}, "the target's service")
+
+
+def say(page, action):
+    """Presses a button of a target and applies it, be it a change of the configuration or a word of the operator."""
+    page.click(action)
+    page.see("Apply", "dialog button")
+    if page.one("dialog label", "When it is applied"):
+        page.apply()
+    else:
+        page.click("Apply", "dialog button")
+        page.wait(lambda: not page.one("dialog"), "the end of the dialog")
+
+
+BROKEN = """
+const real = window.fetch;
+window.fetch = async (url, options) => {
+    const answer = await real(url, options);
+    if (!String(url).endsWith('/targets')) return answer;
+    const told = await answer.json();
+    for (const one of told.items) one.health = {state: one.address === '10.71.2.3' ? 'down' : 'up', reason: 'connection refused'};
+    return new Response(JSON.stringify(told), {status: answer.status, headers: answer.headers});
+};"""
+
+
+def test_broken_target(ui):
+    """A target that nobody answers at is red in the picture, and said in words with the way to it."""
+    page = ui.browser
+    ui.gateway.upstream("pool", [(ui.lab.server.v4, PORT), ("10.71.2.3", 9)], health={"type": "tcp", "interval_ms": 200, "timeout_ms": 100, "fall": 1})
+    ui.gateway.listener("web", ports=[str(PORT)], upstream="pool")
+    if "health" not in ui.gateway.must("GET", "upstreams/pool/targets")["items"][0]:
+        page.run(BROKEN)  # this daemon does not probe: what the page makes of the answer can be seen all the same
+    page.go("")
+    page.see("10.71.2.3:9", ".picture .is-bad")
+    page.see("failed", ".picture .is-bad .badge")
+    page.see("Target 10.71.2.3:9 of pool is failed", ".wrongs")
+    page.click("Open the upstream")
+    page.see("pool", "main h1")
+    page.see("failed", "main tbody .badge")
+
+
+def test_confirm_and_revert(ui):
+    """A change that waits counts down on every page, also after a reload; Keep keeps it, doing nothing takes it back."""
+    page = ui.browser
+    furnish(ui)
+    page.go("listeners/web")
+    page.fill("comment", "kept")
+    page.click("Review and apply")
+    page.see("kept", "dialog .is")
+    page.apply("60")
+    page.see("unless it is kept", "#pending")
+    page.load("#/flows")
+    page.see("unless it is kept", "#pending")
+    page.click("Keep it")
+    page.wait(lambda: not page.one("#pending"), "the end of the waiting")
+    assert ui.gateway.must("GET", "listeners/web")["comment"] == "kept"
+    assert ui.gateway.status()["pending"] is None
+
+    ui.gateway.must("PATCH", "listeners/web?confirm_within=5", {"comment": "gone"})
+    page.see("unless it is kept", "#pending")
+    page.wait(lambda: not page.one("#pending"), "the change taken back", 20)
+    assert ui.gateway.must("GET", "listeners/web")["comment"] == "kept"
+
+    ui.gateway.must("PATCH", "listeners/web?confirm_within=600", {"comment": "gone"})
+    page.click("Take it back now")
+    page.click("Take it back", "dialog button")
+    page.wait(lambda: not page.one("#pending"), "the change taken back at once")
+    assert ui.gateway.must("GET", "listeners/web")["comment"] == "kept"
+
+
+def test_roll_back(ui):
+    """The history shows what a revision changed, and leads back to any of them."""
+    page = ui.browser
+    furnish(ui)
+    before = ui.revision()
+    ui.gateway.must("PATCH", "listeners/web", {"ports": ["8001"]})
+    page.go(f"revisions/{before + 1}")
+    page.see("8001", "main .is")
+    page.go(f"revisions/{before}")
+    page.click("Compare")
+    page.see("8001", "main .is")
+    page.click("Go back to this")
+    page.see(str(PORT), "dialog .is")
+    page.apply()
+    page.see("Revisions", "main h1")
+    page.see("now", "main .badge")
+    assert ui.gateway.must("GET", "listeners/web")["ports"] == [str(PORT)]
+    assert ui.revision() == before + 2
+
+
+def test_two_people(ui):
+    """What somebody else has changed meanwhile is not overwritten."""
+    page = ui.browser
+    furnish(ui)
+    page.go("listeners/web")
+    page.fill("comment", "mine")
+    ui.gateway.must("PATCH", "listeners/web", {"comment": "theirs"})
+    page.click("Review and apply")
+    page.see("Somebody else changed this", ".error")
+    assert ui.gateway.must("GET", "listeners/web")["comment"] == "theirs"
+
+
+def test_kill_flow(ui):
+    """A flow is seen, filtered for, and ended: its client gets a reset."""
+    page = ui.browser
+    furnish(ui)
+    with ui.lab.client.connect(ui.lab.server.v4, PORT) as held:
+        held.sendall(b"GET /tiny HTTP/1.1\r\nHost: a\r\n\r\n")
+        held.recv(1000)
+        page.go("flows")
+        port = held.getsockname()[1]
+        page.see(f"{ui.lab.client.v4}:{port}", ".vt-row")
+        page.fill("Client or prefix", "192.0.2.0/24")
+        page.wait(lambda: not page.one(".vt-row", str(port)), "a filtered list")
+        page.fill("Client or prefix", ui.lab.client.v4)
+        page.see(f"{ui.lab.client.v4}:{port}", ".vt-row")
+        page.click(f"End the flow of {ui.lab.client.v4}:{port}")
+        page.click("End it", "dialog button")
+        with pytest.raises(ConnectionResetError):
+            while held.recv(1000):
+                pass
+        page.see("The flow was ended.")
+        page.wait(lambda: not page.one(".vt-row", str(port)), "its end in the list")
+
+
+def test_address_set(ui):
+    """Ten thousand lines are pasted, a bad one is named by its number, and the list is there to scroll."""
+    page = ui.browser
+    page.go("address-sets?new=1")
+    page.fill("name", "many")
+    page.click("Review and apply")
+    page.apply()
+    page.see("many", "main h1")
+    lines = [f"10.{i >> 7 & 127}.{i & 127}.1" for i in range(10000)]
+    page.fill("One address, prefix or range a line", "\n".join([*lines[:4], "nonsense", *lines[4:]]))
+    page.click("Add these")
+    page.see("5", ".error")
+    page.fill("One address, prefix or range a line", "\n".join(lines))
+    page.see("10.0\u00a0k lines", ".hint")
+    page.click("Add these")
+    page.see("Changed: /address-sets/many", "dialog", 30)
+    page.apply()
+    page.see("10000 added", "#toasts")
+    assert len(ui.gateway.api("GET", "address-sets/many/entries", headers={"Accept": "text/plain"}).text.split()) == 10000
+    page.see("10.0\u00a0k of 10.0\u00a0k", "main", 30)
+    assert page.run("return document.querySelectorAll('.vt-body .vt-row').length") < 60
+
+
+def test_connection_gone(ui):
+    """It says so, keeps what is there, comes back by itself, and has missed nothing."""
+    page = ui.browser
+    page.go("events")
+    page.see("live", "#live")
+    ui.proxy.break_off()
+    page.see("connection to the gateway is gone", "#gone", 30)
+    page.see("connection gone", "#live")
+    ui.gateway.listener("meanwhile", ports=["9999"])
+    ui.proxy.mend()
+    page.wait(lambda: not page.one("#gone"), "the connection again", 30)
+    page.see("listeners/meanwhile", ".vt-row", 30)
+
+
+def test_session_lost(ui):
+    """When the session ends, the log-in comes over the page, and what was typed is still there."""
+    page = ui.browser
+    furnish(ui)
+    page.go("listeners/web")
+    page.fill("comment", "typed")
+    page.run("return fetch('/api/v1/session').then((r) => r.json()).then((s) => fetch('/api/v1/session', {method: 'DELETE', headers: {'X-CSRF-Token': s.csrf_token}}))")
+    page.click("Review and apply")
+    page.wait(lambda: page.one("dialog input[type=password]"), "the log-in").send_keys(ui.gateway.token() + "\n")
+    page.see("typed", "dialog .is")
+    page.apply()
+    assert ui.gateway.must("GET", "listeners/web")["comment"] == "typed"
+
+
+def test_ten_thousand(ui):
+    """Ten thousand listeners: the first rows are there at once, the last ones when they are scrolled to."""
+    page = ui.browser
+    rows = [{"name": f"l-{i:05}", "enabled": False, "ports": [str(1024 + i)]} for i in range(10000)]
+    ui.gateway.must("PUT", "config", {**ui.gateway.must("GET", "config"), "listeners": rows}, timeout=120)
+    page.go("listeners")
+    page.see("l-00000", ".vt-row", 30)
+    page.see("10000 in all", "main")
+    assert page.run("return document.querySelectorAll('.vt-body .vt-row').length") < 60
+    page.run("const v = document.querySelector('.vt-view'); v.scrollTop = v.scrollHeight")
+    page.see("l-09999", ".vt-row", 60)
+    page.fill("Name begins with", "l-0500")
+    page.see("10 in all", "main")
+    page.see("l-05009", ".vt-row")
+
+
+def test_quick(ui, figure):
+    """The first load is small, asks no other host, and can be used soon."""
+    page = ui.browser
+    page.load("#/settings")
+    page.load("#/")
+    page.see("Overview", "main h1")
+    page.see("The last hour")
+    sizes = page.run("return performance.getEntriesByType('resource').filter((r) => !r.name.includes('/api/')).map((r) => [r.name, r.decodedBodySize])")
+    assert all(name.startswith(ui.browser.url) for name, _ in sizes)
+    total = sum(size for _, size in sizes)
+    figure("bytes of the first load, as they are", total)
+    assert 10000 < total < 300000
+
+
