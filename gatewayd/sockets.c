@@ -13,6 +13,7 @@
 
 #include "gatewayd/base/addr.h"
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/keepalive.h"
 
 /* Connections that wait while no relay runs; the kernel cuts it to net.core.somaxconn. */
 #define RELAY_BACKLOG 65535
@@ -59,6 +60,8 @@ static int set_relay_options(int fd, uint8_t family)
 		r = set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	if (r == 0)
 		r = set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (r == 0)
+		r = keepalive_set(fd);
 	if (r == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0)
 		r = -errno;
 	if (r == 0)

@@ -146,6 +146,7 @@ void account_name(struct loop *loop, const struct flow *flow, const char *name, 
 /* Counts the flow as one that is here now, and shows it. */
 static void enter(struct loop *loop, struct flow *flow)
 {
+	account_hold(loop, &flow->origin, flow->account.slot, &flow->hold);
 	account_objects_enter(loop, STATS_CONNECTIONS, &flow->origin, flow->account.slot);
 	row_show(loop, flow);
 }
@@ -180,6 +181,7 @@ static void enter_late(struct loop *loop, struct flow *flow)
 		if (object)
 			stats_word_add(&object->active, 1);
 	}
+	account_hold(loop, &flow->origin, flow->account.slot, &flow->hold);
 }
 
 void account_configured(struct loop *loop)
@@ -205,6 +207,30 @@ void account_routed(struct loop *loop, struct flow *flow)
 		if (object)
 			stats_word_add(&object->counter[STATS_OBJECT_flows_opened], 1);
 	}
+	row_show(loop, flow);
+}
+
+void account_target_left(struct loop *loop, struct flow *flow)
+{
+	struct stats_object *object = object_of(loop, flow, STATS_TARGET);
+
+	account_count(loop, flow, STATS_OBJECT_connect_retried);
+	if (object) {
+		stats_word_add(&object->counter[STATS_OBJECT_flows_closed], 1);
+		stats_word_add(&object->active, (uint64_t)-1);
+	}
+	load_give(&loop->place, &flow->hold);
+	flow->account.slot[STATS_TARGET] = STATS_SLOT_NONE;
+}
+
+void account_routed_again(struct loop *loop, struct flow *flow)
+{
+	struct stats_object *object;
+
+	enter_late(loop, flow);
+	object = object_of(loop, flow, STATS_TARGET);
+	if (object)
+		stats_word_add(&object->counter[STATS_OBJECT_flows_opened], 1);
 	row_show(loop, flow);
 }
 
@@ -240,6 +266,7 @@ static void leave(struct loop *loop, struct flow *flow)
 {
 	struct stats_row *row = row_of(loop, flow);
 
+	load_give(&loop->place, &flow->hold);
 	account_objects_leave(loop, STATS_CONNECTIONS, &flow->origin, flow->account.slot);
 	if (row)
 		stats_row_clear(row);

@@ -68,6 +68,13 @@ void account_objects_leave(const struct loop *loop, enum stats_table table, cons
 	}
 }
 
+void account_hold(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS],
+        struct load_hold *hold)
+{
+	if (hold->run != loop->place.run || hold->run == 0)
+		(void)load_take(&loop->place, slot[STATS_TARGET], origin->target_id, 0, hold);
+}
+
 struct stats_flow account_row_of(const struct flow_origin *origin, uint8_t protocol)
 {
 	return (struct stats_flow){ .id = origin->id,

@@ -28,6 +28,11 @@ void account_objects_enter(const struct loop *loop, enum stats_table table, cons
 void account_objects_leave(const struct loop *loop, enum stats_table table, const struct flow_origin *origin,
         const uint32_t slot[STATS_KINDS]);
 
+/* The flow is counted as one of its target's (load.h): it may be already, if it was routed here; one that was adopted,
+ * or counted elsewhere so far, is so from here on, whatever limit the target has. */
+void account_hold(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS],
+        struct load_hold *hold);
+
 /* A row's beginning: what the origin says. */
 struct stats_flow account_row_of(const struct flow_origin *origin, uint8_t protocol);
 /* The row of this number was written: readers may look at it. */

@@ -13,11 +13,12 @@ static struct stats_row *row_of(const struct loop *loop, const struct udp_flow *
 	return index < loop->place.n_rows[STATS_UDP] ? &loop->place.rows[STATS_UDP][index] : NULL;
 }
 
-static void enter(struct loop *loop, const struct udp_flow *flow)
+static void enter(struct loop *loop, struct udp_flow *flow)
 {
 	struct stats_row *row = row_of(loop, flow);
 	struct stats_flow shown = account_row_of(&flow->origin, IPPROTO_UDP);
 
+	account_hold(loop, &flow->origin, flow->slot, &flow->hold);
 	account_objects_enter(loop, STATS_UDP, &flow->origin, flow->slot);
 	if (!row)
 		return;
@@ -60,6 +61,7 @@ void account_udp_end(struct loop *loop, struct udp_flow *flow)
 	struct stats_row *row = row_of(loop, flow);
 
 	account_udp_count(loop, flow, STATS_OBJECT_flows_closed);
+	load_give(&loop->place, &flow->hold);
 	account_objects_leave(loop, STATS_UDP, &flow->origin, flow->slot);
 	if (row)
 		stats_row_clear(row);

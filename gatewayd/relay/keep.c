@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/keepalive.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/relay/ledger.h"
 #include "gatewayd/relay/loop.h"
@@ -262,6 +263,8 @@ static bool measure(struct flow *flow)
 		return true;
 	/* From here on an urgent byte is one of the stream's; the client's socket has it from the listening one. */
 	setsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+	/* So has it this; a short connection towards a target can do without. */
+	(void)keepalive_set(flow->end[FLOW_TARGET].fd);
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		if (ledger_read(flow->end[side].fd, &ledger[side]) < 0 || ledger[side].life >= LEDGER_CLOSED)
 			return false;

@@ -7,6 +7,7 @@
 
 #include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/udp_flow.h"
 #include "gatewayd/relay/udp_socket.h"
 
@@ -77,6 +78,8 @@ static void target_refuses(struct loop *loop, struct udp_flow *flow)
 {
 	stats_add(loop->stats, STATS_udp_refused, 1);
 	loop_warn(loop, STATS_udp_refused, 0);
+	if (!flow->answered)
+		retry_target_failed(loop, &flow->origin, flow->slot);
 	if (flow->origin.upstream != 0 && !flow->answered && !flow->held) {
 		udp_flush(loop);
 		udp_flow_end(loop, flow);
@@ -242,6 +245,8 @@ static void answers_add(struct loop *loop, struct udp_flow *flow, unsigned first
 		else
 			answer_add(loop, flow, &receiver, &inbox->datagrams[i]);
 	}
+	if (!flow->answered)
+		retry_target_answered(loop, &flow->origin, flow->slot);
 	flow->answered = true;
 	flow->held = strays;
 	for (unsigned i = first; strays && i < end; i++)

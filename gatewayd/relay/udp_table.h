@@ -55,6 +55,7 @@ struct udp_flow {
 	uint64_t bytes[FLOW_SIDES];            /* of the direction that comes from this side */
 	uint32_t slot[STATS_KINDS];            /* where it is counted */
 	struct flow_origin origin;
+	struct load_hold hold; /* its part in its target's count of flows */
 };
 
 struct udp_table {

@@ -133,8 +133,10 @@ WHOLE = {
     "upstreams": {
         "name": "pool", "comment": "all of it", "algorithm": "source_hash",
         "targets": [
-            {"address": "10.71.2.3", "port": 8080, "weight": 7, "backup": True, "admin_state": "drain"},
-            {"address": "fd71:2::4", "port": 1, "weight": 0, "backup": True, "admin_state": "down"},
+            {"address": "10.71.2.3", "port": 8080, "weight": 7, "backup": True, "max_connections": 9,
+             "admin_state": "drain"},
+            {"address": "fd71:2::4", "port": 1, "weight": 0, "backup": True, "max_connections": 16777216,
+             "admin_state": "down"},
         ],
         "health": {"type": "http", "interval_ms": 700, "timeout_ms": 300, "rise": 4, "fall": 5, "http_path": "/up?x=1",
                    "http_status": 204},

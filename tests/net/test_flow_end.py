@@ -39,6 +39,19 @@ def no_flows(gateway):
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
+def test_silent_peers_are_asked(lab, gateway, family):
+    """Both sockets of a flow that lasts have a timer for probes of at most a minute: a peer that is gone is found out."""
+    gateway.listener("l", ports=["7809"])
+    with servers.Peer(lab.server, SERVER[family], 7809, lambda connection, _: connection.recv(1)), \
+            lab.client.connect(SERVER[family], 7809):
+        def probed():
+            lines = lab.gateway.run("ss", "-Htno", "( sport = :7809 or dport = :7809 )").stdout.splitlines()
+            return len(lines) == 2 and all("timer:(keepalive," in l and ("sec" in l or "1min" in l) for l in lines)
+
+        wait_for(probed, 10, "timers on both sockets")
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
 @pytest.mark.parametrize("mover", MOVERS)
 def test_servers_reset_reaches_the_client(lab, make_gateway, mover, family):
     """RST in, RST out."""
