@@ -256,12 +256,12 @@ static int read_config(int argc, char **argv, struct options *ret)
 {
 	int option, r = 0;
 
-	opterr = 0;
+	opterr = optind = 0; /* 0: getopt begins anew, whatever was parsed before */
 	while (r == 0 && (option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1)
 		if (option == OPT_CONFIG)
 			r = conf_read(optarg, set_from_file, ret);
 	opterr = 1;
-	optind = 0; /* getopt begins anew */
+	optind = 0;
 	return r;
 }
 
