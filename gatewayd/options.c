@@ -12,6 +12,7 @@
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/sockmark.h"
 #include "gatewayd/base/stats.h"
+#include "gatewayd/conf.h"
 
 #ifndef GW_RELAY_PATH
 #define GW_RELAY_PATH "/usr/lib/gatewayd/gateway-relay"
@@ -35,6 +36,7 @@ enum {
 	OPT_MARK_MASK,
 	OPT_TABLE,
 	OPT_PRIORITY,
+	OPT_CONFIG,
 	OPT_RESTORE,
 	OPT_CHECK,
 	OPT_CLEANUP,
@@ -56,6 +58,7 @@ static const struct option long_options[] = {
 	{ "mark-mask", required_argument, NULL, OPT_MARK_MASK },
 	{ "route-table", required_argument, NULL, OPT_TABLE },
 	{ "rule-priority", required_argument, NULL, OPT_PRIORITY },
+	{ "config", required_argument, NULL, OPT_CONFIG },
 	{ "restore", no_argument, NULL, OPT_RESTORE },
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "cleanup", no_argument, NULL, OPT_CLEANUP },
@@ -84,11 +87,15 @@ static const char usage[] =
         "  --mark-mask N       the mark bits that are ours (default 0x0f000000)\n"
         "  --route-table N     routing table for intercepted packets (default 26487)\n"
         "  --rule-priority N   first of three routing rule priorities (default 100)\n"
+        "  --config FILE       more options, as lines \"key = value\"; the command line goes before them\n"
         "  --restore           if the database is refused, keep it aside and start from the last good configuration\n"
         "  --check             validate the database, render, dry-run against the kernel, exit\n"
         "  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
         "  --bpf-check         try whether this kernel can do what the sockmap mover needs, exit\n"
         "  --version, --help\n";
+
+/* In front of an option's name in what is said of it: "--", or the line of a file. */
+static const char *where = "--";
 
 static int parse_number(const char *option, const char *text, uint64_t max, uint64_t *ret)
 {
@@ -98,7 +105,7 @@ static int parse_number(const char *option, const char *text, uint64_t max, uint
 	errno = 0;
 	value = strtoull(text, &end, 0);
 	if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value > max) {
-		fprintf(stderr, "gatewayd: --%s wants a number from 0 to %llu, not \"%s\"\n", option,
+		fprintf(stderr, "gatewayd: %s%s wants a number from 0 to %llu, not \"%s\"\n", where, option,
 		        (unsigned long long)max, text);
 		return -EINVAL;
 	}
@@ -125,14 +132,14 @@ static int parse_mover(const char *text, const char **ret)
 			*ret = movers[i];
 			return 0;
 		}
-	fprintf(stderr, "gatewayd: --mover wants auto, copy, splice or sockmap, not \"%s\"\n", text);
+	fprintf(stderr, "gatewayd: %smover wants auto, copy, splice or sockmap, not \"%s\"\n", where, text);
 	return -EINVAL;
 }
 
 static int add_listen(struct options *options, const char *url)
 {
 	if (options->n_listen == OPTIONS_LISTEN_MAX) {
-		fprintf(stderr, "gatewayd: --listen can be given %d times at most\n", OPTIONS_LISTEN_MAX);
+		fprintf(stderr, "gatewayd: %slisten can be given %d times at most\n", where, OPTIONS_LISTEN_MAX);
 		return -EINVAL;
 	}
 	options->listen[options->n_listen++] = url;
@@ -144,8 +151,8 @@ static int parse_level(const char *text, int *ret)
 	int level = log_level_parse(text);
 
 	if (level < 0) {
-		fprintf(stderr, "gatewayd: --log-level wants error, warning, notice, info or debug, not \"%s\"\n",
-		        text);
+		fprintf(stderr, "gatewayd: %slog-level wants error, warning, notice, info or debug, not \"%s\"\n",
+		        where, text);
 		return level;
 	}
 	*ret = level;
@@ -188,6 +195,8 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return parse_u32("route-table", text, UINT32_MAX, &ret->route_table);
 	case OPT_PRIORITY:
 		return parse_u32("rule-priority", text, 32000, &ret->rule_priority);
+	case OPT_CONFIG: /* read before, see read_config */
+		return 0;
 	case OPT_RESTORE:
 		ret->restore = true;
 		return 0;
@@ -243,9 +252,63 @@ static const char *find_ui(void)
 	return access(path, F_OK) == 0 ? path : GW_UI_PATH;
 }
 
+/* One line of the configuration file. What is done once, as --check, has no place there. */
+static int set_from_file(void *userdata, const char *at, const char *key, const char *value)
+{
+	char place[CONF_AT_MAX + 2];
+	int r = -EINVAL;
+
+	snprintf(place, sizeof(place), "%s: ", at);
+	for (const struct option *option = long_options; option->name; option++)
+		if (strcmp(option->name, key) == 0 && option->has_arg && option->val != OPT_CONFIG) {
+			where = place;
+			r = parse_one(option->val, value, userdata);
+			where = "--";
+			return r;
+		}
+	fprintf(stderr, "gatewayd: %s: there is no setting \"%s\"\n", at, key);
+	return r;
+}
+
+/* The file that the command line names, if it does. */
+static int read_config(int argc, char **argv, struct options *ret)
+{
+	int option, r = 0;
+
+	opterr = optind = 0; /* 0: getopt begins anew, whatever was parsed before */
+	while (r == 0 && (option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1)
+		if (option == OPT_CONFIG)
+			r = conf_read(optarg, set_from_file, ret);
+	opterr = 1;
+	optind = 0;
+	return r;
+}
+
+/* The command line: what it says goes before the file's, of which it may replace the list of listen. */
+static int read_arguments(int argc, char **argv, struct options *ret)
+{
+	bool listens = false;
+	int option, r;
+
+	while ((option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
+		if (option == OPT_LISTEN && !listens) {
+			listens = true;
+			ret->n_listen = 0;
+		}
+		r = parse_one(option, optarg, ret);
+		if (r < 0)
+			return r;
+	}
+	if (optind < argc) {
+		fprintf(stderr, "gatewayd: unexpected argument \"%s\"\n", argv[optind]);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int options_parse(int argc, char **argv, struct options *ret)
 {
-	int option, r;
+	int r;
 
 	*ret = (struct options){
 		.state_dir = "/var/lib/gatewayd",
@@ -260,15 +323,11 @@ int options_parse(int argc, char **argv, struct options *ret)
 		.route_table = 26487,
 		.rule_priority = 100,
 	};
-	while ((option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
-		r = parse_one(option, optarg, ret);
-		if (r < 0)
-			return r;
-	}
-	if (optind < argc) {
-		fprintf(stderr, "gatewayd: unexpected argument \"%s\"\n", argv[optind]);
-		return -EINVAL;
-	}
+	r = read_config(argc, argv, ret);
+	if (r == 0)
+		r = read_arguments(argc, argv, ret);
+	if (r < 0)
+		return r;
 	if (ret->n_listen == 0)
 		ret->listen[ret->n_listen++] = "https://127.0.0.1:8443";
 	return check_marks(ret);
