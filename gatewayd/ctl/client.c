@@ -4,6 +4,7 @@
 #include "gatewayd/ctl/client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -119,9 +120,14 @@ void client_answer_clear(struct client_answer *answer)
 
 char *client_escape(struct client *client, const char *text)
 {
-	char *escaped = curl_easy_escape(client->curl, text, 0), *copy = escaped ? strdup(escaped) : NULL;
+	char *escaped = curl_easy_escape(client->curl, text, 0), *copy = escaped ? strdup(escaped) : NULL, *at = copy;
 
 	curl_free(escaped);
+	/* A colon may stand in a segment, and addresses are read in the audit log. */
+	while (at && (at = strstr(at, "%3A"))) {
+		*at++ = ':';
+		memmove(at, at + 2, strlen(at + 2) + 1);
+	}
 	return copy;
 }
 
@@ -221,6 +227,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *userdata)
 /* Runs what the handle is set to. */
 static int perform(struct client *client, struct transfer *transfer)
 {
+	long error = 0;
 	CURLcode code;
 
 	client->words[0] = '\0';
@@ -236,7 +243,11 @@ static int perform(struct client *client, struct transfer *transfer)
 		return -ENOMEM;
 	if (transfer->too_long)
 		return -EMSGSIZE;
-	if (code != CURLE_OK && !client->words[0])
+	curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &error);
+	/* The library speaks of a port, which a unix socket has not. */
+	if (code == CURLE_COULDNT_CONNECT && error != 0)
+		snprintf(client->words, sizeof(client->words), "%s", strerror((int)error));
+	else if (code != CURLE_OK && !client->words[0])
 		strncpy(client->words, curl_easy_strerror(code), sizeof(client->words) - 1);
 	return code == CURLE_OK ? 0 : -EHOSTUNREACH;
 }
