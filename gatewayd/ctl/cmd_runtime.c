@@ -46,7 +46,7 @@ int ctl_ban(struct ctl *ctl)
 	if (reason)
 		json_object_set_new(ban, "reason", json_string(reason));
 	if (seconds > 0)
-		json_object_set_new(ban, "seconds", json_integer((json_int_t)seconds));
+		json_object_set_new(ban, "ban_s", json_integer((json_int_t)seconds));
 	code = ctl_ask(ctl, "POST", "/api/v1/bans", ban, NULL, &answer);
 	if (code != CTL_OK)
 		return code;
@@ -59,10 +59,17 @@ int ctl_ban(struct ctl *ctl)
 
 int ctl_unban(struct ctl *ctl)
 {
-	_cleanup_free_ char *path = ctl_path(ctl, "bans", ctl->args.words[0], NULL);
+	/* Of a prefix address and length are segments of their own. */
+	_cleanup_free_ char *prefix = strdup(ctl->args.words[0]);
+	char *slash = prefix ? strchr(prefix, '/') : NULL;
+	_cleanup_free_ char *path = NULL;
 	_cleanup_answer_ struct client_answer answer = { 0 };
-	int code = path ? ctl_ask(ctl, "DELETE", path, NULL, NULL, &answer) : CTL_REFUSED;
+	int code;
 
+	if (slash)
+		*slash++ = '\0';
+	path = prefix ? ctl_path(ctl, "bans", prefix, slash, NULL) : NULL;
+	code = path ? ctl_ask(ctl, "DELETE", path, NULL, NULL, &answer) : CTL_REFUSED;
 	if (code == CTL_OK && !ctl->json)
 		printf("%s is not banned any more\n", ctl->args.words[0]);
 	return code;
