@@ -71,6 +71,7 @@ CREATE TABLE target (
 	port INTEGER NOT NULL DEFAULT 0 CHECK (port BETWEEN 0 AND 65535),
 	weight INTEGER NOT NULL DEFAULT 1 CHECK (weight BETWEEN 0 AND 256),
 	backup INTEGER NOT NULL DEFAULT 0 CHECK (backup IN (0, 1)),
+	max_connections INTEGER NOT NULL DEFAULT 0 CHECK (max_connections BETWEEN 0 AND 16777216),
 	admin_state TEXT NOT NULL DEFAULT 'up' CHECK (admin_state IN ('up', 'drain', 'down')),
 	UNIQUE (parent, address, port)
 ) STRICT;

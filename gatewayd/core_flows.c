@@ -151,7 +151,7 @@ int core_flow_kill(struct core *core, uint64_t id)
 
 	if (!flows_find(worker_stats(core->worker), id, &found))
 		return -ENOENT;
-	return worker_kill_flow(core->worker, found.place.bank, found.place.thread, found.place.row, id);
+	return worker_kill_flow(core->worker, found.place.bank, found.place.table, found.place.row, id);
 }
 
 /* --- what is asked for --- */
@@ -207,7 +207,7 @@ static json_t *page_document(struct core *core, struct page *page)
 	json_t *next = *page->next ? json_string(page->next) : json_null();
 
 	return done(json_pack("{s:o, s:o, s:b, s:o}", "items", page->items, "next", next, "complete", page->complete,
-	                    "active", number(stats_active(worker_stats(core->worker)))),
+	                    "active", number(stats_active_all(worker_stats(core->worker)))),
 	        page->failed);
 }
 
@@ -223,7 +223,7 @@ static void place_print(const struct stats_memory *memory, const struct flows_pl
 {
 	uint32_t run = atomic_load_explicit(&memory->bank[place->bank].run, memory_order_relaxed);
 
-	snprintf(text, 64, "p%" PRIx32 ".%x.%" PRIx32, run, place->thread, place->row);
+	snprintf(text, 64, "p%" PRIx32 ".%x.%" PRIx32, run, place->table, place->row);
 }
 
 /* What is in cursors behind the letter: numbers as they were printed, and nothing that sscanf would take besides. */
@@ -235,18 +235,18 @@ static bool is_cursor(const char *text)
 static int place_parse(const struct stats_memory *memory, const char *text, struct flows_place *ret)
 {
 	uint32_t run, row;
-	unsigned thread;
+	unsigned table;
 	int length = 0;
 
 	*ret = (struct flows_place){ 0 };
 	if (!text)
 		return 0;
 	if (!*text || !is_cursor(text) ||
-	        sscanf(text, "p%8" SCNx32 ".%2x.%8" SCNx32 "%n", &run, &thread, &row, &length) != 3 || text[length])
+	        sscanf(text, "p%8" SCNx32 ".%2x.%8" SCNx32 "%n", &run, &table, &row, &length) != 3 || text[length])
 		return -EINVAL;
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		if (run && atomic_load_explicit(&memory->bank[bank].run, memory_order_relaxed) == run)
-			*ret = (struct flows_place){ bank, thread, row };
+			*ret = (struct flows_place){ bank, table, row };
 	return 0;
 }
 

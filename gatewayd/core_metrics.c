@@ -53,7 +53,7 @@ static void write_counters(const struct writer *writer)
 		counter_name(name, "", stats_name(counter), stats_unit(counter));
 		single(writer, name, "counter", stats_doc(counter), stats_sum(writer->memory, counter));
 	}
-	single(writer, "gateway_flows_active", "gauge", "flows now", stats_active(writer->memory));
+	single(writer, "gateway_flows_active", "gauge", "flows now", stats_active_all(writer->memory));
 }
 
 /* --- histograms --- */

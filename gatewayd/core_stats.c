@@ -204,7 +204,7 @@ json_t *core_stats(struct core *core, size_t max)
 
 	sampler_total(core->sampler, &rates);
 	set(object, "time", now_text(), &failed);
-	set(object, "flows_active", number(stats_active(memory)), &failed);
+	set(object, "flows_active", number(stats_active_all(memory)), &failed);
 	set(object, "counters", counters_document(memory, &failed), &failed);
 	set(object, "rates", rates_document(&rates), &failed);
 	set(object, "histograms", histograms_document(core, 0, 0), &failed);

@@ -84,10 +84,7 @@ static json_t *relay(struct core *core, bool *failed)
 	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
 	set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
 	set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
-	set(object, "udp_flows",
-	        json_integer((json_int_t)(stats_sum(stats, STATS_udp_flows_opened) -
-	                                  stats_sum(stats, STATS_udp_flows_closed))),
-	        failed);
+	set(object, "udp_flows", json_integer((json_int_t)stats_active(stats, STATS_UDP)), failed);
 	set(object, "kept", kept(core, failed), failed);
 	set(object, "counters", counters(stats, failed), failed);
 	return object;

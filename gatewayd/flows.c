@@ -27,13 +27,13 @@ bool flows_match(const struct flows_filter *filter, const struct stats_flow *flo
 	                                      (!filter->target_port || filter->target_port == flow->target_port));
 }
 
-/* On to the next thread. */
-static void next_thread(const struct stats_memory *memory, struct flows_place *place)
+/* On to the next table. */
+static void next_table(const struct stats_memory *memory, struct flows_place *place)
 {
 	place->row = 0;
-	place->thread++;
-	if (place->thread >= stats_threads(memory, place->bank)) {
-		place->thread = 0;
+	place->table++;
+	if (place->table >= stats_tables(memory, place->bank)) {
+		place->table = 0;
 		place->bank++;
 	}
 }
@@ -42,7 +42,7 @@ bool flows_next(const struct stats_memory *memory, struct flows_place *place, si
 {
 	while (place->bank < STATS_BANKS) {
 		const struct stats_row *rows;
-		uint32_t n = stats_rows(memory, place->bank, place->thread, &rows);
+		uint32_t n = stats_rows(memory, place->bank, place->table, &rows);
 
 		for (; place->row < n; place->row++) {
 			if (*budget == 0)
@@ -54,7 +54,7 @@ bool flows_next(const struct stats_memory *memory, struct flows_place *place, si
 			place->row++;
 			return true;
 		}
-		next_thread(memory, place);
+		next_table(memory, place);
 	}
 	return false;
 }
@@ -63,9 +63,9 @@ bool flows_find(const struct stats_memory *memory, uint64_t id, struct flows_fou
 {
 	struct flows_place place = { 0 };
 
-	for (; place.bank < STATS_BANKS; next_thread(memory, &place)) {
+	for (; place.bank < STATS_BANKS; next_table(memory, &place)) {
 		const struct stats_row *rows;
-		uint32_t n = stats_rows(memory, place.bank, place.thread, &rows);
+		uint32_t n = stats_rows(memory, place.bank, place.table, &rows);
 
 		for (place.row = 0; place.row < n; place.row++)
 			if (stats_row_id(&rows[place.row]) == id && stats_row_read(&rows[place.row], &ret->flow) &&

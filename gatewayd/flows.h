@@ -10,7 +10,7 @@
 
 /* Where a row is. All zero is the place before the first one. */
 struct flows_place {
-	unsigned bank, thread;
+	unsigned bank, table; /* table: as base/stats.h numbers them */
 	uint32_t row;
 };
 

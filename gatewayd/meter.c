@@ -414,8 +414,10 @@ int meter_bank_open(struct meter *meter, unsigned threads, unsigned *ret_bank, u
 	if (atomic_load_explicit(&opened->threads, memory_order_relaxed) < threads)
 		atomic_store_explicit(&opened->threads, threads, memory_order_relaxed);
 	for (unsigned i = 0; i < stats_threads(memory, bank); i++) {
-		atomic_store_explicit(&opened->thread[i].active, 0, memory_order_relaxed);
-		atomic_store_explicit(&opened->thread[i].rows_touched, 0, memory_order_relaxed);
+		for (unsigned kind = 0; kind < STATS_TABLES; kind++) {
+			atomic_store_explicit(&opened->thread[i].active[kind], 0, memory_order_relaxed);
+			atomic_store_explicit(&opened->thread[i].rows_touched[kind], 0, memory_order_relaxed);
+		}
 	}
 	atomic_store_explicit(&opened->run, run, memory_order_relaxed);
 	*ret_bank = bank;

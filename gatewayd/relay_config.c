@@ -99,6 +99,17 @@ static uint8_t mover_number(enum mover mover)
 	return numbers[mover];
 }
 
+static uint8_t algorithm_number(enum algorithm algorithm)
+{
+	static const uint8_t numbers[] = { [ALGORITHM_ROUND_ROBIN] = PROTO_ALGORITHM_ROUND_ROBIN,
+		[ALGORITHM_LEAST_CONN] = PROTO_ALGORITHM_LEAST_CONN,
+		[ALGORITHM_RANDOM_TWO] = PROTO_ALGORITHM_RANDOM_TWO,
+		[ALGORITHM_SOURCE_HASH] = PROTO_ALGORITHM_SOURCE_HASH };
+
+	static_assert(ARRAY_SIZE(numbers) == PROTO_ALGORITHMS, "one number for each");
+	return numbers[algorithm];
+}
+
 static uint8_t source_of(const struct listener *listener)
 {
 	if (listener->source_address == SOURCE_ADDRESS_GATEWAY)
@@ -185,6 +196,7 @@ static void send_target(struct sender *sender, const struct upstream *upstream, 
 	message.target_put.weight = (uint16_t)target->weight;
 	message.target_put.backup = target->backup;
 	message.target_put.state = (uint8_t)target->admin_state;
+	message.target_put.max_connections = (uint32_t)target->max_connections;
 	message.target_put.slot = meter_slot(sender->meter, STATS_TARGET, target->row.id);
 	send_item(sender, &message);
 }
@@ -223,7 +235,10 @@ static void send_upstream(struct sender *sender, const struct upstream *old, con
 
 	message.upstream_put.id = (uint32_t)upstream->row.id;
 	memcpy(message.upstream_put.name, upstream->name, sizeof(message.upstream_put.name));
-	message.upstream_put.algorithm = 0; /* round robin, the one the relay knows; others are told as not enforced */
+	message.upstream_put.algorithm = algorithm_number(upstream->algorithm);
+	message.upstream_put.max_retries = (uint8_t)upstream->max_retries;
+	message.upstream_put.passive_failures = (uint32_t)upstream->passive_failures;
+	message.upstream_put.slow_start_ms = (uint32_t)upstream->slow_start_s * 1000;
 	message.upstream_put.slot = meter_slot(sender->meter, STATS_UPSTREAM, upstream->row.id);
 	send_item(sender, &message);
 	send_target_changes(sender, old, upstream);

@@ -127,7 +127,7 @@ static void read_totals(const struct stats_memory *memory, uint64_t values[TREND
 	                               stats_sum(memory, STATS_source_ports_exhausted);
 	values[TREND_bytes_to_target] = stats_sum(memory, STATS_bytes_to_target);
 	values[TREND_bytes_to_client] = stats_sum(memory, STATS_bytes_to_client);
-	values[TREND_flows_active] = stats_active(memory);
+	values[TREND_flows_active] = stats_active_all(memory);
 }
 
 static void sample_total(struct sampler *sampler, uint64_t now_ms)

@@ -789,7 +789,7 @@ static bool has_killed(const struct worker *worker, int64_t id)
 	return worker->killed_id == (uint64_t)id;
 }
 
-int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id)
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned table, uint32_t row, uint64_t id)
 {
 	struct proto_message message = { .type = PROTO_FLOW_KILL };
 	int r;
@@ -797,7 +797,7 @@ int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint
 	if (worker->state != WORKER_RUNNING || !worker->run || worker->bank != bank)
 		return -ENOENT;
 	message.flow_kill.id = id;
-	message.flow_kill.thread = (uint16_t)thread;
+	message.flow_kill.table = (uint16_t)table;
 	message.flow_kill.row = row;
 	worker->killed_id = 0;
 	r = msg_send(worker->channel, &message, -1, WORKER_ANSWER_MS);

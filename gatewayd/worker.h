@@ -69,9 +69,9 @@ void worker_abort(struct worker *worker, const struct plan *plan);
 
 /* Asks the relay to read round-trip times into the rows of flows soon. */
 void worker_sample(struct worker *worker);
-/* Has the relay reset the flow of this row (number `row` of a thread's in the bank) if it still has this id. -ENOENT:
- * it is gone, or no relay runs; -ETIMEDOUT. */
-int worker_kill_flow(struct worker *worker, unsigned bank, unsigned thread, uint32_t row, uint64_t id);
+/* Has the relay reset the flow of this row (number `row` of a table's in the bank, base/stats.h) if it still has this
+ * id. -ENOENT: it is gone, or no relay runs; -ETIMEDOUT. */
+int worker_kill_flow(struct worker *worker, unsigned bank, unsigned table, uint32_t row, uint64_t id);
 
 /* Replaces the relay by a new one, from the program file as it is now; flows do not notice. 0 when it has begun,
  * -EBUSY (no relay serves, or that is under way), -ENOEXEC (the program cannot be started: the relay goes on). */

@@ -26,7 +26,8 @@ struct kernel_bpf {
 };
 
 /* libbpf's own words go to the debug log: what matters is told by the errno. */
-static int print(enum libbpf_print_level level, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static int print(
+        enum libbpf_print_level level, const char *format, va_list arguments)
 {
 	char line[512];
 

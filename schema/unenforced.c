@@ -12,13 +12,8 @@ static const struct unenforced {
 	const char *member;
 	const char *words;
 } table[] = {
-	{ RESOURCE_UPSTREAM, "algorithm", "targets are chosen in weighted rotation whatever the algorithm" },
 	{ RESOURCE_UPSTREAM, "health_type", "targets are not probed; every target counts as healthy" },
-	{ RESOURCE_UPSTREAM, "max_retries", "a connection that a target refuses is not tried at another" },
-	{ RESOURCE_UPSTREAM, "passive_failures", "a target that fails is not left out" },
-	{ RESOURCE_UPSTREAM, "slow_start_s", "a target takes its whole share at once" },
 	{ RESOURCE_UPSTREAM, "on_down", "flows of a target are kept when it fails" },
-	{ RESOURCE_TARGET, "backup", "the target takes flows like any other" },
 	{ RESOURCE_LISTENER, "proxy_protocol", "no header is sent to the target" },
 	{ RESOURCE_LISTENER, "rate_limits", "rate limits are stored only; nothing is limited" },
 	{ RESOURCE_RATE_LIMIT, NULL, "rate limits are stored only; nothing is limited" },

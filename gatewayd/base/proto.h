@@ -15,7 +15,7 @@
 
 /* Raised with every change of proto.def. Sides that do not name the same only use the messages up to the last stable
  * one, and those only if both name the same KEEP_VERSION. */
-#define PROTO_VERSION     5
+#define PROTO_VERSION     7
 #define PROTO_STABLE_LAST PROTO_HANDED_OVER
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384
@@ -24,6 +24,14 @@
 
 /* How the bytes of a listener's flows are moved. The numbers are on the wire. */
 enum proto_mover { PROTO_MOVER_AUTO, PROTO_MOVER_COPY, PROTO_MOVER_SPLICE, PROTO_MOVER_SOCKMAP, PROTO_MOVERS };
+/* How an upstream chooses a target (relay/balance.h). The numbers are on the wire. */
+enum proto_algorithm {
+	PROTO_ALGORITHM_ROUND_ROBIN,
+	PROTO_ALGORITHM_LEAST_CONN,
+	PROTO_ALGORITHM_RANDOM_TWO,
+	PROTO_ALGORITHM_SOURCE_HASH,
+	PROTO_ALGORITHMS
+};
 /* What a SOCKMAP message brings. The numbers are on the wire. */
 enum proto_sockmap_kind {
 	PROTO_SOCKMAP_RX,

@@ -89,14 +89,19 @@ uint64_t stats_sum(const struct stats_memory *memory, enum stats_counter counter
 	return sum;
 }
 
-uint64_t stats_active(const struct stats_memory *memory)
+uint64_t stats_active(const struct stats_memory *memory, enum stats_table kind)
 {
 	uint64_t sum = 0;
 
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned i = 0; living_run(memory, bank) && i < stats_threads(memory, bank); i++)
-			sum += atomic_load_explicit(&memory->bank[bank].thread[i].active, memory_order_relaxed);
+			sum += atomic_load_explicit(&memory->bank[bank].thread[i].active[kind], memory_order_relaxed);
 	return sum;
+}
+
+uint64_t stats_active_all(const struct stats_memory *memory)
+{
+	return stats_active(memory, STATS_CONNECTIONS) + stats_active(memory, STATS_UDP);
 }
 
 /* The object's slot in one thread if it has counted there. Others are not even looked at: reading would give them
@@ -173,17 +178,21 @@ bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t s
 	return true;
 }
 
-uint32_t stats_rows(
-        const struct stats_memory *memory, unsigned bank, unsigned thread, const struct stats_row **ret_rows)
+unsigned stats_tables(const struct stats_memory *memory, unsigned bank)
+{
+	return stats_threads(memory, bank) * STATS_TABLES;
+}
+
+uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
 {
 	const struct stats_thread *its;
 	uint32_t first, n;
 
-	if (!living_run(memory, bank) || thread >= stats_threads(memory, bank))
+	if (!living_run(memory, bank) || table >= stats_tables(memory, bank))
 		return 0;
-	its = &memory->bank[bank].thread[thread];
-	first = atomic_load_explicit(&its->rows_first, memory_order_relaxed);
-	n = atomic_load_explicit(&its->rows_touched, memory_order_acquire);
+	its = &memory->bank[bank].thread[table / STATS_TABLES];
+	first = atomic_load_explicit(&its->rows_first[table % STATS_TABLES], memory_order_relaxed);
+	n = atomic_load_explicit(&its->rows_touched[table % STATS_TABLES], memory_order_acquire);
 	if (first >= STATS_ROWS_MAX || n > STATS_ROWS_MAX - first)
 		return 0;
 	*ret_rows = &memory->row[bank][first];

@@ -29,7 +29,7 @@
 #include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 6
+#define STATS_LAYOUT 8
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -44,8 +44,9 @@
 /* Upstreams that have histograms of their own, and how many: 10 kB for each, per thread. */
 #define STATS_UPSTREAM_HISTOGRAMS 1024
 #define STATS_OWN_HISTOGRAMS      2
-/* Rows of one bank, shared among its threads: as many flows as a relay can be told to hold, rounded up per thread. */
-#define STATS_ROWS_MAX ((1U << 24) + STATS_THREADS_MAX)
+/* Rows of one bank, shared among its threads: as many connections as a relay can be told to hold, rounded up per
+ * thread, and half as many UDP flows. */
+#define STATS_ROWS_MAX ((1U << 24) + (1U << 23) + 2 * STATS_THREADS_MAX)
 
 enum stats_counter {
 #define STAT(member, unit, doc) STATS_##member,
@@ -68,6 +69,9 @@ enum stats_histogram {
 	STATS_HISTOGRAMS
 };
 
+/* A thread has two tables of flows, and rows for each. Tables of a relay are numbered through: thread * 2 + this. */
+enum stats_table { STATS_CONNECTIONS, STATS_UDP, STATS_TABLES };
+
 /* Slots are numbered through: first all listeners', then the upstreams', then the targets'. */
 enum stats_kind { STATS_LISTENER, STATS_UPSTREAM, STATS_TARGET, STATS_KINDS };
 
@@ -86,9 +90,9 @@ struct stats_upstream {
 
 struct stats_thread {
 	_Alignas(64) _Atomic uint64_t counter[STATS_COUNTERS];
-	_Atomic uint64_t active;       /* flows now */
-	_Atomic uint32_t rows_first;   /* where its rows begin in the bank's */
-	_Atomic uint32_t rows_touched; /* those behind were never written */
+	_Atomic uint64_t active[STATS_TABLES];       /* flows now */
+	_Atomic uint32_t rows_first[STATS_TABLES];   /* where its rows begin in the bank's */
+	_Atomic uint32_t rows_touched[STATS_TABLES]; /* those behind were never written */
 	_Atomic uint64_t histogram_sum[STATS_HISTOGRAMS];
 	struct histogram histogram[STATS_HISTOGRAMS];
 	_Atomic uint64_t claimed[STATS_SLOTS_MAX / 64]; /* one bit per slot that was ever written */
@@ -123,9 +127,9 @@ static inline struct target_state *stats_target(struct stats_memory *memory, uin
 /* Where the thread of a relay writes. */
 struct stats_place {
 	struct stats_thread *thread;
-	struct stats_row *rows;      /* NULL: none */
+	struct stats_row *rows[STATS_TABLES]; /* NULL: none */
+	uint32_t n_rows[STATS_TABLES];
 	struct stats_memory *memory; /* the whole of it: other threads' counters, and targets' states; NULL: none */
-	uint32_t n_rows;
 	uint32_t run;
 };
 
@@ -179,17 +183,21 @@ struct stats_object_sum {
 /* Threads of the bank that may have been written. */
 unsigned stats_threads(const struct stats_memory *memory, unsigned bank);
 uint64_t stats_sum(const struct stats_memory *memory, enum stats_counter counter);
-/* Flows now, of the relays that live. */
-uint64_t stats_active(const struct stats_memory *memory);
+/* Flows now, of the relays that live: in all tables of this kind. */
+uint64_t stats_active(const struct stats_memory *memory, enum stats_table kind);
+/* And in those of both. */
+uint64_t stats_active_all(const struct stats_memory *memory);
 /* What the object has counted; zeros if nothing, or without a slot. */
 void stats_object_read(const struct stats_memory *memory, uint32_t slot, uint32_t id, struct stats_object_sum *ret);
 void stats_histogram_read(const struct stats_memory *memory, enum stats_histogram histogram, struct histogram_sum *ret);
 /* The same for one upstream. False if it has no such histogram of its own. */
 bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t slot, uint32_t id,
         enum stats_histogram histogram, struct histogram_sum *ret);
-/* The rows of one thread that may hold flows, and their number; 0 if no relay writes to the bank. */
+/* Tables of the bank that may have been written. */
+unsigned stats_tables(const struct stats_memory *memory, unsigned bank);
+/* The rows of one table that may hold flows, and their number; 0 if no relay writes to the bank. */
 uint32_t stats_rows(
-        const struct stats_memory *memory, unsigned bank, unsigned thread, const struct stats_row **ret_rows);
+        const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows);
 
 /* The name, unit and doc as in the .def file. */
 const char *stats_name(enum stats_counter counter);

@@ -56,6 +56,8 @@ struct target_state {
 	_Atomic uint32_t failing; /* connections in a row that the target failed */
 	_Atomic uint32_t ejections;
 	_Atomic uint64_t ejected_until_ms; /* 0, or passed: not ejected */
+	/* Flows now, of all threads, in the lower half, and above it the run that counts them (relay/load.h). */
+	_Atomic uint64_t flows;
 };
 
 _Static_assert(sizeof(struct target_state) == 128, "two lines of the cache");

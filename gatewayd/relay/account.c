@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 
@@ -22,26 +23,14 @@ static uint64_t clock_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-static uint32_t object_id(const struct flow_origin *origin, enum stats_kind kind)
-{
-	return kind == STATS_LISTENER   ? origin->listener
-	       : kind == STATS_UPSTREAM ? origin->upstream
-	                                : origin->target_id;
-}
-
 static struct stats_object *object_of(const struct loop *loop, const struct flow *flow, enum stats_kind kind)
 {
-	return stats_object(&loop->place, flow->account.slot[kind], object_id(&flow->origin, kind));
+	return account_object(loop, &flow->origin, flow->account.slot, kind);
 }
 
 void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter)
 {
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
-
-		if (object)
-			stats_word_add(&object->counter[counter], 1);
-	}
+	account_objects_count(loop, &flow->origin, flow->account.slot, counter, 1);
 }
 
 /* The upstream's own histogram beside the thread's. */
@@ -63,7 +52,7 @@ static struct stats_row *row_of(const struct loop *loop, const struct flow *flow
 {
 	uint32_t index = flow_index(&loop->flows, flow);
 
-	return index < loop->place.n_rows ? &loop->place.rows[index] : NULL;
+	return index < loop->place.n_rows[STATS_CONNECTIONS] ? &loop->place.rows[STATS_CONNECTIONS][index] : NULL;
 }
 
 static void word_copy(char to[STATS_WORD_MAX], const char *text)
@@ -88,22 +77,9 @@ static struct stats_flow_status status_of(const struct flow *flow)
 
 static void row_fill(const struct flow *flow, struct stats_flow *ret)
 {
-	const struct flow_origin *origin = &flow->origin;
-
-	*ret = (struct stats_flow){ .id = origin->id,
-		.started_ms = origin->started_ms,
-		.active_ms = flow->active_ms ? flow->active_ms : origin->started_ms,
-		.status = status_of(flow),
-		.listener = origin->listener,
-		.upstream = origin->upstream,
-		.target_id = origin->target_id,
-		.client_port = origin->client_port,
-		.original_port = origin->original_port,
-		.target_port = origin->target_port,
-		.protocol = IPPROTO_TCP,
-		.client = origin->client,
-		.original = origin->original,
-		.target = origin->target };
+	*ret = account_row_of(&flow->origin, IPPROTO_TCP);
+	ret->active_ms = flow->active_ms ? flow->active_ms : flow->origin.started_ms;
+	ret->status = status_of(flow);
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		ret->bytes[side] = flow->account.bytes[side];
 		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
@@ -114,15 +90,13 @@ static void row_fill(const struct flow *flow, struct stats_flow *ret)
 static void row_show(struct loop *loop, const struct flow *flow)
 {
 	struct stats_row *row = row_of(loop, flow);
-	uint32_t index = flow_index(&loop->flows, flow);
 	struct stats_flow shown;
 
 	if (!row)
 		return;
 	row_fill(flow, &shown);
 	stats_row_write(row, &shown);
-	if (index >= atomic_load_explicit(&loop->stats->rows_touched, memory_order_relaxed))
-		atomic_store_explicit(&loop->stats->rows_touched, index + 1, memory_order_release);
+	account_row_touched(loop, STATS_CONNECTIONS, flow_index(&loop->flows, flow));
 }
 
 void account_changed(struct loop *loop, const struct flow *flow)
@@ -172,32 +146,14 @@ void account_name(struct loop *loop, const struct flow *flow, const char *name, 
 /* Counts the flow as one that is here now, and shows it. */
 static void enter(struct loop *loop, struct flow *flow)
 {
-	stats_word_add(&loop->stats->active, 1);
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = stats_claim(
-		        &loop->place, flow->account.slot[kind], object_id(&flow->origin, (enum stats_kind)kind));
-
-		if (object)
-			stats_word_add(&object->active, 1);
-	}
+	account_hold(loop, &flow->origin, flow->account.slot, &flow->hold);
+	account_objects_enter(loop, STATS_CONNECTIONS, &flow->origin, flow->account.slot);
 	row_show(loop, flow);
-}
-
-/* Where the configuration in force has the flow counted; objects that are gone have no slot any more. */
-static void find_slots(const struct loop *loop, const struct flow_origin *origin, uint32_t ret[STATS_KINDS])
-{
-	const struct config_listener *listener = config_listener(loop->config, origin->listener);
-	const struct config_upstream *upstream = config_upstream(loop->config, origin->upstream);
-	const struct target *target = upstream ? balance_target(&upstream->balance, origin->target_id) : NULL;
-
-	ret[STATS_LISTENER] = listener ? listener->slot : STATS_SLOT_NONE;
-	ret[STATS_UPSTREAM] = upstream ? upstream->slot : STATS_SLOT_NONE;
-	ret[STATS_TARGET] = target ? target->slot : STATS_SLOT_NONE;
 }
 
 void account_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
-	find_slots(loop, &flow->origin, flow->account.slot);
+	account_slots(loop, &flow->origin, flow->account.slot);
 	if (flow->account.slot[STATS_LISTENER] == STATS_SLOT_NONE)
 		loop->account_late = true; /* flows are adopted before there is a configuration */
 	flow->account.started_us = adopted ? flow->origin.started_ms * 1000 : clock_us();
@@ -214,17 +170,18 @@ static void enter_late(struct loop *loop, struct flow *flow)
 {
 	uint32_t slot[STATS_KINDS];
 
-	find_slots(loop, &flow->origin, slot);
+	account_slots(loop, &flow->origin, slot);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
 		struct stats_object *object;
 
 		if (flow->account.slot[kind] != STATS_SLOT_NONE)
 			continue;
 		flow->account.slot[kind] = slot[kind];
-		object = stats_claim(&loop->place, slot[kind], object_id(&flow->origin, (enum stats_kind)kind));
+		object = account_object_claim(loop, &flow->origin, slot, (enum stats_kind)kind);
 		if (object)
 			stats_word_add(&object->active, 1);
 	}
+	account_hold(loop, &flow->origin, flow->account.slot, &flow->hold);
 }
 
 void account_configured(struct loop *loop)
@@ -253,6 +210,30 @@ void account_routed(struct loop *loop, struct flow *flow)
 	row_show(loop, flow);
 }
 
+void account_target_left(struct loop *loop, struct flow *flow)
+{
+	struct stats_object *object = object_of(loop, flow, STATS_TARGET);
+
+	account_count(loop, flow, STATS_OBJECT_connect_retried);
+	if (object) {
+		stats_word_add(&object->counter[STATS_OBJECT_flows_closed], 1);
+		stats_word_add(&object->active, (uint64_t)-1);
+	}
+	load_give(&loop->place, &flow->hold);
+	flow->account.slot[STATS_TARGET] = STATS_SLOT_NONE;
+}
+
+void account_routed_again(struct loop *loop, struct flow *flow)
+{
+	struct stats_object *object;
+
+	enter_late(loop, flow);
+	object = object_of(loop, flow, STATS_TARGET);
+	if (object)
+		stats_word_add(&object->counter[STATS_OBJECT_flows_opened], 1);
+	row_show(loop, flow);
+}
+
 void account_connected(struct loop *loop, struct flow *flow)
 {
 	uint64_t took = clock_us() - flow->account.routed_us;
@@ -272,12 +253,7 @@ void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, si
 		record(loop, flow, STATS_HISTOGRAM_first_byte, clock_us() - flow->account.routed_us);
 	flow->account.bytes[side] += bytes;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
-
-		if (object)
-			stats_word_add(&object->counter[counter], bytes);
-	}
+	account_objects_count(loop, &flow->origin, flow->account.slot, counter, bytes);
 	if (row) {
 		stats_row_set(row, bytes[side], flow->account.bytes[side]);
 		stats_row_set(row, active_ms, loop->now_ms);
@@ -290,13 +266,8 @@ static void leave(struct loop *loop, struct flow *flow)
 {
 	struct stats_row *row = row_of(loop, flow);
 
-	stats_word_add(&loop->stats->active, (uint64_t)-1);
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
-
-		if (object)
-			stats_word_add(&object->active, (uint64_t)-1);
-	}
+	load_give(&loop->place, &flow->hold);
+	account_objects_leave(loop, STATS_CONNECTIONS, &flow->origin, flow->account.slot);
 	if (row)
 		stats_row_clear(row);
 }
@@ -319,10 +290,9 @@ void account_refused(struct loop *loop, const struct flow_origin *origin)
 {
 	uint32_t slot[STATS_KINDS];
 
-	find_slots(loop, origin, slot);
+	account_slots(loop, origin, slot);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object =
-		        stats_claim(&loop->place, slot[kind], object_id(origin, (enum stats_kind)kind));
+		struct stats_object *object = account_object_claim(loop, origin, slot, (enum stats_kind)kind);
 
 		if (object)
 			stats_word_add(&object->counter[STATS_OBJECT_refused], 1);

@@ -22,6 +22,11 @@ void account_connected(struct loop *loop, struct flow *flow);
 void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes);
 /* A flow that has begun without a target has got one: it counts with it, and its times are taken, from here on. */
 void account_routed(struct loop *loop, struct flow *flow);
+/* The flow's target has failed its connect and another one takes its place: the flow has ended for the old one, which
+ * the origin still names, and that is counted as tried again. To be followed by account_routed_again. */
+void account_target_left(struct loop *loop, struct flow *flow);
+/* The origin names the new target. Its times go on from where they began: the client has waited for all of it. */
+void account_routed_again(struct loop *loop, struct flow *flow);
 /* State, a mover, a reason or an ended direction has changed. */
 void account_changed(struct loop *loop, const struct flow *flow);
 /* What the kernel says of both connections at loop->now_ms. */

@@ -8,6 +8,7 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/relay/connect.h"
+#include "gatewayd/relay/flow.h"
 
 #define CHANGES_MIN 64
 
@@ -23,6 +24,7 @@ struct change {
 		} listener;
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
+			struct balance_rules rules;
 			uint32_t slot;
 		} upstream;
 		struct {
@@ -171,6 +173,20 @@ static int value_change(const struct proto_route_value *put, struct change *ret)
 	return ret->value.text ? 0 : -ENOMEM;
 }
 
+static int upstream_change(const struct proto_upstream_put *put, struct change *ret)
+{
+	if (put->algorithm >= PROTO_ALGORITHMS || put->max_retries > FLOW_RETRIES_MAX)
+		return -EBADMSG;
+	ret->id = put->id;
+	memcpy(ret->upstream.name, put->name, sizeof(ret->upstream.name));
+	ret->upstream.rules = (struct balance_rules){ .algorithm = put->algorithm,
+		.max_retries = put->max_retries,
+		.passive_failures = put->passive_failures,
+		.slow_start_ms = put->slow_start_ms };
+	ret->upstream.slot = put->slot;
+	return 0;
+}
+
 static int target_change(const struct proto_target_put *put, struct change *ret)
 {
 	struct target *target = &ret->target;
@@ -184,6 +200,7 @@ static int target_change(const struct proto_target_put *put, struct change *ret)
 		.weight = put->weight,
 		.backup = put->backup,
 		.state = put->state,
+		.max_connections = put->max_connections,
 		.slot = put->slot };
 	memcpy(target->addr.bytes, put->address, addr_bits(put->family) / 8);
 	return 0;
@@ -222,10 +239,7 @@ static int change_from(const struct proto_message *message, struct change *ret)
 		ret->id = message->listener_del.id;
 		return 0;
 	case PROTO_UPSTREAM_PUT:
-		ret->id = message->upstream_put.id;
-		memcpy(ret->upstream.name, message->upstream_put.name, sizeof(ret->upstream.name));
-		ret->upstream.slot = message->upstream_put.slot;
-		return message->upstream_put.algorithm == 0 ? 0 : -EBADMSG;
+		return upstream_change(&message->upstream_put, ret);
 	case PROTO_UPSTREAM_DEL:
 		ret->id = message->upstream_del.id;
 		return 0;
@@ -343,6 +357,7 @@ static int upstream_put(struct config *config, const struct change *change)
 		}
 	}
 	memcpy(upstream->name, change->upstream.name, sizeof(upstream->name));
+	balance_configure(&upstream->balance, &change->upstream.rules);
 	upstream->slot = change->upstream.slot;
 	return 0;
 }

@@ -368,27 +368,35 @@ static int stats_map(const struct proto_stats_memory *message, int fd, struct st
 	return 0;
 }
 
+/* Gives a loop its rows of one table, those from `first` on. How many. */
+static uint32_t rows_deal(
+        struct control *control, struct stats_place *place, enum stats_table kind, uint32_t n, uint32_t first)
+{
+	if (n > STATS_ROWS_MAX - first)
+		n = 0;
+	else
+		place->rows[kind] = &control->stats->row[control->stats_place.bank][first];
+	place->n_rows[kind] = n;
+	atomic_store_explicit(&place->thread->active[kind], 0, memory_order_relaxed);
+	atomic_store_explicit(&place->thread->rows_touched[kind], 0, memory_order_relaxed);
+	atomic_store_explicit(&place->thread->rows_first[kind], first, memory_order_relaxed);
+	return n;
+}
+
 /* Sends each loop to its place. Rows are dealt out in the loops' order, each as many as it can have flows. */
 static void stats_deal(struct control *control)
 {
 	struct stats_bank *bank = &control->stats->bank[control->stats_place.bank];
-	struct stats_row *rows = control->stats->row[control->stats_place.bank];
 	uint32_t first = 0;
 
 	for (unsigned i = 0; i < control->params->n_loops; i++) {
 		struct stats_thread *thread = &bank->thread[i];
-		uint32_t n = control->params->loops[i]->flows.size;
+		const struct loop *loop = control->params->loops[i];
 		struct order order = { .kind = ORDER_STATS,
 			.place = { .thread = thread, .memory = control->stats, .run = control->stats_place.run } };
 
-		if (n <= STATS_ROWS_MAX - first) {
-			order.place.rows = &rows[first];
-			order.place.n_rows = n;
-		}
-		atomic_store_explicit(&thread->active, 0, memory_order_relaxed);
-		atomic_store_explicit(&thread->rows_touched, 0, memory_order_relaxed);
-		atomic_store_explicit(&thread->rows_first, first, memory_order_relaxed);
-		first += order.place.n_rows;
+		first += rows_deal(control, &order.place, STATS_CONNECTIONS, loop->flows.size, first);
+		first += rows_deal(control, &order.place, STATS_UDP, loop->udp->table.size, first);
 		if (order_one(control, i, &order) < 0)
 			log_error("a thread takes no orders");
 	}
@@ -541,16 +549,18 @@ static int on_flow_sample(struct control *control, const struct proto_message *m
 static int on_flow_kill(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_flow_kill *kill = &message->flow_kill;
-	struct order order = { .kind = ORDER_KILL, .kill = { .id = kill->id, .row = kill->row } };
+	struct order order = { .kind = ORDER_KILL,
+		.kill = { .id = kill->id, .row = kill->row, .table = kill->table % STATS_TABLES } };
+	unsigned thread = kill->table / STATS_TABLES;
 
 	(void)fd;
-	if (kill->thread >= control->params->n_loops)
+	if (thread >= control->params->n_loops)
 		return -EBADMSG;
-	if (order_one(control, kill->thread, &order) < 0)
+	if (order_one(control, thread, &order) < 0)
 		log_error("a thread takes no orders");
 	control->kill_pending = true; /* the daemon waits for one at a time; of an earlier one it has given up */
 	control->kill_id = kill->id;
-	control->kill_loop = kill->thread;
+	control->kill_loop = thread;
 	control->kill_sequence = order.sequence;
 	return 0;
 }

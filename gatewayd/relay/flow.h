@@ -20,7 +20,11 @@
 
 #include "gatewayd/base/addr.h"
 #include "gatewayd/base/stats.h"
+#include "gatewayd/relay/load.h"
 #include "gatewayd/relay/wheel.h"
+
+/* Most targets that a connect is tried at after the first. */
+#define FLOW_RETRIES_MAX 10
 
 enum flow_side { FLOW_CLIENT, FLOW_TARGET, FLOW_SIDES };
 
@@ -135,6 +139,9 @@ struct flow {
 	struct flow_origin origin;
 	struct flow_account account;
 	struct flow_kept kept;
+	struct load_hold hold; /* its part in its target's count of flows */
+	uint8_t n_tried;
+	uint32_t tried[FLOW_RETRIES_MAX]; /* ids of targets whose connect has failed */
 };
 
 #define FLOW_NONE UINT32_MAX

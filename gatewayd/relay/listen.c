@@ -202,13 +202,13 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 		.listener = ret->listener->id };
 	if (ret->listener->routes.n > 0) /* they decide about the target, once the client has spoken */
 		return 0;
-	return route_find(loop->config, ret->listener, &ret->origin) < 0 ? STATS_refused_no_target : 0;
+	return route_find(loop, ret->listener, &ret->origin, &ret->hold);
 }
 
 static void accepted(
         struct loop *loop, const struct listen_socket *socket, int fd, const struct sockaddr_storage *source)
 {
-	struct tcp_route route;
+	struct tcp_route route = { 0 };
 	int refusal = admit(loop, socket, fd, source, &route);
 
 	if (refusal == 0) {
@@ -217,7 +217,7 @@ static void accepted(
 	}
 	stats_add(loop->stats, (enum stats_counter)refusal, 1);
 	loop_warn(loop, (enum stats_counter)refusal, 0);
-	if (refusal == STATS_refused_no_target)
+	if (refusal == STATS_refused_no_target || refusal == STATS_refused_target_full)
 		account_refused(loop, &route.origin);
 	close(fd); /* a reset: accepted sockets inherit the listening socket's linger {1, 0} */
 }

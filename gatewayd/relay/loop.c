@@ -14,6 +14,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/relay/account.h"
+#include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/sample.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_sockmap.h"
@@ -258,6 +259,7 @@ static void stats_switch(struct loop *loop, const struct stats_place *place)
 	loop->stats = place->thread;
 	loop->place = *place;
 	account_move(loop);
+	account_udp_move(loop);
 }
 
 /* The maps are there: flows may enter, and notices may come. */
@@ -306,8 +308,10 @@ static void carry_out(struct loop *loop, const struct order *order)
 		sample_begin(loop);
 		break;
 	case ORDER_KILL:
-		atomic_store_explicit(
-		        &loop->kill_found, tcp_kill(loop, order->kill.row, order->kill.id), memory_order_relaxed);
+		atomic_store_explicit(&loop->kill_found,
+		        order->kill.table == STATS_UDP ? udp_kill(loop, order->kill.row, order->kill.id)
+		                                       : tcp_kill(loop, order->kill.row, order->kill.id),
+		        memory_order_relaxed);
 		break;
 	case ORDER_STATS:
 		stats_switch(loop, &order->place);

@@ -59,6 +59,7 @@ struct order {
 		struct {
 			uint64_t id;
 			uint32_t row;
+			uint8_t table; /* enum stats_table */
 		} kill;
 	};
 };

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "gatewayd/relay/connect.h"
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/loop.h"
 
 bool route_is_loopback(const struct addr *addr)
 {
@@ -35,27 +36,82 @@ const struct config_listener *route_classify(
 	return config_listener(config, id);
 }
 
-int route_find(const struct config *config, const struct config_listener *listener, struct flow_origin *origin)
+/* Two threads may want the last place that a target has: the one that comes late chooses again, at most so often. */
+#define CHOICES_MAX 8
+
+/* A target for the origin, and the flow's part in its count. 0 or the counter of the refusal. */
+static int choose(struct loop *loop, struct config_upstream *upstream, const struct balance_ask *ask,
+        struct target **ret, struct load_hold *ret_hold)
 {
+	for (unsigned i = 0; i < CHOICES_MAX; i++) {
+		struct target *target;
+		int r = balance_pick(&upstream->balance, ask, &target);
+
+		if (r < 0)
+			return r == -EBUSY ? STATS_refused_target_full : STATS_refused_no_target;
+		if (!load_take(&loop->place, target->slot, target->id, target->max_connections, ret_hold))
+			continue;
+		*ret = target;
+		return 0;
+	}
+	return STATS_refused_target_full;
+}
+
+/* The client's address can only be the source of packets of its own family. */
+static struct balance_ask ask_for(const struct loop *loop, const struct flow_origin *origin, uint8_t source)
+{
+	return (struct balance_ask){ .place = &loop->place,
+		.now_ms = loop->now_ms,
+		.client = &origin->client,
+		.family = source != CONNECT_AS_GATEWAY ? origin->client.family : AF_UNSPEC };
+}
+
+static void set_target(struct flow_origin *origin, const struct target *target)
+{
+	origin->target = target->addr;
+	origin->target_port = target->port ? target->port : origin->original_port;
+	origin->target_id = target->id;
+}
+
+int route_find(struct loop *loop, const struct config_listener *listener, struct flow_origin *origin,
+        struct load_hold *ret_hold)
+{
+	struct balance_ask ask = ask_for(loop, origin, listener->source);
 	struct config_upstream *upstream;
-	const struct target *target;
+	struct target *target;
+	int r;
 
 	origin->target = origin->original;
 	origin->target_port = origin->original_port;
+	*ret_hold = (struct load_hold){ 0 };
 	if (listener->upstream == 0)
 		return 0;
-	upstream = config_upstream(config, listener->upstream);
+	upstream = config_upstream(loop->config, listener->upstream);
 	if (!upstream)
-		return -ENOENT;
+		return STATS_refused_no_target;
 	origin->upstream = upstream->id;
-	/* The client's address can only be the source of packets of its own family. */
-	target = balance_pick(
-	        &upstream->balance, listener->source != CONNECT_AS_GATEWAY ? origin->client.family : AF_UNSPEC);
-	if (!target)
-		return -ENOENT;
-	origin->target = target->addr;
-	if (target->port != 0)
-		origin->target_port = target->port;
-	origin->target_id = target->id;
+	r = choose(loop, upstream, &ask, &target, ret_hold);
+	if (r == 0)
+		set_target(origin, target);
+	return r;
+}
+
+int route_again(struct loop *loop, struct flow *flow, enum connect_source source)
+{
+	struct balance_ask ask = ask_for(loop, &flow->origin, (uint8_t)source);
+	struct config_upstream *upstream = config_upstream(loop->config, flow->origin.upstream);
+	struct load_hold hold;
+	struct target *target;
+	int r;
+
+	ask.tried = flow->tried;
+	ask.n_tried = flow->n_tried;
+	r = upstream ? choose(loop, upstream, &ask, &target, &hold) : STATS_refused_no_target;
+	if (r != 0)
+		return r;
+	account_target_left(loop, flow);
+	flow->hold = hold;
+	set_target(&flow->origin, target);
+	account_routed_again(loop, flow);
 	return 0;
 }

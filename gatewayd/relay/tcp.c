@@ -2,6 +2,8 @@
 #include "gatewayd/relay/tcp.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -13,6 +15,7 @@
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 
@@ -28,6 +31,8 @@ static void count_moved(
 {
 	if (moved == 0)
 		return;
+	if (side == FLOW_TARGET && !flow->direction[side].moved)
+		retry_target_answered(loop, &flow->origin, flow->account.slot);
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
 	account_moved(loop, flow, side, moved);
@@ -84,8 +89,8 @@ static void directions_init(struct flow *flow)
 	}
 }
 
-/* Begins to connect to the flow's target. */
-static void connect_begin(struct loop *loop, struct flow *flow, const struct config_listener *listener)
+/* One attempt. 0 or a negative errno. */
+static int connect_try(struct loop *loop, struct flow *flow, const struct config_listener *listener)
 {
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
 	enum connect_port port;
@@ -100,13 +105,38 @@ static void connect_begin(struct loop *loop, struct flow *flow, const struct con
 		flow->end[FLOW_TARGET].fd = r;
 		r = life_poll(loop, flow, FLOW_TARGET);
 	}
-	if (r < 0) {
-		count_connect_failure(loop, flow, r);
-		life_reset(loop, flow);
-		return;
-	}
+	if (r < 0)
+		return r;
 	wheel_set(&loop->wheel, &flow->timer,
 	        flow->deadline_ms && flow->deadline_ms < quiet_ms ? flow->deadline_ms : quiet_ms);
+	return 0;
+}
+
+/* Begins to connect to the flow's target, or goes on with another one. */
+static void connect_begin(struct loop *loop, struct flow *flow, const struct config_listener *listener)
+{
+	for (;;) {
+		int r = connect_try(loop, flow, listener);
+
+		if (r >= 0)
+			return;
+		count_connect_failure(loop, flow, r);
+		if (!retry_next(loop, flow, listener, r))
+			break;
+	}
+	life_reset(loop, flow);
+}
+
+/* The target has not taken the connection (error: a negative errno). */
+static void connect_failed(struct loop *loop, struct flow *flow, int error)
+{
+	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+
+	count_connect_failure(loop, flow, error);
+	if (listener && retry_next(loop, flow, listener, error))
+		connect_begin(loop, flow, listener);
+	else
+		life_reset(loop, flow);
 }
 
 /* --- first bytes --- */
@@ -124,6 +154,7 @@ static void peek_decide(struct loop *loop, struct flow *flow, const struct first
 	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
 	const struct first_routes_item *item = listener ? first_routes_find(&listener->routes, first) : NULL;
 	struct config_listener way;
+	int refusal;
 
 	if (!listener) { /* it was deleted meanwhile */
 		refuse(loop, flow, STATS_refused_no_listener);
@@ -138,8 +169,9 @@ static void peek_decide(struct loop *loop, struct flow *flow, const struct first
 	way = *listener;
 	if (item)
 		way.upstream = item->upstream;
-	if (route_find(loop->config, &way, &flow->origin) < 0) {
-		refuse(loop, flow, STATS_refused_no_target);
+	refusal = route_find(loop, &way, &flow->origin, &flow->hold);
+	if (refusal != 0) {
+		refuse(loop, flow, (enum stats_counter)refusal);
 		return;
 	}
 	account_routed(loop, flow);
@@ -180,6 +212,7 @@ static void peek_begin(struct loop *loop, struct flow *flow, const struct config
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
+	struct load_hold unused;
 	struct flow *flow;
 
 	udp_yield(loop);
@@ -188,12 +221,15 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
 		account_refused(loop, &route->origin);
+		unused = route->hold;
+		load_give(&loop->place, &unused);
 		close(client_fd);
 		return;
 	}
 	flow->origin = route->origin;
 	flow->origin.id = loop_next_flow_id(loop);
 	flow->origin.started_ms = loop->now_ms;
+	flow->hold = route->hold;
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
 	directions_init(flow);
@@ -206,6 +242,21 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 }
 
 /* --- moving --- */
+
+/* Ends a flow that is broken. A target that has reset it and never said anything has failed: its socket is closed by
+ * now, whichever side showed the error first. */
+static void broken(struct loop *loop, struct flow *flow)
+{
+	struct tcp_info info;
+	socklen_t length = sizeof(info);
+
+	(void)tcp_account(loop, flow);
+	if (!flow->direction[FLOW_TARGET].moved && !flow->end[FLOW_CLIENT].broken &&
+	        getsockopt(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
+	        info.tcpi_state == TCP_CLOSE)
+		retry_target_failed(loop, &flow->origin, flow->account.slot);
+	life_reset(loop, flow);
+}
 
 /* Lets the direction change its mover if the way it was used lately says so. Legal only while nothing is held. */
 static void choose_mover(const struct flow *flow, struct flow_direction *direction)
@@ -313,6 +364,8 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 {
 	flow->direction[side].state = DIRECTION_ENDED;
 	flow->active_ms = loop->now_ms;
+	if (side == FLOW_TARGET && !flow->direction[side].moved)
+		retry_target_answered(loop, &flow->origin, flow->account.slot);
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
 		life_close(loop, flow);
 		return 0;
@@ -334,7 +387,7 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 		return 1;
 	r = direction_pump(loop, flow, side);
 	if (r < 0) {
-		life_reset(loop, flow);
+		broken(loop, flow);
 		return 0;
 	}
 	if (r == MOVER_ENDED)
@@ -354,8 +407,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 
 	if (events & (EPOLLERR | EPOLLHUP)) {
 		getsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_ERROR, &error, &length);
-		count_connect_failure(loop, flow, error ? -error : -ECONNRESET);
-		life_reset(loop, flow);
+		connect_failed(loop, flow, error ? -error : -ECONNRESET);
 		return;
 	}
 	flow->state = FLOW_RELAYING;
@@ -426,7 +478,7 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 		connect_finish(flow);
 	/* What could still be read of a broken connection has been passed on. */
 	if (end->broken)
-		life_reset(loop, flow);
+		broken(loop, flow);
 }
 
 void tcp_continue(struct loop *loop, struct flow *flow)
@@ -460,8 +512,7 @@ static void peeking_timer(struct loop *loop, struct flow *flow)
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
-		count_connect_failure(loop, flow, -ETIMEDOUT);
-		life_reset(loop, flow);
+		connect_failed(loop, flow, -ETIMEDOUT);
 		return;
 	}
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {

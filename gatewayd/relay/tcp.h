@@ -19,6 +19,7 @@ struct loop;
 struct tcp_route {
 	const struct config_listener *listener;
 	struct flow_origin origin; /* without id and started_ms */
+	struct load_hold hold;
 };
 
 /* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */

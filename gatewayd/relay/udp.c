@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
+#include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/udp_flow.h"
 #include "gatewayd/relay/udp_socket.h"
 
@@ -76,6 +78,8 @@ static void target_refuses(struct loop *loop, struct udp_flow *flow)
 {
 	stats_add(loop->stats, STATS_udp_refused, 1);
 	loop_warn(loop, STATS_udp_refused, 0);
+	if (!flow->answered)
+		retry_target_failed(loop, &flow->origin, flow->slot);
 	if (flow->origin.upstream != 0 && !flow->answered && !flow->held) {
 		udp_flush(loop);
 		udp_flow_end(loop, flow);
@@ -101,6 +105,7 @@ static void target_add(struct loop *loop, struct udp_flow *flow, const struct ud
 
 	flow->active_ms = loop->now_ms;
 	add_saturated(&flow->from_client, 1);
+	account_udp_moved(loop, flow, FLOW_CLIENT, datagram->length);
 	udp_outbox_add(outbox, &receiver, datagram);
 }
 
@@ -211,6 +216,13 @@ static bool is_from_target(const struct udp_flow *flow, const struct udp_datagra
 	return datagram->source_port == flow->origin.target_port && addr_equal(&datagram->source, &flow->origin.target);
 }
 
+static void answer_add(struct loop *loop, struct udp_flow *flow, const struct udp_receiver *receiver,
+        const struct udp_datagram *datagram)
+{
+	account_udp_moved(loop, flow, FLOW_TARGET, datagram->length);
+	udp_outbox_add(&loop->udp->to_client, receiver, datagram);
+}
+
 /* Puts the answers in slots from `first` on into the outbox. What is not the target's comes after, for it may cost this
  * flow its place, and the inbox what is in it. */
 static void answers_add(struct loop *loop, struct udp_flow *flow, unsigned first)
@@ -231,8 +243,10 @@ static void answers_add(struct loop *loop, struct udp_flow *flow, unsigned first
 		else if (!is_from_target(flow, &inbox->datagrams[i]))
 			strays = true;
 		else
-			udp_outbox_add(&udp->to_client, &receiver, &inbox->datagrams[i]);
+			answer_add(loop, flow, &receiver, &inbox->datagrams[i]);
 	}
+	if (!flow->answered)
+		retry_target_answered(loop, &flow->origin, flow->slot);
 	flow->answered = true;
 	flow->held = strays;
 	for (unsigned i = first; strays && i < end; i++)
@@ -370,6 +384,20 @@ bool udp_timer(struct loop *loop, struct wheel_entry *timer)
 		return true;
 	}
 	stats_add(loop->stats, STATS_udp_idle, 1);
+	account_udp_count(loop, flow, STATS_OBJECT_idle_timeout);
+	udp_flush(loop);
+	udp_flow_end(loop, flow);
+	return true;
+}
+
+bool udp_kill(struct loop *loop, uint32_t index, uint64_t id)
+{
+	struct udp_flow *flow = udp_table_at(&loop->udp->table, index, id);
+
+	if (!flow)
+		return false;
+	stats_add(loop->stats, STATS_killed, 1);
+	account_udp_count(loop, flow, STATS_OBJECT_killed);
 	udp_flush(loop);
 	udp_flow_end(loop, flow);
 	return true;

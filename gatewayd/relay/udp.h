@@ -71,6 +71,8 @@ bool udp_event(struct loop *loop, uint64_t cookie);
 bool udp_timer(struct loop *loop, struct wheel_entry *timer);
 /* Sends the answers that were gathered. To be called at the end of each turn. */
 void udp_flush(struct loop *loop);
+/* Ends the flow of this number if it still has this id. */
+bool udp_kill(struct loop *loop, uint32_t index, uint64_t id);
 /* Gives the place of a flow to a connection that would find none. */
 void udp_yield(struct loop *loop);
 

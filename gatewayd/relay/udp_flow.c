@@ -5,6 +5,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/udp_socket.h"
@@ -34,6 +36,7 @@ void udp_flow_end(struct loop *loop, struct udp_flow *flow)
 		close(flow->fd);
 	if (flow->reply != FLOW_NONE)
 		udp_reply_leave(&udp->replies, flow->reply);
+	account_udp_end(loop, flow);
 	udp_table_remove(&udp->table, flow);
 	stats_add(loop->stats, STATS_udp_flows_closed, 1);
 }
@@ -89,7 +92,7 @@ static bool is_late_answer(
 
 /* Listener and target of a new flow. 0, or the counter of the refusal. */
 static int admit(struct loop *loop, const struct udp_datagram *datagram, int fd,
-        const struct config_listener **ret_listener, struct flow_origin *ret)
+        const struct config_listener **ret_listener, struct flow_origin *ret, struct load_hold *ret_hold)
 {
 	int refusal = classify(loop, datagram, fd, ret_listener);
 
@@ -102,7 +105,7 @@ static int admit(struct loop *loop, const struct udp_datagram *datagram, int fd,
 		.original = datagram->original,
 		.original_port = datagram->original_port,
 		.listener = (*ret_listener)->id };
-	return route_find(loop->config, *ret_listener, ret) < 0 ? STATS_refused_no_target : 0;
+	return route_find(loop, *ret_listener, ret, ret_hold);
 }
 
 /* Both sockets of the flow, and the notice when the target answers. 0 or a negative errno. */
@@ -140,7 +143,9 @@ static void follow(const struct loop *loop, struct udp_flow *flow, const struct 
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 }
 
-static struct udp_flow *begin(struct loop *loop, const struct config_listener *listener, struct flow_origin *origin)
+/* NULL if there is no flow (counted); the hold is taken over in any case. */
+static struct udp_flow *begin(
+        struct loop *loop, const struct config_listener *listener, struct flow_origin *origin, struct load_hold *hold)
 {
 	struct udp_flow *flow;
 	int r;
@@ -148,12 +153,18 @@ static struct udp_flow *begin(struct loop *loop, const struct config_listener *l
 	origin->id = loop_next_flow_id(loop);
 	origin->started_ms = loop->now_ms;
 	flow = udp_table_add(&loop->udp->table, origin, loop->now_ms);
-	if (!flow)
+	if (!flow) {
+		load_give(&loop->place, hold);
 		return NULL;
+	}
+	flow->hold = *hold;
 	stats_add(loop->stats, STATS_udp_flows_opened, 1);
+	account_udp_begin(loop, flow);
 	follow(loop, flow, listener);
 	r = open_sockets(loop, flow, (enum connect_source)listener->source);
 	if (r < 0) {
+		if (!is_want_of_descriptors(r))
+			account_udp_count(loop, flow, STATS_OBJECT_connect_failed);
 		udp_flow_end(loop, flow);
 		if (is_want_of_descriptors(r))
 			overload_starved(&loop->overload, loop->now_ms);
@@ -187,7 +198,8 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 	struct udp_key key = { datagram->source, datagram->original, datagram->source_port, datagram->original_port };
 	struct udp_flow *flow = udp_table_find(&loop->udp->table, &key);
 	const struct config_listener *listener;
-	struct flow_origin origin;
+	struct flow_origin origin = { 0 };
+	struct load_hold hold = { 0 };
 	int refusal;
 
 	if (flow && (flow->config_version == loop->udp->config_version || flow->held ||
@@ -197,12 +209,15 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 		udp_flush(loop);
 		udp_flow_end(loop, flow);
 	}
-	refusal = admit(loop, datagram, fd, &listener, &origin);
+	refusal = admit(loop, datagram, fd, &listener, &origin, &hold);
 	if (refusal == 0 && table_is_full(loop) && !udp_flow_evict(loop))
 		refusal = STATS_refused_table_full;
 	if (refusal != 0) {
+		load_give(&loop->place, &hold);
 		refuse(loop, (enum stats_counter)refusal, 0);
+		if (origin.listener)
+			account_refused(loop, &origin);
 		return NULL;
 	}
-	return begin(loop, listener, &origin);
+	return begin(loop, listener, &origin, &hold);
 }

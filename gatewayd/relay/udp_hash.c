@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "gatewayd/base/siphash.h"
+
 /* Family, ports, two addresses: at most so many words. */
 #define HASHED_WORDS 5
 
@@ -14,38 +16,19 @@ void udp_hash_init(struct udp_hash *hash)
 		hash->secret[0] = (uintptr_t)hash;
 }
 
-static uint64_t rotate(uint64_t word, unsigned bits)
-{
-	return word << bits | word >> (64 - bits);
-}
-
-static void sip_round(uint64_t v[4])
-{
-	v[0] += v[1];
-	v[1] = rotate(v[1], 13) ^ v[0];
-	v[0] = rotate(v[0], 32);
-	v[2] += v[3];
-	v[3] = rotate(v[3], 16) ^ v[2];
-	v[0] += v[3];
-	v[3] = rotate(v[3], 21) ^ v[0];
-	v[2] += v[1];
-	v[1] = rotate(v[1], 17) ^ v[2];
-	v[2] = rotate(v[2], 32);
-}
-
 static uint64_t hash_words(const uint64_t secret[2], const uint64_t *words, unsigned n)
 {
-	uint64_t v[4] = { secret[0] ^ UINT64_C(0x736f6d6570736575), secret[1] ^ UINT64_C(0x646f72616e646f6d),
-		secret[0] ^ UINT64_C(0x6c7967656e657261), secret[1] ^ UINT64_C(0x7465646279746573) };
+	uint64_t v[4];
 
+	siphash_begin(secret, v);
 	for (unsigned i = 0; i < n; i++) {
 		v[3] ^= words[i];
-		sip_round(v);
+		siphash_round(v);
 		v[0] ^= words[i];
 	}
 	v[2] ^= 0xff;
 	for (unsigned i = 0; i < 3; i++)
-		sip_round(v);
+		siphash_round(v);
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 

@@ -57,7 +57,7 @@ void udp_table_destroy(struct udp_table *table)
 	*table = (struct udp_table){ 0 };
 }
 
-static uint32_t index_of(const struct udp_table *table, const struct udp_flow *flow)
+uint32_t udp_table_index(const struct udp_table *table, const struct udp_flow *flow)
 {
 	return (uint32_t)(flow - table->flows);
 }
@@ -100,7 +100,7 @@ static void age_unlink(struct udp_table *table, struct udp_flow *flow)
 
 static void age_place(struct udp_table *table, struct udp_flow *flow)
 {
-	uint32_t index = index_of(table, flow);
+	uint32_t index = udp_table_index(table, flow);
 
 	flow->older = table->newest;
 	flow->newer = FLOW_NONE;
@@ -162,7 +162,7 @@ struct udp_flow *udp_table_add(struct udp_table *table, const struct flow_origin
 		.gso_to_client = UINT16_MAX,
 		.active_ms = now_ms,
 		.origin = *origin };
-	*bucket = index_of(table, flow) + 1;
+	*bucket = udp_table_index(table, flow) + 1;
 	age_place(table, flow);
 	table->open++;
 	return flow;
@@ -190,14 +190,14 @@ void udp_table_keep_port(struct udp_table *table, struct udp_flow *flow)
 
 	flow->keeps_port = true;
 	flow->next_by_tuple = *bucket;
-	*bucket = index_of(table, flow) + 1;
+	*bucket = udp_table_index(table, flow) + 1;
 }
 
 void udp_table_remove(struct udp_table *table, struct udp_flow *flow)
 {
 	struct udp_key key = { flow->origin.client, flow->origin.original, flow->origin.client_port,
 		flow->origin.original_port };
-	uint32_t index = index_of(table, flow), *link = &table->by_key[key_bucket(table, &key)];
+	uint32_t index = udp_table_index(table, flow), *link = &table->by_key[key_bucket(table, &key)];
 
 	while (*link != index + 1)
 		link = &table->flows[*link - 1].next_by_key;
@@ -216,11 +216,18 @@ void udp_table_remove(struct udp_table *table, struct udp_flow *flow)
 	table->open--;
 }
 
+struct udp_flow *udp_table_at(struct udp_table *table, uint32_t index, uint64_t id)
+{
+	struct udp_flow *flow = index < table->touched ? &table->flows[index] : NULL;
+
+	return flow && flow->used && flow->origin.id == id ? flow : NULL;
+}
+
 /* --- cookies --- */
 
 uint64_t udp_table_cookie(const struct udp_table *table, const struct udp_flow *flow)
 {
-	return flow_cookie_make(flow->generation, index_of(table, flow), FLOW_COOKIE_UDP);
+	return flow_cookie_make(flow->generation, udp_table_index(table, flow), FLOW_COOKIE_UDP);
 }
 
 bool udp_table_from_cookie(const struct udp_table *table, uint64_t cookie, struct udp_flow **ret)

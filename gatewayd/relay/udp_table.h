@@ -52,7 +52,10 @@ struct udp_flow {
 	uint16_t burst;                        /* datagrams that its socket held when it was last read */
 	uint64_t active_ms;                    /* when a datagram was last relayed */
 	uint64_t placed_ms;                    /* when it was put at the young end */
+	uint64_t bytes[FLOW_SIDES];            /* of the direction that comes from this side */
+	uint32_t slot[STATS_KINDS];            /* where it is counted */
 	struct flow_origin origin;
+	struct load_hold hold; /* its part in its target's count of flows */
 };
 
 struct udp_table {
@@ -82,6 +85,10 @@ void udp_table_keep_port(struct udp_table *table, struct udp_flow *flow);
 void udp_table_remove(struct udp_table *table, struct udp_flow *flow);
 /* A flow that has not been used for long, none of which is held; NULL if there is none. */
 struct udp_flow *udp_table_oldest(struct udp_table *table);
+
+/* The number of a flow, and the open flow of this number and id or NULL. */
+uint32_t udp_table_index(const struct udp_table *table, const struct udp_flow *flow);
+struct udp_flow *udp_table_at(struct udp_table *table, uint32_t index, uint64_t id);
 
 /* What epoll carries for the flow's socket: a cookie of kind FLOW_COOKIE_UDP. */
 uint64_t udp_table_cookie(const struct udp_table *table, const struct udp_flow *flow);

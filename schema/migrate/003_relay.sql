@@ -1,4 +1,4 @@
--- From version 2 to 3: the client's source port, and what moves the bytes.
+-- From version 2 to 3: the client's source port, what moves the bytes, and how many flows a target may have.
 
 CREATE TABLE listener_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -31,3 +31,23 @@ INSERT INTO sqlite_sequence (name, seq) SELECT 'listener_3', seq FROM sqlite_seq
 DROP TABLE listener;
 ALTER TABLE listener_3 RENAME TO listener;
 CREATE INDEX listener_upstream ON listener(upstream) WHERE upstream IS NOT NULL;
+
+CREATE TABLE target_3 (
+	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
+	revision INTEGER NOT NULL CHECK (revision >= 0),
+	parent INTEGER NOT NULL REFERENCES upstream(id) ON DELETE CASCADE,
+	position INTEGER NOT NULL,
+	address TEXT NOT NULL CHECK (length(address) BETWEEN 2 AND 45),
+	port INTEGER NOT NULL DEFAULT 0 CHECK (port BETWEEN 0 AND 65535),
+	weight INTEGER NOT NULL DEFAULT 1 CHECK (weight BETWEEN 0 AND 256),
+	backup INTEGER NOT NULL DEFAULT 0 CHECK (backup IN (0, 1)),
+	max_connections INTEGER NOT NULL DEFAULT 0 CHECK (max_connections BETWEEN 0 AND 16777216),
+	admin_state TEXT NOT NULL DEFAULT 'up' CHECK (admin_state IN ('up', 'drain', 'down')),
+	UNIQUE (parent, address, port)
+) STRICT;
+INSERT INTO target_3 (id, revision, parent, position, address, port, weight, backup, admin_state)
+	SELECT id, revision, parent, position, address, port, weight, backup, admin_state FROM target;
+DELETE FROM sqlite_sequence WHERE name = 'target_3';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'target_3', seq FROM sqlite_sequence WHERE name = 'target';
+DROP TABLE target;
+ALTER TABLE target_3 RENAME TO target;

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from lab.datagrams import DatagramPeer, ask, client
 from lab.process import wait_for
 from lab.servers import Peer
 
@@ -270,3 +271,37 @@ def test_a_stopped_relay_does_not_hold_the_daemon(lab, gateway, server):
     wait_for(lambda: len(gateway.must("GET", "flows")["items"]) == 1, 10, "the end of the flow, late")
     assert gateway.relay_pid() == pid
     close_all(connections)
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_udp_flows(lab, gateway, family):
+    """A UDP flow is in the list like a connection, counts with its listener and upstream, and can be ended; the next
+    datagram begins another one. It outlives neither relay nor its row."""
+    own, target = {"v4": ("10.71.2.2", "10.71.2.3"), "v6": ("fd71:2::2", "fd71:2::3")}[family]
+    gateway.upstream("pool", [(target, PORT)])
+    gateway.listener("asked", protocol="udp", ports=[str(PORT + 1)], upstream="pool")
+    with DatagramPeer(lab.server, target, PORT, lambda data, _: data * 2), client(lab.client, own, PORT + 1) as made:
+        for _ in range(3):
+            assert ask(made, b"12345") == b"1234512345"
+        (flow,) = walk(gateway, "protocol=udp")
+        assert walk(gateway, "protocol=tcp") == []
+        assert (flow["client"]["port"], flow["target"]) == (port_of(made), {"address": target, "port": PORT})
+        assert (flow["listener"], flow["upstream"], flow["state"]) == ("asked", "pool", "relaying")
+        assert (flow["to_target"]["bytes"], flow["to_client"]["bytes"]) == (15, 30)
+        assert flow["client_tcp"] is None and flow["idle_ms"] <= flow["age_ms"]
+        assert (gateway.status()["relay"]["udp_flows"], gateway.status()["relay"]["flows"]) == (1, 0)
+        for kind, name in (("listeners", "asked"), ("upstreams", "pool")):
+            (counted,) = [o for o in gateway.must("GET", f"stats/{kind}")["items"] if o["name"] == name]
+            assert (counted["flows_active"], counted["flows_opened"]) == (1, 1), counted
+            assert (counted["bytes_to_target"], counted["bytes_to_client"]) == (15, 30), counted
+        gateway.must("DELETE", f"flows/{flow['id']}")
+        assert walk(gateway) == []
+        assert gateway.api("DELETE", f"flows/{flow['id']}").status == 404
+        assert ask(made, b"1") == b"11"
+        assert [f["id"] for f in walk(gateway)] != [flow["id"]]
+        pid = gateway.relay_pid()
+        os.kill(pid, signal.SIGKILL)
+        gateway.wait_relay(pid)
+        assert walk(gateway) == [] and gateway.status()["relay"]["udp_flows"] == 0
+        assert ask(made, b"1") == b"11"
+        assert len(walk(gateway, "protocol=udp")) == 1

@@ -31,6 +31,10 @@ CHANGE_EVERY_S = 2
 SHORT_EVERY_S = 5
 SHORT_TOTAL = 1500
 KILLED_LIFE_S = (1.0, 5.0)
+# All hosts of the lab share the machine's queues of packets, and TCP does not send a reset a second time: one that is
+# dropped there leaves a peer waiting, with or without a gateway. So the queues are made long, and drops are told.
+BACKLOG = Path("/proc/sys/net/core/netdev_max_backlog")
+BACKLOG_PACKETS = 100000
 # Role -> threads.
 ROLES = {"plain": 8, "slow": 4, "reset": 3, "idle": 1, "udp": 2}
 KILLED_THREADS = 4
@@ -59,6 +63,9 @@ class Soak:
         for path in self.outcomes.values():
             path.touch()
         self.due = {}
+        self.backlog = BACKLOG.read_text()
+        BACKLOG.write_text(f"{BACKLOG_PACKETS}\n")
+        self.dropped = packets_dropped()
 
     # ---- what runs ----
 
@@ -240,15 +247,21 @@ class Soak:
                 "command": "./dev soak " + " ".join(sys.argv[1:]),
                 "connections": kinds, "counts": dict(self.counts), "mismatches": mismatches, "samples": samples,
                 "faults": len(self.faults), "fault_samples": self.faults[:20],
-                "restarts": status["relay"]["restarts"], "counters": status["relay"]["counters"],
+                "packets_dropped": packets_dropped() - self.dropped, "restarts": status["relay"]["restarts"], "counters": status["relay"]["counters"],
                 "at_start": before, "under_load": during, "at_end": self.weigh()}
 
     def close(self):
         """Ends everything; a sanitizer's report is an exception."""
+        BACKLOG.write_text(self.backlog)
         try:
             self.gateway.close()
         finally:
             self.lab.close()
+
+
+def packets_dropped():
+    """Packets that this machine has dropped because a processor's queue was full."""
+    return sum(int(line.split()[1], 16) for line in Path("/proc/net/softnet_stat").read_text().splitlines())
 
 
 def ended(process, seconds):
@@ -290,6 +303,7 @@ def arguments():
 def main():
     """Runs, prints, writes; the exit code says whether anything went wrong."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is ended
     soak = Soak(options)
     try:
         result = soak.run()

@@ -40,8 +40,8 @@ static void fill(unsigned bank, unsigned thread, uint32_t first, uint32_t n, uin
 
 	its->run = bank + 1;
 	its->threads = its->threads > thread ? its->threads : thread + 1;
-	its->thread[thread].rows_first = first;
-	its->thread[thread].rows_touched = n;
+	its->thread[thread].rows_first[STATS_CONNECTIONS] = first;
+	its->thread[thread].rows_touched[STATS_CONNECTIONS] = n;
 	for (uint32_t i = 0; i < n; i += 2) {
 		struct stats_flow flow = { .id = id++, .listener = 3, .protocol = IPPROTO_TCP };
 
@@ -68,7 +68,7 @@ static void test_walk(void **state)
 	place = (struct flows_place){ 0 };
 	assert_true(flows_next(memory, &place, &budget, &found));
 	assert_true(found.flow.id == 300);
-	assert_true(found.place.bank == 1 && found.place.thread == 2 && found.place.row == 0);
+	assert_true(found.place.bank == 1 && found.place.table == 2 * STATS_TABLES && found.place.row == 0);
 }
 
 /* In slices of any size each flow comes once. */
@@ -103,7 +103,7 @@ static void test_find(void **state)
 	(void)state;
 	fill(0, 1, 20, 7, 200);
 	assert_true(flows_find(memory, 202, &found));
-	assert_true(found.place.thread == 1 && found.place.row == 4 && found.flow.id == 202);
+	assert_true(found.place.table == 1 * STATS_TABLES && found.place.row == 4 && found.flow.id == 202);
 	assert_false(flows_find(memory, 204, &found));
 	assert_false(flows_find(memory, 0xffffffffffffffff, &found));
 	stats_row_clear(&memory->row[0][24]);

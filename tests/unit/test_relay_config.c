@@ -1,5 +1,6 @@
 /* Batches of changes: illegal items first, then what a thread's tables look like afterwards. */
 #include "gatewayd/relay/config.h"
+#include "gatewayd/relay/flow.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -78,7 +79,10 @@ static void test_illegal_items(void **state)
 	message = target_put(1, 1);
 	message.target_put.state = TARGET_STATES;
 	assert_added(batch, message, -EBADMSG);
-	message = (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put.algorithm = 1 };
+	message = (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put.algorithm = PROTO_ALGORITHMS };
+	assert_added(batch, message, -EBADMSG);
+	message =
+	        (struct proto_message){ .type = PROTO_UPSTREAM_PUT, .upstream_put.max_retries = FLOW_RETRIES_MAX + 1 };
 	assert_added(batch, message, -EBADMSG);
 	message = (struct proto_message){ .type = PROTO_PING };
 	assert_added(batch, message, -EINVAL);

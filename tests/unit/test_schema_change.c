@@ -279,25 +279,18 @@ static void test_a_plain_row_is_enforced(void **state)
 static void test_what_is_not_enforced_is_told(void **state)
 {
 	struct upstream *upstream = (struct upstream *)row_new(RESOURCE_UPSTREAM);
-	struct target *target = (struct target *)row_new(RESOURCE_TARGET);
 	struct prefilter *prefilter = (struct prefilter *)row_new(RESOURCE_PREFILTER);
 	struct errs errs = { 0 };
 
 	(void)state;
-	upstream->algorithm = ALGORITHM_LEAST_CONN;
+	upstream->on_down = ON_DOWN_RESET;
 	upstream->health_type = HEALTH_TYPE_TCP;
-	target->backup = true;
-	assert_int_equal(rows_append(&upstream->targets, &target->row), 0);
 	assert_true(check_unenforced(&upstream->row, &errs));
-	assert_int_equal(errs.n, 3);
-	assert_string_equal(errs.items[0].pointer, "/algorithm");
+	assert_int_equal(errs.n, 2);
+	assert_string_equal(errs.items[0].pointer, "/health/type");
 	assert_string_equal(errs.items[0].code, "not_enforced");
-	assert_string_equal(errs.items[1].pointer, "/health/type");
-	assert_string_equal(errs.items[2].pointer, "/targets/0/backup");
+	assert_string_equal(errs.items[1].pointer, "/on_down");
 	errs_clear(&errs);
-	upstream->algorithm = ALGORITHM_ROUND_ROBIN;
-	upstream->health_type = HEALTH_TYPE_NONE;
-	assert_true(check_unenforced(&upstream->row, NULL)); /* the target alone */
 	assert_true(check_unenforced(&prefilter->row, NULL));
 	prefilter->enabled = false;
 	assert_false(check_unenforced(&prefilter->row, NULL)); /* it asks for nothing */

@@ -73,17 +73,17 @@ static void test_sums(void **state)
 		for (unsigned thread = 0; thread < 2; thread++) {
 			count(place(bank, thread), 9, 77, 100);
 			stats_add(&memory->bank[bank].thread[thread], STATS_flows_opened, 3);
-			stats_word_add(&memory->bank[bank].thread[thread].active, 2);
+			stats_word_add(&memory->bank[bank].thread[thread].active[STATS_CONNECTIONS], 2);
 		}
 	assert_true(bytes(9, 77) == 400);
 	assert_true(stats_sum(memory, STATS_flows_opened) == 12);
 	assert_true(active(9, 77) == 4);
-	assert_true(stats_active(memory) == 8);
+	assert_true(stats_active_all(memory) == 8);
 	/* Counters of a relay that is gone stay; its flows do not. */
 	memory->bank[0].run = 0;
 	assert_true(bytes(9, 77) == 400);
 	assert_true(active(9, 77) == 2);
-	assert_true(stats_active(memory) == 4);
+	assert_true(stats_active_all(memory) == 4);
 }
 
 static void test_slot_changes_hands(void **state)
@@ -279,17 +279,18 @@ static void test_rows_of_threads(void **state)
 	const struct stats_row *rows;
 
 	(void)state;
-	assert_int_equal(stats_rows(memory, 1, 1, &rows), 0);
-	thread->rows_first = 50;
-	thread->rows_touched = 3;
-	assert_int_equal(stats_rows(memory, 1, 1, &rows), 3);
+	assert_int_equal(stats_rows(memory, 1, 2, &rows), 0);
+	thread->rows_first[STATS_CONNECTIONS] = 50;
+	thread->rows_touched[STATS_CONNECTIONS] = 3;
+	assert_int_equal(stats_rows(memory, 1, 2, &rows), 3);
 	assert_ptr_equal(rows, &memory->row[1][50]);
-	thread->rows_first = STATS_ROWS_MAX - 2; /* would lead out of the memory */
-	assert_int_equal(stats_rows(memory, 1, 1, &rows), 0);
-	thread->rows_first = 50;
-	assert_int_equal(stats_rows(memory, 1, 2, &rows), 0); /* no such thread */
+	thread->rows_first[STATS_CONNECTIONS] = STATS_ROWS_MAX - 2; /* would lead out of the memory */
+	assert_int_equal(stats_rows(memory, 1, 2, &rows), 0);
+	thread->rows_first[STATS_CONNECTIONS] = 50;
+	assert_int_equal(stats_rows(memory, 1, 3, &rows), 0); /* UDP: none */
+	assert_int_equal(stats_rows(memory, 1, 4, &rows), 0); /* no such thread */
 	memory->bank[1].run = 0;
-	assert_int_equal(stats_rows(memory, 1, 1, &rows), 0);
+	assert_int_equal(stats_rows(memory, 1, 2, &rows), 0);
 }
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

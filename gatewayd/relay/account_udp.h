@@ -1,0 +1,26 @@
+/*
+ * What is counted and shown of each UDP flow: the counters of its listener,
+ * upstream and target, and its row in shared memory (base/stats.h). Called by
+ * udp.c and udp_flow.c; never waits, never allocates. Bytes are those of
+ * datagrams that were taken to be relayed; such as could not be sent on are
+ * counted by the thread (udp_dropped).
+ */
+#ifndef GW_RELAY_ACCOUNT_UDP_H
+#define GW_RELAY_ACCOUNT_UDP_H
+
+#include "gatewayd/relay/udp_table.h"
+
+struct loop;
+
+/* A flow begins; its origin is set. */
+void account_udp_begin(struct loop *loop, struct udp_flow *flow);
+/* Datagrams from this side, of so many bytes, go to the other one; flow->active_ms is set. */
+void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side side, size_t bytes);
+/* Something that listener, upstream and target count. */
+void account_udp_count(struct loop *loop, const struct udp_flow *flow, enum stats_object_counter counter);
+/* The flow ends; to be called before udp_table_remove. */
+void account_udp_end(struct loop *loop, struct udp_flow *flow);
+/* The thread counts in another place from now on: flows that are open move there. */
+void account_udp_move(struct loop *loop);
+
+#endif
