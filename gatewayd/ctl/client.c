@@ -1,8 +1,7 @@
 /* HTTP over libcurl, see client.h. */
-#include <curl/curl.h>
-
 #include "gatewayd/ctl/client.h"
 
+#include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

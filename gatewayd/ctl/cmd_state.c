@@ -135,15 +135,13 @@ static bool set_end(json_t *packet, const char *text, const char *address_key, c
 static json_t *packet_of(const struct args *args)
 {
 	_cleanup_json_ json_t *packet = json_pack("{s:s}", "protocol", args->words[0]);
-	const char *interface = args->option[OPTION_interface], *sni = args->option[OPTION_sni];
+	const char *interface = args->option[OPTION_interface];
 
 	if (!set_end(packet, args->words[1], "source", "source_port") ||
 	        !set_end(packet, args->words[2], "destination", "destination_port"))
 		return NULL;
 	if (interface)
 		json_object_set_new(packet, "interface", json_string(interface));
-	if (sni)
-		json_object_set_new(packet, "sni", json_string(sni));
 	return TAKE_PTR(packet);
 }
 
