@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import socket
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -178,8 +180,6 @@ def test_events(ctl):
     process = subprocess.Popen(ctl.line("events", "--types", "revision", "-n", 2, "-o", "json"), stdout=subprocess.PIPE,
                                text=True)
     try:
-        wait_for(lambda: "events" in ctl.gateway.api("GET", "audit").text or True, 1)
-        first = None
         for number in range(200):
             ctl.gateway.must("PUT", "listeners/web", {"name": "web", "ports": [str(7000 + number)]})
             if process.poll() is not None:
@@ -193,11 +193,26 @@ def test_events(ctl):
         process.kill()
 
 
-def test_control_characters_stay_away_from_the_terminal(ctl):
-    """A comment with escape codes is shown without them."""
-    ctl.gateway.must("PUT", "address-sets/a", {"name": "a", "comment": "x\u001b[31my\u009bz"})
-    shown = ctl("get", "address-sets")
-    assert "x?[31my?" in shown and "\x1b" not in shown and "\u009b" not in shown
+def test_control_characters_stay_away_from_the_terminal(ctl, tmp_path):
+    """Escape codes in what a gateway says (a server name, say) are shown without them."""
+    body = json.dumps({"items": [{"name": "a", "comment": "x\u001b[31my\u009bz"}], "next": None}).encode()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "api.sock"))
+        listener.listen(1)
+
+        def answer():
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+                                   b"Connection: close\r\n\r\n" % len(body) + body)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        done = subprocess.run([ctl.program, "get", "things", "--socket", str(tmp_path / "api.sock")],
+                              capture_output=True, text=True, timeout=20)
+        thread.join(5)
+    assert done.returncode == OK, done.stderr
+    assert "x?[31my?" in done.stdout and "\x1b" not in done.stdout and "\u009b" not in done.stdout
 
 
 def test_support_bundle(ctl, tmp_path):
@@ -251,7 +266,7 @@ def test_manual_and_completion_know_everything(ctl):
     """Each command and option of the program stands in the manual page, and completion offers it."""
     manual = MANUAL.read_text().replace("\\-", "-")
     commands = subprocess.run([ctl.program, "--complete"], capture_output=True, text=True, check=True).stdout.split()
-    assert len(commands) >= 16
+    assert len(commands) == 15
     for command in commands:
         assert command in manual
         options = subprocess.run([ctl.program, "--complete", command], capture_output=True, text=True, check=True)
