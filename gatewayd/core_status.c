@@ -6,6 +6,7 @@
 
 #include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
+#include "gatewayd/doctor.h"
 #include "gatewayd/health_view.h"
 #include "gatewayd/rights.h"
 #include "schema/unenforced.h"
@@ -208,9 +209,53 @@ static uint64_t uptime_s(const struct core *core)
 	return ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 - core->started_us) / 1000000;
 }
 
+static json_t *fix_document(const struct doctor_check *check)
+{
+	return check->ok ? json_null() : json_string(check->fix);
+}
+
+json_t *core_doctor(struct core *core)
+{
+	struct doctor_check checks[DOCTOR_CHECKS_MAX];
+	size_t n = doctor_run(core, checks);
+	json_t *array = json_array();
+	bool failed = array == NULL, ok = true;
+
+	for (size_t i = 0; i < n; i++) {
+		ok &= checks[i].ok;
+		failed |= json_array_append_new(
+		                  array, json_pack("{s:s, s:b, s:s, s:o}", "name", checks[i].name, "ok", checks[i].ok,
+		                                 "detail", checks[i].detail, "fix", fix_document(&checks[i]))) < 0;
+	}
+	if (failed) {
+		json_decref(array);
+		return NULL;
+	}
+	return json_pack("{s:b, s:o}", "ok", ok, "checks", array);
+}
+
+/* The doctor's checks that found something. */
+static json_t *warnings(struct core *core, bool *failed)
+{
+	struct doctor_check checks[DOCTOR_CHECKS_MAX];
+	size_t n = doctor_run(core, checks);
+	json_t *array = json_array();
+
+	if (!array)
+		*failed = true;
+	for (size_t i = 0; i < n; i++)
+		if (!checks[i].ok &&
+		        json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "code", checks[i].name, "detail",
+		                                             checks[i].detail, "fix", checks[i].fix)) < 0)
+			*failed = true;
+	if (array)
+		*failed |= core_limits_warn(core, array) < 0;
+	return array;
+}
+
 json_t *core_status(struct core *core)
 {
-	json_t *object = json_object(), *warnings = NULL;
+	json_t *object = json_object();
 	bool failed = object == NULL;
 
 	set(object, "version", json_string(GW_VERSION), &failed);
@@ -228,15 +273,7 @@ json_t *core_status(struct core *core)
 	set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	set(object, "kernel", kernel_document(&failed), &failed);
 	set(object, "rights", rights_status(), &failed);
-	/* A kernel that cannot be asked is a warning of its own, not a failure of the status. */
-	if (kernel_nft_foreign(core->kernel, &warnings) < 0)
-		warnings = json_pack(
-		        "[{s:s, s:s}]", "code", "nft_unreadable", "detail", "The ruleset of others could not be read.");
-	if (core->drift && warnings)
-		failed |= drift_warn(core->drift, warnings) < 0;
-	if (warnings)
-		failed |= core_limits_warn(core, warnings) < 0;
-	set(object, "warnings", warnings, &failed);
+	set(object, "warnings", warnings(core, &failed), &failed);
 	if (failed) {
 		json_decref(object);
 		return NULL;

@@ -287,23 +287,6 @@ bool drift_present(const struct drift_monitor *drift)
 	return drift->present;
 }
 
-int drift_warn(const struct drift_monitor *drift, json_t *warnings)
-{
-	const struct route_look *routes = &drift->routes;
-	char detail[256];
-
-	if (routes->foreign == 0)
-		return 0;
-	snprintf(detail, sizeof(detail),
-	        "%u route%s of others in our routing table %u, the first to %s: intercepted packets follow them "
-	        "instead "
-	        "of reaching the relay",
-	        routes->foreign, routes->foreign == 1 ? "" : "s", drift->route.table, routes->first);
-	return json_array_append_new(warnings, json_pack("{s:s, s:s}", "code", "foreign_route", "detail", detail)) < 0
-	               ? -ENOMEM
-	               : 0;
-}
-
 void drift_look_if_present(struct drift_monitor *drift)
 {
 	if (drift->present)

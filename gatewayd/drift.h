@@ -32,8 +32,6 @@ void drift_free(struct drift_monitor *drift);
 json_t *drift_status(const struct drift_monitor *drift);
 /* Whether a difference is there that was not put right. */
 bool drift_present(const struct drift_monitor *drift);
-/* Appends what others have put beside ours and an operator must know, as {code, detail}. -ENOMEM. */
-int drift_warn(const struct drift_monitor *drift, json_t *warnings);
 /* Looks again soon if there is a difference that was not put right: after a change of the configuration. */
 void drift_look_if_present(struct drift_monitor *drift);
 

@@ -55,6 +55,8 @@ int store_commit(struct store *store, int64_t revision, const char *actor, const
 void store_rollback(struct store *store);
 /* Words of the last fault, borrowed until the next call; never NULL. */
 const char *store_error(struct store *store);
+/* The library's version, as text and as a number: 3040001 is 3.40.1. */
+const char *store_library(int *ret_number);
 
 CLEANUP_DEFINE(struct store *, store_close)
 

@@ -70,6 +70,12 @@ const char *store_error(struct store *store)
 	return store->error;
 }
 
+const char *store_library(int *ret_number)
+{
+	*ret_number = sqlite3_libversion_number();
+	return sqlite3_libversion();
+}
+
 /* The first column of the first row as a number. */
 static int query_int(struct store *store, const char *sql, int64_t *ret)
 {

@@ -90,6 +90,15 @@ int cells_get(struct cell_index *index, const struct match_key *key, struct cell
 	return 0;
 }
 
+const struct cell *cells_find(const struct cell_index *index, const struct match_key *key)
+{
+	const struct cell *cell = index->n_buckets > 0 ? *bucket_of(index, key) : NULL;
+
+	while (cell && memcmp(&cell->key, key, sizeof(*key)) != 0)
+		cell = cell->chain;
+	return cell;
+}
+
 struct contender *const *state_contenders(const struct cell_state *state, size_t *ret_n)
 {
 	*ret_n = state->crowd ? state->crowd->n : state->one ? 1 : 0;

@@ -112,6 +112,8 @@ int array_reserve(void *items, size_t *size, size_t need, size_t item_size);
 
 /* The cell of this key, made if there is none. -ENOMEM. */
 int cells_get(struct cell_index *index, const struct match_key *key, struct cell **ret);
+/* The same, NULL if there is none. */
+const struct cell *cells_find(const struct cell_index *index, const struct match_key *key);
 /* Unlinks and frees the cell. */
 void cells_remove(struct cell_index *index, struct cell *cell);
 void cells_free(struct cell_index *index);

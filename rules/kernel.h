@@ -34,6 +34,8 @@ struct route_params {
 struct route_look {
 	unsigned wrong;                /* how many kernel_route_sync would add or remove */
 	unsigned foreign;              /* routes of others in our table, which may take marked packets away */
+	unsigned mark_rules;           /* rules of others that come before ours and look at our bits of the mark */
+	uint32_t mark_priority;        /* of the last of them */
 	char first[ADDR_TEXT_MAX + 4]; /* where the first of them leads, as a prefix */
 };
 

@@ -59,6 +59,8 @@ struct pass {
 	const struct route_params *params; /* NULL: nothing of ours is wanted */
 	bool look;                         /* only count, touch nothing */
 	unsigned changed;
+	unsigned mark_rules; /* as in struct route_look */
+	uint32_t mark_priority;
 };
 
 struct message {
@@ -279,6 +281,17 @@ static bool keep_rule(const struct rule *rule, const struct route_params *params
 	return false;
 }
 
+/* Somebody else's rule that may take a marked packet, or not, for the sake of our own bits. */
+static void note_mark_rule(struct pass *pass, const struct rule *rule)
+{
+	const struct route_params *params = pass->params;
+
+	if (!params || rule->priority > params->priority + 1 || !(rule->mask & params->mark_mask))
+		return;
+	pass->mark_rules++;
+	pass->mark_priority = rule->priority;
+}
+
 static int sync_rules(struct pass *pass, uint8_t family)
 {
 	const struct route_params *params = pass->params;
@@ -289,6 +302,8 @@ static int sync_rules(struct pass *pass, uint8_t family)
 
 	for (struct message *message = dump.first; r == 0 && message; message = message->next) {
 		parse_rule(&message->header, &rule);
+		if (rule.protocol != KERNEL_ROUTE_PROTOCOL)
+			note_mark_rule(pass, &rule);
 		if (rule.protocol != KERNEL_ROUTE_PROTOCOL || keep_rule(&rule, params, found))
 			continue;
 		r = delete_object(pass, &message->header, RTM_DELRULE);
@@ -477,6 +492,8 @@ int kernel_route_examine(const struct route_params *params, struct route_look *r
 	if (pass.socket)
 		mnl_socket_close(pass.socket);
 	look.wrong = pass.changed;
+	look.mark_rules = pass.mark_rules;
+	look.mark_priority = pass.mark_priority;
 	if (r == 0)
 		*ret = look;
 	return r;

@@ -115,6 +115,32 @@ int model_groups(const struct model *model, struct group **ret, size_t *ret_n)
 	return copy_groups(model->groups, model->n_groups, ret, ret_n);
 }
 
+int model_find(
+        const struct model *model, const struct group *group, const struct match_packet *packet, struct element *ret)
+{
+	struct match_key key = { .shape = group->shape, .dst = packet->dst, .src = packet->src };
+	const struct piece *pieces;
+	const struct cell *cell;
+	size_t n;
+
+	if (group->shape.interface && !packet->interface)
+		return 0;
+	if (group->shape.interface)
+		memcpy(key.interface, packet->interface, strnlen(packet->interface, IFNAMSIZ - 1));
+	addr_mask(&key.dst, key.shape.dst_len);
+	addr_mask(&key.src, key.shape.src_len);
+	key.shape.port_kind = 0;
+	cell = cells_find(&model->cells, &key);
+	pieces = cell ? state_pieces(&cell->now, &n) : NULL;
+	for (size_t i = 0; pieces && i < n; i++)
+		if (pieces[i].kind == group->shape.port_kind && pieces[i].verdict == group->verdict &&
+		        packet->dst_port >= pieces[i].lo && packet->dst_port <= pieces[i].hi) {
+			cell_element(cell, &pieces[i], ret);
+			return 1;
+		}
+	return 0;
+}
+
 /* Which rows differ: a merge walk over two lists sorted by name. */
 
 static int add_change(struct plan *plan, size_t *size, const struct row *old_row, const struct row *new_row)

@@ -121,6 +121,10 @@ int model_groups(const struct model *model, struct group **ret, size_t *ret_n);
 
 /* The rate limits in force, borrowed; NULL: nothing is in force yet. */
 struct limits *model_limits(const struct model *model);
+/* The element of this group, whose protocol and family are the packet's, that the packet matches: 1, or 0 if there is
+ * none. A packet without an interface matches no group that looks at it. */
+int model_find(
+        const struct model *model, const struct group *group, const struct match_packet *packet, struct element *ret);
 
 /* How many elements there are. */
 size_t model_count(const struct model *model);

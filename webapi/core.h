@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "gatewayd/base/addr.h"
+#include "gatewayd/base/match.h"
 #include "schema/errs.h"
 #include "schema/field.h"
 
@@ -178,6 +179,10 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length);
 
 /* The document of GET /status, new. NULL when memory is out. */
 json_t *core_status(struct core *core);
+/* The document of GET /doctor, new: {"ok", "checks": [{"name", "ok", "detail", "fix"}]}. NULL when memory is out. */
+json_t *core_doctor(struct core *core);
+/* What would happen to the packet (source_port 0: any), new: see rules/explain.h. NULL when memory is out. */
+json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port);
 /* Readiness: 1 when every plane has applied the current revision, else 0. */
 int core_ready(struct core *core);
 /* Replaces the relay by a new one that takes its flows over. 0 when that has begun, -EBUSY (no relay serves, or it is

@@ -8,6 +8,7 @@
 #include "webapi/config.h"
 #include "webapi/entries.h"
 #include "webapi/events.h"
+#include "webapi/explain.h"
 #include "webapi/figures.h"
 #include "webapi/flowlist.h"
 #include "webapi/history.h"

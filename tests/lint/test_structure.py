@@ -25,6 +25,7 @@ ONLY_IN = {
     "microhttpd.h": r"webapi/http\.c",
     "nftables/libnftables.h": r"rules/kernel_nft\.c",
     "libmnl/libmnl.h": r"rules/kernel_(addresses|counters|dump|route|watch)\.c",
+    "curl/": r"gatewayd/ctl/client\.c",
     "bpf/": r"rules/(kernel_(bpf|xdp|xdp_maps)\.c|bpf/[a-z]+\.bpf\.c)",
     "systemd/": r"gatewayd/[a-z_]+\.[ch]",
 }

@@ -362,6 +362,18 @@ json_t *core_status(struct core *core)
 	return json_pack("{s:I}", "revision", (json_int_t)core->revision);
 }
 
+json_t *core_doctor(struct core *core)
+{
+	(void)core;
+	return json_pack("{s:b, s:[]}", "ok", 1, "checks");
+}
+
+json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port)
+{
+	(void)core, (void)packet, (void)source_port;
+	return json_pack("{s:[]}", "stages");
+}
+
 json_t *core_stats(struct core *core, size_t max)
 {
 	(void)core;

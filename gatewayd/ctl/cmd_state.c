@@ -1,0 +1,179 @@
+/* status, doctor, explain: how it is, and why. */
+#include <stdio.h>
+#include <string.h>
+
+#include "gatewayd/ctl/ctl.h"
+#include "gatewayd/ctl/print.h"
+
+/* --- status --- */
+
+static void line(const char *what, const char *value)
+{
+	printf("%-12s%s\n", what, value);
+}
+
+static void print_findings(const json_t *status)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "warnings"), i, item)
+	{
+		printf("warning     %s: %s\n", print_text(item, "code"), print_text(item, "detail"));
+	}
+	json_array_foreach(json_object_get(status, "waiting"), i, item)
+	{
+		printf("waiting     listener %s for interface %s\n", print_text(item, "listener"),
+		        print_text(item, "interface"));
+	}
+	json_array_foreach(json_object_get(status, "not_enforced"), i, item)
+	{
+		printf("no effect   %s %s %s: %s\n", print_text(item, "resource"), print_text(item, "name"),
+		        print_text(item, "pointer"), print_text(item, "detail"));
+	}
+}
+
+static void print_pending(const json_t *pending)
+{
+	if (json_is_object(pending))
+		printf("pending     revision %.0f goes back to %.0f at %s unless confirmed\n",
+		        print_number(pending, "revision"), print_number(pending, "base"),
+		        print_text(pending, "deadline"));
+}
+
+static void print_status(const json_t *status)
+{
+	char uptime[PRINT_UNIT_BYTES], relay[PRINT_UNIT_BYTES];
+
+	line("version", print_text(status, "version"));
+	line("ready", json_is_true(json_object_get(status, "ready")) ? "yes" : "NO");
+	line("uptime", print_duration(print_number(status, "uptime_s"), uptime));
+	printf("revision    %.0f (nft %.0f, routing %.0f, relay %.0f)\n", print_number(status, "revision"),
+	        print_number(status, "applied.nft"), print_number(status, "applied.routing"),
+	        print_number(status, "applied.relay"));
+	printf("relay       %s, process %.0f, up %s, restarts %.0f, flows %.0f, of them kept %.0f%s\n",
+	        print_text(status, "relay.state"), print_number(status, "relay.pid"),
+	        print_duration(print_number(status, "relay.uptime_s"), relay), print_number(status, "relay.restarts"),
+	        print_number(status, "relay.flows"), print_number(status, "relay.kept.flows"),
+	        json_is_true(print_find(status, "relay.overloaded")) ? ", OVERLOADED" : "");
+	printf("drift       %s, put right %.0f times\n", print_text(status, "drift.state"),
+	        print_number(status, "drift.healed"));
+	print_pending(json_object_get(status, "pending"));
+	print_findings(status);
+}
+
+int ctl_status(struct ctl *ctl)
+{
+	_cleanup_json_ json_t *status = NULL;
+	int code = ctl_get(ctl, "/api/v1/status", &status);
+
+	if (code != CTL_OK)
+		return code;
+	if (ctl->json)
+		print_json(status);
+	else
+		print_status(status);
+	return json_is_true(json_object_get(status, "ready")) &&
+	                       json_array_size(json_object_get(status, "warnings")) == 0
+	               ? CTL_OK
+	               : CTL_ATTENTION;
+}
+
+/* --- doctor --- */
+
+int ctl_doctor(struct ctl *ctl)
+{
+	_cleanup_json_ json_t *document = NULL;
+	const json_t *check;
+	size_t i, bad = 0;
+	int code = ctl_get(ctl, "/api/v1/doctor", &document);
+
+	if (code != CTL_OK)
+		return code;
+	json_array_foreach(json_object_get(document, "checks"), i, check)
+	{
+		bool ok = json_is_true(json_object_get(check, "ok"));
+
+		bad += !ok;
+		if (ctl->json)
+			continue;
+		printf("%-5s %-20s %s\n", ok ? "ok" : "FAULT", print_text(check, "name"), print_text(check, "detail"));
+		if (!ok && *print_text(check, "fix"))
+			printf("      %-20s mend it: %s\n", "", print_text(check, "fix"));
+	}
+	if (ctl->json)
+		print_json(document);
+	else
+		printf("%zu of %zu checks found a fault\n", bad, i);
+	return bad > 0 ? CTL_ATTENTION : CTL_OK;
+}
+
+/* --- explain --- */
+
+/* "192.0.2.1:80", "[2001:db8::1]:80" or an address alone (port 0), into the packet's members. */
+static bool set_end(json_t *packet, const char *text, const char *address_key, const char *port_key)
+{
+	const char *colon = strrchr(text, ':'), *bracket = strrchr(text, ']');
+	bool has_port = colon && (bracket ? colon == bracket + 1 : strchr(text, ':') == colon);
+	size_t length = has_port ? (size_t)(colon - text) : strlen(text);
+	unsigned long port = 0;
+	char *end = NULL;
+
+	if (has_port) {
+		port = strtoul(colon + 1, &end, 10);
+		if (*end || end == colon + 1 || port > 65535)
+			return false;
+	}
+	if (length > 1 && text[0] == '[' && text[length - 1] == ']') {
+		text++;
+		length -= 2;
+	}
+	return json_object_set_new(packet, address_key, json_stringn(text, length)) == 0 &&
+	       (!has_port || json_object_set_new(packet, port_key, json_integer((json_int_t)port)) == 0);
+}
+
+static json_t *packet_of(const struct args *args)
+{
+	_cleanup_json_ json_t *packet = json_pack("{s:s}", "protocol", args->words[0]);
+	const char *interface = args->option[OPTION_interface];
+
+	if (!set_end(packet, args->words[1], "source", "source_port") ||
+	        !set_end(packet, args->words[2], "destination", "destination_port"))
+		return NULL;
+	if (interface)
+		json_object_set_new(packet, "interface", json_string(interface));
+	return TAKE_PTR(packet);
+}
+
+static void print_stages(const json_t *answer)
+{
+	const json_t *stage;
+	size_t i;
+
+	json_array_foreach(json_object_get(answer, "stages"), i, stage)
+	{
+		printf("%-12s %-12s %s\n", print_text(stage, "stage"), print_text(stage, "verdict"),
+		        print_text(stage, "why"));
+	}
+	printf("%-12s %s\n", "=>", print_text(answer, "verdict"));
+}
+
+int ctl_explain(struct ctl *ctl)
+{
+	_cleanup_answer_ struct client_answer answer = { 0 };
+	_cleanup_json_ json_t *packet = packet_of(&ctl->args);
+	int code;
+
+	if (!packet) {
+		ctl_say("a source or destination is ADDRESS or ADDRESS:PORT, an IPv6 address with a port in brackets");
+		return CTL_USAGE;
+	}
+	code = ctl_ask(ctl, "POST", "/api/v1/explain", packet, NULL, &answer);
+	if (code != CTL_OK)
+		return code;
+	if (ctl->json)
+		print_json(answer.json);
+	else
+		print_stages(answer.json);
+	return CTL_OK;
+}

@@ -1,0 +1,171 @@
+/* The facts, see doctor.h. What cannot be found out is told as unknown, and judged as no fault. */
+#include "gatewayd/doctor.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gatewayd/core.h"
+#include "gatewayd/store_history.h"
+
+/* The value, or -1. */
+static long sysctl_read(const char *path)
+{
+	_cleanup_fclose_ FILE *file = fopen(path, "re");
+	long value;
+
+	return file && fscanf(file, "%ld", &value) == 1 ? value : -1;
+}
+
+static void sysctl_get(struct doctor_sysctl *ret, const char *path)
+{
+	ret->value = sysctl_read(path);
+}
+
+static long conf_of(const char *interface, const char *key)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/conf/%s/%s", interface, key);
+	return sysctl_read(path);
+}
+
+static void note(struct doctor_sysctl *found, long value, const char *where)
+{
+	if (value <= found->value)
+		return;
+	found->value = value;
+	snprintf(found->where, sizeof(found->where), "%s", where);
+}
+
+/* What of the settings of IPv4 is in effect on an interface: the kernel takes the larger of "all" and its own. */
+static void interface_settings(const char *name, struct doctor_facts *facts)
+{
+	long all = conf_of("all", "rp_filter"), own = conf_of(name, "rp_filter");
+
+	/* 2 is loose and does no harm, also where the other of the two is strict. */
+	if ((all > own ? all : own) == 1)
+		note(&facts->rp_filter, 1, own == 1 ? name : "all");
+	note(&facts->src_valid_mark, conf_of("all", "src_valid_mark"), "all");
+	note(&facts->src_valid_mark, conf_of(name, "src_valid_mark"), name);
+	note(&facts->route_localnet, conf_of("all", "route_localnet"), "all");
+	note(&facts->route_localnet, conf_of(name, "route_localnet"), name);
+}
+
+static void interface_link(int fd, const char *name, struct doctor_facts *facts)
+{
+	struct ifreq request = { 0 };
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	if (ioctl(fd, SIOCGIFFLAGS, &request) < 0 || !(request.ifr_flags & IFF_UP) ||
+	        ioctl(fd, SIOCGIFMTU, &request) < 0)
+		return;
+	if (facts->mtu_least == 0 || request.ifr_mtu < facts->mtu_least) {
+		facts->mtu_least = request.ifr_mtu;
+		snprintf(facts->mtu_where, sizeof(facts->mtu_where), "%s", name);
+	}
+}
+
+static void look_at_interfaces(struct doctor_facts *facts)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct if_nameindex *all = if_nameindex();
+
+	for (struct if_nameindex *one = all; fd >= 0 && one && one->if_index != 0; one++) {
+		char path[64];
+
+		if (strcmp(one->if_name, "lo") == 0)
+			continue;
+		interface_settings(one->if_name, facts);
+		interface_link(fd, one->if_name, facts);
+		snprintf(path, sizeof(path), "/sys/class/net/%s/bridge", one->if_name);
+		facts->has_bridge |= access(path, F_OK) == 0;
+	}
+	if (all)
+		if_freenameindex(all);
+}
+
+static void look_at_kernel(struct core *core, struct doctor_facts *facts, json_t **ret_foreign)
+{
+	struct route_look routes;
+
+	sysctl_get(&facts->ip_forward, "/proc/sys/net/ipv4/ip_forward");
+	sysctl_get(&facts->ip6_forward, "/proc/sys/net/ipv6/conf/all/forwarding");
+	sysctl_get(&facts->bridge_netfilter, "/proc/sys/net/bridge/bridge-nf-call-iptables");
+	sysctl_get(&facts->conntrack_count, "/proc/sys/net/netfilter/nf_conntrack_count");
+	sysctl_get(&facts->conntrack_max, "/proc/sys/net/netfilter/nf_conntrack_max");
+	sysctl_get(&facts->somaxconn, "/proc/sys/net/core/somaxconn");
+	facts->has_routing = apply_look_at_routing(core->apply, &routes) == 0;
+	if (facts->has_routing) {
+		facts->routing_wrong = routes.wrong;
+		facts->foreign_routes = routes.foreign;
+		facts->foreign_marks = routes.mark_rules;
+		facts->foreign_mark_priority = routes.mark_priority;
+		snprintf(facts->foreign_first, sizeof(facts->foreign_first), "%s", routes.first);
+	}
+	if (kernel_nft_foreign(core->kernel, ret_foreign) == 0)
+		facts->foreign = *ret_foreign;
+	facts->table_differs = core->drift && drift_present(core->drift);
+}
+
+static void look_at_relay(struct core *core, struct doctor_facts *facts)
+{
+	const struct movers *movers = worker_movers(core->worker);
+	struct rlimit limit;
+
+	facts->relay_runs = worker_state(core->worker) == WORKER_RUNNING;
+	facts->revision = core_revision(core);
+	facts->nft_generation = apply_nft_generation(core->apply);
+	facts->route_generation = apply_route_generation(core->apply);
+	facts->relay_generation = worker_generation(core->worker);
+	if (worker_pid(core->worker) > 0 && prlimit(worker_pid(core->worker), RLIMIT_NOFILE, NULL, &limit) == 0) {
+		facts->descriptors_limit = limit.rlim_cur;
+		facts->descriptors_used = 2 * worker_flows(core->worker);
+	}
+	facts->sockmap_state = movers_state_name(movers_state(movers));
+	facts->sockmap_why = movers_why(movers);
+	facts->sockmap_wanted = core->options->mover && strcmp(core->options->mover, "sockmap") == 0;
+}
+
+static int take_time(void *userdata, const struct store_revision *revision)
+{
+	*(int64_t *)userdata = revision->created_at;
+	return 0;
+}
+
+static void look_at_storage(struct core *core, struct doctor_facts *facts)
+{
+	struct statvfs disk;
+
+	facts->clock = (int64_t)time(NULL);
+	(void)store_history_revisions(core->store, 0, 1, take_time, &facts->newest_revision_at);
+	facts->state_dir = core->options->state_dir;
+	facts->disk_free_mib = UINT64_MAX;
+	if (statvfs(facts->state_dir, &disk) == 0)
+		facts->disk_free_mib = (uint64_t)disk.f_bavail * disk.f_frsize / 1048576;
+	facts->sqlite_version = store_library(&facts->sqlite_number);
+}
+
+size_t doctor_run(struct core *core, struct doctor_check ret[DOCTOR_CHECKS_MAX])
+{
+	struct doctor_facts facts = { .rp_filter = { .value = 0 },
+		.table = core->options->route_table,
+		.mark = core->options->mark,
+		.mark_mask = core->options->mark_mask };
+	json_t *foreign = NULL;
+	size_t n;
+
+	look_at_interfaces(&facts);
+	look_at_kernel(core, &facts, &foreign);
+	look_at_relay(core, &facts);
+	look_at_storage(core, &facts);
+	n = doctor_examine(&facts, ret);
+	json_decref(foreign);
+	return n;
+}

@@ -1,0 +1,74 @@
+/*
+ * What of the machine stands in a transparent gateway's way: pure checks over
+ * facts that gatewayd/doctor.c collects. Each says whether all is well, what
+ * was found, and the command that mends it. GET /doctor shows all of them, and
+ * the warnings of GET /status are those that found something: one mechanism.
+ */
+#ifndef GW_RULES_DOCTOR_H
+#define GW_RULES_DOCTOR_H
+
+#include <jansson.h>
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A share, in percent, from which something that has an end counts as nearly full. */
+#define DOCTOR_FULL_PERCENT 80
+/* Connections that may wait to be accepted: the kernel's own default. */
+#define DOCTOR_BACKLOG_MIN 4096
+/* Descriptors that a relay should have: two for each of some thousand flows. */
+#define DOCTOR_DESCRIPTORS_MIN 8192
+/* Room for the database to grow in, in MiB. */
+#define DOCTOR_DISK_MIN_MIB 32
+/* IPv6 vanishes from a link below this. */
+#define DOCTOR_MTU_MIN 1280
+
+/* A value of /proc/sys, and the interface (or "all") where it was found; -1: it cannot be read here. */
+struct doctor_sysctl {
+	long value;
+	char where[IFNAMSIZ];
+};
+
+struct doctor_facts {
+	struct doctor_sysctl ip_forward, ip6_forward;
+	struct doctor_sysctl rp_filter;      /* the strictest in effect: 1 is strict */
+	struct doctor_sysctl src_valid_mark; /* the largest in effect */
+	struct doctor_sysctl route_localnet; /* the largest, lo apart */
+	struct doctor_sysctl bridge_netfilter;
+	struct doctor_sysctl conntrack_count, conntrack_max;
+	struct doctor_sysctl somaxconn;
+	bool has_bridge; /* an interface of this kind exists */
+	bool has_routing;
+	unsigned routing_wrong;  /* rules and routes of ours that are missing or not as they must be */
+	unsigned foreign_routes; /* others' in our table */
+	char foreign_first[64];
+	unsigned foreign_marks; /* others' rules before ours that look at our bits of the mark */
+	uint32_t foreign_mark_priority;
+	uint32_t table, mark, mark_mask;
+	bool table_differs;    /* our nft table is not as it must be, and was not put right */
+	const json_t *foreign; /* kernel_nft_foreign's findings, borrowed; NULL: could not be read */
+	bool relay_runs;
+	int64_t revision, nft_generation, route_generation, relay_generation;
+	uint64_t descriptors_limit, descriptors_used; /* of the relay; 0: unknown */
+	const char *sockmap_state, *sockmap_why;
+	bool sockmap_wanted;
+	long mtu_least; /* of the interfaces that are up; 0: there are none */
+	char mtu_where[IFNAMSIZ];
+	int64_t clock, newest_revision_at; /* seconds since 1970; 0: there is none */
+	uint64_t disk_free_mib;            /* UINT64_MAX: cannot be asked */
+	const char *state_dir, *sqlite_version;
+	int sqlite_number; /* 3040001 is 3.40.1 */
+};
+
+struct doctor_check {
+	const char *name; /* a-z and _ */
+	bool ok;
+	char detail[512], fix[256]; /* fix: "" if ok */
+};
+
+/* Every check, in a fixed order: how many there are, at most max; into ret. */
+#define DOCTOR_CHECKS_MAX 32
+size_t doctor_examine(const struct doctor_facts *facts, struct doctor_check ret[DOCTOR_CHECKS_MAX]);
+
+#endif

@@ -1,0 +1,222 @@
+/* The stages of a packet, see explain.h. */
+#include "rules/explain.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "rules/nftset.h"
+#include "rules/snapshot.h"
+
+/* Longest sentence about a stage. */
+#define WHY_MAX 512
+
+static bool is_link_or_multicast(const struct addr *addr)
+{
+	if (addr->family == AF_INET)
+		return false; /* the kernel's table knows, see destination_is_local */
+	return addr->bytes[0] == 0xff || (addr->bytes[0] == 0xfe && (addr->bytes[1] & 0xc0) == 0x80);
+}
+
+/* 1 and the element that the kernel's rules find, 0 if none, 2 if the exemption of our own addresses comes first. */
+static int find(const struct explain_facts *facts, const struct match_packet *packet, struct element *ret)
+{
+	struct group *groups = NULL;
+	size_t n;
+	int r = model_groups(facts->model, &groups, &n);
+
+	if (r < 0)
+		return r;
+	if (is_link_or_multicast(&packet->dst))
+		n = 0;
+	for (size_t i = 0; i < n && r == 0; i++) {
+		const struct match_shape *shape = &groups[i].shape;
+
+		if (shape->protocol != packet->protocol || shape->family != packet->dst.family)
+			continue;
+		if (facts->destination_is_local && shape->dst_len < addr_bits(shape->family))
+			r = 2;
+		else
+			r = model_find(facts->model, &groups[i], packet, ret);
+	}
+	free(groups);
+	return r;
+}
+
+static const struct row *row_of(const struct snapshot *snapshot, enum resource_id resource, uint32_t id)
+{
+	const struct rows *rows = &snapshot->rows[resource];
+
+	for (size_t i = 0; i < rows->n; i++)
+		if (rows->items[i]->id == id)
+			return rows->items[i];
+	return NULL;
+}
+
+/* Appends a stage, with what `more` has (taken over; may be NULL). */
+static int add(json_t *stages, const char *stage, const char *verdict, const char *why, json_t *more)
+{
+	json_t *object = json_pack("{s:s, s:s, s:s}", "stage", stage, "verdict", verdict, "why", why);
+
+	if (object && more && json_object_update(object, more) < 0) {
+		json_decref(object);
+		object = NULL;
+	}
+	json_decref(more);
+	return json_array_append_new(stages, object) < 0 ? -ENOMEM : 0;
+}
+
+static const char *word_of(enum verdict verdict)
+{
+	switch (verdict) {
+	case VERDICT_RELAY:
+	case VERDICT_RELAY_DIRECT:
+		return "relay";
+	case VERDICT_REJECT:
+		return "reject";
+	case VERDICT_DROP:
+		return "drop";
+	case VERDICT_BYPASS:
+		return "bypass";
+	case VERDICT_LIMITED: /* an element says what follows its limits */
+	case VERDICTS:
+		break;
+	}
+	return "";
+}
+
+static int add_nft(json_t *stages, const struct element *element, const struct listener *listener)
+{
+	struct group group = element_group(element);
+	char dst[ADDR_TEXT_MAX], src[ADDR_TEXT_MAX], set[32], why[WHY_MAX];
+	const struct match_key *key = &element->key;
+
+	nftset_name(&group, set);
+	snprintf(why, sizeof(why), "listener %s matches by destination %s/%u, source %s/%u%s%s, ports %u-%u",
+	        listener->name, addr_format(&key->dst, dst), key->shape.dst_len, addr_format(&key->src, src),
+	        key->shape.src_len, *key->interface ? ", interface " : "", key->interface, key->port_lo, key->port_hi);
+	return add(stages, "nft", word_of(element->verdict), why,
+	        json_pack("{s:s, s:s}", "listener", listener->name, "set", set));
+}
+
+/* The targets that a flow of this family can be given. */
+static json_t *candidates(const struct upstream *upstream, const struct listener *listener, uint8_t family)
+{
+	json_t *array = json_array();
+
+	for (int backup = 0; backup < 2 && json_array_size(array) == 0; backup++)
+		for (size_t i = 0; i < upstream->targets.n; i++) {
+			const struct target *target = (const struct target *)upstream->targets.items[i];
+			struct addr addr;
+
+			if (target->backup != backup || target->weight == 0 || target->admin_state != ADMIN_STATE_UP ||
+			        addr_parse(target->address, &addr) < 0)
+				continue;
+			if (listener->source_address == SOURCE_ADDRESS_CLIENT && addr.family != family)
+				continue;
+			json_array_append_new(
+			        array, json_pack("{s:s, s:I, s:I}", "address", target->address, "port",
+			                       (json_int_t)target->port, "weight", (json_int_t)target->weight));
+		}
+	return array;
+}
+
+static int add_upstream(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
+        const struct match_packet *packet)
+{
+	const struct upstream *upstream;
+	json_t *targets;
+	char why[WHY_MAX];
+	bool none;
+
+	if (!listener->upstream || !*listener->upstream)
+		return add(stages, "upstream", "original", "no upstream: to the packet's own destination", NULL);
+	upstream = (const struct upstream *)snapshot_find(facts->snapshot, RESOURCE_UPSTREAM, listener->upstream);
+	if (!upstream)
+		return -ENOENT;
+	targets = candidates(upstream, listener, packet->dst.family);
+	none = json_array_size(targets) == 0;
+	snprintf(why, sizeof(why),
+	        none ? "upstream %s has no target that may be used: the client is reset"
+	             : "one of these targets of upstream %s, by its algorithm and their health",
+	        upstream->name);
+	return add(stages, "upstream", none ? "none" : "chosen", why,
+	        json_pack("{s:s, s:o}", "upstream", upstream->name, "candidates", targets));
+}
+
+static int add_source(json_t *stages, const struct listener *listener, const struct match_packet *packet, uint16_t port)
+{
+	char client[ADDR_TEXT_MAX], why[WHY_MAX];
+
+	if (listener->source_address == SOURCE_ADDRESS_GATEWAY)
+		return add(stages, "source", "gateway", "the target sees an address of the gateway", NULL);
+	snprintf(why, sizeof(why), "the target sees %s, port %u %s", addr_format(&packet->src, client), port,
+	        listener->source_port == SOURCE_PORT_KEEP ? "where it can be had" : "replaced by any");
+	return add(stages, "source", "client", why, NULL);
+}
+
+/* What comes after the listener's verdict: relay. */
+static int add_relay(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
+        const struct match_packet *packet, uint16_t source_port)
+{
+	char why[WHY_MAX];
+	int r;
+
+	snprintf(why, sizeof(why), "mark 0x%08x leads to table %u, where everything is local%s", facts->mark,
+	        facts->table, facts->routing_right ? "" : "; but our rules are not complete (see doctor)");
+	r = add(stages, "routing", facts->routing_right ? "local" : "broken", why, NULL);
+	if (r == 0)
+		r = add(stages, "relay", facts->relay_runs ? "accepts" : "waits",
+		        facts->relay_runs ? "the relay runs" : "no relay runs: the packet waits for the next one",
+		        NULL);
+	if (r == 0 && listener->rate_limits.n > 0)
+		r = add(stages, "limits", "counted",
+		        "the listener's rate limits may refuse it (see /stats/rate-limits)", NULL);
+	if (r == 0 && listener->routes.n > 0)
+		r = add(stages, "routes", "first_bytes", "a route may decide otherwise by what the client says first",
+		        NULL);
+	if (r == 0)
+		r = add_upstream(stages, facts, listener, packet);
+	return r < 0 ? r : add_source(stages, listener, packet, source_port);
+}
+
+static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool local)
+{
+	if (local)
+		return add(stages, "nft", "local", "an address of the gateway's own, which no listener names in full",
+		        NULL);
+	if (add(stages, "nft", "none", "no listener matches", NULL) < 0)
+		return -ENOMEM;
+	return add(stages, "routing", facts->forwarding ? "forward" : "drop",
+	        facts->forwarding ? "forwarded as if there were no gateway" : "this machine does not forward", NULL);
+}
+
+json_t *explain_packet(const struct explain_facts *facts, const struct match_packet *packet, uint16_t source_port)
+{
+	json_t *stages = json_array();
+	const struct listener *listener = NULL;
+	const char *verdict;
+	struct element element;
+	int r = stages ? find(facts, packet, &element) : -ENOMEM;
+
+	if (r == 1) {
+		listener = (const struct listener *)row_of(facts->snapshot, RESOURCE_LISTENER, element.listener);
+		verdict = word_of(element.verdict);
+		r = listener ? add_nft(stages, &element, listener) : -ENOENT;
+		if (r == 0 && element.verdict == VERDICT_RELAY_DIRECT && facts->gate_open) {
+			verdict = "direct";
+			r = add(stages, "gate", "direct", "no relay serves: forwarded, as on_worker_down says", NULL);
+		} else if (r == 0 && strcmp(verdict, "relay") == 0) {
+			r = add_relay(stages, facts, listener, packet, source_port);
+		}
+	} else if (r >= 0) {
+		verdict = r == 2 ? "local" : facts->forwarding ? "forward" : "drop";
+		r = add_unmatched(stages, facts, r == 2);
+	}
+	if (r < 0) {
+		json_decref(stages);
+		return NULL;
+	}
+	return json_pack(
+	        "{s:s, s:s?, s:o}", "verdict", verdict, "listener", listener ? listener->name : NULL, "stages", stages);
+}

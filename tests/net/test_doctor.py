@@ -1,0 +1,243 @@
+"""GET /doctor: each thing that stands in the way, made in the lab, turns exactly its check red; its end turns it green."""
+
+import contextlib
+import os
+import time
+
+import pytest
+
+from lab.netns import run
+from lab.process import wait_for
+from net.control import database, redirect
+from net.test_drift import LOCAL_TABLE, nft_delete_element
+
+
+def red(gateway):
+    """Names of the checks that found something."""
+    return {check["name"] for check in gateway.must("GET", "doctor")["checks"] if not check["ok"]}
+
+
+def check_of(gateway, name):
+    """One check."""
+    return next(check for check in gateway.must("GET", "doctor")["checks"] if check["name"] == name)
+
+
+def setting(key, value):
+    """A sysctl of the gateway's namespace."""
+    @contextlib.contextmanager
+    def broken(lab, _gateway):
+        with lab.gateway.sysctls(**{key.replace(".", "__"): value}):
+            yield
+    return broken
+
+
+def table(text, name):
+    """A table of somebody else's."""
+    @contextlib.contextmanager
+    def broken(lab, _gateway):
+        lab.gateway.nft(text)
+        try:
+            yield
+        finally:
+            lab.gateway.nft(f"delete table {name}")
+    return broken
+
+
+@contextlib.contextmanager
+def foreign_route(lab, _gateway):
+    """A route of theirs in our table."""
+    lab.gateway.run("ip", "route", "add", "blackhole", "10.71.9.0/24", "table", LOCAL_TABLE)
+    try:
+        yield
+    finally:
+        lab.gateway.run("ip", "route", "del", "blackhole", "10.71.9.0/24", "table", LOCAL_TABLE)
+
+
+@contextlib.contextmanager
+def foreign_rule(lab, _gateway):
+    """A rule of theirs before ours that looks at the whole mark, as wg-quick makes them."""
+    lab.gateway.run("ip", "-6", "rule", "add", "not", "fwmark", "51820", "lookup", "51820", "pref", "50")
+    try:
+        yield
+    finally:
+        lab.gateway.run("ip", "-6", "rule", "del", "pref", "50")
+
+
+@contextlib.contextmanager
+def told_only(gateway):
+    """Drift is not put right meanwhile."""
+    gateway.must("PATCH", "settings", {"drift": "alert"})
+    try:
+        yield
+    finally:
+        gateway.must("PATCH", "settings", {"drift": "heal"})
+
+
+@contextlib.contextmanager
+def no_route(lab, gateway):
+    """Our IPv6 route is gone."""
+    with told_only(gateway):
+        lab.gateway.run("ip", "-6", "route", "flush", "table", LOCAL_TABLE)
+        yield
+
+
+@contextlib.contextmanager
+def no_element(lab, gateway):
+    """An element of ours is gone."""
+    redirect(gateway)
+    with told_only(gateway):
+        nft_delete_element(lab)
+        yield
+
+
+@contextlib.contextmanager
+def narrow_link(lab, _gateway):
+    """An interface that cannot have IPv6."""
+    lab.gateway.run("ip", "link", "add", "narrow", "mtu", "1200", "type", "dummy")
+    lab.gateway.run("ip", "link", "set", "narrow", "up")
+    try:
+        yield
+    finally:
+        lab.gateway.run("ip", "link", "del", "narrow")
+
+
+@contextlib.contextmanager
+def bridge(lab, _gateway):
+    """A bridge whose frames meet the rules of IP."""
+    lab.gateway.run("ip", "link", "add", "switch", "type", "bridge")
+    key = "net.bridge.bridge-nf-call-iptables"
+    old = None
+    try:
+        try:
+            old = lab.gateway.sysctl(key, 1)
+        except FileNotFoundError:
+            pytest.skip("this kernel has no br_netfilter")
+        yield
+    finally:
+        if old is not None:
+            lab.gateway.sysctl(key, old)
+        lab.gateway.run("ip", "link", "del", "switch")
+
+
+@contextlib.contextmanager
+def future_revision(_lab, gateway):
+    """The clock went back a day after the last change."""
+    redirect(gateway)
+    with database(gateway, write=True) as opened:
+        opened.execute("UPDATE revision SET created_at = created_at + 86400")
+    try:
+        yield
+    finally:
+        with database(gateway, write=True) as opened:
+            opened.execute("UPDATE revision SET created_at = created_at - 86400")
+
+
+@contextlib.contextmanager
+def few_descriptors(_lab, gateway):
+    """The relay may have hardly any."""
+    pid = gateway.relay_pid()
+    old = run("prlimit", "--pid", pid, "--nofile", "--output", "SOFT", "--noheadings").stdout.strip()
+    run("prlimit", "--pid", pid, "--nofile=4000:")
+    try:
+        yield
+    finally:
+        run("prlimit", "--pid", pid, f"--nofile={old}:")
+
+
+@contextlib.contextmanager
+def no_relay(_lab, gateway):
+    """A relay that cannot be started."""
+    gateway.break_relay()
+    try:
+        yield
+    finally:
+        gateway.mend_relay()
+
+
+BROKEN = {
+    "ip_forward": setting("net.ipv4.ip_forward", 0),
+    "ip6_forward": setting("net.ipv6.conf.all.forwarding", 0),
+    "rp_filter": setting("net.ipv4.conf.in0.rp_filter", 1),
+    "route_localnet": setting("net.ipv4.conf.in0.route_localnet", 1),
+    "backlog": setting("net.core.somaxconn", 128),
+    "bridge_netfilter": bridge,
+    "routing": no_route,
+    "nft_table": no_element,
+    "foreign_route": foreign_route,
+    "foreign_marks": foreign_rule,
+    "input_drop": table("add table inet wall\nadd chain inet wall in { type filter hook input priority 0; policy drop; }\n",
+                        "inet wall"),
+    "source_nat": table("add table ip hide\nadd chain ip hide post { type nat hook postrouting priority 100; }\n"
+                        "add rule ip hide post oifname out0 masquerade\n", "ip hide"),
+    "mtu": narrow_link,
+    "clock": future_revision,
+    "descriptors": few_descriptors,
+    "relay": no_relay,
+}
+
+
+@pytest.fixture(scope="module")
+def shared(lab):
+    """One gateway for all rows: each leaves it as it was."""
+    from lab import Gateway
+    with Gateway(lab) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_exactly_its_check(lab, shared, name):
+    """Green before, red alone while it is broken with a word about the mend, green after."""
+    wait_for(lambda: red(shared) == set(), 10, f"green: {red(shared)}")
+    with BROKEN[name](lab, shared):
+        wait_for(lambda: red(shared) == {name}, 10, f"{name} red alone: {red(shared)}")
+        check = check_of(shared, name)
+        assert check["fix"] and check["detail"]
+        # What the status warns of is the same, by the same words.
+        assert [(w["code"], w["fix"]) for w in shared.status()["warnings"]] == [(name, check["fix"])]
+    wait_for(lambda: red(shared) == set(), 15, f"green again: {red(shared)}")
+
+
+@pytest.mark.parametrize("name", ["ip_forward", "ip6_forward", "backlog", "route_localnet", "rp_filter", "mtu"])
+def test_mended_by_its_own_words(lab, shared, name):
+    """The command in `fix`, run as it stands, turns the check green."""
+    with BROKEN[name](lab, shared):
+        wait_for(lambda: red(shared) == {name}, 10, f"{name} red")
+        command = check_of(shared, name)["fix"].split(":")[0]
+        lab.gateway.run(*command.split())
+        assert red(shared) == set()
+        if name == "rp_filter":
+            lab.gateway.sysctl("net.ipv4.conf.all.rp_filter", 0)
+
+
+def test_src_valid_mark(lab, shared):
+    """It does no harm while our rules are there, and is named when they are not."""
+    with lab.gateway.sysctls(net__ipv4__conf__all__src_valid_mark=1):
+        assert red(shared) == set()
+        assert "first routing rule" in check_of(shared, "src_valid_mark")["detail"]
+        with no_route(lab, shared):
+            wait_for(lambda: red(shared) == {"routing", "src_valid_mark"}, 10, f"{red(shared)}")
+    wait_for(lambda: red(shared) == set(), 10, "green again")
+
+
+def test_disk_nearly_full(lab, make_gateway):
+    """The state directory's file system has little room left."""
+    gateway = make_gateway(start=False)
+    run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", gateway.state)
+    try:
+        gateway.start()
+        assert "disk" not in red(gateway)
+        (gateway.state / "filler").write_bytes(os.urandom(1) * (24 << 20))
+        assert red(gateway) == {"disk"}
+        (gateway.state / "filler").unlink()
+        assert red(gateway) == set()
+        gateway.stop()
+    finally:
+        run("umount", "-l", gateway.state)
+
+
+def test_cost(lab, shared, figure):
+    """What a look costs the daemon's one thread; a figure, not a judgement."""
+    started = time.monotonic()
+    for _ in range(20):
+        red(shared)
+    figure("ms for one", f"{(time.monotonic() - started) * 50:.1f}")
