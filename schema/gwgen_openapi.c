@@ -276,7 +276,8 @@ static void add_schemas(json_t *all)
 		if (!resource->path && !is_addressed(resource))
 			continue;
 		set_schema(all, resource, "_replace", resource_schema(resource, SHAPE_REPLACE));
-		set_schema(all, resource, "_patch", resource_schema(resource, SHAPE_PATCH));
+		if (i != RESOURCE_TARGET) /* what is said of one target has a schema of its own, written by hand */
+			set_schema(all, resource, "_patch", resource_schema(resource, SHAPE_PATCH));
 		if (resource->path && !(resource->flags & RESOURCE_IS_SINGLE))
 			set_schema(all, resource, "_list", list_schema(resource));
 	}

@@ -31,6 +31,9 @@
 		.heartbeat = 100000                                                                                    \
 	}
 
+/* How long an answer may take before a test gives up: megabytes with sanitizers, on a machine that does other things. */
+#define API_PATIENCE_S 30
+
 struct api {
 	struct core core;
 	struct http_server *server;
@@ -205,8 +208,8 @@ static inline struct api_answer api_talk(struct api *api, const char *bytes, siz
 {
 	_cleanup_close_ int fd = api_connect(api);
 
-	api_say(api, fd, bytes, length, 5);
-	return api_hear(api, fd, 1, !strncmp(bytes, "HEAD ", 5), 5);
+	api_say(api, fd, bytes, length, API_PATIENCE_S);
+	return api_hear(api, fd, 1, !strncmp(bytes, "HEAD ", 5), API_PATIENCE_S);
 }
 
 /* The same with a formatted request. */

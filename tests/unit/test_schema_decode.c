@@ -129,7 +129,12 @@ static json_t *long_list(const struct field *field, int64_t n)
 /* Whether a rule about several fields narrows the range of this one. */
 static bool is_bound(const char *member)
 {
-	return strcmp(member, "health_interval_ms") == 0 || strcmp(member, "health_timeout_ms") == 0;
+	static const char *const members[] = { "health_interval_ms", "health_timeout_ms", "rate", "burst" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+		if (strcmp(member, members[i]) == 0)
+			return true;
+	return false;
 }
 
 /* A list with this one item. */
