@@ -139,8 +139,9 @@ WHOLE = {
              "admin_state": "down"},
         ],
         "health": {"type": "http", "interval_ms": 700, "timeout_ms": 300, "rise": 4, "fall": 5, "http_path": "/up?x=1",
-                   "http_status": 204},
-        "max_retries": 2, "passive_failures": 9, "slow_start_s": 30, "on_down": "reset",
+                   "http_status": 204, "http_status_max": 206, "http_method": "GET", "http_host": "up.example",
+                   "http_body": "ready", "port": 81},
+        "quorum": 2, "max_retries": 2, "passive_failures": 9, "slow_start_s": 30, "on_down": "reset",
     },
     "rate-limits": {
         "name": "slow", "comment": "limits", "key": "source_prefix", "prefix_v4": 20, "prefix_v6": 56, "metric": "bytes",
