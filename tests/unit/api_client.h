@@ -31,7 +31,8 @@
 		.heartbeat = 100000                                                                                    \
 	}
 
-/* How long an answer may take before a test gives up: megabytes with sanitizers, on a machine that does other things. */
+/* How long an answer may take before a test gives up: megabytes with sanitizers, on a machine that does other things.
+ */
 #define API_PATIENCE_S 30
 
 struct api {

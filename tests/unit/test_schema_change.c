@@ -29,7 +29,8 @@ static void expect_hash(const struct config_hash *hash, const char *wanted)
 /* One row is the SHA-256 of its text: computed here by other means. */
 static void test_hash_of_one_row(void **state)
 {
-	static const char text[] = "settings\0settings\0{\"drift\":\"heal\",\"ban_exempt\":null,\"revisions_kept\":10000}";
+	static const char text[] =
+	        "settings\0settings\0{\"drift\":\"heal\",\"ban_exempt\":null,\"revisions_kept\":10000}";
 	struct row *row = row_new(RESOURCE_SETTINGS);
 	struct config_hash hash = { 0 };
 	uint8_t digest[32];
