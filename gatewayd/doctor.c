@@ -124,7 +124,9 @@ static void look_at_relay(struct core *core, struct doctor_facts *facts)
 	facts->nft_generation = apply_nft_generation(core->apply);
 	facts->route_generation = apply_route_generation(core->apply);
 	facts->relay_generation = worker_generation(core->worker);
-	if (worker_pid(core->worker) > 0 && prlimit(worker_pid(core->worker), RLIMIT_NOFILE, NULL, &limit) == 0) {
+	/* Without CAP_SYS_RESOURCE another user's limit cannot be asked for; the relay was given as many as we have. */
+	if (worker_pid(core->worker) > 0 && (prlimit(worker_pid(core->worker), RLIMIT_NOFILE, NULL, &limit) == 0 ||
+	                                            getrlimit(RLIMIT_NOFILE, &limit) == 0)) {
 		facts->descriptors_limit = limit.rlim_cur;
 		facts->descriptors_used = 2 * worker_flows(core->worker);
 	}

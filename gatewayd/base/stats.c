@@ -183,12 +183,14 @@ unsigned stats_tables(const struct stats_memory *memory, unsigned bank)
 	return stats_threads(memory, bank) * STATS_TABLES;
 }
 
-uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
+/* The rows of a table, also of a relay that may be dead, and their number. */
+static uint32_t rows_of(
+        const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
 {
 	const struct stats_thread *its;
 	uint32_t first, n;
 
-	if (!living_run(memory, bank) || table >= stats_tables(memory, bank))
+	if (table >= stats_tables(memory, bank))
 		return 0;
 	its = &memory->bank[bank].thread[table / STATS_TABLES];
 	first = atomic_load_explicit(&its->rows_first[table % STATS_TABLES], memory_order_relaxed);
@@ -197,6 +199,25 @@ uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned t
 		return 0;
 	*ret_rows = &memory->row[bank][first];
 	return n;
+}
+
+uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
+{
+	return living_run(memory, bank) ? rows_of(memory, bank, table, ret_rows) : 0;
+}
+
+bool stats_flow_is_shown(const struct stats_memory *memory, uint64_t id)
+{
+	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
+		for (unsigned table = 0; table < stats_tables(memory, bank); table++) {
+			const struct stats_row *rows;
+			uint32_t n = rows_of(memory, bank, table, &rows);
+
+			for (uint32_t i = 0; i < n; i++)
+				if (stats_row_id(&rows[i]) == id)
+					return true;
+		}
+	return false;
 }
 
 /* --- names --- */

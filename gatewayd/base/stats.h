@@ -208,6 +208,10 @@ unsigned stats_tables(const struct stats_memory *memory, unsigned bank);
 uint32_t stats_rows(
         const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows);
 
+/* Whether a row of any bank, also of a relay that is dead, still shows this flow: whoever had it has not counted its
+ * end. */
+bool stats_flow_is_shown(const struct stats_memory *memory, uint64_t id);
+
 /* The name, unit and doc as in the .def file. */
 const char *stats_name(enum stats_counter counter);
 const char *stats_unit(enum stats_counter counter);

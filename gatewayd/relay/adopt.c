@@ -329,6 +329,12 @@ static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep
 	return true;
 }
 
+/* The relay before may have died between the last end of stream and counting that the flow has ended. */
+static bool end_was_counted(const struct loop *loop, const struct flow *flow)
+{
+	return !loop->place.memory || !stats_flow_is_shown(loop->place.memory, flow->origin.id);
+}
+
 static void flow_take_over(struct loop *loop, struct flow *flow, const struct keep_flow *message)
 {
 	struct ledger ledger[FLOW_SIDES];
@@ -345,7 +351,7 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 		life_lose(loop, flow);
 		return;
 	}
-	if (verdict == VERDICT_OVER) {
+	if (verdict == VERDICT_OVER && end_was_counted(loop, flow)) {
 		loop->keep.adopt.over++;
 		life_forget(loop, flow);
 		return;
@@ -354,6 +360,8 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 	loop->keep.adopt.adopted++;
 	if (verdict == VERDICT_RESET)
 		life_reset(loop, flow);
+	else if (verdict == VERDICT_OVER)
+		life_close(loop, flow);
 }
 
 static int on_flow(struct loop *loop, const struct keep_flow *message, int fds[KEEP_DESCRIPTORS_EACH])

