@@ -173,7 +173,7 @@ def test_state_outlives_relay_and_daemon(lab, gateway):
         before = wait_state(gateway, "pool", "10.71.2.3", 8100, "down")
         gateway.wait_relay(gateway.kill_relay())
         after = health(gateway, "pool", "10.71.2.3", 8100)
-        assert (after["state"], after["since"]) == ("down", before["since"])
+        assert after["state"] == "down" and abs(seconds(after["since"]) - seconds(before["since"])) <= 1
         gateway.kill()
         gateway.start()
         with Events(gateway, "health") as events:
@@ -211,6 +211,11 @@ def open_flows(lab, family, n, port=80):
     """Connections to the listener's address with the name of the server that has each."""
     made = [lab.client.connect(VIP[family], port) for _ in range(n)]
     return [(connection, ask(connection)) for connection in made]
+
+
+def on(flows, name):
+    """How many of them this server has; each of the relay's threads has a rotation of its own."""
+    return sum(one == name for _, one in flows)
 
 
 @pytest.fixture
@@ -257,7 +262,7 @@ def test_flows_are_reset_after_the_relays_death(lab, gateway, pair):
     assert gateway.must("PATCH", target_path("pool", a, 8200), {"admin_state": "down"})["admin_state"] == "down"
     gateway.mend_relay()
     gateway.wait_relay(pid, 20)
-    wait_for(lambda: gateway.status()["relay"]["counters"]["reset_on_down"] == 3, 10, "resets")
+    wait_for(lambda: gateway.status()["relay"]["counters"]["reset_on_down"] == on(flows, "a"), 10, "resets")
     assert [ask(connection) for connection, name in flows] == [name if name == "b" else None for _, name in flows]
 
 
@@ -284,7 +289,7 @@ def test_drain(lab, gateway, pair):
         wait_for(lambda: {"a", "b"} <= set(short), 10, "load on both")
         drained = gateway.must("PATCH", target_path("pool", a, 8200), {"admin_state": "drain"})
         assert drained["admin_state"] == "drain" and drained["configured"]["admin_state"] == "up"
-        assert drained["usable"] is False and drained["drain"]["flows_left"] >= 5
+        assert drained["usable"] is False and drained["drain"]["flows_left"] >= on(flows, "a")
         before = len(short) + 1  # one may be on its way
         wait_for(lambda: len(short) > before + 30, 20, "more load")
         assert set(short[before:]) == {"b"}, short[before:]
@@ -293,7 +298,7 @@ def test_drain(lab, gateway, pair):
         thread.join()
     assert not lost and None not in short
     assert [ask(connection) for connection, _ in flows] == [name for _, name in flows]
-    assert gateway.must("GET", target_path("pool", a, 8200))["drain"]["flows_left"] == 5
+    assert gateway.must("GET", target_path("pool", a, 8200))["drain"]["flows_left"] == on(flows, "a")
     for connection, _ in flows:
         connection.close()
     wait_for(lambda: gateway.must("GET", target_path("pool", a, 8200))["drain"]["flows_left"] == 0, 10, "the end")
@@ -310,8 +315,8 @@ def test_drain_deadline(lab, gateway, pair):
     path = target_path("pool", a, 8200)
     answer = gateway.must("PATCH", path, {"admin_state": "drain", "drain_deadline_s": 1, "drain_reset_per_s": 5})
     assert answer["drain"]["deadline"] and answer["drain"]["reset_per_s"] == 5
-    assert answer["drain"]["flows_left"] == 10
-    left = [10]
+    assert answer["drain"]["flows_left"] == on(flows, "a")
+    left = [on(flows, "a")]
 
     def watch():
         left.append(gateway.must("GET", path)["drain"]["flows_left"])
@@ -322,7 +327,7 @@ def test_drain_deadline(lab, gateway, pair):
     for connection, name in flows:
         assert ask(connection) == (None if name == "a" else "b")
         connection.close()
-    assert gateway.status()["relay"]["counters"]["reset_drained"] == 10
+    assert gateway.status()["relay"]["counters"]["reset_drained"] == on(flows, "a")
 
 
 def test_operators_word_outlives_all(lab, gateway, pair):
