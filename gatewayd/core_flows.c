@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "gatewayd/core.h"
+#include "gatewayd/document.h"
 #include "gatewayd/flows.h"
 #include "schema/value.h"
 
@@ -22,26 +23,6 @@
 #define FLOWS_GROUP_SLOTS (2U * FLOWS_GROUPS_MAX)
 /* The relay is asked to read round-trip times when somebody looks, at most this often. */
 #define FLOWS_SAMPLE_US UINT64_C(5000000)
-
-/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
-static void set(json_t *object, const char *key, json_t *value, bool *failed)
-{
-	if (json_object_set_new(object, key, value) < 0)
-		*failed = true;
-}
-
-static json_t *done(json_t *document, bool failed)
-{
-	if (!failed)
-		return document;
-	json_decref(document);
-	return NULL;
-}
-
-static json_t *number(uint64_t value)
-{
-	return json_integer((json_int_t)(value < INT64_MAX ? value : INT64_MAX));
-}
 
 static uint64_t now_us(void)
 {
@@ -99,7 +80,7 @@ static json_t *tcp_document(const struct stats_flow *flow, const struct stats_fl
 
 static json_t *since(uint64_t then_ms, uint64_t now_ms)
 {
-	return number(now_ms > then_ms ? now_ms - then_ms : 0);
+	return document_number(now_ms > then_ms ? now_ms - then_ms : 0);
 }
 
 static json_t *flow_document(struct core *core, const struct stats_flow *flow)
@@ -112,24 +93,26 @@ static json_t *flow_document(struct core *core, const struct stats_flow *flow)
 
 	static_assert(ARRAY_SIZE(states) == STATS_FLOW_STATES, "one word per state");
 	snprintf(id, sizeof(id), "%016" PRIx64, flow->id);
-	set(object, "id", json_string(id), &failed);
-	set(object, "protocol", json_string(protocol_name(flow->protocol)), &failed);
-	set(object, "state", json_string(states[flow->status.state]), &failed);
-	set(object, "client", end_document(&flow->client, flow->client_port), &failed);
-	set(object, "original", end_document(&flow->original, flow->original_port), &failed);
-	set(object, "target", end_document(&flow->target, flow->target_port), &failed);
-	set(object, "listener", name_document(core, STATS_LISTENER, flow->listener), &failed);
-	set(object, "upstream", name_document(core, STATS_UPSTREAM, flow->upstream), &failed);
-	set(object, "sni", *flow->sni ? json_string(flow->sni) : json_null(), &failed);
-	set(object, "age_ms", since(flow->started_ms, now_ms), &failed);
-	set(object, "idle_ms", since(flow->active_ms, now_ms), &failed);
-	set(object, "connect_us", flow->status.connect_us ? number(flow->status.connect_us) : json_null(), &failed);
-	set(object, "to_target", direction_document(flow, STATS_TO_TARGET), &failed);
-	set(object, "to_client", direction_document(flow, STATS_TO_CLIENT), &failed);
-	set(object, "client_tcp", tcp_document(flow, &flow->client_tcp), &failed);
-	set(object, "target_tcp", tcp_document(flow, &flow->target_tcp), &failed);
-	set(object, "sampled_ms_ago", flow->sampled_ms ? since(flow->sampled_ms, now_ms) : json_null(), &failed);
-	return done(object, failed);
+	document_set(object, "id", json_string(id), &failed);
+	document_set(object, "protocol", json_string(protocol_name(flow->protocol)), &failed);
+	document_set(object, "state", json_string(states[flow->status.state]), &failed);
+	document_set(object, "client", end_document(&flow->client, flow->client_port), &failed);
+	document_set(object, "original", end_document(&flow->original, flow->original_port), &failed);
+	document_set(object, "target", end_document(&flow->target, flow->target_port), &failed);
+	document_set(object, "listener", name_document(core, STATS_LISTENER, flow->listener), &failed);
+	document_set(object, "upstream", name_document(core, STATS_UPSTREAM, flow->upstream), &failed);
+	document_set(object, "sni", *flow->sni ? json_string(flow->sni) : json_null(), &failed);
+	document_set(object, "age_ms", since(flow->started_ms, now_ms), &failed);
+	document_set(object, "idle_ms", since(flow->active_ms, now_ms), &failed);
+	document_set(object, "connect_us",
+	        flow->status.connect_us ? document_number(flow->status.connect_us) : json_null(), &failed);
+	document_set(object, "to_target", direction_document(flow, STATS_TO_TARGET), &failed);
+	document_set(object, "to_client", direction_document(flow, STATS_TO_CLIENT), &failed);
+	document_set(object, "client_tcp", tcp_document(flow, &flow->client_tcp), &failed);
+	document_set(object, "target_tcp", tcp_document(flow, &flow->target_tcp), &failed);
+	document_set(
+	        object, "sampled_ms_ago", flow->sampled_ms ? since(flow->sampled_ms, now_ms) : json_null(), &failed);
+	return document_done(object, failed);
 }
 
 int core_flow_get(struct core *core, uint64_t id, json_t **ret)
@@ -206,8 +189,9 @@ static json_t *page_document(struct core *core, struct page *page)
 {
 	json_t *next = *page->next ? json_string(page->next) : json_null();
 
-	return done(json_pack("{s:o, s:o, s:b, s:o}", "items", page->items, "next", next, "complete", page->complete,
-	                    "active", number(stats_active_all(worker_stats(core->worker)))),
+	return document_done(
+	        json_pack("{s:o, s:o, s:b, s:o}", "items", page->items, "next", next, "complete", page->complete,
+	                "active", document_number(stats_active_all(worker_stats(core->worker)))),
 	        page->failed);
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "gatewayd/core.h"
+#include "gatewayd/document.h"
 #include "rules/limits.h"
 
 /* From this share of its places on, a set of sources is told in the status, in percent. */
@@ -17,20 +18,6 @@ struct view {
 	const struct limits *limits;
 	json_t *counters; /* of the kernel */
 };
-
-static void set(json_t *object, const char *key, json_t *value, bool *failed)
-{
-	if (json_object_set_new(object, key, value) < 0)
-		*failed = true;
-}
-
-static json_t *done(json_t *document, bool failed)
-{
-	if (!failed)
-		return document;
-	json_decref(document);
-	return NULL;
-}
 
 static int view_open(struct core *core, struct view *ret)
 {
@@ -110,7 +97,7 @@ static json_t *listeners_document(const struct view *view, const struct rate_lim
 		                 array, json_pack("{s:s, s:I, s:I}", "listener", listener->name, "passed",
 		                                packets_of(view, passed), "over", packets_of(view, over))) < 0;
 	}
-	return done(array, failed);
+	return document_done(array, failed);
 }
 
 static bool is_used(const struct view *view, const struct rate_limit *limit)
@@ -128,18 +115,20 @@ static json_t *limit_document(const struct view *view, const struct rate_limit *
 	bool failed = object == NULL;
 	char name[LIMITS_NAME_MAX];
 
-	set(object, "name", json_string(limit->name), &failed);
-	set(object, "placement", json_string(placement.place), &failed);
-	set(object, "reason", json_string(placement.reason), &failed);
-	set(object, "mode", json_string(limit->mode == LIMIT_MODE_SHADOW ? "shadow" : "enforce"), &failed);
+	document_set(object, "name", json_string(limit->name), &failed);
+	document_set(object, "placement", json_string(placement.place), &failed);
+	document_set(object, "reason", json_string(placement.reason), &failed);
+	document_set(object, "mode", json_string(limit->mode == LIMIT_MODE_SHADOW ? "shadow" : "enforce"), &failed);
 	for (size_t i = 0; i < ARRAY_SIZE(whats); i++)
-		set(object, whats[i], json_integer(packets_of(view, limits_counter(limit->name, whats[i], name))),
-		        &failed);
-	set(object, "passed_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "passed", name))), &failed);
-	set(object, "over_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "over", name))), &failed);
-	set(object, "sources", sources_document(view, limit), &failed);
-	set(object, "listeners", listeners_document(view, limit), &failed);
-	return done(object, failed);
+		document_set(object, whats[i],
+		        json_integer(packets_of(view, limits_counter(limit->name, whats[i], name))), &failed);
+	document_set(object, "passed_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "passed", name))),
+	        &failed);
+	document_set(
+	        object, "over_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "over", name))), &failed);
+	document_set(object, "sources", sources_document(view, limit), &failed);
+	document_set(object, "listeners", listeners_document(view, limit), &failed);
+	return document_done(object, failed);
 }
 
 json_t *core_limits(struct core *core, const char *after, size_t max)
@@ -152,14 +141,15 @@ json_t *core_limits(struct core *core, const char *after, size_t max)
 	bool failed = !items || view_open(core, &view) < 0;
 
 	if (failed)
-		return done(items, true);
+		return document_done(items, true);
 	for (; i < rows->n && json_array_size(items) < max && !failed; i++)
 		failed = json_array_append_new(
 		                 items, limit_document(&view, (const struct rate_limit *)rows->items[i])) < 0;
 	if (i < rows->n && i > 0)
 		next = json_string(row_name(rows->items[i - 1]));
 	view_close(&view);
-	return done(json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)rows->n), failed);
+	return document_done(
+	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)rows->n), failed);
 }
 
 int core_limit_get(struct core *core, const char *name, json_t **ret)
@@ -226,7 +216,7 @@ json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
 		failed = json_array_append_new(items, bans_document(page[i])) < 0;
 	if (n > max)
 		next = json_string(prefix_format(&page[max - 1]->prefix, text));
-	return done(
+	return document_done(
 	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)bans_count(core->bans)),
 	        failed);
 }

@@ -4,29 +4,9 @@
 #include <time.h>
 
 #include "gatewayd/core.h"
+#include "gatewayd/document.h"
 #include "rules/limits.h"
 #include "schema/value.h"
-
-/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
-static void set(json_t *object, const char *key, json_t *value, bool *failed)
-{
-	if (json_object_set_new(object, key, value) < 0)
-		*failed = true;
-}
-
-/* The document, or NULL. */
-static json_t *done(json_t *document, bool failed)
-{
-	if (!failed)
-		return document;
-	json_decref(document);
-	return NULL;
-}
-
-static json_t *number(uint64_t value)
-{
-	return json_integer((json_int_t)(value < INT64_MAX ? value : INT64_MAX));
-}
 
 static json_t *now_text(void)
 {
@@ -52,12 +32,12 @@ static json_t *histogram_document(const struct histogram_sum *sum, enum stats_hi
 	json_t *object = json_object();
 	bool failed = object == NULL;
 
-	set(object, "unit", json_string(stats_histogram_unit(which)), &failed);
-	set(object, "count", number(sum->count), &failed);
-	set(object, "sum", number(sum->sum), &failed);
+	document_set(object, "unit", json_string(stats_histogram_unit(which)), &failed);
+	document_set(object, "count", document_number(sum->count), &failed);
+	document_set(object, "sum", document_number(sum->sum), &failed);
 	for (size_t i = 0; i < ARRAY_SIZE(shares); i++)
-		set(object, shares[i].key, number(histogram_quantile(sum, shares[i].share)), &failed);
-	return done(object, failed);
+		document_set(object, shares[i].key, document_number(histogram_quantile(sum, shares[i].share)), &failed);
+	return document_done(object, failed);
 }
 
 static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id)
@@ -74,9 +54,9 @@ static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id
 			stats_histogram_read(memory, which, &sum);
 		else if (!stats_upstream_histogram_read(memory, slot, id, which, &sum))
 			continue;
-		set(object, stats_histogram_name(which), histogram_document(&sum, which), &failed);
+		document_set(object, stats_histogram_name(which), histogram_document(&sum, which), &failed);
 	}
-	return done(object, failed);
+	return document_done(object, failed);
 }
 
 /* --- objects --- */
@@ -86,11 +66,11 @@ static void set_names(json_t *object, enum stats_kind kind, const struct name *n
 	char target[NAMES_TARGET_MAX];
 
 	if (kind != STATS_TARGET) {
-		set(object, "name", json_string(row_name(name->row)), failed);
+		document_set(object, "name", json_string(row_name(name->row)), failed);
 		return;
 	}
-	set(object, "upstream", json_string(name->upstream->name), failed);
-	set(object, "target", json_string(names_target((const struct target *)name->row, target)), failed);
+	document_set(object, "upstream", json_string(name->upstream->name), failed);
+	document_set(object, "target", json_string(names_target((const struct target *)name->row, target)), failed);
 }
 
 static json_t *object_document(struct core *core, enum stats_kind kind, const struct name *name)
@@ -104,13 +84,14 @@ static json_t *object_document(struct core *core, enum stats_kind kind, const st
 	stats_object_read(worker_stats(core->worker), slot, name->id, &sum);
 	sampler_object(core->sampler, slot, name->id, &rates);
 	set_names(object, kind, name, &failed);
-	set(object, "flows_active", number(sum.active), &failed);
+	document_set(object, "flows_active", document_number(sum.active), &failed);
 	for (int i = 0; i < STATS_OBJECT_COUNTERS; i++)
-		set(object, stats_object_name((enum stats_object_counter)i), number(sum.counter[i]), &failed);
-	set(object, "rates", rates_document(&rates), &failed);
+		document_set(object, stats_object_name((enum stats_object_counter)i), document_number(sum.counter[i]),
+		        &failed);
+	document_set(object, "rates", rates_document(&rates), &failed);
 	if (kind == STATS_UPSTREAM)
-		set(object, "histograms", histograms_document(core, slot, name->id), &failed);
-	return done(object, failed);
+		document_set(object, "histograms", histograms_document(core, slot, name->id), &failed);
+	return document_done(object, failed);
 }
 
 json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t after, size_t max)
@@ -128,7 +109,8 @@ json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t afte
 		failed = json_array_append_new(items, object_document(core, which, &names->items[which][i])) < 0;
 	if (i < n && i > 0)
 		next = json_integer(names->items[which][i - 1].id);
-	return done(json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)n), failed);
+	return document_done(
+	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)n), failed);
 }
 
 /* --- the busiest --- */
@@ -183,8 +165,8 @@ static json_t *counters_document(const struct stats_memory *memory, bool *failed
 	json_t *object = json_object();
 
 	for (int i = 0; i < STATS_COUNTERS; i++)
-		set(object, stats_name((enum stats_counter)i), number(stats_sum(memory, (enum stats_counter)i)),
-		        failed);
+		document_set(object, stats_name((enum stats_counter)i),
+		        document_number(stats_sum(memory, (enum stats_counter)i)), failed);
 	return object;
 }
 
@@ -207,17 +189,17 @@ json_t *core_stats(struct core *core, size_t max)
 	struct sampler_rates rates;
 
 	sampler_total(core->sampler, &rates);
-	set(object, "time", now_text(), &failed);
-	set(object, "flows_active", number(stats_active_all(memory)), &failed);
-	set(object, "counters", counters_document(memory, &failed), &failed);
-	set(object, "rates", rates_document(&rates), &failed);
-	set(object, "histograms", histograms_document(core, 0, 0), &failed);
-	set(object, "nft", nft_document(core), &failed);
-	set(object, "prefilters", core->shield ? shield_stats(core->shield) : json_array(), &failed);
-	set(object, "listeners", busiest(core, STATS_LISTENER, max, &failed), &failed);
-	set(object, "upstreams", busiest(core, STATS_UPSTREAM, max, &failed), &failed);
-	set(object, "targets", busiest(core, STATS_TARGET, max, &failed), &failed);
-	return done(object, failed);
+	document_set(object, "time", now_text(), &failed);
+	document_set(object, "flows_active", document_number(stats_active_all(memory)), &failed);
+	document_set(object, "counters", counters_document(memory, &failed), &failed);
+	document_set(object, "rates", rates_document(&rates), &failed);
+	document_set(object, "histograms", histograms_document(core, 0, 0), &failed);
+	document_set(object, "nft", nft_document(core), &failed);
+	document_set(object, "prefilters", core->shield ? shield_stats(core->shield) : json_array(), &failed);
+	document_set(object, "listeners", busiest(core, STATS_LISTENER, max, &failed), &failed);
+	document_set(object, "upstreams", busiest(core, STATS_UPSTREAM, max, &failed), &failed);
+	document_set(object, "targets", busiest(core, STATS_TARGET, max, &failed), &failed);
+	return document_done(object, failed);
 }
 
 /* --- the last hour --- */
@@ -240,8 +222,8 @@ static json_t *point_document(const struct trend_point *point)
 	bool failed = array == NULL;
 
 	for (int i = 0; i < TREND_VALUES && !failed; i++)
-		failed = json_array_append_new(array, number(point->value[i])) < 0;
-	return done(array, failed);
+		failed = json_array_append_new(array, document_number(point->value[i])) < 0;
+	return document_done(array, failed);
 }
 
 json_t *core_stats_history(struct core *core, unsigned step, int64_t after)
@@ -254,6 +236,6 @@ json_t *core_stats_history(struct core *core, unsigned step, int64_t after)
 	n = failed ? 0 : trend_points(sampler_trend(core->sampler), (int64_t)time(NULL), step, after, points);
 	for (size_t i = 0; i < n && !failed; i++)
 		failed = json_array_append_new(rows, point_document(&points[i])) < 0;
-	return done(
+	return document_done(
 	        json_pack("{s:i, s:o, s:o}", "step_s", (int)step, "columns", columns_document(), "rows", rows), failed);
 }

@@ -7,6 +7,7 @@
 #include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
 #include "gatewayd/doctor.h"
+#include "gatewayd/document.h"
 #include "gatewayd/health_view.h"
 #include "gatewayd/rights.h"
 #include "schema/unenforced.h"
@@ -14,21 +15,14 @@
 /* Entries of one kind in the status: it must stay readable with ten thousand listeners. */
 #define WAITING_MAX 100
 
-/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
-static void set(json_t *object, const char *key, json_t *value, bool *failed)
-{
-	if (json_object_set_new(object, key, value) < 0)
-		*failed = true;
-}
-
 static json_t *applied(struct core *core, bool *failed)
 {
 	json_t *object = json_object();
 
-	set(object, "nft", json_integer(apply_nft_generation(core->apply)), failed);
-	set(object, "routing", json_integer(apply_route_generation(core->apply)), failed);
-	set(object, "xdp", core->shield ? json_integer(shield_generation(core->shield)) : json_null(), failed);
-	set(object, "relay", json_integer(worker_generation(core->worker)), failed);
+	document_set(object, "nft", json_integer(apply_nft_generation(core->apply)), failed);
+	document_set(object, "routing", json_integer(apply_route_generation(core->apply)), failed);
+	document_set(object, "xdp", core->shield ? json_integer(shield_generation(core->shield)) : json_null(), failed);
+	document_set(object, "relay", json_integer(worker_generation(core->worker)), failed);
 	return object;
 }
 
@@ -37,7 +31,7 @@ static json_t *counters(const struct stats_memory *stats, bool *failed)
 	json_t *object = json_object();
 
 	for (int i = 0; i < STATS_COUNTERS; i++)
-		set(object, stats_name((enum stats_counter)i),
+		document_set(object, stats_name((enum stats_counter)i),
 		        json_integer((json_int_t)stats_sum(stats, (enum stats_counter)i)), failed);
 	return object;
 }
@@ -62,11 +56,12 @@ static json_t *kept(struct core *core, bool *failed)
 	struct keeper_counts counts;
 
 	worker_kept(core->worker, &counts);
-	set(object, "flows", json_integer((json_int_t)counts.kept), failed);
-	set(object, "pipes", json_integer((json_int_t)counts.pipes), failed);
-	set(object, "adopted", json_integer((json_int_t)counts.adopted), failed);
-	set(object, "lost", json_integer((json_int_t)stats_sum(worker_stats(core->worker), STATS_flows_lost)), failed);
-	set(object, "refused", json_integer((json_int_t)counts.refused), failed);
+	document_set(object, "flows", json_integer((json_int_t)counts.kept), failed);
+	document_set(object, "pipes", json_integer((json_int_t)counts.pipes), failed);
+	document_set(object, "adopted", json_integer((json_int_t)counts.adopted), failed);
+	document_set(object, "lost", json_integer((json_int_t)stats_sum(worker_stats(core->worker), STATS_flows_lost)),
+	        failed);
+	document_set(object, "refused", json_integer((json_int_t)counts.refused), failed);
 	return object;
 }
 
@@ -76,14 +71,16 @@ static json_t *checks(const struct stats_memory *stats, bool *failed)
 	const struct stats_health *health = &stats->health;
 	json_t *object = json_object();
 
-	set(object, "targets", json_integer(atomic_load_explicit(&health->targets, memory_order_relaxed)), failed);
-	set(object, "under_way", json_integer(atomic_load_explicit(&health->under_way, memory_order_relaxed)), failed);
-	set(object, "checks", json_integer((json_int_t)atomic_load_explicit(&health->checks, memory_order_relaxed)),
+	document_set(
+	        object, "targets", json_integer(atomic_load_explicit(&health->targets, memory_order_relaxed)), failed);
+	document_set(object, "under_way", json_integer(atomic_load_explicit(&health->under_way, memory_order_relaxed)),
 	        failed);
-	set(object, "failures", json_integer((json_int_t)atomic_load_explicit(&health->failures, memory_order_relaxed)),
-	        failed);
-	set(object, "late", json_integer((json_int_t)atomic_load_explicit(&health->late, memory_order_relaxed)),
-	        failed);
+	document_set(object, "checks",
+	        json_integer((json_int_t)atomic_load_explicit(&health->checks, memory_order_relaxed)), failed);
+	document_set(object, "failures",
+	        json_integer((json_int_t)atomic_load_explicit(&health->failures, memory_order_relaxed)), failed);
+	document_set(object, "late",
+	        json_integer((json_int_t)atomic_load_explicit(&health->late, memory_order_relaxed)), failed);
 	return object;
 }
 
@@ -92,22 +89,23 @@ static json_t *relay(struct core *core, bool *failed)
 	const struct stats_memory *stats = worker_stats(core->worker);
 	json_t *object = json_object();
 
-	set(object, "state", json_string(worker_state_name(worker_state(core->worker))), failed);
-	set(object, "pid", worker_pid(core->worker) ? json_integer(worker_pid(core->worker)) : json_null(), failed);
-	set(object, "uptime_s", json_integer((json_int_t)worker_uptime_s(core->worker)), failed);
-	set(object, "restarts", json_integer((json_int_t)worker_restarts(core->worker)), failed);
-	set(object, "handovers", json_integer((json_int_t)worker_handovers(core->worker)), failed);
-	set(object, "threads", json_integer(worker_threads(core->worker)), failed);
-	set(object, "mover", json_string(core->options->mover), failed);
-	set(object, "movers", movers(core, failed), failed);
-	set(object, "port", json_integer(worker_port(core->worker)), failed);
-	set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
-	set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
-	set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
-	set(object, "udp_flows", json_integer((json_int_t)stats_active(stats, STATS_UDP)), failed);
-	set(object, "kept", kept(core, failed), failed);
-	set(object, "health", checks(stats, failed), failed);
-	set(object, "counters", counters(stats, failed), failed);
+	document_set(object, "state", json_string(worker_state_name(worker_state(core->worker))), failed);
+	document_set(
+	        object, "pid", worker_pid(core->worker) ? json_integer(worker_pid(core->worker)) : json_null(), failed);
+	document_set(object, "uptime_s", json_integer((json_int_t)worker_uptime_s(core->worker)), failed);
+	document_set(object, "restarts", json_integer((json_int_t)worker_restarts(core->worker)), failed);
+	document_set(object, "handovers", json_integer((json_int_t)worker_handovers(core->worker)), failed);
+	document_set(object, "threads", json_integer(worker_threads(core->worker)), failed);
+	document_set(object, "mover", json_string(core->options->mover), failed);
+	document_set(object, "movers", movers(core, failed), failed);
+	document_set(object, "port", json_integer(worker_port(core->worker)), failed);
+	document_set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
+	document_set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
+	document_set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
+	document_set(object, "udp_flows", json_integer((json_int_t)stats_active(stats, STATS_UDP)), failed);
+	document_set(object, "kept", kept(core, failed), failed);
+	document_set(object, "health", checks(stats, failed), failed);
+	document_set(object, "counters", counters(stats, failed), failed);
 	return object;
 }
 
@@ -184,9 +182,9 @@ static json_t *upstreams(struct core *core, bool *failed)
 			*failed = true;
 	}
 	for (int i = 0; i < HEALTH_VIEW_STATES; i++)
-		set(object, health_view_upstream_name((enum health_view_upstream_state)i),
+		document_set(object, health_view_upstream_name((enum health_view_upstream_state)i),
 		        json_integer((json_int_t)counts[i]), failed);
-	set(object, "not_up", array, failed);
+	document_set(object, "not_up", array, failed);
 	return object;
 }
 
@@ -196,8 +194,8 @@ static json_t *kernel_document(bool *failed)
 	struct utsname name = { 0 };
 
 	uname(&name);
-	set(object, "release", json_string(name.release), failed);
-	set(object, "machine", json_string(name.machine), failed);
+	document_set(object, "release", json_string(name.release), failed);
+	document_set(object, "machine", json_string(name.machine), failed);
 	return object;
 }
 
@@ -258,22 +256,22 @@ json_t *core_status(struct core *core)
 	json_t *object = json_object();
 	bool failed = object == NULL;
 
-	set(object, "version", json_string(GW_VERSION), &failed);
-	set(object, "revision", json_integer(core_revision(core)), &failed);
-	set(object, "ready", json_boolean(core_ready(core)), &failed);
-	set(object, "uptime_s", json_integer((json_int_t)uptime_s(core)), &failed);
-	set(object, "applied", applied(core, &failed), &failed);
-	set(object, "pending", core_pending(core), &failed);
-	set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
-	set(object, "relay", relay(core, &failed), &failed);
-	set(object, "upstreams", upstreams(core, &failed), &failed);
-	set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
-	set(object, "prefilters", core->shield ? shield_status(core->shield) : json_array(), &failed);
-	set(object, "waiting", waiting(core, &failed), &failed);
-	set(object, "not_enforced", not_enforced(core, &failed), &failed);
-	set(object, "kernel", kernel_document(&failed), &failed);
-	set(object, "rights", rights_status(), &failed);
-	set(object, "warnings", warnings(core, &failed), &failed);
+	document_set(object, "version", json_string(GW_VERSION), &failed);
+	document_set(object, "revision", json_integer(core_revision(core)), &failed);
+	document_set(object, "ready", json_boolean(core_ready(core)), &failed);
+	document_set(object, "uptime_s", json_integer((json_int_t)uptime_s(core)), &failed);
+	document_set(object, "applied", applied(core, &failed), &failed);
+	document_set(object, "pending", core_pending(core), &failed);
+	document_set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
+	document_set(object, "relay", relay(core, &failed), &failed);
+	document_set(object, "upstreams", upstreams(core, &failed), &failed);
+	document_set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
+	document_set(object, "prefilters", core->shield ? shield_status(core->shield) : json_array(), &failed);
+	document_set(object, "waiting", waiting(core, &failed), &failed);
+	document_set(object, "not_enforced", not_enforced(core, &failed), &failed);
+	document_set(object, "kernel", kernel_document(&failed), &failed);
+	document_set(object, "rights", rights_status(), &failed);
+	document_set(object, "warnings", warnings(core, &failed), &failed);
 	if (failed) {
 		json_decref(object);
 		return NULL;

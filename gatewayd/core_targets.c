@@ -11,22 +11,11 @@
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/core.h"
+#include "gatewayd/document.h"
 #include "gatewayd/health_view.h"
 #include "gatewayd/target_watch.h"
 #include "schema/encode.h"
 #include "schema/value.h"
-
-/* Takes value over, also on failure; a NULL value makes the result NULL in the end through `failed`. */
-static void set(json_t *object, const char *key, json_t *value, bool *failed)
-{
-	if (json_object_set_new(object, key, value) < 0)
-		*failed = true;
-}
-
-static json_t *number(uint64_t value)
-{
-	return json_integer((json_int_t)(value < INT64_MAX ? value : INT64_MAX));
-}
 
 static json_t *time_or_null(int64_t at)
 {
@@ -54,14 +43,14 @@ static json_t *health_document(
 	char words[HEALTH_VIEW_WORDS_MAX];
 	json_t *object = json_object();
 
-	set(object, "state", json_string(health_view_state_name(view->health)), failed);
-	set(object, "since", moment(view->since_ms), failed);
-	set(object, "cause", json_string(health_view_cause_name(view->cause)), failed);
-	set(object, "reason", json_string(health_view_words(view, upstream, target, words)), failed);
-	set(object, "last_check", moment(view->checked_ms), failed);
-	set(object, "latency_us", view->latency_us ? number(view->latency_us) : json_null(), failed);
-	set(object, "checks", number(view->checks), failed);
-	set(object, "failures", number(view->failures), failed);
+	document_set(object, "state", json_string(health_view_state_name(view->health)), failed);
+	document_set(object, "since", moment(view->since_ms), failed);
+	document_set(object, "cause", json_string(health_view_cause_name(view->cause)), failed);
+	document_set(object, "reason", json_string(health_view_words(view, upstream, target, words)), failed);
+	document_set(object, "last_check", moment(view->checked_ms), failed);
+	document_set(object, "latency_us", view->latency_us ? document_number(view->latency_us) : json_null(), failed);
+	document_set(object, "checks", document_number(view->checks), failed);
+	document_set(object, "failures", document_number(view->failures), failed);
 	return object;
 }
 
@@ -72,13 +61,13 @@ static json_t *override_document(const struct override *override, bool *failed)
 	if (!override)
 		return json_null();
 	object = json_object();
-	set(object, "admin_state",
+	document_set(object, "admin_state",
 	        override->admin_state == OVERRIDES_NONE ? json_null() : json_string(admin_word(override->admin_state)),
 	        failed);
-	set(object, "weight", override->weight == OVERRIDES_NONE ? json_null() : json_integer(override->weight),
-	        failed);
-	set(object, "actor", json_string(override->actor), failed);
-	set(object, "at", time_or_null(override->said_at), failed);
+	document_set(object, "weight",
+	        override->weight == OVERRIDES_NONE ? json_null() : json_integer(override->weight), failed);
+	document_set(object, "actor", json_string(override->actor), failed);
+	document_set(object, "at", time_or_null(override->said_at), failed);
 	return object;
 }
 
@@ -92,9 +81,9 @@ static json_t *drain_document(
 	if (view->admin == ADMIN_STATE_UP)
 		return json_null();
 	object = json_object();
-	set(object, "flows_left", number(flows), failed);
-	set(object, "deadline", limited ? time_or_null(override->drain_deadline) : json_null(), failed);
-	set(object, "reset_per_s", limited ? json_integer(override->reset_per_s) : json_null(), failed);
+	document_set(object, "flows_left", document_number(flows), failed);
+	document_set(object, "deadline", limited ? time_or_null(override->drain_deadline) : json_null(), failed);
+	document_set(object, "reset_per_s", limited ? json_integer(override->reset_per_s) : json_null(), failed);
 	return object;
 }
 
@@ -116,15 +105,15 @@ json_t *core_target(struct core *core, const struct upstream *upstream, const st
 
 	health_view_read(meter, target, clock_us() / 1000, &view);
 	stats_object_read(meter_memory(meter), meter_find(meter, STATS_TARGET, id), id, &sum);
-	set(object, "admin_state", json_string(admin_word(view.admin)), &failed);
-	set(object, "weight", json_integer(view.weight), &failed);
-	set(object, "configured", configured_document(target), &failed);
-	set(object, "override", override_document(override, &failed), &failed);
-	set(object, "usable", json_boolean(view.usable), &failed);
-	set(object, "health", health_document(upstream, target, &view, &failed), &failed);
-	set(object, "ejected_until", moment(view.ejected_until_ms), &failed);
-	set(object, "flows_active", number(sum.active), &failed);
-	set(object, "drain", drain_document(override, &view, sum.active, &failed), &failed);
+	document_set(object, "admin_state", json_string(admin_word(view.admin)), &failed);
+	document_set(object, "weight", json_integer(view.weight), &failed);
+	document_set(object, "configured", configured_document(target), &failed);
+	document_set(object, "override", override_document(override, &failed), &failed);
+	document_set(object, "usable", json_boolean(view.usable), &failed);
+	document_set(object, "health", health_document(upstream, target, &view, &failed), &failed);
+	document_set(object, "ejected_until", moment(view.ejected_until_ms), &failed);
+	document_set(object, "flows_active", document_number(sum.active), &failed);
+	document_set(object, "drain", drain_document(override, &view, sum.active, &failed), &failed);
 	if (!failed)
 		return object;
 	json_decref(object);
