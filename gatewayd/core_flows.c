@@ -8,9 +8,9 @@
 #include <inttypes.h>
 #include <net/if.h>
 #include <string.h>
-#include <time.h>
 
 #include "gatewayd/core.h"
+#include "gatewayd/base/clock.h"
 #include "gatewayd/document.h"
 #include "gatewayd/flows.h"
 #include "schema/value.h"
@@ -24,17 +24,9 @@
 /* The relay is asked to read round-trip times when somebody looks, at most this often. */
 #define FLOWS_SAMPLE_US UINT64_C(5000000)
 
-static uint64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void want_samples(struct core *core)
 {
-	uint64_t now = now_us();
+	uint64_t now = clock_us();
 
 	if (now - core->flows_sampled_us < FLOWS_SAMPLE_US)
 		return;
@@ -86,7 +78,7 @@ static json_t *since(uint64_t then_ms, uint64_t now_ms)
 static json_t *flow_document(struct core *core, const struct stats_flow *flow)
 {
 	static const char *const states[] = { "none", "connecting", "relaying" };
-	uint64_t now_ms = now_us() / 1000;
+	uint64_t now_ms = clock_us() / 1000;
 	json_t *object = json_object();
 	bool failed = object == NULL;
 	char id[17];

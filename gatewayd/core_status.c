@@ -2,7 +2,6 @@
 #include <net/if.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <time.h>
 
 #include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
@@ -201,10 +200,7 @@ static json_t *kernel_document(bool *failed)
 
 static uint64_t uptime_s(const struct core *core)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 - core->started_us) / 1000000;
+	return (clock_us() - core->started_us) / 1000000;
 }
 
 static json_t *fix_document(const struct doctor_check *check)

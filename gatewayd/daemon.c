@@ -17,9 +17,9 @@
 #include <sys/pidfd.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
-#include <time.h>
 
 #include "gatewayd/api.h"
+#include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/bans.h"
 #include "gatewayd/core.h"
@@ -57,14 +57,6 @@ struct daemon {
 	struct events *events;
 	struct api *api;
 };
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static const struct snapshot *owner_snapshot(void *userdata)
 {
@@ -363,7 +355,7 @@ static int start(struct daemon *daemon)
 		.worker = daemon->worker,
 		.kernel = daemon->kernel,
 		.options = daemon->options,
-		.started_us = now_us() };
+		.started_us = clock_us() };
 	r = watch_drift(daemon);
 	if (r == 0)
 		r = start_bans(daemon);

@@ -3,16 +3,13 @@
 
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "gatewayd/base/clock.h"
 #include "webapi/problem.h"
 
 uint64_t watch_now(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	return clock_us();
 }
 
 struct watch *watch_new(struct watches *watches, int fd)

@@ -3,8 +3,8 @@
 
 #include <assert.h>
 #include <string.h>
-#include <time.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
@@ -14,14 +14,6 @@
 static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX,
         "of our own; the kernel has its share besides");
 static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_TO_CLIENT, "a side is its direction");
-
-static uint64_t clock_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static struct stats_object *object_of(const struct loop *loop, const struct flow *flow, enum stats_kind kind)
 {
