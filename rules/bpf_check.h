@@ -13,9 +13,9 @@
 #define BPF_CHECK_S 5
 
 /* Loads the program into maps of its own, makes two connections over loopback (in a network namespace of its own, if
- * it may make one), joins them and moves bytes: with data waiting at entry, both ways at once through small buffers
- * and readers that pause, so that the program has to pass and to go back to redirecting, and with an end of stream in
- * one direction while the other goes on. 0, or a negative errno with words in why. */
+ * it may make one), joins them and moves bytes: with a packet waiting at entry whose front was read, both ways at once
+ * through small buffers and readers that pause, so that the program has to pass and to go back to redirecting, and with
+ * an end of stream in one direction while the other goes on. 0, or a negative errno with words in why. */
 int bpf_check_run(char *why, size_t why_size);
 
 #endif

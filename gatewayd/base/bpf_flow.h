@@ -14,7 +14,7 @@
 
 /* Part of the path under which the maps are pinned: raised with every change of a value or of a map's kind or size,
  * so that programs of different ages never meet in one map. */
-#define BPF_FLOW_LAYOUT 1
+#define BPF_FLOW_LAYOUT 2
 
 /* Sockets in the maps at once: two per flow, for the relay's default of 65536 flows. A map that is full refuses the
  * socket and its flow stays with another mover. */
@@ -28,6 +28,9 @@
  * payload does not fill. Makes the limit hold for one-byte packets too. */
 #define BPF_FLOW_PACKET_COST 2048
 
+/* Most bytes of a segment: what the length of an IP packet allows. */
+#define BPF_FLOW_SEGMENT_MAX 65535
+
 /* Written by the program; made by the relay before the socket goes into the maps, deleted after its close. */
 struct bpf_flow_direction {
 	__u64 peer;                     /* cookie of the socket that is written to */
@@ -40,7 +43,9 @@ struct bpf_flow_direction {
 	__u32 packets;                  /* redirected so far */
 	__u32 settled;                  /* of these, known to have left the queue */
 	__u32 mark_bytes, mark_packets; /* once the peer has written mark_bytes, mark_packets have left the queue */
-	__u32 unused;
+	__u32 sequenced;                /* whether `next` is known */
+	__u32 next;                     /* the source's sequence number behind the last byte that was judged */
+	__u32 broken;                   /* 1: the stream cannot go on, and the relay has to reset it */
 };
 
 /* Written by the relay only, as a whole; an adopting relay finds here what it must know beside the sockets. */

@@ -384,6 +384,8 @@ static int passed_pump(struct loop *loop, struct flow *flow, enum flow_side side
 		bool empty = false;
 		int step, r = direction_read(loop, direction, &state);
 
+		if (r == 0 && state.broken)
+			r = -EIO;
 		if (r < 0)
 			return r;
 		if (state.passed == direction->map.consumed)
@@ -464,7 +466,7 @@ uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_sid
 		return 0;
 	if (state.active_ns / 1000000 > *active_ms)
 		*active_ms = state.active_ns / 1000000;
-	if (state.passing)
+	if (state.passing || state.broken)
 		direction->map.passing = true; /* in case the notice was lost */
 	total = state.redirected + direction->map.consumed;
 	moved = total - direction->map.counted;

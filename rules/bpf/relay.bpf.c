@@ -39,8 +39,12 @@ struct inet_connection_sock {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	__u32 copied_seq;
 	__u32 write_seq;
 } KERNEL;
+
+/* Most that bpf_skb_adjust_room takes off at once. */
+#define CUT_MAX 4095
 
 /* Sources: a socket in here has its packets judged. Every one is in tx as well, before it is in here: with one map
  * for both, packets of the first of two sockets would be judged while the second cannot be redirected to yet. */
@@ -87,14 +91,15 @@ struct {
 	__array(values, struct ring);
 } rings SEC(".maps");
 
-/* What the peer's socket says about itself. */
-struct peer {
+/* What a socket says about itself. */
+struct look {
+	__u32 copied_seq; /* behind the last byte that was taken from it */
 	__u32 write_seq;
 	__s32 room; /* of its send buffer */
 	__s32 used;
 };
 
-static __always_inline int peer_look(const __u64 *cookie, struct peer *ret)
+static __always_inline int socket_look(const __u64 *cookie, struct look *ret)
 {
 	struct bpf_sock *sk = bpf_map_lookup_elem(&tx, cookie);
 	struct tcp_sock *tcp;
@@ -104,6 +109,7 @@ static __always_inline int peer_look(const __u64 *cookie, struct peer *ret)
 		return 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (tcp) {
+		ret->copied_seq = tcp->copied_seq;
 		ret->write_seq = tcp->write_seq;
 		ret->used = tcp->inet_conn.icsk_inet.sk.sk_wmem_queued;
 		ret->room = tcp->inet_conn.icsk_inet.sk.sk_sndbuf - ret->used;
@@ -113,18 +119,59 @@ static __always_inline int peer_look(const __u64 *cookie, struct peer *ret)
 	return found;
 }
 
+static __always_inline void notice_send(const struct bpf_flow_control *control)
+{
+	struct bpf_flow_notice notice = { .tag = control->tag };
+	void *ring = bpf_map_lookup_elem(&rings, &control->ring);
+
+	if (ring)
+		bpf_ringbuf_output(ring, &notice, sizeof(notice), 0);
+}
+
+/* Takes `size` bytes off the packet's front. */
+static __always_inline int front_cut(struct __sk_buff *skb, __u32 size)
+{
+	for (int i = 0; i <= BPF_FLOW_SEGMENT_MAX / CUT_MAX && size > 0; i++) {
+		__u32 part = size < CUT_MAX ? size : CUT_MAX;
+
+		if (bpf_skb_adjust_room(skb, -(__s32)part, 0, 0) < 0)
+			return 0;
+		size -= part;
+	}
+	return size == 0;
+}
+
+/* A segment may begin with bytes that the source's socket has had before: TCP puts together anew what it sends again.
+ * Whoever reads from a socket is spared them; here the kernel hands over whole packets. So they are cut off. 0: that
+ * was not possible, and the stream is broken: its bytes are acknowledged, and would now come twice or not at all. */
+static __always_inline int overlap_cut(struct __sk_buff *skb, struct bpf_flow_direction *direction, const __u64 *cookie)
+{
+	__u32 seq = skb->cb[0]; /* where the kernel's TCP keeps it; --bpf-check sees whether that is so */
+	__s32 overlap;
+
+	if (!direction->sequenced) {
+		struct look own = { 0 };
+
+		if (!socket_look(cookie, &own))
+			return 0;
+		direction->sequenced = 1;
+		direction->next = own.copied_seq;
+	}
+	overlap = (__s32)(direction->next - seq);
+	if (overlap < 0 || (__u32)overlap > skb->len)
+		return 0;
+	direction->next = seq + skb->len;
+	return overlap == 0 || front_cut(skb, (__u32)overlap);
+}
+
 /* Leaves the packet to the relay. Each time with a notice: were only the first told, one that comes between the
  * relay's last look and its way back to sleep would be forgotten. */
 static __always_inline int pass(
         struct __sk_buff *skb, struct bpf_flow_direction *direction, const struct bpf_flow_control *control)
 {
-	struct bpf_flow_notice notice = { .tag = control->tag };
-	void *ring = bpf_map_lookup_elem(&rings, &control->ring);
-
 	direction->passing = 1;
 	direction->passed += skb->len;
-	if (ring)
-		bpf_ringbuf_output(ring, &notice, sizeof(notice), 0);
+	notice_send(control);
 	return SK_PASS;
 }
 
@@ -156,7 +203,7 @@ static __always_inline __u32 waiting(
 }
 
 static __always_inline int fits(
-        const struct __sk_buff *skb, const struct bpf_flow_control *control, const struct peer *peer, __u32 queued)
+        const struct __sk_buff *skb, const struct bpf_flow_control *control, const struct look *peer, __u32 queued)
 {
 	__u64 wanted = (__u64)queued + skb->len + BPF_FLOW_PACKET_COST;
 
@@ -173,7 +220,7 @@ int relay_verdict(struct __sk_buff *skb)
 	__u64 cookie = bpf_get_socket_cookie(skb);
 	struct bpf_flow_direction *direction;
 	struct bpf_flow_control *control;
-	struct peer peer = { 0 };
+	struct look peer = { 0 };
 	__u64 to;
 
 	/* The end of stream by itself. Redirected it would be an error on the peer; the relay learns of it anyway. */
@@ -184,8 +231,15 @@ int relay_verdict(struct __sk_buff *skb)
 	if (!direction || !control)
 		return SK_PASS;
 	direction->active_ns = bpf_ktime_get_coarse_ns();
+	if (direction->broken || !overlap_cut(skb, direction, &cookie)) {
+		direction->broken = 1;
+		notice_send(control);
+		return SK_DROP;
+	}
+	if (skb->len == 0) /* nothing of it but its end of stream was new */
+		return SK_DROP;
 	to = direction->peer;
-	if (!peer_look(&to, &peer))
+	if (!socket_look(&to, &peer))
 		return pass(skb, direction, control);
 	if (direction->passing) {
 		if (*(volatile __u64 *)&control->consumed != direction->passed)
