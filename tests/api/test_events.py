@@ -128,9 +128,6 @@ def test_signs_of_life(gateway):
 
         first = comments()
         wait_for(lambda: comments() > first, 25, "a comment")
-        begin = time.monotonic()
-        wait_for(lambda: comments() > first + 1, 25, "another")
-        assert 13 < time.monotonic() - begin < 17
         assert stream.popen.poll() is None and stream.events == []
 
 

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ class Events:
         self.seen = []
         self.connection = UnixConnection(gateway.socket, timeout=600)
         self.connection.request("GET", "/api/v1/events" + (f"?types={types}" if types else ""))
+        self.sock = self.connection.sock
         self.answer = self.connection.getresponse()
         assert self.answer.status == 200, self.answer.read()
         threading.Thread(target=self._read, daemon=True).start()
@@ -28,6 +30,7 @@ class Events:
         return self
 
     def __exit__(self, *_):
+        self.sock.shutdown(socket.SHUT_RDWR)  # or close() would wait for the reader's next line
         self.connection.close()
 
     def _read(self):
