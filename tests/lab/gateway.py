@@ -241,7 +241,7 @@ class Gateway:
         os.kill(pid, number)
         return pid
 
-    def sockmap(self, seconds=15):
+    def sockmap(self, seconds=35):
         """(state, why) of the sockmap mover, once the daemon has tried it."""
         def tried():
             found = self.status()["relay"]["movers"]["sockmap"]
