@@ -41,6 +41,9 @@
  * Where a relay listener matches it (it names no port, say), it must not be answered by the relay with a reset, and
  * neither must what follows: the flow is remembered in the direct sets and forwarded.
  *
+ * A reset that is no socket's is forwarded: a listening socket would only ignore it. It is the client's answer to what
+ * a server goes on sending because the relay's own reset was lost, and the only one that this server gets.
+ *
  * tproxy falls through where no socket listens; the rule behind it drops, so that nothing passes unseen.
  */
 #include "rules/render_chains.h"
@@ -71,6 +74,8 @@
 #define REPLY_TUPLE6 "ip6 daddr . tcp dport . ip6 saddr . tcp sport"
 #define BARE_SYN     "tcp flags & (syn | ack) == syn "
 #define SYN_ACK      "tcp flags & (syn | ack) == syn | ack "
+/* One that carries no more than the longest headers do. */
+#define BARE_RESET "tcp flags & (syn | rst) == rst meta length <= 120 "
 
 const struct chain_id classify_chains[] = {
 	{ "tcp4", IPPROTO_TCP, AF_INET, "meter4" },
@@ -82,11 +87,11 @@ static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
 static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "go_direct",
-	"go_reply", "direct_gate", "act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "flow_ends",
-	"pre_tcp", "pre_udp" };
+	"go_reply", "go_reset", "direct_gate", "act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass",
+	"flow_ends", "pre_tcp", "pre_udp" };
 
 static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies",
-	"forwarded_errors", "rejected", "dropped", "bypassed", "banned" };
+	"forwarded_resets", "forwarded_errors", "rejected", "dropped", "bypassed", "banned" };
 
 static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6", "closing4", "closing6", "known4",
 	"known6", "exempt4", "exempt6" };
@@ -203,11 +208,14 @@ static void put_actions(FILE *out, const struct render_params *params)
 	           "go_reply meta nfproto ipv6 update @direct6 { " REPLY_TUPLE6 " }\n" RULE
 	           "go_reply counter name forwarded_replies accept\n",
 	        out);
+	fputs(RULE "go_reset counter name forwarded_resets accept\n", out);
 	chains_put_gate(out, params->gate_open);
 	fputs(RULE "act_relay jump bans\n" RULE "act_relay_direct jump bans\n" RULE "act_reject jump bans\n" RULE
 	           "act_bypass jump bans\n",
 	        out);
 	fputs(RULE "act_relay " SYN_ACK "goto go_reply\n" RULE "act_relay_direct " SYN_ACK "goto go_reply\n", out);
+	fputs(RULE "act_relay " BARE_RESET "goto go_reset\n" RULE "act_relay_direct " BARE_RESET "goto go_reset\n",
+	        out);
 	put_tproxy(out, "act_relay", params);
 	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
 	fputs(RULE "act_relay_direct jump direct_gate\n", out);

@@ -52,6 +52,27 @@ def test_silent_peers_are_asked(lab, gateway, family):
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_lost_reset_is_made_good(lab, gateway, family):
+    """The relay's reset does not reach the server: what the server sends next is answered with a reset, as without us."""
+    gateway.listener("l", ports=["7810"])
+    accepted = []
+    with servers.Peer(lab.server, SERVER[family], 7810, lambda connection, _: accepted.append(connection)):
+        client = lab.client.connect(SERVER[family], 7810)
+        wait_for(lambda: accepted, 5, "the server's socket")
+        lab.server.nft("add table inet lossy; add chain inet lossy in { type filter hook input priority 0; }; "
+                       "add rule inet lossy in tcp dport 7810 tcp flags & rst == rst counter drop")
+        try:
+            reset(client)
+            wait_for(lambda: "packets 0" not in lab.server.run("nft", "list", "table", "inet", "lossy").stdout, 5, "the reset")
+        finally:
+            lab.server.nft("delete table inet lossy")
+        no_flows(gateway)
+        accepted[0].sendall(b"anybody there?")
+        assert ending(accepted[0]) == "rst"
+        accepted[0].close()
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
 @pytest.mark.parametrize("mover", MOVERS)
 def test_servers_reset_reaches_the_client(lab, make_gateway, mover, family):
     """RST in, RST out."""
