@@ -256,13 +256,12 @@ static bool tell_all(struct loop *loop)
 /* What the counters are when we know what is in hand. False if that cannot be said now. */
 static bool measure(struct flow *flow)
 {
-	static const int on = 1;
 	struct ledger ledger[FLOW_SIDES];
 
 	if (flow->kept.measured)
 		return true;
 	/* From here on an urgent byte is one of the stream's; the client's socket has it from the listening one. */
-	setsockopt(flow->end[FLOW_TARGET].fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+	mover_take_urgent(flow->end[FLOW_TARGET].fd);
 	/* So has it this; a short connection towards a target can do without. */
 	(void)keepalive_set(flow->end[FLOW_TARGET].fd);
 	for (unsigned side = 0; side < FLOW_SIDES; side++)

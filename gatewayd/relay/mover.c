@@ -1,9 +1,26 @@
-/* Names of why a mover was chosen; see mover.h. */
+/* What the movers have in common; see mover.h. */
 #include "gatewayd/relay/mover.h"
 
 #include <assert.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "gatewayd/base/cleanup.h"
+
+void mover_take_urgent(int fd)
+{
+	static const int on = 1;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+}
+
+bool mover_nothing_waits(int fd)
+{
+	int unread;
+
+	return ioctl(fd, SIOCINQ, &unread) == 0 && unread == 0;
+}
 
 const char *mover_reason_name(enum mover_reason reason)
 {

@@ -55,6 +55,11 @@ extern const struct mover tcp_splice;
 /* The kernel redirects from socket to socket: best for small messages on a flow that lasts (tcp_sockmap.h). */
 extern const struct mover tcp_sockmap;
 
+/* From here on an urgent byte of this socket is one of its stream's. */
+void mover_take_urgent(int fd);
+/* Whether all that has come to this socket was read; an urgent byte only counts if it is one of the stream's. */
+bool mover_nothing_waits(int fd);
+
 /* "forced"; never NULL. */
 const char *mover_reason_name(enum mover_reason reason);
 

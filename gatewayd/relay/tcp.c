@@ -499,11 +499,9 @@ static void end_note(struct flow_end *end, uint32_t events)
 	if (events & EPOLLERR)
 		end->broken = true;
 	if ((events & EPOLLPRI) && !end->urgent) {
-		static const int on = 1;
-
 		/* The urgent byte would otherwise be missing from the stream. */
 		end->urgent = true;
-		setsockopt(end->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+		mover_take_urgent(end->fd);
 	}
 }
 

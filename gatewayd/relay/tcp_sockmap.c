@@ -2,10 +2,8 @@
 #include "gatewayd/relay/tcp_sockmap.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "gatewayd/base/bpf_flow.h"
@@ -73,13 +71,6 @@ static int cookies_get(struct flow *flow)
 
 /* --- entry --- */
 
-static bool nothing_waits(int fd)
-{
-	int unread;
-
-	return ioctl(fd, SIOCINQ, &unread) == 0 && unread == 0;
-}
-
 static bool end_may_enter(const struct flow *flow, enum flow_side side)
 {
 	const struct flow_end *end = &flow->end[side];
@@ -88,7 +79,7 @@ static bool end_may_enter(const struct flow *flow, enum flow_side side)
 	if (end->hangup || end->broken || end->urgent || direction->held > 0 || direction->state != DIRECTION_OPEN)
 		return false;
 	/* Either nothing was ever read, or the last read has emptied the queue: nothing in it was read in part. */
-	return direction->taken + flow->kept.base[side] == 0 || !end->readable || nothing_waits(end->fd);
+	return direction->taken + flow->kept.base[side] == 0 || !end->readable || mover_nothing_waits(end->fd);
 }
 
 bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow)

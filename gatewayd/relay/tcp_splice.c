@@ -39,6 +39,19 @@ static int drain(struct loop *loop, struct flow_direction *direction, struct flo
 	return 1;
 }
 
+/* The source gave nothing although nothing more is to come: that is the end of stream, or splice(2) stands before the
+ * mark of urgent data, with the end of stream behind it. */
+static void stopped(struct flow_direction *direction, struct flow_end *from)
+{
+	mover_take_urgent(from->fd);
+	if (mover_nothing_waits(from->fd)) {
+		direction->state = DIRECTION_ENDING;
+	} else {
+		from->urgent = true; /* copying gets past it (tcp.c) */
+		from->readable = false;
+	}
+}
+
 /* Fills the empty pipe. Bytes in it, 0 for none now, or a negative errno. */
 static ssize_t fill(struct loop *loop, struct flow_direction *direction, struct flow_end *from)
 {
@@ -48,7 +61,7 @@ static ssize_t fill(struct loop *loop, struct flow_direction *direction, struct 
 	if (got < 0 && errno != EAGAIN)
 		return -errno;
 	if (got == 0)
-		direction->state = DIRECTION_ENDING;
+		stopped(direction, from);
 	if (got < 0) {
 		from->readable = false;
 		return 0;

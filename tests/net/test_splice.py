@@ -1,14 +1,19 @@
-"""The two stalls of splice(2): small pipes and MSG_MORE."""
+"""What is awkward about splice(2): small pipes, MSG_MORE, urgent data."""
 
+import random
+import socket
 import statistics
+import threading
 import time
 
 import pytest
 
 from lab import servers, traffic
-from lab.process import in_threads
+from lab.process import in_threads, wait_for
 
 MESSAGES = 60
+SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
+FIN_WAIT2 = 5  # of tcpi_state: all is acknowledged, the end of stream too
 
 
 @pytest.fixture
@@ -74,3 +79,44 @@ def test_messages_are_not_held_back(lab, make_gateway, figure, mover, size):
            f"relayed {statistics.median(relayed):.2f} {max(relayed):.2f}")
     assert statistics.median(relayed) < statistics.median(plain) + 20
     assert sorted(relayed)[-3] < 100
+
+
+def unread(lab, port):
+    """Bytes that wait at the relay's socket of the client's."""
+    return int(lab.gateway.run("ss", "-Htn", "state", "established", f"sport = :{port}").stdout.split()[0])
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("mover", ["copy", "splice"])
+def test_urgent_data_before_the_end(lab, make_gateway, mover, family):
+    """An urgent byte, more bytes and the end of stream have come while the server reads nothing: all go on.
+
+    splice(2) does not get past the mark, and says so with what otherwise means the end.
+    """
+    may_read, received = threading.Event(), bytearray()
+
+    def take(connection, _address):
+        may_read.wait(20)
+        while piece := connection.recv(65536):
+            received.extend(piece)
+        connection.sendall(b"end")
+        connection.close()
+
+    gateway = make_gateway(mover=mover)
+    gateway.listener("urgent", ports=["7710"])
+    sent = bytearray()
+    with servers.Peer(lab.server, SERVER[family], 7710, take):
+        with lab.client.connect(SERVER[family], 7710, timeout=20) as connection:
+            while not sent or unread(lab, 7710) == 0:
+                sent += random.Random(len(sent)).randbytes(30_000)
+                connection.sendall(sent[-30_000:])
+            for piece, flags in ((b"before", 0), (b"!", socket.MSG_OOB), (b"behind", 0)):
+                connection.send(piece, flags)
+                sent += piece
+            connection.shutdown(socket.SHUT_WR)
+            wait_for(lambda: connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == FIN_WAIT2, 10,
+                     "the relay to have all")
+            may_read.set()
+            assert connection.recv(10) == b"end"
+    assert len(received) == len(sent)
+    assert received == sent
