@@ -2,6 +2,7 @@
 #include "gatewayd/relay/buffers.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 int buffers_init(struct buffers *buffers, const struct keep_memory *memory)
@@ -36,7 +37,15 @@ uint8_t *buffers_data(const struct buffers *buffers, uint32_t buffer)
 
 void buffers_own(struct buffers *buffers, uint64_t flow, uint32_t side, uint64_t position)
 {
-	buffers->owner[buffers->scratch] = (struct keep_owner){ .flow = flow, .position = position, .side = side };
+	struct keep_owner *owner = &buffers->owner[buffers->scratch];
+
+	/* Whoever kills this process between two of these finds nobody's row, never one of two flows. */
+	owner->flow = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	owner->position = position;
+	owner->side = side;
+	atomic_signal_fence(memory_order_seq_cst);
+	owner->flow = flow;
 }
 
 bool buffers_available(const struct buffers *buffers)
