@@ -31,7 +31,7 @@
 /* Most bytes of a segment: what the length of an IP packet allows. */
 #define BPF_FLOW_SEGMENT_MAX 65535
 
-/* Written by the program; made by the relay before the socket goes into the maps, deleted when it leaves, just before its close. */
+/* Written by the program; made by the relay before the socket goes into the maps, deleted just before its close. */
 struct bpf_flow_direction {
 	__u64 peer;                     /* cookie of the socket that is written to */
 	__u64 redirected;               /* bytes handed to the peer's queue */
