@@ -1,8 +1,9 @@
-/* gatewayd: reads the command line and hands over to daemon.c. */
+/* gatewayd: reads the command line and hands over to daemon.c, or to what is done once. */
 #include <stdlib.h>
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/daemon.h"
+#include "gatewayd/early.h"
 #include "gatewayd/movers.h"
 
 int main(int argc, char **argv)
@@ -19,6 +20,8 @@ int main(int argc, char **argv)
 		return daemon_check(&options);
 	case OPTIONS_CLEANUP:
 		return daemon_cleanup(&options);
+	case OPTIONS_EARLY:
+		return early_run(&options);
 	case OPTIONS_BPF_CHECK:
 		return movers_check();
 	case OPTIONS_EXIT:

@@ -129,6 +129,13 @@ int open_store(const struct options *options, struct store **ret_store, struct s
 	return r < 0 ? r : try_open(&paths, ret_store, ret_snapshot);
 }
 
+int open_last_good(const struct options *options, char **ret_reason, struct snapshot **ret)
+{
+	struct paths paths = paths_of(options);
+
+	return lastgood_read(paths.last_good, ret_reason, ret);
+}
+
 void open_save_last_good(const struct options *options, const struct snapshot *snapshot)
 {
 	struct paths paths = paths_of(options);

@@ -40,6 +40,7 @@ enum {
 	OPT_RESTORE,
 	OPT_CHECK,
 	OPT_CLEANUP,
+	OPT_EARLY,
 	OPT_BPF_CHECK
 };
 
@@ -62,6 +63,7 @@ static const struct option long_options[] = {
 	{ "restore", no_argument, NULL, OPT_RESTORE },
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "cleanup", no_argument, NULL, OPT_CLEANUP },
+	{ "early", no_argument, NULL, OPT_EARLY },
 	{ "bpf-check", no_argument, NULL, OPT_BPF_CHECK },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -91,6 +93,7 @@ static const char usage[] =
         "  --restore           if the database is refused, keep it aside and start from the last good configuration\n"
         "  --check             validate the database, render, dry-run against the kernel, exit\n"
         "  --cleanup           stop the running gateway and remove all of ours from the kernel, exit\n"
+        "  --early             put the rules of the last good configuration in place before gatewayd serves, exit\n"
         "  --bpf-check         try whether this kernel can do what the sockmap mover needs, exit\n"
         "  --version, --help\n";
 
@@ -205,6 +208,9 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return 0;
 	case OPT_CLEANUP:
 		ret->mode = OPTIONS_CLEANUP;
+		return 0;
+	case OPT_EARLY:
+		ret->mode = OPTIONS_EARLY;
 		return 0;
 	case OPT_BPF_CHECK:
 		ret->mode = OPTIONS_BPF_CHECK;

@@ -12,6 +12,7 @@ enum options_mode {
 	OPTIONS_RUN,
 	OPTIONS_CHECK,     /* --check */
 	OPTIONS_CLEANUP,   /* --cleanup */
+	OPTIONS_EARLY,     /* --early */
 	OPTIONS_BPF_CHECK, /* --bpf-check */
 	OPTIONS_EXIT,      /* --help and --version: done already */
 };
