@@ -48,7 +48,8 @@ CREATE TABLE ban (
 	actor TEXT NOT NULL,
 	rate_limit TEXT NOT NULL, -- by which; empty: by hand
 	created_at INTEGER NOT NULL, -- seconds since 1970, UTC
-	expires_at INTEGER -- NULL: when it is lifted
+	expires_at INTEGER, -- NULL: when it is lifted
+	placement TEXT NOT NULL CHECK (placement IN ('nft', 'xdp')) -- xdp: at the prefilters too
 ) STRICT, WITHOUT ROWID;
 
 -- Pools of targets that listeners relay to.
@@ -122,7 +123,9 @@ CREATE TABLE rate_limit (
 	burst INTEGER NOT NULL DEFAULT 0 CHECK (burst BETWEEN 0 AND 1000000000000),
 	action TEXT NOT NULL DEFAULT 'drop' CHECK (action IN ('drop', 'reject', 'ban')),
 	ban_s INTEGER NOT NULL DEFAULT 60 CHECK (ban_s BETWEEN 1 AND 2592000),
-	mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'shadow'))
+	mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'shadow')),
+	escalate_after INTEGER NOT NULL DEFAULT 0 CHECK (escalate_after BETWEEN 0 AND 1000000),
+	escalate_ban_s INTEGER NOT NULL DEFAULT 600 CHECK (escalate_ban_s BETWEEN 1 AND 2592000)
 ) STRICT;
 
 -- What is intercepted and what happens to it.

@@ -6,24 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "gatewayd/bans_private.h"
 #include "gatewayd/base/log.h"
-#include "gatewayd/store_bans.h"
-#include "rules/limits.h"
-#include "schema/prefixes.h"
 #include "schema/value.h"
-
-/* How often it is looked whether limits have banned somebody, or a ban has ended. */
-#define LOOK_US UINT64_C(1000000)
-
-struct bans {
-	struct store *store;
-	struct bans_owner owner;
-	sd_event_source *timer;
-	struct ban *items; /* sorted by prefix */
-	size_t n, size;
-	json_t *seen;     /* how many each limit had banned when its set was last read */
-	int64_t revision; /* that was in force at the last look */
-};
 
 /* --- the list --- */
 
@@ -86,7 +71,8 @@ static int fill(const struct store_ban *from, const struct prefix *prefix, struc
 		.expires_at = from->expires_at,
 		.reason = strdup(from->reason),
 		.actor = strdup(from->actor),
-		.limit = strdup(from->rate_limit) };
+		.limit = strdup(from->rate_limit),
+		.xdp = from->xdp };
 
 	if (!ban.reason || !ban.actor || !ban.limit) {
 		ban_clear(&ban);
@@ -96,8 +82,7 @@ static int fill(const struct store_ban *from, const struct prefix *prefix, struc
 	return 0;
 }
 
-/* Into its place, over what is there. -ENOSPC. */
-static int put(struct bans *bans, const struct prefix *prefix, const struct store_ban *from)
+int bans_put(struct bans *bans, const struct prefix *prefix, const struct store_ban *from)
 {
 	size_t at = lower_bound(bans, prefix);
 	struct ban ban;
@@ -127,7 +112,7 @@ static int put(struct bans *bans, const struct prefix *prefix, const struct stor
 	return 0;
 }
 
-static void take_out(struct bans *bans, size_t at)
+void bans_take_out(struct bans *bans, size_t at)
 {
 	ban_clear(&bans->items[at]);
 	memmove(&bans->items[at], &bans->items[at + 1], (bans->n - at - 1) * sizeof(*bans->items));
@@ -141,19 +126,20 @@ static json_t *time_document(int64_t at)
 	return at ? json_string(value_time_format(at, text)) : json_null();
 }
 
-json_t *bans_document(const struct ban *ban)
+json_t *bans_document(const struct bans *bans, const struct ban *ban)
 {
 	char text[ADDR_TEXT_MAX + 4];
 
-	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o}", "address", prefix_format(&ban->prefix, text), "reason",
-	        ban->reason, "actor", ban->actor, "rate_limit", *ban->limit ? ban->limit : NULL, "created_at",
-	        time_document(ban->created_at), "expires_at", time_document(ban->expires_at));
+	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s, s:o}", "address", prefix_format(&ban->prefix, text),
+	        "reason", ban->reason, "actor", ban->actor, "rate_limit", *ban->limit ? ban->limit : NULL, "created_at",
+	        time_document(ban->created_at), "expires_at", time_document(ban->expires_at), "placement",
+	        ban->xdp ? "xdp" : "nft", "interfaces",
+	        bans->owner.shield ? shield_where_shut(bans->owner.shield, &ban->prefix) : json_array());
 }
 
-/* what: "added", "lifted", "expired". */
-static void tell(struct bans *bans, const struct ban *ban, const char *what)
+void bans_tell(const struct bans *bans, const struct ban *ban, const char *what)
 {
-	json_t *data = bans->owner.tell ? bans_document(ban) : NULL;
+	json_t *data = bans->owner.tell ? bans_document(bans, ban) : NULL;
 
 	if (!data)
 		return;
@@ -171,7 +157,7 @@ static int take_stored(void *userdata, const struct store_ban *stored)
 
 	if (prefix_parse(stored->prefix, &prefix) < 0 || (stored->expires_at && stored->expires_at <= time(NULL)))
 		return 0;
-	r = put(bans, &prefix, stored);
+	r = bans_put(bans, &prefix, stored);
 	return r == -ENOSPC ? 0 : r;
 }
 
@@ -185,7 +171,8 @@ int bans_new(struct store *store, struct bans **ret)
 	bans->store = store;
 	bans->revision = -1;
 	bans->seen = json_object();
-	r = bans->seen ? store_bans_load(store, take_stored, bans) : -ENOMEM;
+	bans->seen_all = json_object();
+	r = bans->seen && bans->seen_all ? store_bans_load(store, take_stored, bans) : -ENOMEM;
 	if (r < 0) {
 		bans_free(bans);
 		return r;
@@ -203,6 +190,8 @@ void bans_free(struct bans *bans)
 		ban_clear(&bans->items[--bans->n]);
 	free(bans->items);
 	json_decref(bans->seen);
+	json_decref(bans->seen_all);
+	prefixes_clear(&bans->exempt);
 	free(bans);
 }
 
@@ -217,27 +206,40 @@ void bans_lengths(const struct bans *bans, struct ban_lengths *ret)
 
 static const struct prefixes *exempt(const struct bans *bans)
 {
+	static const struct prefixes none;
 	const struct snapshot *snapshot = apply_snapshot(bans->owner.apply);
 	const struct settings *settings = snapshot_settings(snapshot);
 	const struct row *row = settings && settings->ban_exempt
 	                                ? snapshot_find(snapshot, RESOURCE_ADDRESS_SET, settings->ban_exempt)
 	                                : NULL;
 
-	return row ? &((const struct address_set *)row)->entries : NULL;
+	return row ? &((const struct address_set *)row)->entries : &none;
 }
 
-/* Whether all of the prefix is never to be banned; of one that is partly so, the rest is. */
-static bool is_exempt(const struct bans *bans, const struct prefix *prefix)
+bool bans_is_exempt(const struct bans *bans, const struct prefix *prefix)
 {
 	const struct prefixes *entries = exempt(bans);
 
-	for (size_t i = 0; entries && i < entries->n; i++)
-		if (entries->items[i].length <= prefix->length && prefix_contains(&entries->items[i], &prefix->addr))
+	for (unsigned length = 0; entries->n > 0 && length <= prefix->length; length++) {
+		struct prefix wider = { prefix->addr, (uint8_t)length };
+
+		addr_mask(&wider.addr, length);
+		if (prefixes_contain(entries, &wider))
 			return true;
+	}
 	return false;
 }
 
-/* --- by hand --- */
+/* Whether some of the prefix is never to be banned: a prefilter asks for nothing else once it finds the ban. */
+static bool is_partly_exempt(const struct bans *bans, const struct prefix *prefix)
+{
+	const struct prefixes *entries = exempt(bans);
+	size_t at = prefixes_lower_bound(entries, prefix);
+
+	return bans_is_exempt(bans, prefix) || (at < entries->n && prefix_contains(prefix, &entries->items[at].addr));
+}
+
+/* --- at the prefilters --- */
 
 static int64_t seconds_left(const struct ban *ban)
 {
@@ -245,6 +247,48 @@ static int64_t seconds_left(const struct ban *ban)
 
 	return !ban->expires_at ? -1 : left > 0 ? left : 1;
 }
+
+static bool is_for_prefilters(const struct bans *bans, const struct ban *ban)
+{
+	return ban->xdp && (!ban->expires_at || ban->expires_at > time(NULL)) && !is_partly_exempt(bans, &ban->prefix);
+}
+
+void bans_shut(const struct bans *bans, const struct ban *ban)
+{
+	if (bans->owner.shield && is_for_prefilters(bans, ban))
+		(void)shield_shut(bans->owner.shield, &ban->prefix, seconds_left(ban));
+}
+
+void bans_unshut(const struct bans *bans, const struct ban *ban)
+{
+	if (bans->owner.shield && ban->xdp)
+		(void)shield_unshut(bans->owner.shield, &ban->prefix);
+}
+
+static bool keep_shut(void *userdata, const struct prefix *prefix)
+{
+	const struct bans *bans = userdata;
+	const struct ban *ban = bans_find(bans, prefix);
+
+	return ban && is_for_prefilters(bans, ban);
+}
+
+void bans_follow_prefilters(struct bans *bans)
+{
+	const struct prefixes *now = exempt(bans);
+
+	if (!bans->owner.shield ||
+	        (bans->epoch == shield_epoch(bans->owner.shield) && prefixes_equal(&bans->exempt, now)))
+		return;
+	bans->epoch = shield_epoch(bans->owner.shield);
+	prefixes_clear(&bans->exempt);
+	prefixes_share(&bans->exempt, now);
+	shield_unshut_others(bans->owner.shield, keep_shut, bans);
+	for (size_t i = 0; i < bans->n; i++)
+		bans_shut(bans, &bans->items[i]);
+}
+
+/* --- by hand --- */
 
 static int store(struct bans *bans, const struct store_ban *put_one, const char *forget)
 {
@@ -255,27 +299,37 @@ static int store(struct bans *bans, const struct store_ban *put_one, const char 
 	return r < 0 ? -EIO : 0;
 }
 
-int bans_add(struct bans *bans, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+static void put_at_prefilters(const struct bans *bans, const struct ban *ban)
+{
+	if (ban->xdp)
+		bans_shut(bans, ban);
+	else if (bans->owner.shield)
+		(void)shield_unshut(bans->owner.shield, &ban->prefix);
+}
+
+int bans_add(struct bans *bans, const struct core_ban *wish)
 {
 	char text[ADDR_TEXT_MAX + 4];
 	int64_t now = time(NULL);
-	struct store_ban stored = { prefix_format(prefix, text), reason, actor, "", now, seconds ? now + seconds : 0 };
-	struct render_ban ban = { .prefix = *prefix, .seconds = seconds ? seconds : -1 };
+	struct store_ban stored = { prefix_format(&wish->prefix, text), wish->reason, wish->actor, "", now,
+		wish->seconds ? now + wish->seconds : 0, wish->xdp };
+	struct render_ban ban = { .prefix = wish->prefix, .seconds = wish->seconds ? wish->seconds : -1 };
 	int r;
 
-	if (is_exempt(bans, prefix))
+	if (bans_is_exempt(bans, &wish->prefix))
 		return -EPERM;
-	if (!bans_find(bans, prefix) && bans->n >= BANS_MAX)
+	if (!bans_find(bans, &wish->prefix) && bans->n >= BANS_MAX)
 		return -ENOSPC;
 	r = store(bans, &stored, NULL);
 	if (r == 0)
 		r = apply_bans(bans->owner.apply, &ban, 1);
 	if (r == 0)
-		r = put(bans, prefix, &stored);
+		r = bans_put(bans, &wish->prefix, &stored);
 	if (r < 0)
 		return r == -ENOMEM ? r : -EIO;
-	log_notice("%s is banned by %s: %s", text, actor, *reason ? reason : "no reason given");
-	tell(bans, bans_find(bans, prefix), "added");
+	put_at_prefilters(bans, bans_find(bans, &wish->prefix));
+	log_notice("%s is banned by %s: %s", text, wish->actor, *wish->reason ? wish->reason : "no reason given");
+	bans_tell(bans, bans_find(bans, &wish->prefix), "added");
 	return 0;
 }
 
@@ -294,171 +348,11 @@ int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor)
 		r = apply_bans(bans->owner.apply, &ban, 1);
 	if (r < 0)
 		return r == -ENOMEM ? r : -EIO;
+	bans_unshut(bans, &bans->items[at]);
 	log_notice("the ban of %s is lifted by %s", text, actor);
-	tell(bans, &bans->items[at], "lifted");
-	take_out(bans, at);
+	bans_tell(bans, &bans->items[at], "lifted");
+	bans_take_out(bans, at);
 	return 0;
-}
-
-/* --- once a second --- */
-
-/* What one look gathers: all is stored in one transaction. */
-struct look {
-	struct bans *bans;
-	const char *limit; /* "" */
-	uint8_t length[2]; /* of the set's prefixes */
-	size_t n_learned, first;
-	struct prefix *learned;
-	size_t size;
-};
-
-static int learn(void *userdata, const struct addr *addr, int64_t left_ms)
-{
-	struct look *look = userdata;
-	struct prefix prefix = { *addr, look->length[addr->family == AF_INET6] };
-	int64_t now = time(NULL);
-	char reason[128], text[ADDR_TEXT_MAX + 4];
-	const struct ban *known = bans_find(look->bans, &prefix);
-	struct store_ban ban = { prefix_format(&prefix, text), reason, "rate limit", look->limit, now,
-		left_ms < 0 ? 0 : now + (left_ms + 999) / 1000 };
-	int r;
-
-	/* One that is known stays as it is: what banned first is the reason. */
-	if (known || left_ms == 0)
-		return 0;
-	snprintf(reason, sizeof(reason), *look->limit ? "over the limit \"%s\"" : "found in the kernel", look->limit);
-	r = put(look->bans, &prefix, &ban);
-	if (r < 0)
-		return r == -ENOSPC ? 0 : r;
-	if (look->n_learned == look->size) {
-		size_t size = look->size ? look->size * 2 : 64;
-		struct prefix *learned = reallocarray(look->learned, size, sizeof(*learned));
-
-		if (!learned)
-			return -ENOMEM;
-		look->learned = learned;
-		look->size = size;
-	}
-	look->learned[look->n_learned++] = prefix;
-	return 0;
-}
-
-static void read_limit(struct look *look, const struct rate_limit *limit)
-{
-	char name[LIMITS_NAME_MAX];
-
-	look->limit = limit->name;
-	for (int family = 4; family <= 6; family += 2) {
-		unsigned length = limits_length(limit, family);
-
-		look->length[family == 6] = (uint8_t)(length ? length : family == 4 ? 32 : 128);
-		(void)kernel_nft_addresses(
-		        look->bans->owner.kernel, limits_banned_set(limit->name, family, name), learn, look);
-	}
-}
-
-/* Reads the sets of those limits that have banned since they were last read. */
-static void learn_from_limits(struct look *look)
-{
-	struct bans *bans = look->bans;
-	const struct snapshot *snapshot = apply_snapshot(bans->owner.apply);
-	const struct limits *limits = model_limits(apply_model(bans->owner.apply));
-	const struct rows *rows = &snapshot->rows[RESOURCE_RATE_LIMIT];
-	char name[LIMITS_NAME_MAX];
-	json_t *counters = NULL;
-
-	/* A limit that was taken out of use and is used again counts from nothing. */
-	if (snapshot->revision != bans->revision)
-		json_object_clear(bans->seen);
-	for (size_t i = 0; i < rows->n; i++) {
-		const struct rate_limit *limit = (const struct rate_limit *)rows->items[i];
-		const json_t *before;
-		json_t *now;
-
-		if (!limits_find(limits, LIMITS_COUNTER, limits_counter(limit->name, "banned", name)))
-			continue;
-		if (!counters && kernel_nft_counters(bans->owner.kernel, &counters) < 0)
-			return;
-		now = json_object_get(json_object_get(counters, name), "packets");
-		before = json_object_get(bans->seen, limit->name);
-		if (before && now && json_equal(before, now))
-			continue;
-		read_limit(look, limit);
-		(void)json_object_set(bans->seen, limit->name, now ? now : json_null());
-	}
-	json_decref(counters);
-}
-
-static int store_learned(struct look *look)
-{
-	struct bans *bans = look->bans;
-	_cleanup_free_ struct store_ban *stored = calloc(look->n_learned + 1, sizeof(*stored));
-	_cleanup_free_ char(*texts)[ADDR_TEXT_MAX + 4] = calloc(look->n_learned + 1, sizeof(*texts));
-	size_t n = 0;
-	int r;
-
-	for (size_t i = 0; stored && texts && i < look->n_learned; i++) {
-		const struct ban *ban = bans_find(bans, &look->learned[i]);
-
-		if (!ban)
-			continue;
-		stored[n] = (struct store_ban){ prefix_format(&ban->prefix, texts[n]), ban->reason, ban->actor,
-			ban->limit, ban->created_at, ban->expires_at };
-		n++;
-		log_notice("%s is banned by rate limit \"%s\"", texts[n - 1], ban->limit);
-		tell(bans, ban, "added");
-	}
-	if (n == 0)
-		return stored && texts ? 0 : -ENOMEM;
-	r = store_bans_write(bans->store, stored, n, NULL, 0);
-	if (r < 0)
-		log_error("bans cannot be stored: %s", store_error(bans->store));
-	return r;
-}
-
-/* Those whose time is over, and those that must not be any more. The kernel has forgotten the first already. */
-static void forget_ended(struct bans *bans)
-{
-	int64_t revision = apply_snapshot(bans->owner.apply)->revision, now = time(NULL);
-	_cleanup_free_ const char **texts = calloc(bans->n + 1, sizeof(*texts));
-	_cleanup_free_ char(*bytes)[ADDR_TEXT_MAX + 4] = calloc(bans->n + 1, sizeof(*bytes));
-	size_t n = 0;
-
-	for (size_t i = bans->n; texts && bytes && i-- > 0;) {
-		struct ban *ban = &bans->items[i];
-		bool ended = ban->expires_at && ban->expires_at <= now;
-		struct render_ban gone = { .prefix = ban->prefix, .limit = ban->limit };
-
-		if (!ended && (revision == bans->revision || !is_exempt(bans, &ban->prefix)))
-			continue;
-		if (!ended && apply_bans(bans->owner.apply, &gone, 1) < 0)
-			continue;
-		texts[n] = prefix_format(&ban->prefix, bytes[n]);
-		n++;
-		tell(bans, ban, ended ? "expired" : "lifted");
-		take_out(bans, i);
-	}
-	if (n > 0 && store_bans_write(bans->store, NULL, 0, texts, n) < 0)
-		log_error("bans cannot be forgotten: %s", store_error(bans->store));
-	bans->revision = revision;
-}
-
-static void look(struct bans *bans)
-{
-	struct look look = { .bans = bans, .limit = "" };
-
-	learn_from_limits(&look);
-	(void)store_learned(&look);
-	free(look.learned);
-	forget_ended(bans);
-}
-
-static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	(void)usec;
-	look(userdata);
-	(void)sd_event_source_set_time_relative(source, LOOK_US);
-	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
 /* --- into the kernel --- */
@@ -510,6 +404,7 @@ static void restore(void *userdata)
 	if (!present || !missing)
 		return;
 	json_object_clear(bans->seen); /* counters may begin anew */
+	json_object_clear(bans->seen_all);
 	find_present(&presence);
 	for (size_t i = 0; i < bans->n; i++)
 		if (!present[i])
@@ -519,11 +414,19 @@ static void restore(void *userdata)
 		log_notice("%zu bans were put into the kernel again", n);
 }
 
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)usec;
+	bans_look(userdata);
+	(void)sd_event_source_set_time_relative(source, BANS_LOOK_US);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
 int bans_start(struct bans *bans, sd_event *event, const struct bans_owner *owner)
 {
 	bans->owner = *owner;
 	apply_on_replace(owner->apply, restore, bans);
 	restore(bans);
-	look(bans);
-	return sd_event_add_time_relative(event, &bans->timer, CLOCK_MONOTONIC, LOOK_US, 0, on_timer, bans);
+	bans_look(bans);
+	return sd_event_add_time_relative(event, &bans->timer, CLOCK_MONOTONIC, BANS_LOOK_US, 0, on_timer, bans);
 }

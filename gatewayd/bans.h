@@ -3,7 +3,9 @@
  * the kernel have the last word on packets, with a time for each element, so a
  * ban ends also while no daemon runs; this keeps the list with who and why,
  * in memory and in the database. Limits ban in the path of the packet; that
- * they did is seen once a second by their counters.
+ * they did is seen once a second by their counters, and whom in a small set of
+ * the last few seconds. A ban of placement "xdp" is put into the prefilters
+ * too, which then drop all that the source sends.
  */
 #ifndef GW_GATEWAYD_BANS_H
 #define GW_GATEWAYD_BANS_H
@@ -12,6 +14,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/apply.h"
+#include "webapi/core.h"
 
 /* Bans that are listed, of all kinds; as many as one set of the kernel holds. By hand no more are accepted; what limits
  * ban beyond it is in force (as long as its set has room), but not listed. */
@@ -25,6 +28,7 @@ struct ban {
 	struct prefix prefix;
 	int64_t created_at, expires_at; /* seconds since 1970; expires_at 0: when it is lifted */
 	char *reason, *actor, *limit;   /* limit: its name, "" by hand */
+	bool xdp;                       /* at the prefilters too, where nobody in it is exempt */
 };
 
 struct bans;
@@ -34,19 +38,20 @@ int bans_new(struct store *store, struct bans **ret);
 void bans_free(struct bans *bans);
 /* The lengths that there must be sets for, before the kernel is touched. */
 void bans_lengths(const struct bans *bans, struct ban_lengths *ret);
-/* What lies between: the kernel, and who is told ("ban" events; data is taken over). */
+/* What lies between: the kernel, the prefilters (NULL: none), and who is told ("ban" events; data is taken over). */
 struct bans_owner {
 	struct apply *apply;
 	struct kernel *kernel;
+	struct shield *shield;
 	void *userdata;
 	void (*tell)(void *userdata, json_t *data);
 };
 /* Puts into the kernel what is missing there, learns what limits did meanwhile, and goes on doing so. */
 int bans_start(struct bans *bans, sd_event *event, const struct bans_owner *owner);
 
-/* Bans the prefix for so many seconds (0: until it is lifted), also one that is banned already, then with the new time,
- * reason and actor. -EPERM (never to be banned), -ENOSPC (BANS_MAX), -EIO (kernel or store do not take it), -ENOMEM. */
-int bans_add(struct bans *bans, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor);
+/* Bans by hand, also what is banned already, then with the new time, reason, actor and placement. -EPERM (never to be
+ * banned), -ENOSPC (BANS_MAX), -EIO (kernel or store do not take it), -ENOMEM. */
+int bans_add(struct bans *bans, const struct core_ban *wish);
 /* -ENOENT, -EIO, -ENOMEM. */
 int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor);
 /* NULL if there is none of exactly this prefix. */
@@ -55,7 +60,7 @@ size_t bans_count(const struct bans *bans);
 /* The first whose prefix is greater (prefix_compare) than `after` (NULL: the first of all) and up to max-1 that follow;
  * returns how many. Borrowed. */
 size_t bans_page(const struct bans *bans, const struct prefix *after, size_t max, const struct ban **ret);
-/* {address, reason, actor, rate_limit, created_at, expires_at}; NULL when memory is out. */
-json_t *bans_document(const struct ban *ban);
+/* {address, reason, actor, rate_limit, created_at, expires_at, placement, interfaces}; NULL when memory is out. */
+json_t *bans_document(const struct bans *bans, const struct ban *ban);
 
 #endif

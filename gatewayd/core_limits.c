@@ -109,7 +109,7 @@ static bool is_used(const struct view *view, const struct rate_limit *limit)
 
 static json_t *limit_document(const struct view *view, const struct rate_limit *limit)
 {
-	static const char *const whats[] = { "passed", "over", "full", "banned" };
+	static const char *const whats[] = { "passed", "over", "full", "banned", "escalated" };
 	struct limits_placement placement = limits_placement(limit, is_used(view, limit));
 	json_t *object = json_object();
 	bool failed = object == NULL;
@@ -213,7 +213,7 @@ json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
 	size_t n = failed ? 0 : bans_page(core->bans, after, max + 1, page);
 
 	for (size_t i = 0; i < n && i < max && !failed; i++)
-		failed = json_array_append_new(items, bans_document(page[i])) < 0;
+		failed = json_array_append_new(items, bans_document(core->bans, page[i])) < 0;
 	if (n > max)
 		next = json_string(prefix_format(&page[max - 1]->prefix, text));
 	return document_done(
@@ -224,7 +224,7 @@ json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
 int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
 {
 	const struct ban *ban = bans_find(core->bans, prefix);
-	json_t *document = ban ? bans_document(ban) : NULL;
+	json_t *document = ban ? bans_document(core->bans, ban) : NULL;
 
 	if (!document)
 		return ban ? -ENOMEM : -ENOENT;
@@ -232,9 +232,9 @@ int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
 	return 0;
 }
 
-int core_ban_add(struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+int core_ban_add(struct core *core, const struct core_ban *ban)
 {
-	return bans_add(core->bans, prefix, seconds, reason, actor);
+	return bans_add(core->bans, ban);
 }
 
 int core_ban_lift(struct core *core, const struct prefix *prefix, const char *actor)

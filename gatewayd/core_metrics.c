@@ -349,6 +349,8 @@ static void write_limits(const struct writer *writer, json_t *counters)
 	write_limit_counter(writer, counters, "over", "bytes", "bytes over a rate limit, in mode shadow too");
 	write_limit_counter(writer, counters, "full", "packets", "packets of sources that a limit had no place for");
 	write_limit_counter(writer, counters, "banned", "packets", "bans by a rate limit");
+	write_limit_counter(writer, counters, "escalated", "packets",
+	        "packets that moved a source up to the prefilters, or in mode shadow would have");
 }
 
 static void write_nft(const struct writer *writer)

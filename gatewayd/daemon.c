@@ -278,9 +278,11 @@ static void tell_ban(void *userdata, json_t *data)
 
 static int start_bans(struct daemon *daemon)
 {
-	struct bans_owner owner = {
-		.apply = daemon->apply, .kernel = daemon->kernel, .userdata = daemon, .tell = tell_ban
-	};
+	struct bans_owner owner = { .apply = daemon->apply,
+		.kernel = daemon->kernel,
+		.shield = daemon->shield,
+		.userdata = daemon,
+		.tell = tell_ban };
 
 	daemon->core.bans = daemon->bans;
 	return bans_start(daemon->bans, daemon->event, &owner);

@@ -211,6 +211,7 @@ static void item_settle(struct shield_item *item)
 		item->now = TAKE_PTR(item->next);
 	}
 	if (item->todo == SHIELD_REPLACE) {
+		item->shield->epoch++;
 		shield_listen(item);
 		shield_tell(item);
 	}
@@ -291,6 +292,7 @@ static void mend(struct shield_item *item)
 			r = kernel_xdp_switch(item->xdp, item->now->mode, item->why, sizeof(item->why));
 		kernel_xdp_settle(item->xdp);
 		kernel_xdp_discard(item->xdp);
+		item->shield->epoch++;
 		shield_listen(item);
 	}
 	if (strcmp(before, item->why) != 0 || !*item->why)
@@ -353,20 +355,32 @@ int64_t shield_generation(const struct shield *shield)
 	return shield->generation;
 }
 
-unsigned shield_ban(struct shield *shield, const struct addr *source, uint64_t seconds)
+uint64_t shield_epoch(const struct shield *shield)
+{
+	return shield->epoch;
+}
+
+unsigned shield_shut(struct shield *shield, const struct prefix *prefix, int64_t seconds)
 {
 	unsigned n = 0;
 
 	for (size_t i = 0; i < shield->n; i++)
-		n += kernel_xdp_ban(shield->items[i]->xdp, source, seconds) == 0;
+		n += kernel_xdp_shut(shield->items[i]->xdp, prefix, seconds) == 0;
 	return n;
 }
 
-unsigned shield_unban(struct shield *shield, const struct addr *source)
+unsigned shield_unshut(struct shield *shield, const struct prefix *prefix)
 {
 	unsigned n = 0;
 
 	for (size_t i = 0; i < shield->n; i++)
-		n += kernel_xdp_unban(shield->items[i]->xdp, source) == 0;
+		n += kernel_xdp_unshut(shield->items[i]->xdp, prefix) == 0;
 	return n;
+}
+
+void shield_unshut_others(
+        struct shield *shield, bool (*keep)(void *userdata, const struct prefix *prefix), void *userdata)
+{
+	for (size_t i = 0; i < shield->n; i++)
+		kernel_xdp_unshut_others(shield->items[i]->xdp, keep, userdata);
 }

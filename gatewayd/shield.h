@@ -56,9 +56,16 @@ json_t *shield_stats(struct shield *shield);
 const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS]);
 /* Words of the reason. */
 const char *shield_reason_name(enum prefilter_reason reason);
-/* For whoever finds sources that are too busy elsewhere: shuts one out at every prefilter that is in force. How many
- * there were. */
-unsigned shield_ban(struct shield *shield, const struct addr *source, uint64_t seconds);
-unsigned shield_unban(struct shield *shield, const struct addr *source);
+/* For bans: shuts a prefix out at every prefilter that is in force, for so many seconds (negative: until
+ * shield_unshut). How many there were. */
+unsigned shield_shut(struct shield *shield, const struct prefix *prefix, int64_t seconds);
+unsigned shield_unshut(struct shield *shield, const struct prefix *prefix);
+/* Lets in everywhere what keep does not know. */
+void shield_unshut_others(
+        struct shield *shield, bool (*keep)(void *userdata, const struct prefix *prefix), void *userdata);
+/* Array of the interfaces at which exactly this prefix is shut out. NULL: no memory. */
+json_t *shield_where_shut(const struct shield *shield, const struct prefix *prefix);
+/* Another number whenever a prefilter has come into force, which may not know who is shut out. */
+uint64_t shield_epoch(const struct shield *shield);
 
 #endif

@@ -28,6 +28,7 @@ struct shield {
 	size_t n;
 	sd_event_source *timer;
 	int64_t generation;
+	uint64_t epoch; /* see shield_epoch */
 };
 
 /* Begins to read the item's drops, if there is anybody to tell. */

@@ -54,6 +54,19 @@ json_t *shield_status(struct shield *shield)
 	return array;
 }
 
+json_t *shield_where_shut(const struct shield *shield, const struct prefix *prefix)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < shield->n; i++)
+		if (kernel_xdp_is_shut(shield->items[i]->xdp, prefix) &&
+		        json_array_append_new(array, json_string(shield->items[i]->interface)) < 0) {
+			json_decref(array);
+			return NULL;
+		}
+	return array;
+}
+
 const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS])
 {
 	if (place >= shield->n)

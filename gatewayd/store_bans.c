@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sqlite3.h>
+#include <string.h>
 
 #include "gatewayd/store_private.h"
 
@@ -24,11 +25,13 @@ int store_bans_load(struct store *store, store_ban_visitor visitor, void *userda
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
 	int code = sqlite3_prepare_v2(store->db,
-	        "SELECT prefix, reason, actor, rate_limit, created_at, expires_at FROM ban", -1, &statement, NULL);
+	        "SELECT prefix, reason, actor, rate_limit, created_at, expires_at, placement FROM ban", -1, &statement,
+	        NULL);
 
 	while (code == SQLITE_OK && (code = sqlite3_step(statement)) == SQLITE_ROW) {
 		struct store_ban ban = { text(statement, 0), text(statement, 1), text(statement, 2), text(statement, 3),
-			sqlite3_column_int64(statement, 4), sqlite3_column_int64(statement, 5) };
+			sqlite3_column_int64(statement, 4), sqlite3_column_int64(statement, 5),
+			strcmp(text(statement, 6), "xdp") == 0 };
 		int r = visitor(userdata, &ban);
 
 		if (r < 0)
@@ -50,6 +53,7 @@ static int put(struct sqlite3_stmt *statement, const struct store_ban *ban)
 		sqlite3_bind_int64(statement, 6, ban->expires_at);
 	else
 		sqlite3_bind_null(statement, 6);
+	sqlite3_bind_text(statement, 7, ban->xdp ? "xdp" : "nft", -1, SQLITE_STATIC);
 	return sqlite3_step(statement);
 }
 
@@ -57,8 +61,8 @@ static int put_all(struct store *store, const struct store_ban *bans, size_t n)
 {
 	_cleanup_statement_ struct sqlite3_stmt *statement = NULL;
 	int code = sqlite3_prepare_v2(store->db,
-	        "INSERT OR REPLACE INTO ban (prefix, reason, actor, rate_limit, created_at, expires_at) "
-	        "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+	        "INSERT OR REPLACE INTO ban (prefix, reason, actor, rate_limit, created_at, expires_at, placement) "
+	        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
 	        -1, &statement, NULL);
 
 	for (size_t i = 0; i < n && (code == SQLITE_OK || code == SQLITE_DONE); i++)

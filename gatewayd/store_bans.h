@@ -11,6 +11,7 @@ struct store_ban {
 	const char *reason, *actor;
 	const char *rate_limit;         /* "": by hand */
 	int64_t created_at, expires_at; /* seconds since 1970; expires_at 0: when it is lifted */
+	bool xdp;                       /* at the prefilters too */
 };
 
 /* Visits one; a negative result ends the walk and is passed on. */

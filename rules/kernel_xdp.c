@@ -34,6 +34,8 @@ static const char *const kept_names[] = {
 	[XDP_KEPT_BANS] = "bans_1",
 	[XDP_KEPT_EVENTS] = "events_1",
 	[XDP_KEPT_BUCKETS] = "buckets_1",
+	[XDP_KEPT_SHUT_V4] = "shut_v4_1",
+	[XDP_KEPT_SHUT_V6] = "shut_v6_1",
 };
 static_assert(ARRAY_SIZE(kept_names) == XDP_KEPT, "one name each");
 
@@ -48,6 +50,10 @@ static struct bpf_map *kept_map(struct prefilter_bpf *program, enum xdp_kept whi
 		return program->maps.events;
 	case XDP_KEPT_BUCKETS:
 		return program->maps.buckets;
+	case XDP_KEPT_SHUT_V4:
+		return program->maps.shut_v4;
+	case XDP_KEPT_SHUT_V6:
+		return program->maps.shut_v6;
 	case XDP_KEPT:
 		break;
 	}

@@ -70,13 +70,21 @@ int kernel_xdp_ring(const struct kernel_xdp *xdp);
 void kernel_xdp_events(
         struct kernel_xdp *xdp, void (*visit)(void *userdata, const struct prefilter_event *event), void *userdata);
 
-/* Shuts a source out for so many seconds from now on, whatever program is in force. -ENODEV: there is none, -ENOSPC: as
- * many as PREFILTER_BANS_MAX are shut out. */
-int kernel_xdp_ban(struct kernel_xdp *xdp, const struct addr *source, uint64_t seconds);
-/* -ENOENT: it is not shut out. */
+/* Ends what the program's own rate has done to a source. -ENOENT: it is not shut out. */
 int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source);
-/* Calls visit for each source that is shut out, with the seconds that are left; those that are over are removed. How
- * many there are. visit may be NULL. */
+/* Shuts a prefix out for so many seconds from now on (negative: until kernel_xdp_unshut), whatever program is in force;
+ * one that is shut out already gets the new time. -ENODEV: there is no program, -ENOSPC: as many as PREFILTER_BANS_MAX
+ * are shut out. */
+int kernel_xdp_shut(struct kernel_xdp *xdp, const struct prefix *prefix, int64_t seconds);
+/* -ENOENT: it is not shut out. */
+int kernel_xdp_unshut(struct kernel_xdp *xdp, const struct prefix *prefix);
+/* Whether exactly this prefix is. */
+bool kernel_xdp_is_shut(const struct kernel_xdp *xdp, const struct prefix *prefix);
+/* Lets in all prefixes that are shut out and that keep does not know. */
+void kernel_xdp_unshut_others(
+        struct kernel_xdp *xdp, bool (*keep)(void *userdata, const struct prefix *prefix), void *userdata);
+/* Calls visit for each source that the program's own rate has shut out, with the seconds that are left; those that are
+ * over are removed. How many there are. visit may be NULL. */
 size_t kernel_xdp_bans(struct kernel_xdp *xdp,
         void (*visit)(void *userdata, const struct addr *source, uint64_t seconds), void *userdata);
 

@@ -212,26 +212,21 @@ static struct prefilter_source source_of(const struct addr *addr)
 	return source;
 }
 
+static int shut_map(const struct kernel_xdp *xdp, uint8_t family)
+{
+	return xdp->kept[family == AF_INET ? XDP_KEPT_SHUT_V4 : XDP_KEPT_SHUT_V6];
+}
+
 void kernel_xdp_note_bans(struct kernel_xdp *xdp, struct prefilter_bpf *program)
 {
 	struct prefilter_source first;
+	struct key key;
 
 	if (xdp->kept[XDP_KEPT_BANS] >= 0 && bpf_map_get_next_key(xdp->kept[XDP_KEPT_BANS], NULL, &first) == 0)
 		program->bss->bans_used = 1;
-}
-
-int kernel_xdp_ban(struct kernel_xdp *xdp, const struct addr *source, uint64_t seconds)
-{
-	struct prefilter_source key = source_of(source);
-	uint64_t until = now_ns() + seconds * NS_PER_S;
-	int r;
-
-	if (!xdp->now)
-		return -ENODEV;
-	r = bpf_map_update_elem(xdp->kept[XDP_KEPT_BANS], &key, &until, BPF_ANY);
-	if (r == 0)
-		xdp->now->bss->bans_used = 1;
-	return r == -E2BIG ? -ENOSPC : r;
+	for (enum xdp_kept i = XDP_KEPT_SHUT_V4; i <= XDP_KEPT_SHUT_V6; i++)
+		if (xdp->kept[i] >= 0 && bpf_map_get_next_key(xdp->kept[i], NULL, &key) == 0)
+			program->bss->shut_used = 1;
 }
 
 int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source)
@@ -239,6 +234,77 @@ int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source)
 	struct prefilter_source key = source_of(source);
 
 	return xdp->kept[XDP_KEPT_BANS] < 0 ? -ENOENT : bpf_map_delete_elem(xdp->kept[XDP_KEPT_BANS], &key);
+}
+
+int kernel_xdp_shut(struct kernel_xdp *xdp, const struct prefix *prefix, int64_t seconds)
+{
+	struct prefilter_bpf *const programs[] = { xdp->now, xdp->loaded };
+	struct prefilter_shut value = { .until = UINT64_MAX, .length = prefix->length };
+	struct key key;
+	int r;
+
+	if (shut_map(xdp, prefix->addr.family) < 0)
+		return -ENODEV;
+	if (seconds >= 0)
+		value.until = now_ns() + (uint64_t)seconds * NS_PER_S;
+	make_key(prefix, &key);
+	r = bpf_map_update_elem(shut_map(xdp, prefix->addr.family), &key, &value, BPF_ANY);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(programs); i++)
+		if (programs[i])
+			programs[i]->bss->shut_used = 1;
+	return r;
+}
+
+int kernel_xdp_unshut(struct kernel_xdp *xdp, const struct prefix *prefix)
+{
+	int map = shut_map(xdp, prefix->addr.family);
+	struct key key;
+
+	make_key(prefix, &key);
+	return map < 0 ? -ENOENT : bpf_map_delete_elem(map, &key);
+}
+
+/* A look-up finds what is longest; whether that is this very one, its length says. */
+bool kernel_xdp_is_shut(const struct kernel_xdp *xdp, const struct prefix *prefix)
+{
+	int map = shut_map(xdp, prefix->addr.family);
+	struct prefilter_shut value;
+	struct key key;
+
+	make_key(prefix, &key);
+	return map >= 0 && bpf_map_lookup_elem(map, &key, &value) == 0 && value.length == prefix->length &&
+	       value.until > now_ns();
+}
+
+static void unshut_strangers(int map, uint8_t family, bool (*keep)(void *, const struct prefix *), void *userdata)
+{
+	struct key key, next;
+	bool has_key = false;
+
+	/* Bounded, for others may add while this walks. */
+	for (unsigned i = 0; i < 2 * PREFILTER_BANS_MAX; i++) {
+		struct prefix prefix = { .addr = { .family = family } };
+
+		if (bpf_map_get_next_key(map, has_key ? &key : NULL, &next) < 0)
+			return;
+		prefix.length = (uint8_t)next.v4.length;
+		memcpy(prefix.addr.bytes, family == AF_INET ? next.v4.addr : next.v6.addr, addr_bits(family) / 8);
+		if (keep(userdata, &prefix)) {
+			key = next;
+			has_key = true;
+		} else if (bpf_map_delete_elem(map, &next) < 0) {
+			return;
+		}
+	}
+}
+
+void kernel_xdp_unshut_others(
+        struct kernel_xdp *xdp, bool (*keep)(void *userdata, const struct prefix *prefix), void *userdata)
+{
+	if (shut_map(xdp, AF_INET) >= 0)
+		unshut_strangers(shut_map(xdp, AF_INET), AF_INET, keep, userdata);
+	if (shut_map(xdp, AF_INET6) >= 0)
+		unshut_strangers(shut_map(xdp, AF_INET6), AF_INET6, keep, userdata);
 }
 
 size_t kernel_xdp_bans(struct kernel_xdp *xdp,

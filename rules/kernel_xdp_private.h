@@ -7,7 +7,15 @@
 #include "rules/kernel_xdp.h"
 
 /* Maps that outlive a program. */
-enum xdp_kept { XDP_KEPT_COUNTERS, XDP_KEPT_BANS, XDP_KEPT_EVENTS, XDP_KEPT_BUCKETS, XDP_KEPT };
+enum xdp_kept {
+	XDP_KEPT_COUNTERS,
+	XDP_KEPT_BANS,
+	XDP_KEPT_EVENTS,
+	XDP_KEPT_BUCKETS,
+	XDP_KEPT_SHUT_V4,
+	XDP_KEPT_SHUT_V6,
+	XDP_KEPT
+};
 
 struct prefilter_bpf;
 struct ring_buffer;

@@ -396,6 +396,19 @@ const char *limits_banned_set(const char *limit, int family, char buffer[LIMITS_
 	return buffer;
 }
 
+const char *limits_fresh_set(const char *limit, int family, char buffer[LIMITS_NAME_MAX])
+{
+	snprintf(buffer, LIMITS_NAME_MAX, "limit.%s.fresh%d", limit, family);
+	return buffer;
+}
+
+/* An element keeps the rate it was made with, so another threshold is another set. */
+const char *limits_excess_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX])
+{
+	snprintf(buffer, LIMITS_NAME_MAX, "limit.%s.excess%u.%d", limit->name, (unsigned)limit->escalate_after, family);
+	return buffer;
+}
+
 bool limits_owns_counter(const char *name)
 {
 	return strncmp(name, "limit.", strlen("limit.")) == 0 || strncmp(name, "listener.", strlen("listener.")) == 0;

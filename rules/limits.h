@@ -23,6 +23,10 @@
 #define LIMITS_SOURCES_MAX 65536
 /* Bans per family and prefix length. */
 #define LIMITS_BANS_MAX 65536
+/* Bans of one limit and family that the daemon is told of in a few seconds; of more it learns when it reads all. */
+#define LIMITS_FRESH_MAX 4096
+/* For how long they are told: longer than the daemon takes from one look to the next. */
+#define LIMITS_FRESH_S 5
 /* Pairs of a listener and a limit: each is a chain of some five rules and two counters. Beyond it "too_complex". */
 #define LIMITS_PAIRS_MAX 20000
 /* Entries of the address set of the setting ban_exempt: it is written whole when it changes, and 10,000 take the kernel
@@ -85,14 +89,20 @@ void limits_put_exempt_change(FILE *out, const struct limits *before, const stru
 #define LIMITS_CHAIN_NAME_MAX 24
 const char *limits_listener_chain(uint32_t listener, char buffer[LIMITS_CHAIN_NAME_MAX]);
 int limits_listener_of_chain(const char *chain, uint32_t *ret);
-/* Names of counters; at most LIMITS_NAME_MAX with the terminator. `what` is "passed", "over", "full" or "banned". */
+/* Names of counters; at most LIMITS_NAME_MAX with the terminator. `what` is "passed", "over", "full", "banned" or
+ * "escalated". */
 #define LIMITS_NAME_MAX 112
 const char *limits_counter(const char *limit, const char *what, char buffer[LIMITS_NAME_MAX]);
 const char *limits_listener_counter(
         uint32_t listener, const char *limit, const char *what, char buffer[LIMITS_NAME_MAX]);
-/* The set of sources that a limit tells apart (family 4 or 6), and that of those it has banned. */
+/* The set of sources that a limit tells apart (family 4 or 6), that of those it has banned, that of those it has banned
+ * in the last seconds, and that of what is over the limit, by source. */
 const char *limits_sources_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX]);
 const char *limits_banned_set(const char *limit, int family, char buffer[LIMITS_NAME_MAX]);
+const char *limits_fresh_set(const char *limit, int family, char buffer[LIMITS_NAME_MAX]);
+const char *limits_excess_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX]);
+/* Whether it bans anybody: by its action, or because it escalates. */
+bool limits_bans(const struct rate_limit *limit);
 /* Whether a counter, by its name, is one of limits: there may be thousands. */
 bool limits_owns_counter(const char *name);
 /* Takes them out of an object of counters. */

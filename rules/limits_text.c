@@ -188,45 +188,95 @@ static int add_shared(struct limits *limits, const struct rate_limit *limit, uin
 	return limits_add(limits, LIMITS_LIMIT, shared_name(limit, listener, name), text_take(&text));
 }
 
+bool limits_bans(const struct rate_limit *limit)
+{
+	return limit->mode == LIMIT_MODE_ENFORCE && (limit->action == LIMIT_ACTION_BAN || limit->escalate_after > 0);
+}
+
+/* Of the prefixes it bans. */
+static unsigned ban_length(const struct rate_limit *limit, int family)
+{
+	unsigned length = limits_length(limit, family);
+
+	return length ? length : family == 4 ? 32 : 128;
+}
+
+static int add_set(struct limits *limits, const char *name, int family, int size, int64_t timeout_s)
+{
+	char timeout[48] = "", *text;
+
+	if (timeout_s > 0)
+		snprintf(timeout, sizeof(timeout), " timeout %" PRId64 "s;", timeout_s);
+	if (asprintf(&text, "{ type ipv%d_addr; size %d; flags dynamic,timeout;%s }", family, size, timeout) < 0)
+		return -ENOMEM;
+	return limits_add(limits, LIMITS_SET, name, text);
+}
+
 static int add_ban_sets(struct limits *limits, const struct rate_limit *limit)
 {
-	char name[LIMITS_NAME_MAX], *text;
+	char name[LIMITS_NAME_MAX];
 	int r = add_counter(limits, limit->name, "banned");
 
 	for (int family = 4; r == 0 && family <= 6; family += 2) {
-		unsigned length = limits_length(limit, family);
-
-		if (asprintf(&text, "{ type ipv%d_addr; size %d; flags dynamic,timeout; }", family, LIMITS_BANS_MAX) <
-		        0)
-			return -ENOMEM;
-		r = limits_add(limits, LIMITS_SET, limits_banned_set(limit->name, family, name), text);
-		ban_lengths_add(&limits->bans, family, length ? length : family == 4 ? 32 : 128);
+		r = add_set(limits, limits_banned_set(limit->name, family, name), family, LIMITS_BANS_MAX, 0);
+		if (r == 0)
+			r = add_set(limits, limits_fresh_set(limit->name, family, name), family, LIMITS_FRESH_MAX,
+			        LIMITS_FRESH_S);
+		ban_lengths_add(&limits->bans, family, ban_length(limit, family));
 	}
 	return r;
 }
 
-/* One that is never banned is dropped all the same. */
-static void put_ban(FILE *out, const struct rate_limit *limit)
+/* " update @limit.l.excess20.4 { ip saddr limit rate over 20/minute burst 20 packets }": true from then on. */
+static void put_excess(FILE *out, const struct rate_limit *limit, int family)
 {
 	char name[LIMITS_NAME_MAX];
 
-	for (int family = 4; family <= 6; family += 2) {
-		unsigned length = limits_length(limit, family) ? limits_length(limit, family) : family == 4 ? 32 : 128;
+	fprintf(out, " update @%s { ", limits_excess_set(limit, family, name));
+	put_source(out, family, ban_length(limit, family));
+	fprintf(out, " limit rate over %" PRId64 "/minute burst %" PRId64 " packets }", limit->escalate_after,
+	        limit->escalate_after);
+}
 
-		fprintf(out, "%s saddr != @exempt%d add @ban%d_%u { ", family == 4 ? "ip" : "ip6", family, family,
-		        length);
-		put_source(out, family, length);
-		fprintf(out, " timeout %" PRId64 "s } add @%s { ", limit->ban_s,
-		        limits_banned_set(limit->name, family, name));
-		put_source(out, family, length);
-		fprintf(out, " timeout %" PRId64 "s } counter name \"%s\"\n", limit->ban_s,
-		        limits_counter(limit->name, "banned", name));
+/* The set that tells the daemon stands last: where it is full the ban holds, and is learned of later. */
+static void put_ban(FILE *out, const struct rate_limit *limit, int family, int64_t seconds)
+{
+	char banned[LIMITS_NAME_MAX], fresh[LIMITS_NAME_MAX], counter[LIMITS_NAME_MAX];
+	unsigned length = ban_length(limit, family);
+
+	fprintf(out, " add @ban%d_%u { ", family, length);
+	put_source(out, family, length);
+	fprintf(out, " timeout %" PRId64 "s } add @%s { ", seconds, limits_banned_set(limit->name, family, banned));
+	put_source(out, family, length);
+	fprintf(out, " timeout %" PRId64 "s } counter name \"%s\" update @%s { ", seconds,
+	        limits_counter(limit->name, "banned", counter), limits_fresh_set(limit->name, family, fresh));
+	put_source(out, family, length);
+	fputs(" }\n", out);
+}
+
+/* One that is never banned is limited all the same. */
+static void put_escalation(FILE *out, const struct rate_limit *limit)
+{
+	char name[LIMITS_NAME_MAX];
+	bool at_once = limit->action == LIMIT_ACTION_BAN;
+
+	for (int family = 4; family <= 6; family += 2) {
+		fprintf(out, "%s saddr != @exempt%d", family == 4 ? "ip" : "ip6", family);
+		if (limit->escalate_after > 0 && !at_once)
+			put_excess(out, limit, family);
+		if (limit->escalate_after > 0)
+			fprintf(out, " counter name \"%s\"", limits_counter(limit->name, "escalated", name));
+		if (limit->mode == LIMIT_MODE_ENFORCE)
+			put_ban(out, limit, family, at_once ? limit->ban_s : limit->escalate_ban_s);
+		else
+			fputc('\n', out);
 	}
-	fputs("drop\n", out);
 }
 
 static void put_consequence(FILE *out, const struct rate_limit *limit)
 {
+	if (limits_bans(limit) || limit->escalate_after > 0)
+		put_escalation(out, limit);
 	if (limit->mode == LIMIT_MODE_SHADOW)
 		return;
 	switch ((enum limit_action)limit->action) {
@@ -234,13 +284,22 @@ static void put_consequence(FILE *out, const struct rate_limit *limit)
 		fputs("meta l4proto tcp reject with tcp reset\nreject with icmpx port-unreachable\n", out);
 		return;
 	case LIMIT_ACTION_BAN:
-		put_ban(out, limit);
-		return;
 	case LIMIT_ACTION_DROP:
 	case LIMIT_ACTION_WORDS:
 		break;
 	}
 	fputs("drop\n", out);
+}
+
+static int add_excess(struct limits *limits, const struct rate_limit *limit)
+{
+	char name[LIMITS_NAME_MAX];
+	int r = add_counter(limits, limit->name, "escalated");
+
+	for (int family = 4; r == 0 && limit->action != LIMIT_ACTION_BAN && family <= 6; family += 2)
+		r = add_set(
+		        limits, limits_excess_set(limit, family, name), family, LIMITS_SOURCES_MAX, 2 * REMEMBER_MIN_S);
+	return r;
 }
 
 static int add_over_chain(struct limits *limits, const struct rate_limit *limit)
@@ -258,7 +317,6 @@ static int add_over_chain(struct limits *limits, const struct rate_limit *limit)
 
 int limits_text_limit(struct limits *limits, const struct rate_limit *limit)
 {
-	bool bans = limit->action == LIMIT_ACTION_BAN && limit->mode == LIMIT_MODE_ENFORCE;
 	int r = add_counter(limits, limit->name, "passed");
 
 	if (r == 0)
@@ -269,8 +327,10 @@ int limits_text_limit(struct limits *limits, const struct rate_limit *limit)
 		r = add_source_sets(limits, limit);
 	if (r == 0 && !is_per_listener(limit) && !is_concurrent(limit))
 		r = add_shared(limits, limit, 0);
-	if (r == 0 && bans)
+	if (r == 0 && limits_bans(limit))
 		r = add_ban_sets(limits, limit);
+	if (r == 0 && limit->escalate_after > 0)
+		r = add_excess(limits, limit);
 	return r < 0 ? r : add_over_chain(limits, limit);
 }
 

@@ -16,8 +16,8 @@
 /* Sources whose rate is measured at a time, of one interface; the least recently seen one makes room. 14 MiB, and only
  * where there is a rate. */
 #define PREFILTER_BUCKETS_MAX 131072
-/* Sources that are shut out at a time, of one interface. While it is full no more are taken; their excess is dropped
- * all the same. */
+/* Sources that are shut out at a time, of one interface: by its own rate, and of each family by the daemon. While it
+ * is full no more are taken; their excess is dropped all the same. */
 #define PREFILTER_BANS_MAX 65536
 /* Drops that are told each second, of each reason, on each processor; more are only counted. */
 #define PREFILTER_EVENTS_PER_S 5
@@ -61,6 +61,13 @@ struct prefilter_key_v6 {
 struct prefilter_source {
 	__u32 family;  /* AF_INET, AF_INET6 */
 	__u8 addr[16]; /* IPv4: the first four */
+};
+
+/* Who is shut out by the daemon: the value to a prefilter_key_*. */
+struct prefilter_shut {
+	__u64 until;  /* nanoseconds since the boot */
+	__u32 length; /* of its key */
+	__u32 unused;
 };
 
 struct prefilter_count {

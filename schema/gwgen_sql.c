@@ -195,7 +195,8 @@ void gwgen_sql(FILE *out)
 	      "\tactor TEXT NOT NULL,\n"
 	      "\trate_limit TEXT NOT NULL, -- by which; empty: by hand\n"
 	      "\tcreated_at INTEGER NOT NULL, -- seconds since 1970, UTC\n"
-	      "\texpires_at INTEGER -- NULL: when it is lifted\n"
+	      "\texpires_at INTEGER, -- NULL: when it is lifted\n"
+	      "\tplacement TEXT NOT NULL CHECK (placement IN ('nft', 'xdp')) -- xdp: at the prefilters too\n"
 	      ") STRICT, WITHOUT ROWID;\n",
 	        out);
 	for (enum resource_id i = 0; i < RESOURCES; i++) {

@@ -122,6 +122,21 @@ bool prefixes_equal(const struct prefixes *a, const struct prefixes *b)
 	return a->n == 0 || memcmp(a->items, b->items, a->n * sizeof(*a->items)) == 0;
 }
 
+size_t prefixes_lower_bound(const struct prefixes *set, const struct prefix *prefix)
+{
+	size_t low = 0, high = set->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (prefix_compare(&set->items[middle], prefix) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 bool prefixes_contain(const struct prefixes *set, const struct prefix *prefix)
 {
 	return set->n && bsearch(prefix, set->items, set->n, sizeof(*prefix), compare_items);

@@ -38,6 +38,8 @@ void prefixes_clear(struct prefixes *prefixes);
 bool prefixes_equal(const struct prefixes *a, const struct prefixes *b);
 /* Whether the set has exactly this prefix. */
 bool prefixes_contain(const struct prefixes *set, const struct prefix *prefix);
+/* Index of the first that is not less (prefix_compare): what the prefix contains begins there. */
+size_t prefixes_lower_bound(const struct prefixes *set, const struct prefix *prefix);
 /* Whether the array is sorted, each prefix once and without bits behind its length. */
 bool prefixes_are_canonical(const struct prefixes *prefixes);
 

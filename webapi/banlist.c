@@ -46,13 +46,7 @@ int banlist_get(const struct request *request, struct response *response)
 
 /* --- POST --- */
 
-struct wish {
-	struct prefix prefix;
-	int64_t seconds;
-	const char *reason;
-};
-
-static void read_address(json_t *value, struct errs *errs, struct wish *wish)
+static void read_address(json_t *value, struct errs *errs, struct core_ban *wish)
 {
 	const char *text = json_string_value(value);
 	char hint[ADDR_TEXT_MAX + 4];
@@ -67,7 +61,7 @@ static void read_address(json_t *value, struct errs *errs, struct wish *wish)
 		errs_add(errs, "/address", "bad_value", "This is no address and no prefix.");
 }
 
-static void read_seconds(json_t *value, struct errs *errs, struct wish *wish)
+static void read_seconds(json_t *value, struct errs *errs, struct core_ban *wish)
 {
 	if (!value || json_is_null(value))
 		return;
@@ -79,7 +73,7 @@ static void read_seconds(json_t *value, struct errs *errs, struct wish *wish)
 		        errs, "/ban_s", "out_of_range", "1 to %d seconds, or null: until it is lifted.", BANLIST_S_MAX);
 }
 
-static void read_reason(json_t *value, struct errs *errs, struct wish *wish)
+static void read_reason(json_t *value, struct errs *errs, struct core_ban *wish)
 {
 	wish->reason = "";
 	if (!value)
@@ -92,7 +86,28 @@ static void read_reason(json_t *value, struct errs *errs, struct wish *wish)
 		wish->reason = json_string_value(value);
 }
 
-static void read_wish(json_t *body, struct errs *errs, struct wish *wish)
+static void read_placement(json_t *value, struct errs *errs, struct core_ban *wish)
+{
+	const char *text = json_string_value(value);
+
+	if (!value)
+		return;
+	wish->xdp = text && strcmp(text, "xdp") == 0;
+	if (!text || (!wish->xdp && strcmp(text, "nft") != 0))
+		errs_add(errs, "/placement", "bad_value", "nft, or xdp: at the prefilters too.");
+}
+
+static bool is_field(const char *key)
+{
+	static const char *const fields[] = { "address", "ban_s", "reason", "placement" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+		if (strcmp(key, fields[i]) == 0)
+			return true;
+	return false;
+}
+
+static void read_wish(json_t *body, struct errs *errs, struct core_ban *wish)
 {
 	const char *key;
 	json_t *value;
@@ -104,22 +119,22 @@ static void read_wish(json_t *body, struct errs *errs, struct wish *wish)
 	read_address(json_object_get(body, "address"), errs, wish);
 	read_seconds(json_object_get(body, "ban_s"), errs, wish);
 	read_reason(json_object_get(body, "reason"), errs, wish);
-	json_object_foreach(body, key, value) if (strcmp(key, "address") != 0 && strcmp(key, "ban_s") != 0 &&
-	                                          strcmp(key, "reason") != 0) errs_add(errs, "", "unknown_field",
-	        "There is no field \"%.64s\"; there are address, ban_s, reason.", key);
+	read_placement(json_object_get(body, "placement"), errs, wish);
+	json_object_foreach(body, key, value) if (!is_field(key)) errs_add(errs, "", "unknown_field",
+	        "There is no field \"%.64s\"; there are address, ban_s, reason, placement.", key);
 }
 
-static int put_location(const struct wish *wish, struct response *response)
+static int put_location(const struct core_ban *wish, struct response *response)
 {
 	char text[ADDR_TEXT_MAX + 4];
 
 	return response_header(response, "Location", "/api/v1/bans/%s", prefix_format(&wish->prefix, text));
 }
 
-static int ban(const struct request *request, const struct wish *wish, struct response *response)
+static int ban(const struct request *request, const struct core_ban *wish, struct response *response)
 {
 	json_t *document;
-	int r = core_ban_add(request->core, &wish->prefix, wish->seconds, wish->reason, request->actor);
+	int r = core_ban_add(request->core, wish);
 
 	if (r == -EPERM)
 		return problem_answer(response, PROBLEM_CONFLICT, request, NULL,
@@ -140,7 +155,7 @@ int banlist_post(const struct request *request, struct response *response)
 {
 	_cleanup_errs_ struct errs errs = { 0 };
 	_cleanup_json_ json_t *body = NULL;
-	struct wish wish = { 0 };
+	struct core_ban wish = { .actor = request->actor };
 	int r = write_refuse_query(request, response);
 
 	if (!r)

@@ -14,7 +14,7 @@
 
 /* GET /bans */
 int banlist_get(const struct request *request, struct response *response);
-/* POST /bans {"address", "ban_s", "reason"} */
+/* POST /bans {"address", "ban_s", "reason", "placement"} */
 int banlist_post(const struct request *request, struct response *response);
 /* DELETE /bans?address= */
 int banlist_delete(const struct request *request, struct response *response);

@@ -168,10 +168,15 @@ int core_limit_get(struct core *core, const char *name, json_t **ret);
 json_t *core_bans(struct core *core, const struct prefix *after, size_t max);
 /* One of them. -ENOENT, -ENOMEM. */
 int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret);
-/* In force when this returns 0. seconds 0: until it is lifted. -EPERM (never to be banned), -ENOSPC (too many), -EIO,
- * -ENOMEM. */
-int core_ban_add(
-        struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor);
+/* A ban by hand. Strings are borrowed. */
+struct core_ban {
+	struct prefix prefix;
+	int64_t seconds; /* 0: until it is lifted */
+	const char *reason, *actor;
+	bool xdp; /* at the prefilters too: all that the source sends is dropped */
+};
+/* In force when this returns 0. -EPERM (never to be banned), -ENOSPC (too many), -EIO, -ENOMEM. */
+int core_ban_add(struct core *core, const struct core_ban *ban);
 /* -ENOENT, -EIO, -ENOMEM. */
 int core_ban_lift(struct core *core, const struct prefix *prefix, const char *actor);
 /* The text of GET /metrics, new. -ENOMEM. */

@@ -28,8 +28,9 @@
 #define LENGTH_FIELD_MAX 65535
 
 const volatile struct prefilter_params params = { 0 };
-/* Whether there is any ban to look for; set by whoever bans. */
+/* Whether there is any ban to look for: of this program's own making; of the daemon's. */
 __u32 bans_used = 0;
+__u32 shut_used = 0;
 
 struct list_v4 {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -73,6 +74,22 @@ struct {
 	__type(key, struct prefilter_source);
 	__type(value, __u64);
 } bans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PREFILTER_BANS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_key_v4);
+	__type(value, struct prefilter_shut);
+} shut_v4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PREFILTER_BANS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_key_v6);
+	__type(value, struct prefilter_shut);
+} shut_v6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -357,6 +374,29 @@ static __always_inline int is_banned(const struct prefilter_source *source)
 	return 0;
 }
 
+/* One that is over goes, so that a shorter prefix which holds on is found behind it. */
+static __always_inline int is_shut(const struct packet *packet)
+{
+	struct prefilter_key_v4 v4 = { .length = 32 };
+	struct prefilter_key_v6 v6 = { .length = 128 };
+	int is_v4 = packet->family == AF_INET;
+	struct prefilter_shut *shut;
+
+	__builtin_memcpy(v4.addr, &packet->src, sizeof(v4.addr));
+	__builtin_memcpy(v6.addr, &packet->src, sizeof(v6.addr));
+	shut = is_v4 ? bpf_map_lookup_elem(&shut_v4, &v4) : bpf_map_lookup_elem(&shut_v6, &v6);
+	if (!shut)
+		return 0;
+	if (shut->until > bpf_ktime_get_boot_ns())
+		return 1;
+	v4.length = v6.length = shut->length;
+	if (is_v4)
+		bpf_map_delete_elem(&shut_v4, &v4);
+	else
+		bpf_map_delete_elem(&shut_v6, &v6);
+	return 0;
+}
+
 static __always_inline int is_over_rate(const struct prefilter_source *source)
 {
 	__u64 now = bpf_ktime_get_boot_ns() << PREFILTER_TIME_SHIFT, first = now + params.interval;
@@ -476,6 +516,8 @@ static __always_inline enum prefilter_reason judge_source(const struct packet *p
 
 	if (is_in(packet, &deny_v4, &deny_v6, params.deny_v4, params.deny_v6))
 		return PREFILTER_denied;
+	if (*(volatile __u32 *)&shut_used && is_shut(packet))
+		return PREFILTER_banned;
 	if (!params.interval && !*(volatile __u32 *)&bans_used)
 		return PREFILTER_passed;
 	source_of(packet, &source);

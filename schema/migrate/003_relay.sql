@@ -80,6 +80,31 @@ DROP TABLE settings;
 ALTER TABLE settings_3 RENAME TO settings;
 CREATE INDEX settings_ban_exempt ON settings(ban_exempt) WHERE ban_exempt IS NOT NULL;
 
+CREATE TABLE rate_limit_3 (
+	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
+	revision INTEGER NOT NULL CHECK (revision >= 0),
+	name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63 AND name NOT GLOB '*[^a-z0-9-]*' AND name NOT GLOB '-*' AND name NOT GLOB '*-'),
+	comment TEXT NOT NULL DEFAULT '' CHECK (length(CAST(comment AS BLOB)) <= 255),
+	key TEXT NOT NULL DEFAULT 'source' CHECK (key IN ('source', 'source_prefix', 'listener')),
+	prefix_v4 INTEGER NOT NULL DEFAULT 24 CHECK (prefix_v4 BETWEEN 1 AND 32),
+	prefix_v6 INTEGER NOT NULL DEFAULT 64 CHECK (prefix_v6 BETWEEN 1 AND 128),
+	metric TEXT NOT NULL DEFAULT 'new_connections' CHECK (metric IN ('new_connections', 'concurrent_connections', 'packets', 'bytes')),
+	rate INTEGER NOT NULL DEFAULT 1 CHECK (rate BETWEEN 1 AND 1000000000000),
+	per TEXT NOT NULL DEFAULT 'second' CHECK (per IN ('second', 'minute')),
+	burst INTEGER NOT NULL DEFAULT 0 CHECK (burst BETWEEN 0 AND 1000000000000),
+	action TEXT NOT NULL DEFAULT 'drop' CHECK (action IN ('drop', 'reject', 'ban')),
+	ban_s INTEGER NOT NULL DEFAULT 60 CHECK (ban_s BETWEEN 1 AND 2592000),
+	mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'shadow')),
+	escalate_after INTEGER NOT NULL DEFAULT 0 CHECK (escalate_after BETWEEN 0 AND 1000000),
+	escalate_ban_s INTEGER NOT NULL DEFAULT 600 CHECK (escalate_ban_s BETWEEN 1 AND 2592000)
+) STRICT;
+INSERT INTO rate_limit_3 (id, revision, name, comment, key, prefix_v4, prefix_v6, metric, rate, per, burst, action, ban_s, mode)
+	SELECT id, revision, name, comment, key, prefix_v4, prefix_v6, metric, rate, per, burst, action, ban_s, mode FROM rate_limit;
+DELETE FROM sqlite_sequence WHERE name = 'rate_limit_3';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'rate_limit_3', seq FROM sqlite_sequence WHERE name = 'rate_limit';
+DROP TABLE rate_limit;
+ALTER TABLE rate_limit_3 RENAME TO rate_limit;
+
 -- Who is shut out, and until when.
 CREATE TABLE ban (
 	prefix TEXT PRIMARY KEY,
@@ -87,7 +112,8 @@ CREATE TABLE ban (
 	actor TEXT NOT NULL,
 	rate_limit TEXT NOT NULL, -- by which; empty: by hand
 	created_at INTEGER NOT NULL, -- seconds since 1970, UTC
-	expires_at INTEGER -- NULL: when it is lifted
+	expires_at INTEGER, -- NULL: when it is lifted
+	placement TEXT NOT NULL CHECK (placement IN ('nft', 'xdp')) -- xdp: at the prefilters too
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE target_3 (

@@ -146,6 +146,7 @@ WHOLE = {
     "rate-limits": {
         "name": "slow", "comment": "limits", "key": "source_prefix", "prefix_v4": 20, "prefix_v6": 56, "metric": "bytes",
         "rate": 1000000, "per": "minute", "burst": 2000000, "action": "ban", "ban_s": 61, "mode": "shadow",
+        "escalate": {"after": 9, "ban_s": 601},
     },
     "listeners": {
         "name": "all", "enabled": False, "comment": "every field", "protocol": "tcp", "interfaces": ["eth0", "in0"],

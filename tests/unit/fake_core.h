@@ -460,13 +460,10 @@ int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
-int core_ban_add(struct core *core, const struct prefix *prefix, int64_t seconds, const char *reason, const char *actor)
+int core_ban_add(struct core *core, const struct core_ban *ban)
 {
 	(void)core;
-	(void)prefix;
-	(void)seconds;
-	(void)reason;
-	(void)actor;
+	(void)ban;
 	return 0;
 }
 

@@ -517,6 +517,46 @@ static void test_ban(void **state)
 	}
 }
 
+static bool is_wide(void *userdata, const struct prefix *prefix)
+{
+	(void)userdata;
+	return prefix->length == 24 || prefix->length == 64;
+}
+
+/* What the daemon shuts out: prefixes, each with its own end; the program that is loaded next knows them too. */
+static void test_shut(void **state)
+{
+	struct fixture *f = *state;
+
+	load(f);
+	for (unsigned v6 = 0; v6 < 2; v6++) {
+		const char *src = v6 ? "fd00::1" : "10.0.0.1", *dst = v6 ? "fd01::2" : "10.9.0.2";
+		struct prefix one, wide;
+
+		assert_int_equal(prefix_parse(src, &one), 0);
+		assert_int_equal(prefix_parse(v6 ? "fd00::/64" : "10.0.0.0/24", &wide), 0);
+		assert_int_equal(kernel_xdp_unshut(f->xdp, &one), -ENOENT);
+		assert_int_equal(kernel_xdp_shut(f->xdp, &wide, -1), 0);
+		expect(f, make(src, dst, UDP, 1, 2, 0), banned);
+		assert_true(kernel_xdp_is_shut(f->xdp, &wide));
+		assert_false(kernel_xdp_is_shut(f->xdp, &one));
+		/* One that is over hides the wider one for one packet, then it is forgotten. */
+		assert_int_equal(kernel_xdp_shut(f->xdp, &one, 0), 0);
+		expect(f, make(src, dst, UDP, 1, 2, 0), passed);
+		expect(f, make(src, dst, UDP, 1, 2, 0), banned);
+		assert_int_equal(kernel_xdp_unshut(f->xdp, &one), -ENOENT);
+		assert_int_equal(kernel_xdp_shut(f->xdp, &one, 1000), 0);
+		assert_true(kernel_xdp_is_shut(f->xdp, &one));
+		kernel_xdp_unshut_others(f->xdp, is_wide, NULL);
+		assert_false(kernel_xdp_is_shut(f->xdp, &one));
+		assert_true(kernel_xdp_is_shut(f->xdp, &wide));
+		load(f);
+		expect(f, make(src, dst, UDP, 1, 2, 0), banned);
+		assert_int_equal(kernel_xdp_unshut(f->xdp, &wide), 0);
+		expect(f, make(src, dst, UDP, 1, 2, 0), passed);
+	}
+}
+
 /* --- from the configuration --- */
 
 static void test_render(void **state)
@@ -576,6 +616,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ports, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ban, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shut, setup, teardown),
 		cmocka_unit_test(test_render),
 	};
 

@@ -153,10 +153,12 @@ static struct snapshot *limited_example(void)
 	put_limit(snapshot, limit);
 	limit = a_limit("traffic", LIMIT_KEY_SOURCE, METRIC_BYTES, 6000000);
 	limit->per = PER_MINUTE;
+	limit->escalate_after = 20;
 	put_limit(snapshot, limit);
 	limit = a_limit("all", LIMIT_KEY_LISTENER, METRIC_NEW_CONNECTIONS, 500);
 	limit->action = LIMIT_ACTION_REJECT;
 	limit->mode = LIMIT_MODE_SHADOW;
+	limit->escalate_after = 5;
 	put_limit(snapshot, limit);
 	put_limit(snapshot, a_limit("unused", LIMIT_KEY_SOURCE, METRIC_PACKETS, 1));
 	listener = fixture_listener("limited", 8, "", "", "10.0.0.0/24", "8080");

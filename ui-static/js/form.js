@@ -13,7 +13,7 @@ const FIRST = {
 	listener: ['name', 'enabled', 'comment', 'protocol', 'interfaces', 'sources', 'destinations', 'ports', 'action', 'upstream', 'rate_limits'],
 	upstream: ['name', 'comment', 'algorithm', 'targets', 'health'],
 	target: ['address', 'port', 'weight', 'admin_state'],
-	rate_limit: ['name', 'comment', 'key', 'metric', 'rate', 'per', 'burst', 'action', 'ban_s', 'mode'],
+	rate_limit: ['name', 'comment', 'key', 'metric', 'rate', 'per', 'burst', 'action', 'ban_s', 'mode', 'escalate'],
 	prefilter: ['interface', 'enabled', 'comment', 'mode', 'deny', 'allow', 'source_pps'],
 	listener_route: ['sni', 'http_host', 'action', 'upstream'],
 };

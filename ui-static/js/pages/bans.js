@@ -8,6 +8,7 @@ import { Table } from '../table.js';
 
 const addressOf = (ban) => ban.address ?? ban.source ?? ban.prefix;
 const untilOf = (ban) => ban.expires_at ?? ban.until ?? ban.expires;
+const whereOf = (ban) => (ban.placement === 'xdp' ? `prefilter ${(ban.interfaces || []).join(', ') || '(none in force)'}` : 'listeners');
 const byOf = (ban) => (ban.rate_limit ? `limit ${ban.rate_limit}` : ban.actor ?? ban.by ?? '');
 
 function maker(reload) {
@@ -61,6 +62,7 @@ export default async function bans({ content, scope }) {
 				{ title: 'Address', width: 'minmax(9rem, 2fr)', cell: addressOf },
 				{ title: 'Why', width: 'minmax(6rem, 2fr)', wide: true, cell: (ban) => ban.reason ?? '' },
 				{ title: 'By', width: 'minmax(5rem, 1fr)', cell: byOf },
+				{ title: 'Where', width: 'minmax(6rem, 1fr)', wide: true, cell: whereOf },
 				{ title: 'Until', width: '12rem', wide: true, cell: (ban) => when(untilOf(ban)) || 'lifted by hand' },
 				...may('operator') ? [{ title: 'Do', width: '5rem', cell: (ban) => button('Lift', () => lift(ban, load), 'small', { 'aria-label': `Lift the ban of ${addressOf(ban)}` }) }] : [],
 			],
