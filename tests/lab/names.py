@@ -17,13 +17,18 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     default_type text/plain;
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate {directory}/names.crt;
     ssl_certificate_key {directory}/names.key;
     server {{
-        listen 0.0.0.0:{port} ssl http2;
-        listen [::]:{port} ssl http2;
+        listen 0.0.0.0:{port} ssl;
+        listen [::]:{port} ssl;
         root {directory};
-        location = /whoami {{ return 200 "$ssl_server_name at $server_port sees $remote_addr by $ssl_protocol\\n"; }}
+        location = /whoami {{
+            add_header Access-Control-Allow-Origin *;
+            return 200 "$ssl_server_name at $server_addr sees $remote_addr by $ssl_protocol\\n";
+        }}
+        location = /page.html {{ default_type text/html; }}
         location = /stream {{ limit_rate 1k; }}
     }}
 }}
@@ -31,7 +36,8 @@ http {{
 
 
 class Names:
-    """nginx on every address of a host: /whoami names the server and the client, /stream does not end soon.
+    """nginx on every address of a host: /whoami names the server and the client, /stream does not end soon, and
+    /page.html is what the test has put there.
 
     `authority` is the file that clients are to trust."""
 

@@ -3,12 +3,14 @@ the rest refused, and who talks to whom. Servers of the lab stand for the names.
 
 import http.client
 import re
+import shutil
 import socket
 import ssl
 import subprocess
 
 import pytest
 
+from lab import chromium
 from lab.gateway import ROOT
 from lab.names import Names
 from lab.process import wait_for
@@ -128,3 +130,32 @@ def test_no_other_way_out(lab, names, nginx, egress, family):
         made.send(b"\xc0")
         with pytest.raises(ConnectionRefusedError):
             made.recv(1)
+
+
+PAGE = """<!doctype html><title>names</title><body><script>
+const names = ["api.openai.com", "eu.openai.com", "api.anthropic.com", "example.org"];
+const ask = (name) => fetch(`https://${name}/whoami`).then((answer) => answer.text(), () => `${name} refused\n`);
+Promise.all(names.map(ask)).then((all) => { document.body.textContent = all.join(""); });
+</script>"""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_chromium(lab, names, gateway, family):
+    """A real browser, which offers HTTP/2 and greases: each name leads to its own servers."""
+    if not shutil.which("chromium"):
+        pytest.skip("chromium is not installed")
+    (names.directory / "page.html").write_text(PAGE)
+    for name, place_of in (("openai", "api.openai.com"), ("anthropic", "api.anthropic.com")):
+        gateway.upstream(name, [(place(family, place_of), 443)])
+    gateway.listener("egress", ports=["443"], routes=[
+        {"sni": ["*.openai.com"], "alpn": ["h2"], "upstream": "openai"},
+        {"sni": ["api.anthropic.com"], "upstream": "anthropic"}, {"action": "reject"}])
+    said = chromium.page(lab, lab.client, "https://api.openai.com/page.html", NETS[family] + "3", names.authority)
+    client = getattr(lab.client, family)
+    for name, place_of in (("api.openai.com",) * 2, ("eu.openai.com", "api.openai.com"), ("api.anthropic.com",) * 2):
+        assert f"{name} at {place(family, place_of)} sees {client} by TLSv1.3" in said, said
+    assert "example.org refused" in said, said
+    counters = gateway.status()["relay"]["counters"]
+    assert counters["route_rejected"] > 0 and counters["route_matched"] == counters["first_bytes_tls"], counters
+    counted = {one["name"]: one["flows_opened"] for one in gateway.must("GET", "stats")["upstreams"]}
+    assert counted["openai"] >= 1 and counted["anthropic"] >= 1, counted
