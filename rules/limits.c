@@ -435,8 +435,9 @@ struct limits_placement limits_placement(const struct rate_limit *limit, bool us
 		[METRIC_CONCURRENT_CONNECTIONS] =
 		        "connections are counted by the kernel's connection tracking, which the limit turns on",
 		[METRIC_PACKETS] = "every packet from the client is judged before it reaches a socket",
-		[METRIC_BYTES] = ("every packet from the client is judged before it reaches a socket; shaping of single "
-		                  "flows, and of what is sent to clients, would be the relay's"),
+		[METRIC_BYTES] =
+		        ("every packet from the client is judged before it reaches a socket; shaping of single "
+		         "flows, and of what is sent to clients, would be the relay's"),
 	};
 
 	static_assert(ARRAY_SIZE(reasons) == METRIC_WORDS, "a reason for each metric");
