@@ -147,7 +147,8 @@ static bool make_filter(struct core *core, const struct core_flows_query *query,
 		.client = query->client,
 		.has_target = query->has_target,
 		.target = query->target,
-		.target_port = query->target_port };
+		.target_port = query->target_port,
+		.sni = query->sni };
 	return true;
 }
 
@@ -292,11 +293,11 @@ static int page_sorted(
 
 /* --- groups --- */
 
-/* What the flows of a group have in common; all bytes count. */
+/* What the flows of a group have in common; all bytes count, and what does not belong to it is 0. */
 struct group_key {
-	uint32_t id;
-	struct addr addr;
-	uint16_t port;
+	uint32_t listener, upstream;
+	struct addr client, target;
+	uint16_t target_port;
 	char sni[STATS_SNI_MAX];
 };
 
@@ -311,29 +312,26 @@ struct groups {
 	struct flow_group others; /* of which there are too many */
 };
 
-static void key_of(enum core_flows_group by, const struct stats_flow *flow, struct group_key *ret)
+static bool is_by(uint32_t group, enum core_flows_key key)
+{
+	return group & (1U << key);
+}
+
+static void key_of(uint32_t group, const struct stats_flow *flow, struct group_key *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	switch (by) {
-	case CORE_FLOWS_UNGROUPED:
-		break;
-	case CORE_FLOWS_OF_CLIENT:
-		ret->addr = flow->client;
-		break;
-	case CORE_FLOWS_OF_LISTENER:
-		ret->id = flow->listener;
-		break;
-	case CORE_FLOWS_OF_UPSTREAM:
-		ret->id = flow->upstream;
-		break;
-	case CORE_FLOWS_OF_TARGET:
-		ret->addr = flow->target;
-		ret->port = flow->target_port;
-		break;
-	case CORE_FLOWS_OF_SNI:
-		memcpy(ret->sni, flow->sni, sizeof(ret->sni));
-		break;
+	if (is_by(group, CORE_FLOWS_CLIENT))
+		ret->client = flow->client;
+	if (is_by(group, CORE_FLOWS_LISTENER))
+		ret->listener = flow->listener;
+	if (is_by(group, CORE_FLOWS_UPSTREAM))
+		ret->upstream = flow->upstream;
+	if (is_by(group, CORE_FLOWS_TARGET)) {
+		ret->target = flow->target;
+		ret->target_port = flow->target_port;
 	}
+	if (is_by(group, CORE_FLOWS_SNI))
+		memcpy(ret->sni, flow->sni, sizeof(ret->sni));
 }
 
 static struct flow_group *group_find(struct groups *groups, const struct group_key *key)
@@ -365,20 +363,52 @@ static int compare_groups(const void *a, const void *b)
 	return memcmp(&x->key, &y->key, sizeof(x->key));
 }
 
-static json_t *group_name(struct core *core, enum core_flows_group by, const struct group_key *key)
+static json_t *key_document(struct core *core, enum core_flows_key which, const struct group_key *key)
 {
 	char address[ADDR_TEXT_MAX] = "", text[NAMES_TARGET_MAX];
 
-	if (by == CORE_FLOWS_OF_LISTENER || by == CORE_FLOWS_OF_UPSTREAM)
-		return name_document(core, by == CORE_FLOWS_OF_LISTENER ? STATS_LISTENER : STATS_UPSTREAM, key->id);
-	if (by == CORE_FLOWS_OF_SNI)
+	switch (which) {
+	case CORE_FLOWS_LISTENER:
+		return name_document(core, STATS_LISTENER, key->listener);
+	case CORE_FLOWS_UPSTREAM:
+		return name_document(core, STATS_UPSTREAM, key->upstream);
+	case CORE_FLOWS_SNI:
 		return *key->sni ? json_string(key->sni) : json_null();
-	if (key->addr.family)
-		addr_format(&key->addr, address);
-	if (by == CORE_FLOWS_OF_CLIENT)
+	case CORE_FLOWS_CLIENT:
+		if (key->client.family)
+			addr_format(&key->client, address);
 		return json_string(address);
-	snprintf(text, sizeof(text), key->addr.family == AF_INET6 ? "[%s]:%u" : "%s:%u", address, (unsigned)key->port);
-	return json_string(text);
+	case CORE_FLOWS_TARGET:
+		if (key->target.family)
+			addr_format(&key->target, address);
+		snprintf(text, sizeof(text), key->target.family == AF_INET6 ? "[%s]:%u" : "%s:%u", address,
+		        (unsigned)key->target_port);
+		return json_string(text);
+	case CORE_FLOWS_KEYS:
+		break;
+	}
+	return NULL;
+}
+
+/* The value of the only key, or of all of them in one line: what people see. New; by: an object of all of them. */
+static json_t *title_document(const json_t *by)
+{
+	char title[CORE_FLOWS_KEYS * (STATS_SNI_MAX + 1)] = "";
+	const char *key;
+	json_t *value;
+	size_t length = 0;
+
+	json_object_foreach((json_t *)by, key, value)
+	{
+		const char *text = json_is_string(value) ? json_string_value(value) : "-";
+
+		if (json_object_size(by) == 1)
+			return json_incref(value);
+		length += (size_t)snprintf(title + length, sizeof(title) - length, "%s%s", length ? " " : "", text);
+		if (length >= sizeof(title))
+			break;
+	}
+	return json_string(title);
 }
 
 static void group_add(struct flow_group *group, const struct stats_flow *flow)
@@ -388,11 +418,20 @@ static void group_add(struct flow_group *group, const struct stats_flow *flow)
 		group->bytes[i] += flow->bytes[i];
 }
 
-static json_t *group_document(json_t *name, const struct flow_group *group)
+static json_t *group_document(struct core *core, uint32_t keys, const struct flow_group *group)
 {
-	return json_pack("{s:o, s:I, s:I, s:I}", "group", name, "flows", (json_int_t)group->flows, "bytes_to_target",
-	        (json_int_t)(group->bytes[STATS_TO_TARGET] & INT64_MAX), "bytes_to_client",
-	        (json_int_t)(group->bytes[STATS_TO_CLIENT] & INT64_MAX));
+	json_t *by = json_object(), *object = json_object();
+	bool failed = !by || !object;
+
+	for (enum core_flows_key key = 0; key < CORE_FLOWS_KEYS; key++)
+		if (is_by(keys, key))
+			document_set(by, core_flows_keys[key], key_document(core, key, &group->key), &failed);
+	document_set(object, "group", title_document(by), &failed);
+	document_set(object, "by", by, &failed);
+	document_set(object, "flows", document_number(group->flows), &failed);
+	document_set(object, "bytes_to_target", document_number(group->bytes[STATS_TO_TARGET]), &failed);
+	document_set(object, "bytes_to_client", document_number(group->bytes[STATS_TO_CLIENT]), &failed);
+	return document_done(object, failed);
 }
 
 /* The groups that were found to the front of the table, by bytes. */
@@ -429,9 +468,9 @@ static int page_grouped(
 	page->complete = place.bank == STATS_BANKS && groups.others.flows == 0;
 	groups_sort(&groups);
 	for (size_t i = 0; i < groups.n && i < query->limit && !page->failed; i++) {
-		json_t *name = group_name(core, query->group, &slots[i].key);
+		json_t *document = group_document(core, query->group, &slots[i]);
 
-		page->failed = json_array_append_new(page->items, group_document(name, &slots[i])) < 0;
+		page->failed = json_array_append_new(page->items, document) < 0;
 	}
 	return 0;
 }
@@ -444,7 +483,7 @@ int core_flows(struct core *core, const struct core_flows_query *query, json_t *
 
 	want_samples(core);
 	if (r == 0 && make_filter(core, query, &filter)) {
-		if (query->group != CORE_FLOWS_UNGROUPED)
+		if (query->group)
 			r = page_grouped(core, query, &filter, &page);
 		else if (query->sort != CORE_FLOWS_UNSORTED)
 			r = page_sorted(core, query, &filter, &page);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gatewayd/base/first_route.h"
+
 static bool is_in(const struct prefix *prefix, const struct addr *addr)
 {
 	struct addr masked = *addr;
@@ -20,6 +22,8 @@ bool flows_match(const struct flows_filter *filter, const struct stats_flow *flo
 	if ((filter->listener && flow->listener != filter->listener) ||
 	        (filter->upstream && flow->upstream != filter->upstream) ||
 	        (filter->protocol && flow->protocol != filter->protocol))
+		return false;
+	if (filter->sni && (!*flow->sni || !first_route_host_matches(flow->sni, filter->sni)))
 		return false;
 	if (filter->has_client && !is_in(&filter->client, &flow->client))
 		return false;

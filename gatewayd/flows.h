@@ -28,6 +28,7 @@ struct flows_filter {
 	struct prefix client;
 	struct addr target;
 	uint16_t target_port; /* 0: any */
+	const char *sni;      /* a value of FIRST_SNI (base/first_route.h); NULL: any, also none */
 };
 
 /* Whether the flow is as the filter says. */

@@ -132,20 +132,23 @@ json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t afte
 json_t *core_stats_history(struct core *core, unsigned step, int64_t after);
 /* Live flows. */
 enum core_flows_sort { CORE_FLOWS_UNSORTED, CORE_FLOWS_BY_BYTES, CORE_FLOWS_BY_AGE, CORE_FLOWS_BY_RTT };
-enum core_flows_group {
-	CORE_FLOWS_UNGROUPED,
-	CORE_FLOWS_OF_CLIENT,
-	CORE_FLOWS_OF_LISTENER,
-	CORE_FLOWS_OF_UPSTREAM,
-	CORE_FLOWS_OF_TARGET,
-	CORE_FLOWS_OF_SNI
+/* What flows of one group have in common: any of these together. */
+enum core_flows_key {
+	CORE_FLOWS_CLIENT,
+	CORE_FLOWS_LISTENER,
+	CORE_FLOWS_UPSTREAM,
+	CORE_FLOWS_TARGET,
+	CORE_FLOWS_SNI,
+	CORE_FLOWS_KEYS
 };
+extern const char *const core_flows_keys[CORE_FLOWS_KEYS]; /* their words; of flowlist.c */
 struct core_flows_query {
 	size_t limit;
 	const char *after; /* cursor; NULL: from the beginning */
 	enum core_flows_sort sort;
-	enum core_flows_group group;
+	uint32_t group;                  /* bits 1 << enum core_flows_key; 0: flows, no groups */
 	const char *listener, *upstream; /* names; NULL: any */
+	const char *sni;                 /* as a value of FIRST_SNI (base/first_route.h); NULL: any */
 	uint8_t protocol;                /* 0: any */
 	bool has_client, has_target;
 	struct prefix client;

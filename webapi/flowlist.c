@@ -2,9 +2,11 @@
 #include "webapi/flowlist.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
+#include "gatewayd/base/first_route.h"
 #include "webapi/problem.h"
 #include "webapi/query.h"
 #include "webapi/rest.h"
@@ -19,16 +21,18 @@ enum parameter {
 	PARAMETER_TARGET,
 	PARAMETER_CLIENT,
 	PARAMETER_PROTOCOL,
+	PARAMETER_SNI,
 	PARAMETERS
 };
 static const char *const known[] = { "limit", "after", "sort", "group", "listener", "upstream", "target", "client",
-	"protocol" };
+	"protocol", "sni" };
 static_assert(ARRAY_SIZE(known) == PARAMETERS, "one name per parameter");
 
 /* In the order of the enums of core.h, behind the first entry of each. */
 static const char *const sorts[] = { "bytes", "age", "rtt" };
-static const char *const groups[] = { "client", "listener", "upstream", "target", "sni" };
 static const char *const protocols[] = { "tcp", "udp" };
+
+const char *const core_flows_keys[CORE_FLOWS_KEYS] = { "client", "listener", "upstream", "target", "sni" };
 
 /* "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80". */
 static int target_parse(const char *text, struct core_flows_query *query)
@@ -69,20 +73,51 @@ static int parse_addresses(
 	return 0;
 }
 
+/* As query_parse: a server name as routes have it, in any case of letters. */
+static int parse_sni(
+        const struct request *request, char *sni, struct core_flows_query *query, struct response *response)
+{
+	for (char *c = sni; c && *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	query->sni = sni;
+	if (sni && !first_route_takes(FIRST_SNI, sni))
+		return query_refuse(request, "sni", "a name, or \"*.\" and a name for all names below it", response);
+	return 0;
+}
+
+/* As query_parse: one key or several, with commas between. `keys` is cut up. */
+static int parse_group(
+        const struct request *request, char *keys, struct core_flows_query *query, struct response *response)
+{
+	char *key;
+	int r = 0;
+
+	while (!r && (key = strsep(&keys, ",")) != NULL) {
+		size_t at = SIZE_MAX;
+
+		r = query_word(request, "group", key, core_flows_keys, CORE_FLOWS_KEYS, &at, response);
+		if (r)
+			break;
+		if (query->group & (1U << at))
+			r = query_refuse(request, "group", "without repetitions", response);
+		query->group |= 1U << at;
+	}
+	return r;
+}
+
 /* As query_parse, for those that are words. */
 static int parse_words(
         const struct request *request, char **values, struct core_flows_query *query, struct response *response)
 {
-	size_t sort = SIZE_MAX, group = SIZE_MAX, protocol = SIZE_MAX;
+	size_t sort = SIZE_MAX, protocol = SIZE_MAX;
 	int r = query_word(request, "sort", values[PARAMETER_SORT], sorts, ARRAY_SIZE(sorts), &sort, response);
 
 	if (!r)
-		r = query_word(request, "group", values[PARAMETER_GROUP], groups, ARRAY_SIZE(groups), &group, response);
+		r = parse_group(request, values[PARAMETER_GROUP], query, response);
 	if (!r)
 		r = query_word(request, "protocol", values[PARAMETER_PROTOCOL], protocols, ARRAY_SIZE(protocols),
 		        &protocol, response);
 	query->sort = (enum core_flows_sort)(sort + 1);
-	query->group = (enum core_flows_group)(group + 1);
 	query->protocol = protocol == SIZE_MAX ? 0 : protocol == 0 ? IPPROTO_TCP : IPPROTO_UDP;
 	if (!r && query->group && (query->sort || query->after))
 		r = query_refuse(request, "group", "not possible together with \"sort\" or \"after\"", response);
@@ -103,6 +138,8 @@ static int answer(const struct request *request, char **values, struct response 
 		r = parse_words(request, values, &query, response);
 	if (!r)
 		r = parse_addresses(request, values, &query, response);
+	if (!r)
+		r = parse_sni(request, values[PARAMETER_SNI], &query, response);
 	if (r)
 		return r < 0 ? r : 0;
 	r = core_flows(request->core, &query, &document);

@@ -76,7 +76,7 @@ static bool span_equals(struct first_span span, const char *value)
 	return span.length == strlen(value) && memcmp(span.bytes, value, span.length) == 0;
 }
 
-static bool host_matches(const char *host, const char *pattern)
+bool first_route_host_matches(const char *host, const char *pattern)
 {
 	size_t length = strlen(host), tail;
 
@@ -102,11 +102,11 @@ static bool value_matches(const struct first *first, enum first_condition condit
 {
 	switch (condition) {
 	case FIRST_SNI:
-		return first->kind == FIRST_TLS && host_matches(first->host, value);
+		return first->kind == FIRST_TLS && first_route_host_matches(first->host, value);
 	case FIRST_ALPN:
 		return (first->kind == FIRST_TLS || first->kind == FIRST_HTTP2) && alpn_offers(first, value);
 	case FIRST_HTTP_HOST:
-		return first->kind == FIRST_HTTP && host_matches(first->host, value);
+		return first->kind == FIRST_HTTP && first_route_host_matches(first->host, value);
 	case FIRST_HTTP_METHOD:
 		return first->kind == FIRST_HTTP && span_equals(first->method, value);
 	case FIRST_HTTP_PATH:

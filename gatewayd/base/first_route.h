@@ -43,6 +43,8 @@ void first_route_clear(struct first_route *route);
 bool first_route_takes(enum first_condition condition, const char *value);
 /* Adds a value. -EINVAL (not what the condition takes), -E2BIG, -ENOMEM. */
 int first_route_add(struct first_route *route, enum first_condition condition, const char *value);
+/* Whether a name in lower case is one that a value of FIRST_SNI or FIRST_HTTP_HOST means. */
+bool first_route_host_matches(const char *host, const char *pattern);
 /* first: NULL if the bytes were not understood. */
 bool first_route_matches(const struct first_route *route, const struct first *first);
 

@@ -19,6 +19,7 @@ static const struct {
 	{ OPTION_listener, "listener" },
 	{ OPTION_upstream, "upstream" },
 	{ OPTION_target, "target" },
+	{ OPTION_sni, "sni" },
 	{ OPTION_protocol, "protocol" },
 };
 
@@ -122,7 +123,7 @@ static int kill_one(struct ctl *ctl, const char *id)
 static bool has_filter(const struct args *args)
 {
 	return args->option[OPTION_client] || args->option[OPTION_listener] || args->option[OPTION_upstream] ||
-	       args->option[OPTION_target] || args->option[OPTION_protocol];
+	       args->option[OPTION_target] || args->option[OPTION_sni] || args->option[OPTION_protocol];
 }
 
 static int kill_filtered(struct ctl *ctl)

@@ -43,8 +43,11 @@ def test_documents(busy):
     assert flows["active"] == 1 and flows["complete"] and flows["next"] is None
     flow = gateway.must("GET", f"flows/{flows['items'][0]['id']}")
     assert flow["listener"] == "echo"
-    for group in ("client", "listener", "upstream", "target", "sni"):
-        assert gateway.must("GET", f"flows?group={group}")["items"][0]["flows"] == 1
+    for group in ("client", "listener", "upstream", "target", "sni", "sni,client", "client,listener,upstream,target,sni"):
+        (one,) = gateway.must("GET", f"flows?group={group}")["items"]
+        assert one["flows"] == 1 and set(one["by"]) == set(group.split(","))
+    assert one["group"] == f"10.71.1.2 echo echo 10.71.2.3:{PORT} -"
+    assert gateway.must("GET", "flows?sni=*.example.com")["items"] == []
     for sort in ("bytes", "age", "rtt"):
         assert len(gateway.must("GET", f"flows?sort={sort}")["items"]) == 1
     query = f"listener=echo&upstream=echo&target=10.71.2.3:{PORT}&client=10.71.0.0/16&protocol=tcp&limit=1000"
@@ -69,7 +72,8 @@ def test_pages(busy):
 @pytest.mark.parametrize("path", [
     "stats?limit=0", "stats?limit=1001", "stats?limit=x", "stats?colour=1", "stats/history?step=0", "stats/history?step=61",
     "stats/history?after=-1", "stats/listeners?after=x", "stats/listeners?limit=", "flows?limit=0", "flows?limit=1001",
-    "flows?sort=colour", "flows?group=colour", "flows?protocol=sctp", "flows?client=home", "flows?client=10.0.0.0/33",
+    "flows?sort=colour", "flows?group=colour", "flows?group=client,",
+    "flows?group=client,client", "flows?sni=", "flows?sni=*", "flows?sni=a*.example.com", "flows?protocol=sctp", "flows?client=home", "flows?client=10.0.0.0/33",
     "flows?target=10.0.0.1:0", "flows?target=10.0.0.1:65536", "flows?target=10.0.0.1:", "flows?target=[10.0.0.1",
     "flows?target=fd00::1]:80", "flows?target=", "flows?after=x", "flows?after=p1.0", "flows?after=p1.0.0x", "flows?after=",
     "flows?after=s1.1", "flows?sort=bytes&after=p1.0.0", "flows?sort=bytes&group=client", "flows?group=client&after=p1.0.0",

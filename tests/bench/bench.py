@@ -16,8 +16,11 @@ from pathlib import Path
 import report
 from contenders import NotSupported, make
 from lab.netns import CommandFailed
-from rows import ALL, BY_NAME, Failure
+from pool import ROWS as POOL_ROWS
+from rows import ALL as TRAFFIC_ROWS, Failure
 
+ALL = [*TRAFFIC_ROWS, *POOL_ROWS]
+BY_NAME = {row.name: row for row in ALL}
 QUICK = {"rounds": 2, "seconds": 1.0}
 USUAL = {"rounds": 5, "seconds": 3.0}
 

@@ -7,6 +7,7 @@ relay is forwarded past it.
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 
 from lab import Gateway, Lab
@@ -22,6 +23,9 @@ HTTP_PORT = 8000
 TCP_PORTS = (HTTP_PORT, SINK_PORT, EVENTS_PORT)
 PROXY_PORT = 9900
 EVENTS_RATE = 10
+# A pool of servers by name: the last number of the address, and the milliseconds that an answer takes.
+POOL_PORT = 8100
+POOL_SERVERS = {"a": (3, 20), "b": (4, 20), "c": (5, 200)}
 MARK = 1
 BINARIES = ROOT / "build/release"
 GWLOAD = BINARIES / "tests/gwload"
@@ -34,6 +38,7 @@ global
     maxpipes 256
     nbthread {threads}
     log 127.0.0.1 local0 emerg
+    stats socket {directory}/haproxy.sock mode 600 level admin
 defaults
     mode tcp
     option splice-auto
@@ -47,6 +52,17 @@ listen port{port}
     source {anywhere} usesrc clientip
     server own {address}:{port}
 """
+# As little as can be said for the same pool; a client's address and port are its own towards the server, as ours.
+HAPROXY_POOL = """
+listen pool
+    bind {anywhere}:{listen} transparent
+    source {anywhere} usesrc clientip
+    balance leastconn
+    retries 0
+    timeout check 200ms
+    default-server check inter 200ms fall 2 rise 2
+"""
+HAPROXY_POOL_SERVER = "    server {name} {address}:{port}\n"
 # reuseport: or the packets of one flow would be spread over all workers, each with a session of its own.
 NGINX_UDP = """
 load_module {module};
@@ -108,7 +124,7 @@ class Contender:
         self.lab.start(self.lab.server, "echo", GWLOAD, "udp-echo", UDP_PORT)
         for port in (SINK_PORT, EVENTS_PORT):
             wait_listening(self.lab.server, port)
-        self.proved = {}
+        self.proved, self.pool = {}, {}
 
     def address(self, _kind):
         """Where the client sends to."""
@@ -135,13 +151,29 @@ class Contender:
         if kind not in self.kinds:
             raise NotSupported(f"{self.name} does not relay {kind.upper()}")
 
+    def furnish_pool(self):
+        """Starts the servers of a pool, once; self.pool: {name: address}."""
+        if self.pool:
+            return
+        prefix = self.of(self.lab.server)[:-1]
+        for name, (last, milliseconds) in POOL_SERVERS.items():
+            self.pool[name] = f"{prefix}{last}"
+            self.lab.start(self.lab.server, f"pool-{name}", sys.executable, Path(__file__).with_name("backend.py"),
+                           self.pool[name], POOL_PORT, name, milliseconds)
+        wait_for(lambda: all(self.lab.server.run("ss", "-Htln", f"src {bracketed(address)}:{POOL_PORT}").stdout
+                             for address in self.pool.values()), 10, "the servers of the pool")
+
+    def drain(self, name, on):
+        """No new connections for a server of the pool, or again."""
+        raise NotImplementedError
+
     def _check(self, kind):
         if self.relays:
             # It stays for all that is measured: what is forwarded past a relay comes to nothing. No packet that is
             # relayed passes that hook, so it costs nothing.
-            self.lab.gateway.nft(NO_FORWARDING.format(ports=", ".join(map(str, (*TCP_PORTS, UDP_PORT)))))
-        seen = wait_for(self._who_tcp if kind == "tcp" else self._who_udp, 10,
-                        f"an answer over {kind} through {self.name}, which must relay it")
+            self.lab.gateway.nft(NO_FORWARDING.format(ports=", ".join(map(str, (*TCP_PORTS, POOL_PORT, UDP_PORT)))))
+        ask = {"tcp": self._who_tcp, "udp": self._who_udp, "pool": self._who_pool}[kind]
+        seen = wait_for(ask, 10, f"an answer over {kind} through {self.name}, which must relay it")
         if seen != self.of(self.lab.client):
             raise SystemExit(f"bench: {self.name} is not transparent: the server sees {seen!r}")
 
@@ -150,6 +182,11 @@ class Contender:
                                    check=False)
         found = re.search(r"sees (\S+)", text.stdout)
         return found and found.group(1)
+
+    def _who_pool(self):
+        text = self.lab.client.run("curl", "-sS", "-m", 2, f"http://{bracketed(self.address('pool'))}:{POOL_PORT}/",
+                                   check=False).stdout.split()
+        return text[1] if len(text) == 2 else None
 
     def _who_udp(self):
         family = socket.AF_INET if self.family == 4 else socket.AF_INET6
@@ -219,19 +256,38 @@ class Proxy(Contender):
 class Haproxy(Proxy):
     """Debian's HAProxy in TCP mode, splicing, with the clients' addresses."""
 
-    kinds = ("tcp",)
+    kinds = ("tcp", "pool")
 
     def rules(self):
         return [f'        iifname "in0" tcp dport {port} tproxy to :{PROXY_PORT + n} meta mark set {MARK} accept'
-                for n, port in enumerate(TCP_PORTS)]
+                for n, port in enumerate((*TCP_PORTS, POOL_PORT))]
+
+    def prepare(self, kind):
+        super().prepare(kind)
+        if kind == "pool":
+            self.furnish_pool()
+            self.restart()
+
+    def drain(self, name, on):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self.lab.directory / "haproxy.sock"))
+            control.sendall(f"set server pool/{name} state {'drain' if on else 'ready'}\n".encode())
+            said = control.recv(1000).strip()
+        if said:
+            raise SystemExit(f"bench: haproxy: {said.decode()}")
+
+    def _pool_section(self):
+        text = HAPROXY_POOL.format(anywhere=bracketed(self.any), listen=PROXY_PORT + len(TCP_PORTS))
+        return text + "".join(HAPROXY_POOL_SERVER.format(name=name, address=bracketed(address), port=POOL_PORT)
+                              for name, address in self.pool.items())
 
     def command(self):
         config = self.lab.directory / "haproxy.cfg"
-        text = HAPROXY.format(threads=os.cpu_count())
+        text = HAPROXY.format(threads=os.cpu_count(), directory=self.lab.directory)
         for n, port in enumerate(TCP_PORTS):
             text += HAPROXY_PORT.format(port=port, listen=PROXY_PORT + n, anywhere=bracketed(self.any),
                                         address=bracketed(self.of(self.lab.server)))
-        config.write_text(text)
+        config.write_text(text + (self._pool_section() if self.pool else ""))
         return ["/usr/sbin/haproxy", "-db", "-f", config]
 
     def listening(self):
@@ -264,6 +320,8 @@ class NginxStream(Proxy):
 class Gatewayd(Contender):
     """This project, release build."""
 
+    kinds = ("tcp", "udp", "pool")
+
     def __init__(self, name, family, mover=None):
         super().__init__(name, family)
         self.mover = mover
@@ -278,6 +336,17 @@ class Gatewayd(Contender):
         self.gateway.listener("bench", ports=[str(port) for port in TCP_PORTS])
         if self.udp:
             self._listen_udp()
+        if self.pool:
+            self._listen_pool()
+
+    def _listen_pool(self):
+        self.gateway.upstream("pool", [(address, POOL_PORT) for address in self.pool.values()], algorithm="least_conn",
+                              health={"type": "tcp", "interval_ms": 200, "timeout_ms": 200, "fall": 2, "rise": 2})
+        self.gateway.listener("pool", ports=[str(POOL_PORT)], upstream="pool")
+
+    def drain(self, name, on):
+        self.gateway.must("PATCH", f"upstreams/pool/targets/{bracketed(self.pool[name])}:{POOL_PORT}",
+                          {"admin_state": "drain" if on else None})
 
     def _listen_udp(self):
         answer = self.gateway.api("PUT", "listeners/bench-udp", {"name": "bench-udp", "protocol": "udp", "ports": [str(UDP_PORT)]})
@@ -289,6 +358,9 @@ class Gatewayd(Contender):
                 raise NotSupported(f"gatewayd does not relay UDP yet: {entry['detail']}")
 
     def prepare(self, kind):
+        if kind == "pool":
+            self.furnish_pool()
+            self._listen_pool()
         if kind == "udp":
             try:
                 self._listen_udp()

@@ -222,4 +222,3 @@ ALL = [
     Udp(1200, 1000),
     Events(),
 ]
-BY_NAME = {row.name: row for row in ALL}

@@ -192,7 +192,7 @@ def test_filters_sorts_and_groups(lab, gateway, server):
     assert sorted(by_age) == sorted(map(port_of, everything))
     groups = {g["group"]: g for g in gateway.must("GET", "flows?group=client")["items"]}
     assert {name: g["flows"] for name, g in groups.items()} == {lab.client.v4: 9, lab.client.v6: 2, lab.client2.v4: 1}
-    assert groups[lab.client.v6] == {"group": lab.client.v6, "flows": 2, "bytes_to_target": 2, "bytes_to_client": 2}
+    assert groups[lab.client.v6] == {"group": lab.client.v6, "by": {"client": lab.client.v6}, "flows": 2, "bytes_to_target": 2, "bytes_to_client": 2}
     first = gateway.must("GET", "flows?group=listener&limit=1")["items"]
     assert [(g["group"], g["flows"]) for g in first] == [("direct", 6)]
     targets = {g["group"]: g["flows"] for g in gateway.must("GET", "flows?group=target")["items"]}

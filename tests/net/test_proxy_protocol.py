@@ -302,6 +302,46 @@ def test_trust_changes(lab, gateway):
     assert gateway.api("PATCH", "listeners/l", {"accept_proxy_protocol": ["@fronts"]}).status == 422
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("version", [1, 2])
+def test_retried_at_another_target(lab, gateway, family, version):
+    """A target that refuses gets nothing, the next one the header, whole and once, and what the client said behind it.
+
+    In turns with and without a header from a proxy in front, and with a target in front that refuses, or none."""
+    got, n = [], 8
+
+    def swallow(connection, _address):
+        data = b""
+        while piece := connection.recv(4096):
+            data += piece
+        got.append(data)
+        connection.sendall(b"heard")
+        connection.close()
+
+    gateway.upstream("pool", [(TARGET[family], 4502), (TARGET[family], 4503), (TARGET[family], 4501)], max_retries=2)
+    gateway.listener("l", ports=["4500"], upstream="pool", proxy_protocol=f"v{version}")
+    wanted = []
+    with servers.Peer(lab.server, TARGET[family], 4501, swallow):
+        for i in range(n):
+            if i == n // 2:
+                gateway.must("PATCH", "listeners/l", {"accept_proxy_protocol": [FRONT[family]]})
+            with lab.client.connect(SERVER[family], 4500) as connection:
+                who, words = connection.getsockname()[:2], f"words of {i}".encode() * 500
+                front = b""
+                if i >= n // 2:
+                    who = (CLIENT2[family], 4700 + i)
+                    front = write(3 - version, *who, SERVER[family], 443)
+                connection.sendall(front + words)
+                connection.shutdown(socket.SHUT_WR)
+                assert connection.recv(100) == b"heard"
+            wanted.append(write(version, *who, SERVER[family], 4500) + words)
+    assert got == wanted
+    sent, retried, reset = counters(gateway, "proxy_sent", "connect_retried", "flows_reset")
+    assert (sent, reset) == (n, 0)
+    # Each thread takes turns by itself: of its flows, in a row of three, one tries both before, one one of them.
+    assert n // 2 <= retried <= 2 * n
+
+
 def test_header_is_not_held_back(lab, gateway, figure):
     """It waits for the client's first bytes, but not if there are none: the server may be the one that speaks first."""
     family = "v6"

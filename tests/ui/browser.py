@@ -8,13 +8,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from lab.chromium import SWITCHES
 from lab.process import SLOWNESS, Timeout
 
-SWITCHES = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-            "--disable-background-networking", "--disable-component-update", "--disable-default-apps",
-            "--disable-dev-shm-usage", "--disable-extensions", "--no-proxy-server", "--hide-scrollbars",
-            "--force-color-profile=srgb", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            "--disable-features=Translate,OptimizationHints,MediaRouter"]
 # What the browser itself notes of an answer that is no success; the pages show those in their own way.
 ANSWERS = ("Failed to load resource", "net::ERR_")
 
@@ -26,7 +22,7 @@ class Browser:
         self.url = url
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
-        for switch in [*SWITCHES, f"--user-data-dir={directory}"]:
+        for switch in [*SWITCHES, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={directory}"]:
             options.add_argument(switch)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)

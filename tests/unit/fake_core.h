@@ -412,10 +412,11 @@ int core_flows(struct core *core, const struct core_flows_query *query, json_t *
 		prefix_format(&query->client, client);
 	if (query->has_target)
 		addr_format(&query->target, target);
-	*ret = json_pack("{s:I,s:i,s:i,s:i,s:s,s:s,s:i,s:s,s:s,s:s}", "limit", (json_int_t)query->limit, "sort",
+	*ret = json_pack("{s:I,s:i,s:i,s:i,s:s,s:s,s:i,s:s,s:s,s:s,s:s}", "limit", (json_int_t)query->limit, "sort",
 	        (int)query->sort, "group", (int)query->group, "protocol", (int)query->protocol, "client", client,
 	        "target", target, "port", (int)query->target_port, "listener", query->listener ? query->listener : "",
-	        "upstream", query->upstream ? query->upstream : "", "after", query->after ? query->after : "");
+	        "upstream", query->upstream ? query->upstream : "", "after", query->after ? query->after : "", "sni",
+	        query->sni ? query->sni : "");
 	return 0;
 }
 

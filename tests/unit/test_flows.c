@@ -139,6 +139,11 @@ static void test_filter(void **state)
 	assert_false(flows_match(&(struct flows_filter){ .listener = 4 }, &flow));
 	assert_false(flows_match(&(struct flows_filter){ .upstream = 3 }, &flow));
 	assert_false(flows_match(&(struct flows_filter){ .protocol = IPPROTO_UDP }, &flow));
+	assert_false(flows_match(&(struct flows_filter){ .sni = "a.example.com" }, &flow)); /* it has no name */
+	strcpy(flow.sni, "a.example.com");
+	assert_true(flows_match(&(struct flows_filter){ .sni = "a.example.com" }, &flow));
+	assert_true(flows_match(&(struct flows_filter){ .sni = "*.example.com" }, &flow));
+	assert_false(flows_match(&(struct flows_filter){ .sni = "*.a.example.com" }, &flow));
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct flows_filter filter = { .has_client = cases[i].client != NULL,
 			.has_target = cases[i].target != NULL,

@@ -58,7 +58,7 @@ static void test_figures(void **state)
 #define ANY "\"limit\":100,\"sort\":0,\"group\":0,\"protocol\":0"
 #define REST(client, target, port)                                                                                     \
 	"\"client\":\"" client "\",\"target\":\"" target "\",\"port\":" port                                           \
-	",\"listener\":\"\",\"upstream\":\"\",\"after\":\"\"}"
+	",\"listener\":\"\",\"upstream\":\"\",\"after\":\"\",\"sni\":\"\"}"
 
 static void test_flows(void **state)
 {
@@ -77,21 +77,27 @@ static void test_flows(void **state)
 	expect_document("/api/v1/flows?group=client",
 	        "{\"limit\":100,\"sort\":0,\"group\":1,\"protocol\":0," REST("", "", "0"));
 	expect_document(
-	        "/api/v1/flows?group=sni", "{\"limit\":100,\"sort\":0,\"group\":5,\"protocol\":0," REST("", "", "0"));
+	        "/api/v1/flows?group=sni", "{\"limit\":100,\"sort\":0,\"group\":16,\"protocol\":0," REST("", "", "0"));
+	expect_document("/api/v1/flows?group=sni,client",
+	        "{\"limit\":100,\"sort\":0,\"group\":17,\"protocol\":0," REST("", "", "0"));
 	expect_document("/api/v1/flows?listener=web&upstream=pool&after=p1",
 	        "{" ANY
 	        ",\"client\":\"\",\"target\":\"\",\"port\":0,\"listener\":\"web\",\"upstream\":\"pool\",\"after\":"
-	        "\"p1\"}");
+	        "\"p1\",\"sni\":\"\"}");
+	expect_document("/api/v1/flows?sni=*.Example.com",
+	        "{" ANY
+	        ",\"client\":\"\",\"target\":\"\",\"port\":0,\"listener\":\"\",\"upstream\":\"\",\"after\":\"\","
+	        "\"sni\":\"*.example.com\"}");
 }
 
 static void test_flows_refused(void **state)
 {
-	static const char *const queries[] = { "sort=", "sort=BYTES", "group=targets", "protocol=6",
-		"client=", "client=x", "client=10.0.0.0/33", "client=1.2.3.4,5.6.7.8", "target=x", "target=:80",
-		"target=10.0.0.1:0", "target=10.0.0.1:65536", "target=10.0.0.1:123456", "target=10.0.0.1:8x",
-		"target=10.0.0.0/8", "target=%5Bfd00::1%5D", "target=%5Bfd00::1%5D80", "target=fd00::1%5D:80",
-		"target=%5Bfd00::1:80", "target=%5B%5D:1", "target=%5D:1", "after=!", "group=sni&sort=age",
-		"group=sni&after=p1", "colour=1" };
+	static const char *const queries[] = { "sort=", "sort=BYTES", "group=targets", "group=", "group=client,",
+		"group=sni,client,sni", "sni=", "sni=*", "sni=a.*.b", "protocol=6", "client=", "client=x",
+		"client=10.0.0.0/33", "client=1.2.3.4,5.6.7.8", "target=x", "target=:80", "target=10.0.0.1:0",
+		"target=10.0.0.1:65536", "target=10.0.0.1:123456", "target=10.0.0.1:8x", "target=10.0.0.0/8",
+		"target=%5Bfd00::1%5D", "target=%5Bfd00::1%5D80", "target=fd00::1%5D:80", "target=%5Bfd00::1:80",
+		"target=%5B%5D:1", "target=%5D:1", "after=!", "group=sni&sort=age", "group=sni&after=p1", "colour=1" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(queries); i++) {

@@ -8,9 +8,9 @@ import { Table } from '../table.js';
 
 const LIVE_MS = 3000;
 const SORTED = 1000, PAGE = 1000;
-const FILTERS = [['client', 'Client or prefix'], ['listener', 'Listener'], ['upstream', 'Upstream'], ['target', 'Target']];
+const FILTERS = [['client', 'Client or prefix'], ['listener', 'Listener'], ['upstream', 'Upstream'], ['target', 'Target'], ['sni', 'Server name']];
 const SORTS = [['bytes', 'most bytes first'], ['age', 'oldest first'], ['rtt', 'slowest round trip first'], ['', 'all, unsorted']];
-const GROUPS = [['', 'each flow'], ['client', 'by client'], ['listener', 'by listener'], ['upstream', 'by upstream'], ['target', 'by target'], ['sni', 'by server name']];
+const GROUPS = [['', 'each flow'], ['client', 'by client'], ['listener', 'by listener'], ['upstream', 'by upstream'], ['target', 'by target'], ['sni', 'by server name'], ['client,sni', 'who talks to whom']];
 
 const moved = (row) => row.to_target.bytes + row.to_client.bytes;
 const rtt = (row) => micros(row.client_tcp?.rtt_us);
