@@ -10,6 +10,7 @@
 
 #include "gatewayd/apply.h"
 #include "gatewayd/bans.h"
+#include "gatewayd/doctor.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
 #include "gatewayd/overrides.h"
@@ -43,6 +44,7 @@ struct core {
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */
 	const struct options *options;
 	uint64_t started_us; /* CLOCK_MONOTONIC */
+	struct doctor_memory doctor;
 	struct core_pending pending;
 	sd_event_source *pending_timer;
 };
