@@ -16,6 +16,7 @@
 #include "gatewayd/overrides.h"
 #include "gatewayd/sampler.h"
 #include "gatewayd/shield.h"
+#include "gatewayd/tracer.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
 #include "webapi/events.h"
@@ -40,6 +41,7 @@ struct core {
 	struct sampler *sampler;     /* NULL in tests that have none */
 	struct overrides overrides;  /* what operators have said of targets */
 	struct target_watch *watch;  /* NULL in tests that have none */
+	struct tracer *tracer;       /* NULL in tests that have none */
 	struct names names;          /* of the configuration that was last asked about */
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */
 	const struct options *options;

@@ -56,6 +56,9 @@ json_t *shield_stats(struct shield *shield);
 const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS]);
 /* Words of the reason. */
 const char *shield_reason_name(enum prefilter_reason reason);
+/* Calls this for each drop that a program tells, told as an event or not; NULL: no more. */
+void shield_watch(struct shield *shield,
+        void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event), void *userdata);
 /* For whoever finds sources that are too busy elsewhere: shuts one out at every prefilter that is in force. How many
  * there were. */
 unsigned shield_ban(struct shield *shield, const struct addr *source, uint64_t seconds);

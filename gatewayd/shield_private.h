@@ -28,6 +28,8 @@ struct shield {
 	size_t n;
 	sd_event_source *timer;
 	int64_t generation;
+	void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event);
+	void *dropped_userdata;
 };
 
 /* Begins to read the item's drops, if there is anybody to tell. */

@@ -96,6 +96,14 @@ int kernel_renew(struct kernel *kernel);
 /* Removes everything of ours: table, rules, routes. Idempotent. */
 int kernel_cleanup(struct kernel *kernel);
 
+/* A transaction over a socket of its own, which is kept: tables with "flags owner" that it adds live as long as that
+ * does, and go with it, also when the process is killed. Not by way of a struct kernel. Errors as kernel_nft_commit. */
+struct kernel_hold;
+int kernel_hold_new(const char *text, struct kernel_hold **ret, char **ret_error);
+void kernel_hold_free(struct kernel_hold *hold);
+/* Tables of family inet with their rules' handles and without elements, as text; a new string. */
+int kernel_hold_list(struct kernel_hold *hold, char **ret_text);
+
 /* For tests: an in-memory kernel. fail_at(call, n, error): the n-th next call of that kind (1: the next) returns
  * error (negative errno) and changes nothing. */
 int kernel_fake_new(struct kernel **ret);

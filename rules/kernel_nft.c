@@ -380,6 +380,49 @@ static const struct kernel_ops nft_ops = {
 	.free = nft_free,
 };
 
+/* The library opens one socket for the life of a context, and the kernel takes its tables away with the socket. */
+struct kernel_hold {
+	struct nft_ctx *ctx;
+};
+
+int kernel_hold_new(const char *text, struct kernel_hold **ret, char **ret_error)
+{
+	struct kernel_hold *hold = calloc(1, sizeof(*hold));
+	int r;
+
+	if (ret_error)
+		*ret_error = NULL;
+	if (!hold)
+		return -ENOMEM;
+	hold->ctx = context_new();
+	r = hold->ctx ? transact(hold->ctx, text, ret_error) : -ENOMEM;
+	if (r < 0)
+		kernel_hold_free(hold);
+	else
+		*ret = hold;
+	return r;
+}
+
+void kernel_hold_free(struct kernel_hold *hold)
+{
+	if (!hold)
+		return;
+	if (hold->ctx)
+		nft_ctx_free(hold->ctx);
+	free(hold);
+}
+
+int kernel_hold_list(struct kernel_hold *hold, char **ret_text)
+{
+	int r = run(hold->ctx, NFT_CTX_OUTPUT_HANDLE | NFT_CTX_OUTPUT_TERSE, "list ruleset inet", NULL);
+	const char *text = nft_ctx_get_output_buffer(hold->ctx);
+
+	if (r < 0)
+		return r;
+	*ret_text = strdup(text ? text : "");
+	return *ret_text ? 0 : -ENOMEM;
+}
+
 int kernel_open(struct kernel **ret)
 {
 	struct nft_kernel *kernel = calloc(1, sizeof(*kernel));
