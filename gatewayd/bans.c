@@ -226,8 +226,7 @@ static const struct prefixes *exempt(const struct bans *bans)
 	return row ? &((const struct address_set *)row)->entries : NULL;
 }
 
-/* Whether all of the prefix is never to be banned; of one that is partly so, the rest is. */
-static bool is_exempt(const struct bans *bans, const struct prefix *prefix)
+bool bans_is_exempt(const struct bans *bans, const struct prefix *prefix)
 {
 	const struct prefixes *entries = exempt(bans);
 
@@ -263,7 +262,7 @@ int bans_add(struct bans *bans, const struct prefix *prefix, int64_t seconds, co
 	struct render_ban ban = { .prefix = *prefix, .seconds = seconds ? seconds : -1 };
 	int r;
 
-	if (is_exempt(bans, prefix))
+	if (bans_is_exempt(bans, prefix))
 		return -EPERM;
 	if (!bans_find(bans, prefix) && bans->n >= BANS_MAX)
 		return -ENOSPC;
@@ -429,7 +428,7 @@ static void forget_ended(struct bans *bans)
 		bool ended = ban->expires_at && ban->expires_at <= now;
 		struct render_ban gone = { .prefix = ban->prefix, .limit = ban->limit };
 
-		if (!ended && (revision == bans->revision || !is_exempt(bans, &ban->prefix)))
+		if (!ended && (revision == bans->revision || !bans_is_exempt(bans, &ban->prefix)))
 			continue;
 		if (!ended && apply_bans(bans->owner.apply, &gone, 1) < 0)
 			continue;

@@ -403,6 +403,7 @@ static void stop(struct daemon *daemon)
 	tracer_free(daemon->core.tracer);
 	overrides_clear(&daemon->core.overrides);
 	names_clear(&daemon->core.names);
+	rule_index_clear(&daemon->core.rules);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);

@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <systemd/sd-event.h>
 
+#include "gatewayd/base/match.h"
 #include "rules/kernel_xdp.h"
 #include "webapi/events.h"
 
@@ -59,6 +60,10 @@ const char *shield_reason_name(enum prefilter_reason reason);
 /* Calls this for each drop that a program tells, told as an event or not; NULL: no more. */
 void shield_watch(struct shield *shield,
         void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event), void *userdata);
+/* What the prefilter of the packet's interface would do with it: 1 it passes, 0 it is dropped, with the reason;
+ * -ENODEV: none is in force there, or another negative errno: it cannot be found out. */
+int shield_judge(
+        struct shield *shield, const struct match_packet *packet, uint16_t source_port, enum prefilter_reason *ret);
 /* For whoever finds sources that are too busy elsewhere: shuts one out at every prefilter that is in force. How many
  * there were. */
 unsigned shield_ban(struct shield *shield, const struct addr *source, uint64_t seconds);

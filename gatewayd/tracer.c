@@ -23,16 +23,12 @@
 #define GATHERED_MAX 32
 /* A packet's steps follow each other within microseconds; this is for a busy machine. */
 #define QUIET_MS 50
-/* Listings of our rules, of which there may be many, take at most one part in so many of the time. */
-#define LISTING_SHARE 10
 
 struct tracer {
 	struct core *core;
 	struct kernel_trace *kernel; /* NULL: nothing is armed */
 	sd_event_source *io, *quiet;
-	struct trace_rules *rules;
-	uint64_t rules_serial, rules_next_us; /* of what change of ours; when the next listing may be */
-	uint64_t last;                        /* number of the newest trace */
+	uint64_t last; /* number of the newest trace */
 	struct trace traces[TRACER_KEPT_MAX];
 	struct gathered *gathered; /* GATHERED_MAX of them while something is armed */
 };
@@ -48,29 +44,6 @@ int tracer_new(struct core *core, struct tracer **ret)
 	return 0;
 }
 
-/* --- what is known of our rules --- */
-
-static bool rules_are_old(const struct tracer *tracer)
-{
-	return !tracer->rules || tracer->rules_serial != apply_serial(tracer->core->apply);
-}
-
-static void read_rules(struct tracer *tracer, struct kernel_hold *hold)
-{
-	_cleanup_free_ char *text = NULL;
-	struct trace_rules *rules;
-	uint64_t serial = apply_serial(tracer->core->apply), now = clock_us();
-
-	if (!rules_are_old(tracer) || now < tracer->rules_next_us)
-		return;
-	if (kernel_hold_list(hold, &text) < 0 || trace_rules_parse(text, &rules) < 0)
-		return; /* steps are told by handle alone */
-	trace_rules_free(tracer->rules);
-	tracer->rules = rules;
-	tracer->rules_serial = serial;
-	tracer->rules_next_us = clock_us() + (clock_us() - now) * LISTING_SHARE;
-}
-
 /* --- the end --- */
 
 static void close_kernel(struct tracer *tracer)
@@ -78,7 +51,6 @@ static void close_kernel(struct tracer *tracer)
 	tracer->io = sd_event_source_disable_unref(tracer->io);
 	tracer->quiet = sd_event_source_disable_unref(tracer->quiet);
 	kernel_trace_free(TAKE_PTR(tracer->kernel));
-	trace_rules_free(TAKE_PTR(tracer->rules));
 	free(TAKE_PTR(tracer->gathered));
 }
 
@@ -148,24 +120,21 @@ static void conclude(struct tracer *tracer, struct gathered *gathered)
 {
 	struct trace *trace = find(tracer, gathered->trace);
 
-	if (trace && trace->hold)
-		read_rules(tracer, trace->hold);
 	if (trace)
-		keep_packet(trace, tracer_packet_document(tracer->core, tracer->rules, gathered));
+		keep_packet(trace, tracer_packet_document(tracer->core, core_rules(tracer->core), gathered));
 	gathered->trace = 0;
 }
 
-/* Those of which nothing has come for a while (or all, at the end), unless our rules are to be read first and may not
- * be yet. Whether any are left. */
+/* Those of which nothing has come for a while, or (at the end) all. Whether any are left. */
 static bool conclude_quiet(struct tracer *tracer, bool all)
 {
 	uint64_t now = clock_us();
-	bool left = false, can = all || !rules_are_old(tracer) || now >= tracer->rules_next_us;
+	bool left = false;
 
 	for (size_t i = 0; i < GATHERED_MAX; i++) {
 		struct gathered *gathered = &tracer->gathered[i];
 
-		if (gathered->trace && can && (all || now - gathered->last_us >= QUIET_MS * UINT64_C(1000)))
+		if (gathered->trace && (all || now - gathered->last_us >= QUIET_MS * UINT64_C(1000)))
 			conclude(tracer, gathered);
 		left |= gathered->trace != 0;
 	}
