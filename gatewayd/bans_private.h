@@ -31,8 +31,6 @@ int bans_put(struct bans *bans, const struct prefix *prefix, const struct store_
 void bans_take_out(struct bans *bans, size_t at);
 /* An event; what: "added", "lifted", "expired". */
 void bans_tell(const struct bans *bans, const struct ban *ban, const char *what);
-/* Whether all of the prefix is never to be banned; of one that is partly so, the rest is. */
-bool bans_is_exempt(const struct bans *bans, const struct prefix *prefix);
 /* At the prefilters, if the ban is for these. */
 void bans_shut(const struct bans *bans, const struct ban *ban);
 void bans_unshut(const struct bans *bans, const struct ban *ban);

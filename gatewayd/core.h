@@ -10,11 +10,14 @@
 
 #include "gatewayd/apply.h"
 #include "gatewayd/bans.h"
+#include "gatewayd/doctor.h"
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
 #include "gatewayd/overrides.h"
+#include "gatewayd/rule_index.h"
 #include "gatewayd/sampler.h"
 #include "gatewayd/shield.h"
+#include "gatewayd/tracer.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
 #include "webapi/events.h"
@@ -39,10 +42,13 @@ struct core {
 	struct sampler *sampler;     /* NULL in tests that have none */
 	struct overrides overrides;  /* what operators have said of targets */
 	struct target_watch *watch;  /* NULL in tests that have none */
+	struct tracer *tracer;       /* NULL in tests that have none */
+	struct rule_index rules;     /* that the kernel has, as of the last look */
 	struct names names;          /* of the configuration that was last asked about */
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */
 	const struct options *options;
 	uint64_t started_us; /* CLOCK_MONOTONIC */
+	struct doctor_memory doctor;
 	struct core_pending pending;
 	sd_event_source *pending_timer;
 };
@@ -69,6 +75,11 @@ int core_targets_start(struct core *core);
 void core_targets_follow(struct core *core);
 /* Appends warnings about rate limits to the status'. 0 or -ENOMEM. */
 int core_limits_warn(struct core *core, json_t *warnings);
+/* The rules of our table as the kernel has them, borrowed; NULL: they cannot be read. */
+static inline const struct trace_rules *core_rules(struct core *core)
+{
+	return rule_index_get(&core->rules, core->apply, core->kernel);
+}
 /* core_write without the rule that nothing may be written while a change waits. */
 int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
         const struct core_request *request, struct errs *errs, struct core_result *ret);

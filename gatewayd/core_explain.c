@@ -1,4 +1,5 @@
 /* POST /explain: the facts about this machine that rules/explain.h needs beside the configuration. */
+#include <errno.h>
 #include <ifaddrs.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,8 +43,85 @@ static bool forwards(uint8_t family)
 	return file && fgetc(file) != '0';
 }
 
+/* What the kernel holds about the source. */
+struct source {
+	struct core *core;
+	const struct addr *addr;
+};
+
+/* The element of this set that the source is in, masked to this length. */
+static bool find_element(const struct source *source, const char *set, unsigned length, struct explain_element *ret)
+{
+	*ret = (struct explain_element){ .prefix = { .addr = *source->addr, .length = (uint8_t)length } };
+	addr_mask(&ret->prefix.addr, length);
+	snprintf(ret->set, sizeof(ret->set), "%s", set);
+	return kernel_nft_address(source->core->kernel, set, &ret->prefix.addr, &ret->left_ms) == 0;
+}
+
+static bool find_source(void *userdata, const struct rate_limit *limit, struct explain_element *ret)
+{
+	const struct source *source = userdata;
+	int family = source->addr->family == AF_INET ? 4 : 6;
+	unsigned length = limits_length(limit, family);
+	char set[LIMITS_NAME_MAX];
+
+	return length > 0 && find_element(source, limits_sources_set(limit, family, set), length, ret);
+}
+
+/* The sets of bans, in the order of the rules. */
+static bool find_ban(const struct source *source, struct explain_element *ret)
+{
+	const struct limits *limits = model_limits(apply_model(source->core->apply));
+	struct ban_lengths lengths = apply_render_params(source->core->apply)->bans;
+	int family = source->addr->family == AF_INET ? 4 : 6;
+
+	if (limits)
+		ban_lengths_unite(&lengths, &limits->bans);
+	for (unsigned length = 0; length <= addr_bits(source->addr->family); length++) {
+		char set[32];
+
+		snprintf(set, sizeof(set), "ban%d_%u", family, length);
+		if (ban_lengths_has(&lengths, family, length) && find_element(source, set, length, ret))
+			return true;
+	}
+	return false;
+}
+
+static void look_at_bans(const struct source *source, struct explain_facts *facts, struct explain_element *place)
+{
+	const struct bans *bans = source->core->bans;
+	const struct prefix whole = { .addr = *source->addr, .length = (uint8_t)addr_bits(source->addr->family) };
+	const struct ban *ban;
+
+	facts->ban_reason = facts->ban_limit = "";
+	if (!find_ban(source, place))
+		return;
+	facts->ban = place;
+	facts->ban_exempt = bans && bans_is_exempt(bans, &whole);
+	ban = bans ? bans_find(bans, &place->prefix) : NULL;
+	if (ban) {
+		facts->ban_reason = ban->reason;
+		facts->ban_limit = ban->limit;
+	}
+}
+
+static void look_at_prefilter(
+        struct core *core, const struct match_packet *packet, uint16_t source_port, struct explain_prefilter *ret)
+{
+	enum prefilter_reason reason;
+	int r = core->shield ? shield_judge(core->shield, packet, source_port, &reason) : -ENODEV;
+
+	if (r >= 0)
+		*ret = (struct explain_prefilter){ r ? EXPLAIN_PREFILTER_PASS : EXPLAIN_PREFILTER_DROP,
+			shield_reason_name(reason) };
+	else if (r != -ENODEV || (!packet->interface && core_count(core, RESOURCE_PREFILTER) > 0))
+		ret->verdict = EXPLAIN_PREFILTER_UNKNOWN;
+}
+
 json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port)
 {
+	struct source source = { core, &packet->src };
+	struct explain_element ban;
 	struct route_look routes;
 	struct explain_facts facts = { .model = apply_model(core->apply),
 		.snapshot = apply_snapshot(core->apply),
@@ -53,7 +131,12 @@ json_t *core_explain(struct core *core, const struct match_packet *packet, uint1
 		.routing_right = apply_look_at_routing(core->apply, &routes) == 0 && routes.wrong == 0,
 		.table = core->options->route_table,
 		.mark = core->options->mark,
-		.forwarding = forwards(packet->dst.family) };
+		.forwarding = forwards(packet->dst.family),
+		.rules = core_rules(core),
+		.find_source = find_source,
+		.userdata = &source };
 
+	look_at_prefilter(core, packet, source_port, &facts.prefilter);
+	look_at_bans(&source, &facts, &ban);
 	return explain_packet(&facts, packet, source_port);
 }

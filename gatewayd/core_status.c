@@ -210,12 +210,12 @@ static json_t *fix_document(const struct doctor_check *check)
 
 json_t *core_doctor(struct core *core)
 {
-	struct doctor_check checks[DOCTOR_CHECKS_MAX];
-	size_t n = doctor_run(core, checks);
+	const struct doctor_memory *found = doctor_run(core);
+	const struct doctor_check *checks = found->checks;
 	json_t *array = json_array();
 	bool failed = array == NULL, ok = true;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < found->n; i++) {
 		ok &= checks[i].ok;
 		failed |= json_array_append_new(
 		                  array, json_pack("{s:s, s:b, s:s, s:o}", "name", checks[i].name, "ok", checks[i].ok,
@@ -228,16 +228,16 @@ json_t *core_doctor(struct core *core)
 	return json_pack("{s:b, s:o}", "ok", ok, "checks", array);
 }
 
-/* The doctor's checks that found something. */
+/* The doctor's checks that found something, as of a moment ago. */
 static json_t *warnings(struct core *core, bool *failed)
 {
-	struct doctor_check checks[DOCTOR_CHECKS_MAX];
-	size_t n = doctor_run(core, checks);
+	const struct doctor_memory *found = doctor_recent(core);
+	const struct doctor_check *checks = found->checks;
 	json_t *array = json_array();
 
 	if (!array)
 		*failed = true;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < found->n; i++)
 		if (!checks[i].ok &&
 		        json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "code", checks[i].name, "detail",
 		                                             checks[i].detail, "fix", checks[i].fix)) < 0)

@@ -366,7 +366,11 @@ static int start(struct daemon *daemon)
 	if (r < 0)
 		return r;
 	daemon->core.sampler = daemon->sampler;
-	r = core_targets_start(&daemon->core);
+	r = tracer_new(&daemon->core, &daemon->core.tracer);
+	if (r == 0) {
+		shield_watch(daemon->shield, tracer_dropped, daemon->core.tracer);
+		r = core_targets_start(&daemon->core);
+	}
 	if (r == 0)
 		r = target_watch_new(&daemon->core, &daemon->core.watch);
 	if (r < 0)
@@ -396,8 +400,12 @@ static void stop(struct daemon *daemon)
 	bans_free(daemon->bans);
 	sampler_free(daemon->sampler);
 	target_watch_free(daemon->core.watch);
+	if (daemon->shield)
+		shield_watch(daemon->shield, NULL, NULL);
+	tracer_free(daemon->core.tracer);
 	overrides_clear(&daemon->core.overrides);
 	names_clear(&daemon->core.names);
+	rule_index_clear(&daemon->core.rules);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);

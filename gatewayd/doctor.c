@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
 #include "gatewayd/store_history.h"
 
@@ -154,20 +155,46 @@ static void look_at_storage(struct core *core, struct doctor_facts *facts)
 	facts->sqlite_version = store_library(&facts->sqlite_number);
 }
 
-size_t doctor_run(struct core *core, struct doctor_check ret[DOCTOR_CHECKS_MAX])
+/* What our own doing, or the relay's end, makes another at once. */
+static uint64_t state_of(struct core *core)
+{
+	const uint64_t parts[] = { (uint64_t)core_revision(core), apply_serial(core->apply),
+		core->drift && drift_present(core->drift), (uint64_t)worker_state(core->worker),
+		(uint64_t)worker_generation(core->worker), (uint64_t)worker_pid(core->worker),
+		(uint64_t)movers_state(worker_movers(core->worker)) };
+	uint64_t state = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		state = (state ^ parts[i]) * UINT64_C(0x9e3779b97f4a7c15);
+	return state;
+}
+
+const struct doctor_memory *doctor_run(struct core *core)
 {
 	struct doctor_facts facts = { .rp_filter = { .value = 0 },
 		.table = core->options->route_table,
 		.mark = core->options->mark,
 		.mark_mask = core->options->mark_mask };
+	struct doctor_memory *memory = &core->doctor;
 	json_t *foreign = NULL;
-	size_t n;
 
+	memory->state = state_of(core);
 	look_at_interfaces(&facts);
 	look_at_kernel(core, &facts, &foreign);
 	look_at_relay(core, &facts);
 	look_at_storage(core, &facts);
-	n = doctor_examine(&facts, ret);
+	memory->n = doctor_examine(&facts, memory->checks);
+	memory->at_us = clock_us();
 	json_decref(foreign);
-	return n;
+	return memory;
+}
+
+const struct doctor_memory *doctor_recent(struct core *core)
+{
+	const struct doctor_memory *memory = &core->doctor;
+
+	if (memory->at_us == 0 || clock_us() - memory->at_us >= DOCTOR_RECENT_MS * UINT64_C(1000) ||
+	        memory->state != state_of(core))
+		return doctor_run(core);
+	return memory;
 }

@@ -8,6 +8,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/shield_private.h"
+#include "rules/frame.h"
 
 /* --- items --- */
 
@@ -358,6 +359,23 @@ int64_t shield_generation(const struct shield *shield)
 uint64_t shield_epoch(const struct shield *shield)
 {
 	return shield->epoch;
+}
+
+int shield_judge(
+        struct shield *shield, const struct match_packet *packet, uint16_t source_port, enum prefilter_reason *ret)
+{
+	struct shield_item *item = packet->interface ? find(shield, packet->interface) : NULL;
+	uint8_t frame[FRAME_MAX];
+	struct xdp_look look;
+	size_t length;
+
+	if (!item)
+		return -ENODEV;
+	kernel_xdp_look(item->xdp, &look);
+	if (look.mode == XDP_MODE_NONE)
+		return -ENODEV;
+	length = frame_build(packet, source_port, frame);
+	return kernel_xdp_judge(item->xdp, &packet->src, frame, length, ret);
 }
 
 unsigned shield_shut(struct shield *shield, const struct prefix *prefix, int64_t seconds)

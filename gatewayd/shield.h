@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <systemd/sd-event.h>
 
+#include "gatewayd/base/match.h"
 #include "rules/kernel_xdp.h"
 #include "webapi/events.h"
 
@@ -67,5 +68,12 @@ void shield_unshut_others(
 json_t *shield_where_shut(const struct shield *shield, const struct prefix *prefix);
 /* Another number whenever a prefilter has come into force, which may not know who is shut out. */
 uint64_t shield_epoch(const struct shield *shield);
+/* Calls this for each drop that a program tells, told as an event or not; NULL: no more. */
+void shield_watch(struct shield *shield,
+        void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event), void *userdata);
+/* What the prefilter of the packet's interface would do with it: 1 it passes, 0 it is dropped, with the reason;
+ * -ENODEV: none is in force there, or another negative errno: it cannot be found out. */
+int shield_judge(
+        struct shield *shield, const struct match_packet *packet, uint16_t source_port, enum prefilter_reason *ret);
 
 #endif

@@ -29,6 +29,8 @@ struct shield {
 	sd_event_source *timer;
 	int64_t generation;
 	uint64_t epoch; /* see shield_epoch */
+	void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event);
+	void *dropped_userdata;
 };
 
 /* Begins to read the item's drops, if there is anybody to tell. */

@@ -142,7 +142,11 @@ static void on_drop(void *userdata, const struct prefilter_event *event)
 	struct shield_item *item = userdata;
 	char source[ADDR_TEXT_MAX], destination[ADDR_TEXT_MAX];
 
-	if (event->reason >= PREFILTER_REASONS || !may_tell(item))
+	if (event->reason >= PREFILTER_REASONS)
+		return;
+	if (item->shield->dropped)
+		item->shield->dropped(item->shield->dropped_userdata, item->interface, event);
+	if (!may_tell(item))
 		return;
 	events_publish(item->shield->events, "drop",
 	        json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:i, s:i}", "interface", item->interface, "reason",
@@ -151,6 +155,13 @@ static void on_drop(void *userdata, const struct prefilter_event *event)
 	                (int)event->source_port, "destination",
 	                address_text(event->source.family, event->destination, destination), "destination_port",
 	                (int)event->destination_port, "protocol", (int)event->protocol, "bytes", (int)event->length));
+}
+
+void shield_watch(struct shield *shield,
+        void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event), void *userdata)
+{
+	shield->dropped = dropped;
+	shield->dropped_userdata = userdata;
 }
 
 static int on_ring(sd_event_source *source, int fd, uint32_t events, void *userdata)

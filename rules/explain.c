@@ -85,18 +85,151 @@ static const char *word_of(enum verdict verdict)
 	return "";
 }
 
-static int add_nft(json_t *stages, const struct element *element, const struct listener *listener)
+/* Sets the rule that looks the packet up in this set, as the kernel has it. */
+static void tell_rule(json_t *stage, const struct explain_facts *facts, const char *chain, const char *set)
 {
+	uint64_t handle;
+	const char *text = facts->rules ? trace_rules_lookup(facts->rules, chain, set, &handle) : NULL;
+
+	if (text)
+		json_object_set_new(stage, "rule",
+		        json_pack("{s:s, s:I, s:s}", "chain", chain, "handle", (json_int_t)handle, "text", text));
+}
+
+static const char *chain_of(const struct match_shape *shape)
+{
+	if (shape->protocol == IPPROTO_TCP)
+		return shape->family == AF_INET ? "tcp4" : "tcp6";
+	return shape->family == AF_INET ? "udp4" : "udp6";
+}
+
+/* Until when, and in which set: members of a stage or of an item of one. */
+static void tell_element(json_t *object, const struct explain_element *element)
+{
+	char text[ADDR_TEXT_MAX];
+
+	json_object_set_new(object, "set", json_string(element->set));
+	json_object_set_new(object, "element", json_string(prefix_format(&element->prefix, text)));
+	json_object_set_new(
+	        object, "expires_in_s", element->left_ms < 0 ? json_null() : json_integer(element->left_ms / 1000));
+}
+
+/* 1 if the prefilter drops it. */
+static int add_prefilter(json_t *stages, const struct explain_facts *facts, const struct match_packet *packet)
+{
+	const struct explain_prefilter *prefilter = &facts->prefilter;
+	char why[WHY_MAX];
+	int r;
+
+	switch (prefilter->verdict) {
+	case EXPLAIN_PREFILTER_NONE:
+		return 0;
+	case EXPLAIN_PREFILTER_UNKNOWN:
+		return add(stages, "prefilter", "unknown",
+		        packet->interface ? "the program cannot be run here"
+		                          : "there are prefilters, but it is not said where the packet comes in",
+		        NULL);
+	case EXPLAIN_PREFILTER_PASS:
+	case EXPLAIN_PREFILTER_DROP:
+		break;
+	}
+	snprintf(why, sizeof(why), "a copy of the program of %s was run on the packet: %s", packet->interface,
+	        prefilter->reason);
+	r = add(stages, "prefilter", prefilter->verdict == EXPLAIN_PREFILTER_DROP ? "drop" : "pass", why,
+	        json_pack("{s:s}", "reason", prefilter->reason));
+	return r < 0 ? r : prefilter->verdict == EXPLAIN_PREFILTER_DROP;
+}
+
+/* 1 if the source is banned. */
+static int add_bans(json_t *stages, const struct explain_facts *facts)
+{
+	const struct explain_element *ban = facts->ban;
+	char why[WHY_MAX], prefix[ADDR_TEXT_MAX];
+	json_t *more;
+	int r;
+
+	if (!ban)
+		return add(stages, "bans", "pass", "the source is not banned", NULL);
+	more = json_object();
+	if (!more)
+		return -ENOMEM;
+	tell_element(more, ban);
+	tell_rule(more, facts, "bans", ban->set);
+	snprintf(why, sizeof(why), "%s is banned%s%s%s%s%s", prefix_format(&ban->prefix, prefix),
+	        *facts->ban_limit ? " by limit " : "", facts->ban_limit, *facts->ban_reason ? ": " : "",
+	        facts->ban_reason,
+	        facts->ban_exempt ? ", but the source is one that is never to be banned (ban_exempt)" : "");
+	r = add(stages, "bans", facts->ban_exempt ? "pass" : "ban", why, more);
+	return r < 0 ? r : !facts->ban_exempt;
+}
+
+static json_t *limit_item(const struct explain_facts *facts, const char *name)
+{
+	const struct rate_limit *limit =
+	        (const struct rate_limit *)snapshot_find(facts->snapshot, RESOURCE_RATE_LIMIT, name);
+	struct explain_element element;
+	bool known = limit && facts->find_source && facts->find_source(facts->userdata, limit, &element);
+	json_t *object = json_pack("{s:s, s:b}", "name", name, "known", known);
+
+	if (object && known)
+		tell_element(object, &element);
+	return object;
+}
+
+static int add_limits(json_t *stages, const struct explain_facts *facts, const struct listener *listener)
+{
+	json_t *items = json_array();
+	bool failed = !items;
+
+	for (size_t i = 0; i < listener->rate_limits.n && !failed; i++)
+		failed = json_array_append_new(items, limit_item(facts, listener->rate_limits.items[i])) < 0;
+	if (failed) {
+		json_decref(items);
+		return -ENOMEM;
+	}
+	return add(stages, "limits", "counted",
+	        "the listener's rate limits may refuse it; the kernel does not tell how much of its share a source has "
+	        "used",
+	        json_pack("{s:o}", "limits", items));
+}
+
+/* The element as nft writes it, new: what stands between the lines that name its set. */
+static char *element_text(const struct element *element)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t length;
+	FILE *out = open_memstream(&text, &length);
+	const char *first, *end;
+
+	if (!out)
+		return NULL;
+	(void)nftset_put_elements(out, "add", element, 1);
+	if (fclose(out) != 0 || !text)
+		return NULL;
+	first = strchr(text, '\n');
+	end = first ? strrchr(first + 1, '\n') : NULL;
+	end = end ? memrchr(text, '\n', (size_t)(end - text)) : NULL;
+	return first && end && end > first + 2 ? strndup(first + 2, (size_t)(end - first - 2)) : NULL;
+}
+
+static int add_nft(json_t *stages, const struct explain_facts *facts, const struct element *element,
+        const struct listener *listener)
+{
+	_cleanup_free_ char *text = element_text(element);
 	struct group group = element_group(element);
 	char dst[ADDR_TEXT_MAX], src[ADDR_TEXT_MAX], set[32], why[WHY_MAX];
 	const struct match_key *key = &element->key;
+	json_t *more;
 
 	nftset_name(&group, set);
 	snprintf(why, sizeof(why), "listener %s matches by destination %s/%u, source %s/%u%s%s, ports %u-%u",
 	        listener->name, addr_format(&key->dst, dst), key->shape.dst_len, addr_format(&key->src, src),
 	        key->shape.src_len, *key->interface ? ", interface " : "", key->interface, key->port_lo, key->port_hi);
-	return add(stages, "nft", word_of(element->verdict), why,
-	        json_pack("{s:s, s:s}", "listener", listener->name, "set", set));
+	more = json_pack("{s:s, s:s, s:s?}", "listener", listener->name, "set", set, "element", text);
+	if (!more)
+		return -ENOMEM;
+	tell_rule(more, facts, chain_of(&key->shape), set);
+	return add(stages, "nft", word_of(element->verdict), why, more);
 }
 
 /* The targets that a flow of this family can be given. */
@@ -169,9 +302,6 @@ static int add_relay(json_t *stages, const struct explain_facts *facts, const st
 		r = add(stages, "relay", facts->relay_runs ? "accepts" : "waits",
 		        facts->relay_runs ? "the relay runs" : "no relay runs: the packet waits for the next one",
 		        NULL);
-	if (r == 0 && listener->rate_limits.n > 0)
-		r = add(stages, "limits", "counted",
-		        "the listener's rate limits may refuse it (see /stats/rate-limits)", NULL);
 	if (r == 0 && listener->routes.n > 0)
 		r = add(stages, "routes", "first_bytes", "a route may decide otherwise by what the client says first",
 		        NULL);
@@ -191,28 +321,60 @@ static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool
 	        facts->forwarding ? "forwarded as if there were no gateway" : "this machine does not forward", NULL);
 }
 
+/* A packet that a listener matches. Bans come before everything but a mere drop. */
+static int add_matched(json_t *stages, const struct explain_facts *facts, const struct match_packet *packet,
+        uint16_t source_port, const struct element *element, const struct listener *listener, const char **ret_verdict)
+{
+	int r = add_nft(stages, facts, element, listener);
+
+	*ret_verdict = word_of(element->verdict);
+	if (r == 0 && (element->verdict != VERDICT_DROP || element->limited))
+		r = add_bans(stages, facts);
+	if (r != 0) {
+		if (r == 1)
+			*ret_verdict = "ban";
+		return r < 0 ? r : 0;
+	}
+	if (listener->rate_limits.n > 0)
+		r = add_limits(stages, facts, listener);
+	if (r == 0 && element->verdict == VERDICT_RELAY_DIRECT && facts->gate_open) {
+		*ret_verdict = "direct";
+		return add(stages, "gate", "direct", "no relay serves: forwarded, as on_worker_down says", NULL);
+	}
+	return r == 0 && strcmp(*ret_verdict, "relay") == 0 ? add_relay(stages, facts, listener, packet, source_port)
+	                                                    : r;
+}
+
+static int add_stages(json_t *stages, const struct explain_facts *facts, const struct match_packet *packet,
+        uint16_t source_port, const struct listener **ret_listener, const char **ret_verdict)
+{
+	struct element element;
+	int r = add_prefilter(stages, facts, packet);
+
+	if (r != 0) {
+		*ret_verdict = "prefilter";
+		return r < 0 ? r : 0;
+	}
+	r = find(facts, packet, &element);
+	if (r < 0)
+		return r;
+	if (r == 1) {
+		*ret_listener = (const struct listener *)row_of(facts->snapshot, RESOURCE_LISTENER, element.listener);
+		return *ret_listener
+		               ? add_matched(stages, facts, packet, source_port, &element, *ret_listener, ret_verdict)
+		               : -ENOENT;
+	}
+	*ret_verdict = r == 2 ? "local" : facts->forwarding ? "forward" : "drop";
+	return add_unmatched(stages, facts, r == 2);
+}
+
 json_t *explain_packet(const struct explain_facts *facts, const struct match_packet *packet, uint16_t source_port)
 {
 	json_t *stages = json_array();
 	const struct listener *listener = NULL;
-	const char *verdict;
-	struct element element;
-	int r = stages ? find(facts, packet, &element) : -ENOMEM;
+	const char *verdict = "";
+	int r = stages ? add_stages(stages, facts, packet, source_port, &listener, &verdict) : -ENOMEM;
 
-	if (r == 1) {
-		listener = (const struct listener *)row_of(facts->snapshot, RESOURCE_LISTENER, element.listener);
-		verdict = word_of(element.verdict);
-		r = listener ? add_nft(stages, &element, listener) : -ENOENT;
-		if (r == 0 && element.verdict == VERDICT_RELAY_DIRECT && facts->gate_open) {
-			verdict = "direct";
-			r = add(stages, "gate", "direct", "no relay serves: forwarded, as on_worker_down says", NULL);
-		} else if (r == 0 && strcmp(verdict, "relay") == 0) {
-			r = add_relay(stages, facts, listener, packet, source_port);
-		}
-	} else if (r >= 0) {
-		verdict = r == 2 ? "local" : facts->forwarding ? "forward" : "drop";
-		r = add_unmatched(stages, facts, r == 2);
-	}
 	if (r < 0) {
 		json_decref(stages);
 		return NULL;

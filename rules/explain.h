@@ -1,8 +1,9 @@
 /*
  * What would happen to a packet, and why: the stages that it meets, from the
- * model that the kernel's sets were made of and the rows of the configuration.
- * Pure, and changes nothing: the choice between targets is told as those that
- * may be chosen, for the next turn of the rotation is the relay's alone.
+ * model that the kernel's sets were made of, the rows of the configuration and
+ * what the caller has found out about the kernel's state. Pure, and changes
+ * nothing: the choice between targets is told as those that may be chosen, for
+ * the next turn of the rotation is the relay's alone.
  */
 #ifndef GW_RULES_EXPLAIN_H
 #define GW_RULES_EXPLAIN_H
@@ -10,6 +11,25 @@
 #include <jansson.h>
 
 #include "rules/plan.h"
+#include "rules/trace.h"
+
+/* What the prefilter of the interface says. */
+struct explain_prefilter {
+	enum {
+		EXPLAIN_PREFILTER_NONE,
+		EXPLAIN_PREFILTER_PASS,
+		EXPLAIN_PREFILTER_DROP,
+		EXPLAIN_PREFILTER_UNKNOWN
+	} verdict;
+	const char *reason; /* of PASS and DROP: its word (prefilter_reason.def) */
+};
+
+/* An element of a set in the kernel. */
+struct explain_element {
+	char set[LIMITS_NAME_MAX];
+	struct prefix prefix;
+	int64_t left_ms; /* -1: without end */
+};
 
 struct explain_facts {
 	const struct model *model;
@@ -18,10 +38,18 @@ struct explain_facts {
 	bool gate_open, relay_runs, routing_right;
 	uint32_t table, mark;
 	bool forwarding; /* of the packet's family */
+	struct explain_prefilter prefilter;
+	const struct trace_rules *rules;    /* of our table; NULL: cannot be read */
+	const struct explain_element *ban;  /* the first that shuts the source out; NULL: none does */
+	const char *ban_reason, *ban_limit; /* "" if they are not known */
+	bool ban_exempt;                    /* the source is one that is never banned */
+	/* Whether the source is known to a limit, whose name, place and time are then told. */
+	bool (*find_source)(void *userdata, const struct rate_limit *limit, struct explain_element *ret);
+	void *userdata;
 };
 
 /* {"verdict", "listener", "stages": [{"stage", "verdict", "why", ...}]} of the first packet of a flow, new. verdict:
- * relay, reject, drop, bypass, direct, forward or local. NULL when memory is out. */
+ * relay, reject, drop, bypass, direct, forward, local, ban or prefilter. NULL when memory is out. */
 json_t *explain_packet(const struct explain_facts *facts, const struct match_packet *packet, uint16_t source_port);
 
 #endif

@@ -46,6 +46,16 @@ int kernel_nft_addresses(struct kernel *kernel, const char *set, kernel_address_
 	return kernel->ops->addresses(kernel, set, visitor, userdata);
 }
 
+int kernel_nft_address(struct kernel *kernel, const char *set, const struct addr *addr, int64_t *ret_left_ms)
+{
+	return kernel->ops->address(kernel, set, addr, ret_left_ms);
+}
+
+int kernel_nft_rules(struct kernel *kernel, char **ret_text)
+{
+	return kernel->ops->rules(kernel, ret_text);
+}
+
 int kernel_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	unsigned changed = 0;

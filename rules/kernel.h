@@ -78,6 +78,9 @@ int kernel_nft_list(struct kernel *kernel, char **ret_text);
  * postrouting masquerade/snat that would rewrite spoofed sources, an input chain with policy drop. */
 int kernel_nft_foreign(struct kernel *kernel, json_t **ret);
 
+/* Tables of family inet with the handles of their rules and without elements, as text; a new string. */
+int kernel_nft_rules(struct kernel *kernel, char **ret_text);
+
 /* Our named counters, a new object {"no_listener_socket": {"packets": n, "bytes": n}, ...}; empty without a table. */
 int kernel_nft_counters(struct kernel *kernel, json_t **ret);
 
@@ -85,6 +88,8 @@ int kernel_nft_counters(struct kernel *kernel, json_t **ret);
  * negative result of the visitor ends the walk and is passed on. -ENOENT: there is no such set. */
 typedef int (*kernel_address_visitor)(void *userdata, const struct addr *addr, int64_t left_ms);
 int kernel_nft_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata);
+/* One of them: 0 with the time until it is forgotten (-1: never). -ENOENT: it is not in it, or there is no such set. */
+int kernel_nft_address(struct kernel *kernel, const char *set, const struct addr *addr, int64_t *ret_left_ms);
 
 /* Makes our rules and routes, both families, exactly what they must be: adds what is missing, removes what is ours
  * and wrong, leaves the rest alone. Idempotent. ret_changed (may be NULL): how many were added or removed. */
@@ -95,6 +100,12 @@ int kernel_route_look(struct kernel *kernel, const struct route_params *params, 
 int kernel_renew(struct kernel *kernel);
 /* Removes everything of ours: table, rules, routes. Idempotent. */
 int kernel_cleanup(struct kernel *kernel);
+
+/* A transaction over a socket of its own, which is kept: tables with "flags owner" that it adds live as long as that
+ * does, and go with it, also when the process is killed. Not by way of a struct kernel. Errors as kernel_nft_commit. */
+struct kernel_hold;
+int kernel_hold_new(const char *text, struct kernel_hold **ret, char **ret_error);
+void kernel_hold_free(struct kernel_hold *hold);
 
 /* For tests: an in-memory kernel. fail_at(call, n, error): the n-th next call of that kind (1: the next) returns
  * error (negative errno) and changes nothing. */

@@ -99,6 +99,57 @@ static int ask(struct mnl_socket *socket, char *buffer, const char *set)
 	return mnl_socket_sendto(socket, request, request->nlmsg_len) < 0 ? -errno : 0;
 }
 
+static int ask_one(struct mnl_socket *socket, char *buffer, const char *set, const struct addr *addr)
+{
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct nlattr *list, *element, *key;
+	struct nfgenmsg *head;
+
+	request->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM;
+	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	request->nlmsg_seq = 1;
+	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
+	head->nfgen_family = NFPROTO_INET;
+	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
+	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
+	list = mnl_attr_nest_start(request, NFTA_SET_ELEM_LIST_ELEMENTS);
+	element = mnl_attr_nest_start(request, NFTA_LIST_ELEM);
+	key = mnl_attr_nest_start(request, NFTA_SET_ELEM_KEY);
+	mnl_attr_put(request, NFTA_DATA_VALUE, addr_bits(addr->family) / 8, addr->bytes);
+	mnl_attr_nest_end(request, key);
+	mnl_attr_nest_end(request, element);
+	mnl_attr_nest_end(request, list);
+	return mnl_socket_sendto(socket, request, request->nlmsg_len) < 0 ? -errno : 0;
+}
+
+static int take_left(void *userdata, const struct addr *addr, int64_t left_ms)
+{
+	(void)addr;
+	*(int64_t *)userdata = left_ms;
+	return 0;
+}
+
+/* The element, or an error, and (for both) an acknowledgement. */
+int kernel_address_find(const char *set, const struct addr *addr, int64_t *ret_left_ms)
+{
+	_cleanup_(cleanup_socket) struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	_cleanup_free_ char *buffer = malloc(ANSWER_MAX);
+	int64_t left_ms = 0;
+	struct walk walk = { take_left, &left_ms, 0 };
+	int r = socket && buffer ? ask_one(socket, buffer, set, addr) : -ENOMEM, more = MNL_CB_OK;
+
+	while (r == 0 && more > MNL_CB_STOP) {
+		ssize_t n = mnl_socket_recvfrom(socket, buffer, ANSWER_MAX);
+
+		more = n < 0 ? MNL_CB_ERROR : mnl_cb_run(buffer, (size_t)n, 0, 0, take_message, &walk);
+		if (more < 0)
+			r = -errno;
+	}
+	if (r == 0)
+		*ret_left_ms = left_ms;
+	return r;
+}
+
 /* An element may be missed, or told twice, when the set is changed meanwhile; packets do that all the time. */
 int kernel_addresses_read(const char *set, kernel_address_visitor visitor, void *userdata)
 {

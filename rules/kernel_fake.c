@@ -317,6 +317,21 @@ static int fake_addresses(struct kernel *kernel, const char *set, kernel_address
 	return 0;
 }
 
+static int fake_address(struct kernel *kernel, const char *set, const struct addr *addr, int64_t *ret_left_ms)
+{
+	(void)kernel;
+	(void)set;
+	(void)addr;
+	(void)ret_left_ms;
+	return -ENOENT;
+}
+
+static int fake_rules(struct kernel *kernel, char **ret_text)
+{
+	(void)kernel;
+	return (*ret_text = strdup("")) ? 0 : -ENOMEM;
+}
+
 static int fake_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	struct fake_kernel *fake = fake_of(kernel);
@@ -373,6 +388,8 @@ static const struct kernel_ops fake_ops = {
 	.foreign = fake_foreign,
 	.counters = fake_counters,
 	.addresses = fake_addresses,
+	.address = fake_address,
+	.rules = fake_rules,
 	.route_sync = fake_route_sync,
 	.route_look = fake_route_look,
 	.renew = fake_renew,

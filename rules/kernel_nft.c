@@ -324,6 +324,24 @@ static int nft_addresses(struct kernel *kernel, const char *set, kernel_address_
 	return kernel_addresses_read(set, visitor, userdata);
 }
 
+static int nft_address(struct kernel *kernel, const char *set, const struct addr *addr, int64_t *ret_left_ms)
+{
+	(void)kernel;
+	return kernel_address_find(set, addr, ret_left_ms);
+}
+
+static int nft_rules(struct kernel *kernel, char **ret_text)
+{
+	struct nft_ctx *ctx = ctx_of(kernel);
+	int r = run(ctx, NFT_CTX_OUTPUT_HANDLE | NFT_CTX_OUTPUT_TERSE, "list ruleset inet", NULL);
+	const char *text = nft_ctx_get_output_buffer(ctx);
+
+	if (r < 0)
+		return r;
+	*ret_text = strdup(text ? text : "");
+	return *ret_text ? 0 : -ENOMEM;
+}
+
 static int nft_route_sync(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed)
 {
 	(void)kernel;
@@ -373,12 +391,46 @@ static const struct kernel_ops nft_ops = {
 	.foreign = nft_foreign,
 	.counters = nft_counters,
 	.addresses = nft_addresses,
+	.address = nft_address,
+	.rules = nft_rules,
 	.route_sync = nft_route_sync,
 	.route_look = nft_route_look,
 	.renew = nft_renew,
 	.cleanup = nft_cleanup,
 	.free = nft_free,
 };
+
+/* The library opens one socket for the life of a context, and the kernel takes its tables away with the socket. */
+struct kernel_hold {
+	struct nft_ctx *ctx;
+};
+
+int kernel_hold_new(const char *text, struct kernel_hold **ret, char **ret_error)
+{
+	struct kernel_hold *hold = calloc(1, sizeof(*hold));
+	int r;
+
+	if (ret_error)
+		*ret_error = NULL;
+	if (!hold)
+		return -ENOMEM;
+	hold->ctx = context_new();
+	r = hold->ctx ? transact(hold->ctx, text, ret_error) : -ENOMEM;
+	if (r < 0)
+		kernel_hold_free(hold);
+	else
+		*ret = hold;
+	return r;
+}
+
+void kernel_hold_free(struct kernel_hold *hold)
+{
+	if (!hold)
+		return;
+	if (hold->ctx)
+		nft_ctx_free(hold->ctx);
+	free(hold);
+}
 
 int kernel_open(struct kernel **ret)
 {

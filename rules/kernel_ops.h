@@ -15,6 +15,8 @@ struct kernel_ops {
 	int (*foreign)(struct kernel *kernel, json_t **ret);
 	int (*counters)(struct kernel *kernel, json_t **ret);
 	int (*addresses)(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata);
+	int (*address)(struct kernel *kernel, const char *set, const struct addr *addr, int64_t *ret_left_ms);
+	int (*rules)(struct kernel *kernel, char **ret_text);
 	int (*route_sync)(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
 	int (*route_look)(struct kernel *kernel, const struct route_params *params, struct route_look *ret);
 	int (*renew)(struct kernel *kernel);
@@ -47,6 +49,8 @@ int kernel_counters_read(json_t **ret);
 
 /* As kernel_nft_addresses. */
 int kernel_addresses_read(const char *set, kernel_address_visitor visitor, void *userdata);
+/* As kernel_nft_address. */
+int kernel_address_find(const char *set, const struct addr *addr, int64_t *ret_left_ms);
 
 /* Marks rules and routes as ours; not in anybody's rt_protos that we know of. */
 #define KERNEL_ROUTE_PROTOCOL 103

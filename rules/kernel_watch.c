@@ -234,7 +234,9 @@ static int take_generation(struct kernel_watch *watch, const struct nlmsghdr *me
 
 	watch->touched = (struct touched){ 0 };
 	if (pid == watch->own_pid) {
-		learn_own_port(watch, message->nlmsg_pid);
+		/* Not that of what we do beside our table. */
+		if (touched.messages > 0)
+			learn_own_port(watch, message->nlmsg_pid);
 		return 0;
 	}
 	if (touched.messages == 0)

@@ -171,6 +171,7 @@ void kernel_xdp_free(struct kernel_xdp *xdp)
 	if (!xdp)
 		return;
 	ring_buffer__free(xdp->ring);
+	kernel_xdp_trial_end(xdp);
 	prefilter_bpf__destroy(xdp->loaded);
 	prefilter_bpf__destroy(xdp->now);
 	prefilter_bpf__destroy(xdp->before);
@@ -460,6 +461,7 @@ int kernel_xdp_switch(struct kernel_xdp *xdp, enum prefilter_mode mode, char *wh
 			snprintf(why, why_size, "the program cannot be put in force: %s", strerror(-r));
 		return r;
 	}
+	kernel_xdp_trial_end(xdp);
 	xdp->before = xdp->now;
 	xdp->now = TAKE_PTR(xdp->loaded);
 	xdp->is_switched = true;
@@ -480,6 +482,7 @@ int kernel_xdp_undo(struct kernel_xdp *xdp)
 	if (r < 0)
 		return r;
 	prefilter_bpf__destroy(xdp->now);
+	kernel_xdp_trial_end(xdp);
 	xdp->now = TAKE_PTR(xdp->before);
 	kernel_xdp_settle(xdp);
 	return 0;

@@ -88,6 +88,11 @@ void kernel_xdp_unshut_others(
 size_t kernel_xdp_bans(struct kernel_xdp *xdp,
         void (*visit)(void *userdata, const struct addr *source, uint64_t seconds), void *userdata);
 
+/* What the program in force would do with a frame from this source: 1 it passes, 0 it is dropped, and why; found by
+ * running a copy of it, so nothing is counted, told or used up. The copy is made once for each program, within some ten
+ * milliseconds. -ENODEV: none is in force, or another negative errno. */
+int kernel_xdp_judge(struct kernel_xdp *xdp, const struct addr *source, const void *frame, size_t length,
+        enum prefilter_reason *ret);
 /* For tests: what the program in force, or else the loaded one, does with a frame, counts and all. ret_nanoseconds (may
  * be NULL): what one of `repeat` times takes. The reason is told by the counters; returns 1 if it passes, 0 if it is
  * dropped, or negative errno. */

@@ -204,7 +204,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-static struct prefilter_source source_of(const struct addr *addr)
+struct prefilter_source kernel_xdp_source(const struct addr *addr)
 {
 	struct prefilter_source source = { .family = addr->family };
 
@@ -231,7 +231,7 @@ void kernel_xdp_note_bans(struct kernel_xdp *xdp, struct prefilter_bpf *program)
 
 int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source)
 {
-	struct prefilter_source key = source_of(source);
+	struct prefilter_source key = kernel_xdp_source(source);
 
 	return xdp->kept[XDP_KEPT_BANS] < 0 ? -ENOENT : bpf_map_delete_elem(xdp->kept[XDP_KEPT_BANS], &key);
 }

@@ -26,6 +26,8 @@ struct kernel_xdp {
 	int kept[XDP_KEPT];       /* -1: not there yet */
 	int link;                 /* -1: not attached by us */
 	struct prefilter_bpf *loaded, *now, *before;
+	struct prefilter_bpf *trial;          /* a copy for kernel_xdp_judge; NULL: none yet */
+	const struct prefilter_bpf *trial_of; /* what it is a copy of */
 	int before_fd;    /* the program that an earlier daemon had attached, if switch replaced it; -1: none */
 	bool is_switched; /* and not settled */
 	bool was_attached;
@@ -37,6 +39,10 @@ struct kernel_xdp {
 
 /* Puts the configuration's lists and ports into a program's new maps. 0 or negative errno. */
 int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config);
+/* A source as the program's maps have it. */
+struct prefilter_source kernel_xdp_source(const struct addr *addr);
+/* Lets go of the copy. */
+void kernel_xdp_trial_end(struct kernel_xdp *xdp);
 /* Opens the ring for reading, if it is not. */
 void kernel_xdp_open_ring(struct kernel_xdp *xdp);
 /* Lets programs look for bans, if there are any. */

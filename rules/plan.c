@@ -133,7 +133,8 @@ int model_find(
 	cell = cells_find(&model->cells, &key);
 	pieces = cell ? state_pieces(&cell->now, &n) : NULL;
 	for (size_t i = 0; pieces && i < n; i++)
-		if (pieces[i].kind == group->shape.port_kind && pieces[i].verdict == group->verdict &&
+		if (pieces[i].kind == group->shape.port_kind &&
+		        (pieces[i].limited ? VERDICT_LIMITED : pieces[i].verdict) == group->verdict &&
 		        packet->dst_port >= pieces[i].lo && packet->dst_port <= pieces[i].hi) {
 			cell_element(cell, &pieces[i], ret);
 			return 1;

@@ -191,6 +191,26 @@ json_t *core_status(struct core *core);
 json_t *core_doctor(struct core *core);
 /* What would happen to the packet (source_port 0: any), new: see rules/explain.h. NULL when memory is out. */
 json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port);
+/* What real packets of a flow meet, for some seconds. */
+#define CORE_TRACE_SECONDS_MAX     300
+#define CORE_TRACE_SECONDS_DEFAULT 30
+#define CORE_TRACE_PACKETS_MAX     200
+#define CORE_TRACE_PACKETS_DEFAULT 50
+struct core_trace_order {
+	struct match_packet packet; /* the interface does not count */
+	uint16_t source_port;       /* 0: any */
+	unsigned seconds, packets;
+};
+/* Armed when this returns 0, with its document. -EUSERS: as many as can be are; another errno with words in ret_reason
+ * (free it; may be NULL): the kernel refuses. */
+int core_trace_start(
+        struct core *core, const struct core_trace_order *order, const char *actor, json_t **ret, char **ret_reason);
+/* {"items"}: all that are kept, newest first, without their packets. NULL when memory is out. */
+json_t *core_traces(struct core *core);
+/* One with its packets. -ENOENT, -ENOMEM. */
+int core_trace_get(struct core *core, uint64_t number, json_t **ret);
+/* Ends it; what it saw stays. -ENOENT. */
+int core_trace_end(struct core *core, uint64_t number);
 /* Readiness: 1 when every plane has applied the current revision, else 0. */
 int core_ready(struct core *core);
 /* Replaces the relay by a new one that takes its flows over. 0 when that has begun, -EBUSY (no relay serves, or it is

@@ -10,18 +10,22 @@
 static const char *const known[] = { "protocol", "source", "source_port", "destination", "destination_port",
 	"interface" };
 
-static void refuse_unknown(const json_t *body, struct errs *errs)
+static bool is_in(const char *const *names, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void refuse_unknown(const json_t *body, const char *const *more, size_t n_more, struct errs *errs)
 {
 	const char *key;
 	json_t *value;
 
 	json_object_foreach((json_t *)body, key, value)
 	{
-		size_t i = 0;
-
-		while (i < ARRAY_SIZE(known) && strcmp(known[i], key) != 0)
-			i++;
-		if (i == ARRAY_SIZE(known))
+		if (!is_in(known, ARRAY_SIZE(known), key) && !is_in(more, n_more, key))
 			errs_add(errs, "", "unknown_key", "A packet has no member \"%s\".", key);
 	}
 }
@@ -48,12 +52,13 @@ static void read_port(
 		*ret = (uint16_t)port;
 }
 
-static void read_packet(const json_t *body, struct match_packet *packet, uint16_t *ret_port, struct errs *errs)
+void explain_read_packet(const json_t *body, const char *const *more, size_t n_more, struct match_packet *packet,
+        uint16_t *ret_port, struct errs *errs)
 {
 	const char *protocol = json_string_value(json_object_get(body, "protocol"));
 	const json_t *interface = json_object_get(body, "interface");
 
-	refuse_unknown(body, errs);
+	refuse_unknown(body, more, n_more, errs);
 	packet->protocol = protocol && strcmp(protocol, "udp") == 0 ? IPPROTO_UDP : IPPROTO_TCP;
 	if (!protocol || (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0))
 		errs_add(errs, "/protocol", protocol ? "invalid" : "required", "\"tcp\" or \"udp\" is wanted.");
@@ -80,7 +85,7 @@ int explain_post(const struct request *request, struct response *response)
 		r = write_parse_body(request, response, &body);
 	if (r)
 		return r < 0 ? r : 0;
-	read_packet(body, &packet, &source_port, &errs);
+	explain_read_packet(body, NULL, 0, &packet, &source_port, &errs);
 	if (errs_count(&errs))
 		return problem_answer(response, PROBLEM_INVALID, request, &errs, "%s",
 		        errs.n ? errs.items[0].detail : "The packet is not understood.");

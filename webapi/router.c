@@ -16,6 +16,7 @@
 #include "webapi/sessions.h"
 #include "webapi/status.h"
 #include "webapi/targets.h"
+#include "webapi/trace.h"
 #include "webapi/tls.h"
 
 static const struct route routes[] = {

@@ -76,7 +76,8 @@ def test_status_and_exit_codes(ctl):
 @pytest.mark.parametrize("words", [["nothing"], ["flows", "--types", "x"], ["apply"], ["apply", "-f", "/nowhere"],
                                    ["drain", "one"], ["status", "extra"], ["get", "--limit", "0"], ["status", "-o", "xml"],
                                    ["status", "--nothing"], ["apply", "-f"], ["diff"], ["top", "-o", "json"],
-                                   ["explain", "tcp", "1.2.3.4", "5.6.7.8:99999"], ["flows", "kill"], []])
+                                   ["explain", "tcp", "1.2.3.4", "5.6.7.8:99999"], ["flows", "kill"],
+                                   ["trace", "tcp", "1.2.3.4", "5.6.7.8:80", "--for", "0"], ["trace", "tcp", "1.2.3.4"], []])
 def test_wrong_use(ctl, words):
     """Wrong command lines are told on standard error, and nothing is asked."""
     if words[:2] == ["apply", "-f"] and len(words) == 2:
@@ -266,7 +267,7 @@ def test_manual_and_completion_know_everything(ctl):
     """Each command and option of the program stands in the manual page, and completion offers it."""
     manual = MANUAL.read_text().replace("\\-", "-")
     commands = subprocess.run([ctl.program, "--complete"], capture_output=True, text=True, check=True).stdout.split()
-    assert len(commands) == 15
+    assert len(commands) == 16
     for command in commands:
         assert command in manual
         options = subprocess.run([ctl.program, "--complete", command], capture_output=True, text=True, check=True)
@@ -276,3 +277,26 @@ def test_manual_and_completion_know_everything(ctl):
     done = subprocess.run(["bash", "-c", f"PATH={ctl.program.parent}:$PATH; . {script}; COMP_WORDS=(gatewayctl fl); "
                            "COMP_CWORD=1; _gatewayctl; echo ${COMPREPLY[@]}"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["flows"]
+
+
+@pytest.mark.parametrize("family, source, destination", [(4, "10.71.1.2", "10.71.2.3:7700"), (6, "fd71:1::2", "[fd71:2::3]:7700")])
+def test_trace(ctl, family, source, destination):
+    """Packets as they come, each with its steps, until there are as many as wanted."""
+    ctl("apply", "-f", "-", given=json.dumps({"listeners": [{"name": "dns", "protocol": "udp", "ports": ["7700"]}]}))
+    over = threading.Event()
+
+    def send():
+        with ctl.gateway.lab.client.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as made:
+            while not over.wait(0.1):
+                made.sendto(b"x", ("10.71.2.3" if family == 4 else "fd71:2::3", 7700))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        shown = ctl("trace", "udp", source, destination, "--count", "2")
+        lines = ctl("trace", "udp", source, destination, "--count", "1", "-o", "json").splitlines()
+    finally:
+        over.set()
+        thread.join()
+    assert shown.count(": relay, listener dns") == 2 and "(listener dns)" in shown and "over: packets" in shown
+    assert [json.loads(line)["verdict"] for line in lines] == ["relay"]

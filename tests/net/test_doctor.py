@@ -1,6 +1,7 @@
 """GET /doctor: each thing that stands in the way, made in the lab, turns exactly its check red; its end turns it green."""
 
 import contextlib
+import itertools
 import os
 import time
 
@@ -228,3 +229,26 @@ def test_cost(lab, shared, figure):
     for _ in range(20):
         red(shared)
     figure("ms for one", f"{(time.monotonic() - started) * 50:.1f}")
+
+
+def warned(gateway):
+    """The codes that the status warns of."""
+    return {warning["code"] for warning in gateway.status()["warnings"]}
+
+
+def test_the_status_remembers(lab, shared):
+    """The status looks at what was found last for a moment, the doctor looks anew, and a change of ours ends the moment."""
+    numbers = itertools.count(10)
+    wait_for(lambda: red(shared) == set(), 15, "green")
+    for way in (lambda: shared.must("GET", "doctor"), lambda: redirect(shared, f"10.71.2.{next(numbers)}")):
+        for _ in range(20):
+            assert red(shared) == set()
+            with lab.gateway.sysctls(net__ipv4__ip_forward=0):
+                kept = warned(shared)
+                way()
+                assert warned(shared) == {"ip_forward"}
+            if kept == set():
+                break
+        else:
+            raise AssertionError("the status never answered from what was found before")
+    assert red(shared) == set()

@@ -1,16 +1,22 @@
 """POST /explain against reality: random packets are explained, then sent, and must meet what was said."""
 
 import random
+import select
 import socket
+import time
 
 import pytest
 
-from lab import servers
+from lab import datagrams, servers
 from net.test_doctor import told_only, no_route  # noqa: F401 (told_only is what no_route needs)
+from net.test_limits import knock
+from net.test_prefilter import counts, prefilter, status
 
-CASES = 100
+ROUNDS, CASES = 5, 100  # of each seed; between rounds others are banned
 PORTS = list(range(7800, 7806))
 DESTINATIONS = {4: ["10.71.2.2", "10.71.2.3", "10.71.2.4"], 6: ["fd71:2::2", "fd71:2::3", "fd71:2::4"]}
+BANS = [[], ["10.71.5.2"], ["fd71:5::/64"], ["10.71.1.0/24", "fd71:5::2"], ["10.71.5.0/30", "fd71:1::2"]]
+QUIET_S = 0.3  # when everybody else has been answered, those that are to be silent get so much more
 
 
 def listener_of(rng, number):
@@ -20,7 +26,8 @@ def listener_of(rng, number):
               "destinations": rng.choice([[], [rng.choice(DESTINATIONS[family])],
                                           ["10.71.2.0/24" if family == 4 else "fd71:2::/64"]]),
               "interfaces": rng.choice([[], [], ["in0"], ["in1"]]), "priority": number,
-              "action": rng.choice(["relay", "relay", "relay", "reject", "bypass"])}
+              "protocol": rng.choice(["tcp", "udp"]), "rate_limits": rng.choice([[], [], ["wide"]]),
+              "action": rng.choice(["relay", "relay", "relay", "reject", "bypass", "drop"])}
     if fields["action"] == "relay" and rng.random() < 0.6:
         fields["upstream"] = rng.choice(["one", "two", "backup"])
     if not fields["ports"] and not fields["destinations"]:
@@ -29,68 +36,184 @@ def listener_of(rng, number):
 
 
 def configure(gateway, rng):
-    """Upstreams and random listeners."""
+    """Upstreams, a limit that nobody reaches, and random listeners."""
+    gateway.must("PUT", "rate-limits/wide", {"name": "wide", "metric": "new_connections", "rate": 100000})
     gateway.upstream("one", [("10.71.2.5", 7800), ("fd71:2::5", 7801)])
     gateway.upstream("two", [("10.71.2.5", 0), ("10.71.2.4", 7803), {"address": "fd71:2::5", "port": 0, "weight": 3}])
     gateway.upstream("backup", [{"address": "10.71.2.3", "port": 7805, "backup": True},
                                 {"address": "10.71.2.4", "port": 7805, "admin_state": "down"}])
     return sum(gateway.api("PUT", f"listeners/l{n}", {"name": f"l{n}", **listener_of(rng, n)}).status < 300
-               for n in range(14))
+               for n in range(20))
 
 
-def meet(host, destination, port):
-    """What a connection meets: "ADDRESS PORT" of the server that answered, "reset", or "timeout"."""
-    try:
-        with host.connect(destination, port, timeout=5) as connection:
-            return connection.recv(100).decode() or "reset"
-    except (ConnectionRefusedError, ConnectionResetError):
-        return "reset"
-    except socket.timeout:
-        return "timeout"
+class Case:
+    """One packet: explained, then sent. `met`: "ADDRESS PORT" of the server that answered, "reset", or "silent"."""
+
+    def __init__(self, lab, gateway, rng):
+        family, (self.host, interface) = rng.choice([4, 6]), rng.choice([(lab.client, "in0"), (lab.client2, "in1")])
+        self.family = socket.AF_INET if family == 4 else socket.AF_INET6
+        self.packet = {"protocol": rng.choice(["tcp", "udp"]), "source": self.host.v4 if family == 4 else self.host.v6,
+                       "source_port": 40000, "destination": rng.choice(DESTINATIONS[family]),
+                       "destination_port": rng.choice(PORTS), "interface": interface}
+        self.explained = gateway.must("POST", "explain", self.packet)
+        self.met, self.socket = "silent", None
+
+    @property
+    def expected(self):
+        """All that it may meet by the explanation."""
+        original = f"{self.packet['destination']} {self.packet['destination_port']}"
+        verdict = self.explained["verdict"]
+        if verdict in ("forward", "bypass", "direct"):
+            return {original}
+        if verdict in ("drop", "ban"):
+            return {"silent"}
+        if verdict != "relay":
+            return {"reset"}
+        upstream = next(stage for stage in self.explained["stages"] if stage["stage"] == "upstream")
+        if upstream["verdict"] == "original":
+            return {original}
+        found = {f"{c['address']} {c['port'] or self.packet['destination_port']}" for c in upstream["candidates"]}
+        # Without a target a stream is reset, and a datagram has nowhere to go.
+        return found or {"reset" if self.packet["protocol"] == "tcp" else "silent"}
+
+    def send(self):
+        """Begins."""
+        kind = socket.SOCK_STREAM if self.packet["protocol"] == "tcp" else socket.SOCK_DGRAM
+        self.socket = self.host.socket(self.family, kind, timeout=0)
+        self.socket.connect_ex((self.packet["destination"], self.packet["destination_port"]))
+        if kind == socket.SOCK_DGRAM:
+            self.socket.send(b"?")
+
+    def receive(self):
+        """Takes what came. Whether that is all."""
+        try:
+            self.met = self.socket.recv(100).decode() or "reset"
+        except BlockingIOError:
+            return False
+        except (ConnectionRefusedError, ConnectionResetError):
+            self.met = "reset"
+        return True
 
 
-def expected(explained, destination, port):
-    """All that a connection may meet by the explanation."""
-    if explained["verdict"] in ("forward", "bypass", "direct"):
-        return {f"{destination} {port}"}
-    if explained["verdict"] != "relay":
-        return {"reset"}
-    upstream = next(stage for stage in explained["stages"] if stage["stage"] == "upstream")
-    if upstream["verdict"] == "original":
-        return {f"{destination} {port}"}
-    return {f"{c['address']} {c['port'] or port}" for c in upstream["candidates"]} or {"reset"}
+def send_all(cases):
+    """Sends them at once; each has met something afterwards, or is silent."""
+    waits = select.poll()
+    by_number = {}
+    for case in cases:
+        case.send()
+        by_number[case.socket.fileno()] = case
+        waits.register(case.socket, select.POLLIN | select.POLLERR | select.POLLHUP)
+    last, awaited = time.monotonic(), {n for n, case in by_number.items() if case.expected != {"silent"}}
+    while by_number and time.monotonic() - last < (10 if awaited else QUIET_S):
+        for number, _ in waits.poll(50):
+            if not by_number[number].receive():
+                continue
+            waits.unregister(number)
+            del by_number[number]
+            awaited.discard(number)
+            last = time.monotonic()
+    for case in cases:
+        case.socket.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def peers(lab):
-    """A server on every address and port that says which it is."""
-    made = [servers.Peer(lab.server, address, port, lambda c, _a, text=f"{address} {port}": (c.sendall(text.encode()), c.close()))
-            for family in (4, 6) for address in DESTINATIONS[family] + [DESTINATIONS[family][0][:-1] + "5"] for port in PORTS]
+    """A server of TCP and one of UDP on every address and port, which say which they are."""
+    made = []
+    for family in (4, 6):
+        for address in DESTINATIONS[family] + [DESTINATIONS[family][0][:-1] + "5"]:
+            for port in PORTS:
+                text = f"{address} {port}".encode()
+                made.append(servers.Peer(lab.server, address, port, lambda c, _a, text=text: (c.sendall(text), c.close())))
+                made.append(datagrams.DatagramPeer(lab.server, address, port, lambda _d, _a, text=text: text))
     yield made
     for peer in made:
-        peer.close()
+        peer.__exit__()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_explained_as_it_is(lab, gateway, peers, seed):
-    """Random listeners, random packets: the server that answers, or the reset, is one that was foretold; the listener
-    counts as many connections as were explained to be its own."""
+def test_explained_as_it_is(lab, gateway, peers, seed, figure):
+    """Random listeners, bans and packets: what each packet meets was foretold; a listener counts as many flows as were
+    explained to be its own."""
     rng = random.Random(seed)
     assert configure(gateway, rng) >= 5
-    counts, verdicts = {}, set()
-    for _ in range(CASES):
-        family, (host, interface) = rng.choice([4, 6]), rng.choice([(lab.client, "in0"), (lab.client2, "in1")])
-        destination, port = rng.choice(DESTINATIONS[family]), rng.choice(PORTS)
-        packet = {"protocol": "tcp", "source": host.v4 if family == 4 else host.v6, "source_port": 40000,
-                  "destination": destination, "destination_port": port, "interface": interface}
-        explained = gateway.must("POST", "explain", packet)
-        verdicts.add(explained["verdict"])
-        assert meet(host, destination, port) in expected(explained, destination, port), (packet, explained)
-        if explained["verdict"] == "relay":
-            counts[explained["listener"]] = counts.get(explained["listener"], 0) + 1
-    assert "relay" in verdicts and len(verdicts) > 1
+    counts, verdicts = {}, {}
+    for bans in rng.sample(BANS, ROUNDS):
+        for prefix in bans:
+            gateway.must("POST", "bans", {"address": prefix, "ban_s": 600})
+        cases = [Case(lab, gateway, rng) for _ in range(CASES)]
+        send_all(cases)
+        wrong = [(case.packet, case.met, case.explained) for case in cases if case.met not in case.expected]
+        assert not wrong, (len(wrong), wrong[0])
+        for case in cases:
+            verdict, name = case.explained["verdict"], case.explained["listener"]
+            verdicts[verdict] = verdicts.get(verdict, 0) + 1
+            if verdict == "relay":
+                counts[name] = counts.get(name, 0) + 1
+        for prefix in bans:
+            gateway.must("DELETE", f"bans?address={prefix}")
+    figure("verdicts", verdicts)
+    assert {"relay", "ban", "reject", "bypass"} <= set(verdicts)
     seen = {i["name"]: i["flows_opened"] + i["refused"] for i in gateway.must("GET", "stats/listeners")["items"]}
     assert {name: n for name, n in seen.items() if n} == counts
+
+
+def stages_of(gateway, **packet):
+    """The explanation's stages by name, and its verdict."""
+    told = gateway.must("POST", "explain", {"protocol": "tcp", "destination": "10.71.2.2", "source": "10.71.1.2",
+                                            "destination_port": 7800, "interface": "in0", **packet})
+    return {stage["stage"]: stage for stage in told["stages"]}, told["verdict"]
+
+
+@pytest.mark.parametrize("source, destination, prefix, length", [
+    ("10.71.1.2", "10.71.2.2", "10.71.1.0/24", "4_24"), ("fd71:1::2", "fd71:2::2", "fd71:1::/64", "6_64")])
+def test_what_the_kernel_holds(lab, gateway, source, destination, prefix, length):
+    """The rules by the handles that nft shows, the ban's and the limit's element with their times."""
+    way = {"source": source, "destination": destination}
+    gateway.must("PUT", "rate-limits/l", {"name": "l", "metric": "new_connections", "key": "source", "rate": 1, "per": "minute", "burst": 5})
+    gateway.listener("web", ports=["7800"], rate_limits=["l"])
+    before, verdict = stages_of(gateway, **way)
+    listing = lab.gateway.run("nft", "-a", "list", "table", "inet", "gatewayd").stdout
+    assert verdict == "relay" and f"{before['nft']['rule']['text']} # handle {before['nft']['rule']['handle']}" in listing
+    assert before["nft"]["element"].startswith("7800") and before["limits"]["limits"] == [{"name": "l", "known": False}]
+    knock(lab.client, destination, 7800)
+    known = stages_of(gateway, **way)[0]["limits"]["limits"][0]
+    assert known["known"] and known["element"] == source and 0 < known["expires_in_s"] <= 3600
+    gateway.must("POST", "bans", {"address": prefix, "ban_s": 100, "reason": "too loud"})
+    after, verdict = stages_of(gateway, **way)
+    ban = after["bans"]
+    assert (verdict, ban["verdict"], ban["set"], ban["element"]) == ("ban", "ban", f"ban{length}", prefix)
+    assert 90 <= ban["expires_in_s"] <= 100 and "too loud" in ban["why"]
+    listing = lab.gateway.run("nft", "-a", "list", "chain", "inet", "gatewayd", "bans").stdout
+    assert f"{ban['rule']['text']} # handle {ban['rule']['handle']}" in listing
+    gateway.must("PUT", "address-sets/friends", {"name": "friends", "entries": [prefix]})
+    gateway.must("PATCH", "settings", {"ban_exempt": "friends"})
+    assert stages_of(gateway, **way)[1] == "relay"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_prefilter_is_run(make_gateway, family):
+    """The program's own verdict, by a copy of it: nothing is counted, nobody's rate is used up."""
+    gateway = make_gateway(bpf=True)
+    source, destination, other = (("10.71.1.2", "10.71.2.2", "10.71.1.3"), ("fd71:1::2", "fd71:2::2", "fd71:1::3"))[family == 6]
+    way = {"source": source, "destination": destination}
+    gateway.listener("web", ports=["7800"])
+    assert "prefilter" not in stages_of(gateway, **way)[0]
+    prefilter(gateway, deny=[other], drop_bogons=True, only_listener_ports=True,
+              source_pps={"rate": 1, "burst": 1, "action": "ban", "ban_s": 60})
+    before = counts(gateway)
+    for _ in range(5):
+        assert stages_of(gateway, **way)[0]["prefilter"]["reason"] == "passed"
+    for change, reason in (({"source": other}, "denied"), ({"destination_port": 7801}, "port"), ({"source": destination}, "bogon")):
+        stages, verdict = stages_of(gateway, **{**way, **change})
+        assert (verdict, stages["prefilter"]["verdict"], stages["prefilter"]["reason"]) == ("prefilter", "drop", reason)
+        assert list(stages) == ["prefilter"]
+    assert {k: v for k, v in counts(gateway).items() if k not in ("passed", "port")} == {
+        k: v for k, v in before.items() if k not in ("passed", "port")}
+    assert status(gateway)["bans"] == 0
+    assert stages_of(gateway, interface="in1", **way)[1] == "relay"
+    told = gateway.must("POST", "explain", {"protocol": "tcp", "destination_port": 7800, **way})
+    assert told["stages"][0]["verdict"] == "unknown" and told["verdict"] == "relay"
 
 
 def test_the_gateway_itself(lab, gateway):

@@ -16,7 +16,7 @@ PORT = 8000
 PAGES = {"overview": "", "start": "start", "listeners": "listeners", "listener": "listeners/web", "upstreams": "upstreams",
          "upstream": "upstreams/pool", "rate-limits": "rate-limits", "rate-limit": "rate-limits/slow", "address-sets": "address-sets",
          "address-set": "address-sets/friends", "prefilters": "prefilters", "prefilter": "prefilters/in0", "flows": "flows",
-         "bans": "bans", "events": "events", "explain": "explain", "doctor": "doctor", "ruleset": "ruleset",
+         "bans": "bans", "events": "events", "explain": "explain", "trace": "trace", "doctor": "doctor", "ruleset": "ruleset",
          "revisions": "revisions", "revision": "revisions/5", "audit": "audit", "tokens": "tokens", "settings": "settings"}
 
 

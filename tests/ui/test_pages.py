@@ -2,13 +2,14 @@
 strangers can name is text wherever it is shown."""
 
 import contextlib
+import socket
 import ssl
 
 import pytest
 
 PAGES = ["", "listeners", "listeners?new=1", "listeners/web", "upstreams", "upstreams/pool", "rate-limits", "rate-limits/slow",
          "address-sets", "address-sets/friends", "prefilters", "prefilters/in0", "tokens", "tokens?new=1", "flows", "bans", "events",
-         "explain", "doctor", "ruleset", "revisions", "revisions/1", "audit", "settings", "start"]
+         "explain", "trace", "doctor", "ruleset", "revisions", "revisions/1", "audit", "settings", "start"]
 HOSTILE = "<img src=x onerror=\"window.hurt=1\">'\"><script>window.hurt=1</script>\u202egnp.\u200b"
 PORT = 8000
 
@@ -220,3 +221,27 @@ def client_hello(name):
     with contextlib.suppress(ssl.SSLWantReadError):
         context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
     return outgoing.read()
+
+
+def test_trace_page(ui):
+    """A packet of the lab, seen with the rules it met and the listener they belong to; what cannot be traced is told at
+    its field."""
+    page, lab = ui.browser, ui.lab
+    ui.gateway.listener("dns", protocol="udp", ports=["5300"])
+    page.go("trace")
+    page.fill("Protocol", "udp")
+    page.fill("Source address", "nowhere")
+    page.fill("Destination address", lab.server.v6)
+    page.fill("Destination port", "5300")
+    page.click("Trace", "main button")
+    page.see("numeric", "main .error")
+    page.fill("Source address", lab.client.v6)
+    page.fill("Packets", "1")
+    page.click("Trace", "main button")
+    page.see("Waiting for packets", "main")
+    with lab.client.socket(socket.AF_INET6, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", (lab.server.v6, 5300))
+    page.see("listener dns", "main .stage")
+    page.see("As many packets as wanted", "main")
+    page.run("document.querySelector('main details').open = true")
+    page.see("tproxy", "main .stage code")

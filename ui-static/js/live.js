@@ -9,7 +9,7 @@ const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const KEPT = 1000;
 const HIDDEN_MS = 10000;
 export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'flow_end', 'flow', 'health', 'target', 'ejected', 'ban', 'bans', 'upstream',
-	'drop', 'limit', 'missed', 'dropped'];
+	'drop', 'trace', 'trace_end', 'limit', 'missed', 'dropped'];
 
 /* The newest events, oldest first: {number, type, data, at}. */
 export const kept = [];

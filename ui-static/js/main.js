@@ -12,7 +12,7 @@ const PAGES = [
 	['Configure', [['listeners', 'Listeners'], ['upstreams', 'Upstreams'], ['rate-limits', 'Rate limits'],
 		['address-sets', 'Address sets'], ['prefilters', 'Prefilters']]],
 	['Watch', [['flows', 'Flows'], ['bans', 'Bans'], ['events', 'Events']]],
-	['Understand', [['explain', 'Explain'], ['doctor', 'Doctor'], ['ruleset', 'Ruleset']]],
+	['Understand', [['explain', 'Explain'], ['trace', 'Trace'], ['doctor', 'Doctor'], ['ruleset', 'Ruleset']]],
 	['History', [['revisions', 'Revisions'], ['audit', 'Audit']]],
 	['System', [['tokens', 'Tokens'], ['settings', 'Settings'], ['start', 'First steps']]],
 ];
@@ -20,7 +20,7 @@ const PAGES = [
 const MODULES = {
 	'': 'overview', listeners: 'resources', upstreams: 'resources', 'rate-limits': 'resources', 'address-sets': 'sets',
 	prefilters: 'resources', tokens: 'resources', flows: 'flows', bans: 'bans', events: 'events', explain: 'explain',
-	doctor: 'doctor', ruleset: 'ruleset', revisions: 'revisions', audit: 'audit', settings: 'settings', start: 'start',
+	trace: 'trace', doctor: 'doctor', ruleset: 'ruleset', revisions: 'revisions', audit: 'audit', settings: 'settings', start: 'start',
 };
 const content = document.getElementById('content'), nav = document.getElementById('nav'), menu = document.getElementById('menu');
 let scope = new Scope();
