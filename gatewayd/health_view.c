@@ -146,7 +146,16 @@ void health_view_upstream(
 		ret->state = HEALTH_VIEW_DEGRADED;
 }
 
+/* Rounded once, at the end: each of two roundings would move it by a second from one look to the next. */
+int64_t health_view_time_by(uint64_t at_ms, uint64_t day_us, uint64_t monotonic_us)
+{
+	return (int64_t)((day_us - monotonic_us + at_ms * 1000) / 1000000);
+}
+
 int64_t health_view_time(uint64_t at_ms)
 {
-	return (int64_t)time(NULL) - ((int64_t)(clock_us() / 1000) - (int64_t)at_ms) / 1000;
+	struct timespec day;
+
+	clock_gettime(CLOCK_REALTIME, &day);
+	return health_view_time_by(at_ms, (uint64_t)day.tv_sec * 1000000 + (uint64_t)day.tv_nsec / 1000, clock_us());
 }

@@ -54,5 +54,7 @@ void health_view_upstream(
 
 /* Seconds since 1970 of a time of CLOCK_MONOTONIC, by both clocks as they are now. */
 int64_t health_view_time(uint64_t at_ms);
+/* The same, by what both clocks said at one moment, in microseconds: the answer does not depend on which moment. */
+int64_t health_view_time_by(uint64_t at_ms, uint64_t day_us, uint64_t monotonic_us);
 
 #endif
