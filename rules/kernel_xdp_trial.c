@@ -31,6 +31,8 @@ static int share(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
 		{ trial->maps.allow_v6, now->maps.allow_v6 },
 		{ trial->maps.ports, now->maps.ports },
 		{ trial->maps.bans, now->maps.bans },
+		{ trial->maps.shut_v4, now->maps.shut_v4 },
+		{ trial->maps.shut_v6, now->maps.shut_v6 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
@@ -56,6 +58,7 @@ static int make_trial(struct kernel_xdp *xdp)
 	trial->rodata->params = xdp->now->rodata->params;
 	trial->rodata->params.interval = 0;
 	trial->bss->bans_used = 1;
+	trial->bss->shut_used = 1;
 	r = share(trial, xdp->now);
 	if (r == 0)
 		r = prefilter_bpf__load(trial);
@@ -114,7 +117,7 @@ int kernel_xdp_judge(
         struct kernel_xdp *xdp, const struct addr *source, const void *frame, size_t length, enum prefilter_reason *ret)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = (__u32)length, .repeat = 1);
-	enum prefilter_reason reason;
+	enum prefilter_reason reason = PREFILTER_passed;
 	int r = xdp->now ? make_trial(xdp) : -ENODEV;
 
 	if (r == 0)

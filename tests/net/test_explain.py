@@ -212,6 +212,9 @@ def test_the_prefilter_is_run(make_gateway, family):
         k: v for k, v in before.items() if k not in ("passed", "port")}
     assert status(gateway)["bans"] == 0
     assert stages_of(gateway, interface="in1", **way)[1] == "relay"
+    gateway.must("POST", "bans", {"address": source, "placement": "xdp"})
+    assert stages_of(gateway, **way)[0]["prefilter"]["reason"] == "banned"
+    gateway.must("DELETE", f"bans/{source}")
     told = gateway.must("POST", "explain", {"protocol": "tcp", "destination_port": 7800, **way})
     assert told["stages"][0]["verdict"] == "unknown" and told["verdict"] == "relay"
 
