@@ -14,6 +14,7 @@ struct rule_index {
 	uint64_t serial;           /* of the transaction of ours that they are of */
 };
 
+/* Forgets them. */
 void rule_index_clear(struct rule_index *index);
 /* The rules, borrowed, read now if a transaction of ours has come between, which takes about as long as that has; NULL:
  * they cannot be read. */
