@@ -66,8 +66,8 @@ def test_status_and_exit_codes(ctl):
     assert "ready       yes" in ctl("status")
     assert ctl.json("status")["ready"] is True
     with ctl.gateway.lab.gateway.sysctls(net__ipv4__ip_forward=0):
+        shown = ctl("doctor", code=ATTENTION)  # looks anew, which the status does once a second
         assert "warning     ip_forward" in ctl("status", code=ATTENTION)
-        shown = ctl("doctor", code=ATTENTION)
         assert "FAULT ip_forward" in shown and "sysctl -w net.ipv4.ip_forward=1" in shown
         assert ctl.json("doctor", code=ATTENTION)["ok"] is False
     ctl("doctor")
