@@ -16,8 +16,9 @@ from soak.judge import MISMATCHES, judge
 
 sys.path.insert(0, str(ROOT / "tests/bench"))
 
-from rows import BY_NAME, Verdict  # noqa: E402 pylint: disable=wrong-import-position
+from rows import ALL, Verdict  # noqa: E402 pylint: disable=wrong-import-position
 
+BY_NAME = {row.name: row for row in ALL}
 ROWS = ["bulk1", "small", "64k", "connections", "udp64-1", "events"]
 
 
