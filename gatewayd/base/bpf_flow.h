@@ -28,9 +28,6 @@
  * payload does not fill. Makes the limit hold for one-byte packets too. */
 #define BPF_FLOW_PACKET_COST 2048
 
-/* Most bytes of a segment: what the length of an IP packet allows. */
-#define BPF_FLOW_SEGMENT_MAX 65535
-
 /* Written by the program; made by the relay before the socket goes into the maps, deleted just before its close. */
 struct bpf_flow_direction {
 	__u64 peer;                     /* cookie of the socket that is written to */

@@ -8,6 +8,7 @@
 
 #include "gatewayd/base/bpf_flow.h"
 #include "gatewayd/base/bpf_map.h"
+#include "gatewayd/base/log.h"
 #include "gatewayd/base/tcp_counters.h"
 #include "gatewayd/relay/ledger.h"
 #include "gatewayd/relay/life.h"
@@ -375,8 +376,10 @@ static int passed_pump(struct loop *loop, struct flow *flow, enum flow_side side
 		bool empty = false;
 		int step, r = direction_read(loop, direction, &state);
 
-		if (r == 0 && state.broken)
+		if (r == 0 && state.broken) {
+			log_warning("a packet that overlaps what came before could not be cut: its flow is reset");
 			r = -EIO;
+		}
 		if (r < 0)
 			return r;
 		if (state.passed == direction->map.consumed)

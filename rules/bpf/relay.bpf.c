@@ -43,8 +43,10 @@ struct tcp_sock {
 	__u32 write_seq;
 } KERNEL;
 
-/* Most that bpf_skb_adjust_room takes off at once. */
-#define CUT_MAX 4095
+/* Most that bpf_skb_adjust_room takes off at once, and times that it is asked: a packet that waited for one before it
+ * may have been joined with those behind it, up to 17 fragments of 32 KiB. */
+#define CUT_MAX  4095
+#define CUTS_MAX 256
 
 /* Sources: a socket in here has its packets judged. Every one is in tx as well, before it is in here: with one map
  * for both, packets of the first of two sockets would be judged while the second cannot be redirected to yet. */
@@ -131,7 +133,7 @@ static __always_inline void notice_send(const struct bpf_flow_control *control)
 /* Takes `size` bytes off the packet's front. */
 static __always_inline int front_cut(struct __sk_buff *skb, __u32 size)
 {
-	for (int i = 0; i <= BPF_FLOW_SEGMENT_MAX / CUT_MAX && size > 0; i++) {
+	for (int i = 0; i < CUTS_MAX && size > 0; i++) {
 		__u32 part = size < CUT_MAX ? size : CUT_MAX;
 
 		if (bpf_skb_adjust_room(skb, -(__s32)part, 0, 0) < 0)

@@ -53,7 +53,7 @@ def test_200_megabytes_each_way(lab, make_gateway, results, figure, mover, famil
     """Both directions at once over one connection; one side half-closes first, the other goes on sending."""
     gateway = make_gateway(mover=mover)
     gateway.listener("checked", ports=[str(PORT)])
-    seed = f"bulk {mover} {family} {order}"
+    seed = f"bulk {mover} {family} {order} {time.monotonic_ns()}"  # a second try must not find the first one's result
     connection = lab.client.connect(ADDRESSES[family], PORT, timeout=60)
     outcome = traffic.client(connection, seed, BULK, BULK, order)
     assert outcome["ok"], outcome

@@ -12,7 +12,7 @@ from lab.gateway import Gateway
 from lab.process import wait_for
 
 PORT = 7300
-_ports = itertools.count(7310)
+_ports = itertools.count(8310)
 ADDRESSES = ["10.71.2.2", "fd71:2::2"]
 CLIENTS = {"10.71.2.2": ("10.71.1.2", "10.71.5.2"), "fd71:2::2": ("fd71:1::2", "fd71:5::2")}
 

@@ -12,6 +12,7 @@ from lab.netns import run
 from lab.process import alive, in_threads, wait_for
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
+LAYOUT = "2"  # of the maps (base/bpf_flow.h), part of the path where they are pinned
 
 
 def counters(gateway):
@@ -135,7 +136,7 @@ def test_daemon_dies_and_comes_back(lab, make_gateway, echo_servers):
             ask(another, b"new")
             assert counters(gateway)["sockmap_flows"] >= 1
     pinned = gateway.bpf / "gatewayd"
-    assert (pinned / "1" / "rx").exists()
+    assert (pinned / LAYOUT / "rx").exists()
     gateway.stop()
     assert gateway.run_once("--cleanup").returncode == 0
     assert not pinned.exists()
@@ -192,7 +193,7 @@ def test_relays_death_is_a_reset(lab, make_gateway):
             except OSError:
                 wait_for(lambda: endings, 5, "the server's end")
     assert "fin" not in endings
-    directions = gateway.bpf / "gatewayd" / "1" / "directions"
+    directions = gateway.bpf / "gatewayd" / LAYOUT / "directions"
     wait_for(lambda: json.loads(run("bpftool", "-j", "map", "dump", "pinned", directions).stdout) == [], 5,
              "nothing left of the flow in the maps")
 

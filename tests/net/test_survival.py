@@ -125,7 +125,7 @@ def test_bulk_through_kills(lab, make_gateway, results, figure, mover, family, o
             kills += 1
 
     for part in range(5):
-        seeds = [f"kills {mover} {family} {order} {part} {n}" for n in range(4)]
+        seeds = [f"kills {mover} {family} {order} {time.monotonic_ns()} {n}" for n in range(4)]
         stop = threading.Event()
         killer = threading.Thread(target=kill, args=(stop,))
         connections = [lab.client.connect(SERVER[family], PORT, timeout=60) for _ in seeds]
