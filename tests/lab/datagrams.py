@@ -1,5 +1,6 @@
 """Datagrams: servers and clients that are sockets of the test, real DNS and QUIC servers from Debian, and gwudp."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -20,18 +21,25 @@ class DatagramPeer:
         self.socket.bind((address, port))
         self.answer = answer or (lambda data, _address: data)
         self.seen = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        # close() alone leaves the port to the thread that waits for a datagram; shutdown() wakes it, connected or not.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join(5)
         self.socket.close()
 
     def _serve(self):
         while True:
             try:
                 data, address = self.socket.recvfrom(65536)
+                if not address:  # shut down
+                    return
                 self.seen.append((data, address[:2]))
                 answer = self.answer(data, address)
                 if answer is not None:
