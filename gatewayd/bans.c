@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "gatewayd/bans_private.h"
+#include "gatewayd/base/array.h"
 #include "gatewayd/base/log.h"
 #include "schema/value.h"
 
@@ -90,16 +91,9 @@ int bans_put(struct bans *bans, const struct prefix *prefix, const struct store_
 
 	if (!is_at(bans, at, prefix) && bans->n >= BANS_MAX)
 		return -ENOSPC;
-	if (bans->n == bans->size) {
-		size_t size = bans->size ? bans->size * 2 : 16;
-		struct ban *items = reallocarray(bans->items, size, sizeof(*items));
-
-		if (!items)
-			return -ENOMEM;
-		bans->items = items;
-		bans->size = size;
-	}
-	r = fill(from, prefix, &ban);
+	r = array_reserve(&bans->items, &bans->size, bans->n + 1, sizeof(*bans->items));
+	if (r == 0)
+		r = fill(from, prefix, &ban);
 	if (r < 0)
 		return r;
 	if (is_at(bans, at, prefix)) {
@@ -379,7 +373,7 @@ static int note_present(void *userdata, const struct addr *addr, int64_t left_ms
 static void find_present(struct presence *presence)
 {
 	struct ban_lengths lengths = { 0 };
-	char name[32];
+	char name[LIMITS_NAME_MAX];
 
 	bans_lengths(presence->bans, &lengths);
 	for (int family = 4; family <= 6; family += 2)
@@ -387,8 +381,8 @@ static void find_present(struct presence *presence)
 			if (!ban_lengths_has(&lengths, family, length))
 				continue;
 			presence->length = (uint8_t)length;
-			snprintf(name, sizeof(name), "ban%d_%u", family, length);
-			(void)kernel_nft_addresses(presence->bans->owner.kernel, name, note_present, presence);
+			(void)kernel_nft_addresses(presence->bans->owner.kernel, limits_ban_set(family, length, name),
+			        note_present, presence);
 		}
 }
 

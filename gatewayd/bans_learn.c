@@ -14,6 +14,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gatewayd/base/array.h"
 #include "gatewayd/base/log.h"
 
 /* What one look gathers: all is stored in one transaction. */
@@ -48,16 +49,8 @@ static void put_reason(const struct rate_limit *limit, char *reason, size_t size
 
 static int note_learned(struct look *look, const struct prefix *prefix)
 {
-	size_t size = look->size ? look->size * 2 : 64;
-
-	if (look->n_learned == look->size) {
-		struct prefix *learned = reallocarray(look->learned, size, sizeof(*learned));
-
-		if (!learned)
-			return -ENOMEM;
-		look->learned = learned;
-		look->size = size;
-	}
+	if (array_reserve(&look->learned, &look->size, look->n_learned + 1, sizeof(*look->learned)) < 0)
+		return -ENOMEM;
 	look->learned[look->n_learned++] = *prefix;
 	return 0;
 }
@@ -89,9 +82,7 @@ static void read_limit(struct look *look, const struct rate_limit *limit, bool f
 	look->limit = limit;
 	look->fresh = fresh;
 	for (int family = 4; family <= 6; family += 2) {
-		unsigned length = limits_length(limit, family);
-
-		look->length = (uint8_t)(length ? length : family == 4 ? 32 : 128);
+		look->length = (uint8_t)limits_ban_length(limit, family);
 		(void)kernel_nft_addresses(look->bans->owner.kernel,
 		        fresh ? limits_fresh_set(limit->name, family, name)
 		              : limits_banned_set(limit->name, family, name),

@@ -78,10 +78,10 @@ static bool find_ban(const struct source *source, struct explain_element *ret)
 	if (limits)
 		ban_lengths_unite(&lengths, &limits->bans);
 	for (unsigned length = 0; length <= addr_bits(source->addr->family); length++) {
-		char set[32];
+		char set[LIMITS_NAME_MAX];
 
-		snprintf(set, sizeof(set), "ban%d_%u", family, length);
-		if (ban_lengths_has(&lengths, family, length) && find_element(source, set, length, ret))
+		if (ban_lengths_has(&lengths, family, length) &&
+		        find_element(source, limits_ban_set(family, length, set), length, ret))
 			return true;
 	}
 	return false;

@@ -1,5 +1,4 @@
 /* POST /trace and what it has seen: between webapi/core.h and the tracer. */
-#include <assert.h>
 #include <errno.h>
 
 #include "gatewayd/base/log.h"
@@ -16,8 +15,6 @@ int core_trace_start(
 	uint64_t number;
 	int r;
 
-	static_assert(CORE_TRACE_SECONDS_MAX == TRACER_SECONDS_MAX && CORE_TRACE_PACKETS_MAX == TRACER_PACKETS_MAX,
-	        "the API's bounds are the tracer's");
 	*ret_reason = NULL;
 	r = core->tracer
 	            ? tracer_start(core->tracer, &filter, order->seconds, order->packets, actor, &number, ret_reason)

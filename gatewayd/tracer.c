@@ -151,9 +151,15 @@ static struct trace *wanted_by(struct tracer *tracer, const struct trace_packet 
 	return NULL;
 }
 
+/* Whether the step is the one in which the packet was chosen. */
+static bool is_choice(const struct trace_step *step)
+{
+	return strncmp(step->table, TRACE_TABLE, sizeof(TRACE_TABLE) - 1) == 0;
+}
+
 static bool is_beginning(const struct trace_event *event)
 {
-	return event->has_packet && strncmp(event->step.table, TRACE_TABLE, sizeof(TRACE_TABLE) - 1) == 0;
+	return event->has_packet && is_choice(&event->step);
 }
 
 /* Whether the event is about this packet. The kernel makes the number of where the packet lies in memory, so that the
@@ -198,8 +204,8 @@ static void take_event(struct tracer *tracer, const struct trace_event *event)
 	if (!gathered)
 		return;
 	gathered->last_us = clock_us();
-	if (strncmp(event->step.table, TRACE_TABLE, sizeof(TRACE_TABLE) - 1) == 0)
-		return; /* where it was chosen */
+	if (is_choice(&event->step))
+		return;
 	if (gathered->n < TRACER_STEPS_MAX)
 		gathered->steps[gathered->n++] = event->step;
 	else

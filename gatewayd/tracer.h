@@ -19,9 +19,6 @@
  * twenty. */
 #define TRACER_KEPT_MAX  16
 #define TRACER_STEPS_MAX 48
-/* Bounds of what can be asked for. */
-#define TRACER_SECONDS_MAX 300
-#define TRACER_PACKETS_MAX 200
 
 struct core;
 struct tracer;

@@ -6,29 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
+
 /* First number of buckets; doubled when there are as many cells. A power of two. */
 #define BUCKETS_MIN 64U
 
 /* Keys are hashed and compared as bytes. */
 static_assert(sizeof(struct match_key) == 6 + 2 * sizeof(struct addr) + IFNAMSIZ + 2 * sizeof(uint16_t), "no padding");
-
-int array_reserve(void *items, size_t *size, size_t need, size_t item_size)
-{
-	size_t wanted = *size ? *size : 4;
-	void *grown, *old;
-
-	if (need <= *size)
-		return 0;
-	while (wanted < need)
-		wanted *= 2;
-	memcpy(&old, items, sizeof(old));
-	grown = reallocarray(old, wanted, item_size);
-	if (!grown)
-		return -ENOMEM;
-	memcpy(items, &grown, sizeof(grown));
-	*size = wanted;
-	return 0;
-}
 
 /* FNV-1a: keys are short, and come from an administrator, not from packets. */
 static size_t hash_key(const struct match_key *key)

@@ -107,9 +107,6 @@ struct model {
 	bool planning;
 };
 
-/* Makes *items (of item_size bytes each) hold at least `need`; 0 or -ENOMEM. */
-int array_reserve(void *items, size_t *size, size_t need, size_t item_size);
-
 /* The cell of this key, made if there is none. -ENOMEM. */
 int cells_get(struct cell_index *index, const struct match_key *key, struct cell **ret);
 /* The same, NULL if there is none. */

@@ -193,23 +193,22 @@ static int add_limits(json_t *stages, const struct explain_facts *facts, const s
 	        json_pack("{s:o}", "limits", items));
 }
 
-/* The element as nft writes it, new: what stands between the lines that name its set. */
+/* The element as nft writes it, new. */
 static char *element_text(const struct element *element)
 {
-	_cleanup_free_ char *text = NULL;
+	char *text = NULL;
 	size_t length;
 	FILE *out = open_memstream(&text, &length);
-	const char *first, *end;
+	int r;
 
 	if (!out)
 		return NULL;
-	(void)nftset_put_elements(out, "add", element, 1);
-	if (fclose(out) != 0 || !text)
+	r = nftset_put_element(out, element, true);
+	if (fclose(out) != 0 || r < 0) {
+		free(text);
 		return NULL;
-	first = strchr(text, '\n');
-	end = first ? strrchr(first + 1, '\n') : NULL;
-	end = end ? memrchr(text, '\n', (size_t)(end - text)) : NULL;
-	return first && end && end > first + 2 ? strndup(first + 2, (size_t)(end - first - 2)) : NULL;
+	}
+	return text;
 }
 
 static int add_nft(json_t *stages, const struct explain_facts *facts, const struct element *element,

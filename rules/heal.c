@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rules/cells.h"
+#include "gatewayd/base/array.h"
 #include "rules/nftset.h"
 #include "rules/render_chains.h"
 

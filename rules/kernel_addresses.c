@@ -85,41 +85,59 @@ static int take_message(const struct nlmsghdr *message, void *data)
 	return mnl_attr_parse(message, sizeof(struct nfgenmsg), take_list, data);
 }
 
-static int ask(struct mnl_socket *socket, char *buffer, const char *set)
+/* Begins a request for elements of this set. */
+static struct nlmsghdr *begin(char *buffer, uint16_t flags, const char *set)
 {
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
 	struct nfgenmsg *head;
 
 	request->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM;
-	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	request->nlmsg_flags = NLM_F_REQUEST | flags;
 	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
 	head->nfgen_family = NFPROTO_INET;
 	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
 	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
+	return request;
+}
+
+/* All elements of the set, or (addr not NULL) one. */
+static int ask(struct mnl_socket *socket, char *buffer, const char *set, const struct addr *addr)
+{
+	struct nlmsghdr *request = begin(buffer, addr ? NLM_F_ACK : NLM_F_DUMP, set);
+
+	if (addr) {
+		struct nlattr *list = mnl_attr_nest_start(request, NFTA_SET_ELEM_LIST_ELEMENTS),
+		              *element = mnl_attr_nest_start(request, NFTA_LIST_ELEM),
+		              *key = mnl_attr_nest_start(request, NFTA_SET_ELEM_KEY);
+
+		mnl_attr_put(request, NFTA_DATA_VALUE, addr_bits(addr->family) / 8, addr->bytes);
+		mnl_attr_nest_end(request, key);
+		mnl_attr_nest_end(request, element);
+		mnl_attr_nest_end(request, list);
+	}
 	return mnl_socket_sendto(socket, request, request->nlmsg_len) < 0 ? -errno : 0;
 }
 
-static int ask_one(struct mnl_socket *socket, char *buffer, const char *set, const struct addr *addr)
+/* Asks, and hands all that is answered to the visitor. */
+static int walk_elements(const char *set, const struct addr *addr, kernel_address_visitor visitor, void *userdata)
 {
-	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
-	struct nlattr *list, *element, *key;
-	struct nfgenmsg *head;
+	_cleanup_(cleanup_socket) struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	_cleanup_free_ char *buffer = malloc(ANSWER_MAX);
+	struct walk walk = { visitor, userdata, 0 };
+	int r = socket && buffer ? ask(socket, buffer, set, addr) : -ENOMEM, more = MNL_CB_OK;
 
-	request->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM;
-	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	request->nlmsg_seq = 1;
-	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
-	head->nfgen_family = NFPROTO_INET;
-	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
-	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
-	list = mnl_attr_nest_start(request, NFTA_SET_ELEM_LIST_ELEMENTS);
-	element = mnl_attr_nest_start(request, NFTA_LIST_ELEM);
-	key = mnl_attr_nest_start(request, NFTA_SET_ELEM_KEY);
-	mnl_attr_put(request, NFTA_DATA_VALUE, addr_bits(addr->family) / 8, addr->bytes);
-	mnl_attr_nest_end(request, key);
-	mnl_attr_nest_end(request, element);
-	mnl_attr_nest_end(request, list);
-	return mnl_socket_sendto(socket, request, request->nlmsg_len) < 0 ? -errno : 0;
+	while (r == 0 && more > MNL_CB_STOP) {
+		ssize_t n = mnl_socket_recvfrom(socket, buffer, ANSWER_MAX);
+
+		if (n < 0)
+			return -errno;
+		more = mnl_cb_run(buffer, (size_t)n, 0, 0, take_message, &walk);
+		if (more < 0)
+			r = walk.error < 0 ? walk.error : errno == EINTR ? 0 : -errno;
+		if (more < 0 && r == 0)
+			more = MNL_CB_OK; /* a change meanwhile, said at the end of each message of a dump */
+	}
+	return r;
 }
 
 static int take_left(void *userdata, const struct addr *addr, int64_t left_ms)
@@ -132,19 +150,9 @@ static int take_left(void *userdata, const struct addr *addr, int64_t left_ms)
 /* The element, or an error, and (for both) an acknowledgement. */
 int kernel_address_find(const char *set, const struct addr *addr, int64_t *ret_left_ms)
 {
-	_cleanup_(cleanup_socket) struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
-	_cleanup_free_ char *buffer = malloc(ANSWER_MAX);
 	int64_t left_ms = 0;
-	struct walk walk = { take_left, &left_ms, 0 };
-	int r = socket && buffer ? ask_one(socket, buffer, set, addr) : -ENOMEM, more = MNL_CB_OK;
+	int r = walk_elements(set, addr, take_left, &left_ms);
 
-	while (r == 0 && more > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, ANSWER_MAX);
-
-		more = n < 0 ? MNL_CB_ERROR : mnl_cb_run(buffer, (size_t)n, 0, 0, take_message, &walk);
-		if (more < 0)
-			r = -errno;
-	}
 	if (r == 0)
 		*ret_left_ms = left_ms;
 	return r;
@@ -153,21 +161,5 @@ int kernel_address_find(const char *set, const struct addr *addr, int64_t *ret_l
 /* An element may be missed, or told twice, when the set is changed meanwhile; packets do that all the time. */
 int kernel_addresses_read(const char *set, kernel_address_visitor visitor, void *userdata)
 {
-	_cleanup_(cleanup_socket) struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
-	_cleanup_free_ char *buffer = malloc(ANSWER_MAX);
-	struct walk walk = { visitor, userdata, 0 };
-	int r = socket && buffer ? ask(socket, buffer, set) : -ENOMEM, more = MNL_CB_OK;
-
-	while (r == 0 && more > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, ANSWER_MAX);
-
-		if (n < 0)
-			return -errno;
-		more = mnl_cb_run(buffer, (size_t)n, 0, 0, take_message, &walk);
-		if (more < 0)
-			r = walk.error < 0 ? walk.error : errno == EINTR ? 0 : -errno;
-		if (more < 0 && r == 0)
-			more = MNL_CB_OK; /* a change meanwhile, said at the end of each message */
-	}
-	return r;
+	return walk_elements(set, NULL, visitor, userdata);
 }

@@ -3,6 +3,7 @@
  * listing takes 3.5 s for 100,000 elements, most of it for writing and reading
  * JSON; this takes a tenth, and what another hand put in is seen just as well.
  */
+#include "gatewayd/base/array.h"
 #include "rules/kernel_ops.h"
 
 #include <arpa/inet.h>
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rules/cells.h"
 #include "rules/nftset.h"
 #include "rules/render_chains.h"
 #include "rules/render_nft.h"

@@ -4,13 +4,13 @@
  * writes well enough to answer kernel_nft_read (sets, elements, generation).
  * It trusts the text: whether nft would take it is for test_kernel_nft to say.
  */
+#include "gatewayd/base/array.h"
 #include "rules/kernel.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "rules/cells.h"
 #include "rules/kernel_ops.h"
 #include "rules/render_chains.h"
 #include "rules/nftset.h"

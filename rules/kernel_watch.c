@@ -35,7 +35,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "rules/cells.h"
+#include "gatewayd/base/array.h"
 #include "rules/kernel_ops.h"
 #include "rules/render_nft.h"
 

@@ -402,6 +402,12 @@ const char *limits_fresh_set(const char *limit, int family, char buffer[LIMITS_N
 	return buffer;
 }
 
+const char *limits_ban_set(int family, unsigned length, char buffer[LIMITS_NAME_MAX])
+{
+	snprintf(buffer, LIMITS_NAME_MAX, "ban%d_%u", family, length);
+	return buffer;
+}
+
 /* An element keeps the rate it was made with, so another threshold is another set. */
 const char *limits_excess_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX])
 {

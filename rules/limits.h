@@ -101,6 +101,8 @@ const char *limits_sources_set(const struct rate_limit *limit, int family, char 
 const char *limits_banned_set(const char *limit, int family, char buffer[LIMITS_NAME_MAX]);
 const char *limits_fresh_set(const char *limit, int family, char buffer[LIMITS_NAME_MAX]);
 const char *limits_excess_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX]);
+/* The set of all bans of prefixes of one length, whoever made them. */
+const char *limits_ban_set(int family, unsigned length, char buffer[LIMITS_NAME_MAX]);
 /* Whether it bans anybody: by its action, or because it escalates. */
 bool limits_bans(const struct rate_limit *limit);
 /* Whether a counter, by its name, is one of limits: there may be thousands. */
@@ -108,8 +110,10 @@ bool limits_owns_counter(const char *name);
 /* Takes them out of an object of counters. */
 void limits_drop_counters(json_t *counters);
 
-/* Length of the prefixes that a limit tells apart or bans; 0 for key listener. */
+/* Length of the prefixes that a limit tells apart; 0 for key listener. */
 unsigned limits_length(const struct rate_limit *limit, int family);
+/* Length of the prefixes that it bans, also with key listener. */
+unsigned limits_ban_length(const struct rate_limit *limit, int family);
 struct limits_placement limits_placement(const struct rate_limit *limit, bool used);
 
 /* A length of family 4 or 6: whether it is there; puts it there. */

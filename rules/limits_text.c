@@ -193,8 +193,7 @@ bool limits_bans(const struct rate_limit *limit)
 	return limit->mode == LIMIT_MODE_ENFORCE && (limit->action == LIMIT_ACTION_BAN || limit->escalate_after > 0);
 }
 
-/* Of the prefixes it bans. */
-static unsigned ban_length(const struct rate_limit *limit, int family)
+unsigned limits_ban_length(const struct rate_limit *limit, int family)
 {
 	unsigned length = limits_length(limit, family);
 
@@ -222,7 +221,7 @@ static int add_ban_sets(struct limits *limits, const struct rate_limit *limit)
 		if (r == 0)
 			r = add_set(limits, limits_fresh_set(limit->name, family, name), family, LIMITS_FRESH_MAX,
 			        LIMITS_FRESH_S);
-		ban_lengths_add(&limits->bans, family, ban_length(limit, family));
+		ban_lengths_add(&limits->bans, family, limits_ban_length(limit, family));
 	}
 	return r;
 }
@@ -233,7 +232,7 @@ static void put_excess(FILE *out, const struct rate_limit *limit, int family)
 	char name[LIMITS_NAME_MAX];
 
 	fprintf(out, " update @%s { ", limits_excess_set(limit, family, name));
-	put_source(out, family, ban_length(limit, family));
+	put_source(out, family, limits_ban_length(limit, family));
 	fprintf(out, " limit rate over %" PRId64 "/minute burst %" PRId64 " packets }", limit->escalate_after,
 	        limit->escalate_after);
 }
@@ -242,9 +241,9 @@ static void put_excess(FILE *out, const struct rate_limit *limit, int family)
 static void put_ban(FILE *out, const struct rate_limit *limit, int family, int64_t seconds)
 {
 	char banned[LIMITS_NAME_MAX], fresh[LIMITS_NAME_MAX], counter[LIMITS_NAME_MAX];
-	unsigned length = ban_length(limit, family);
+	unsigned length = limits_ban_length(limit, family);
 
-	fprintf(out, " add @ban%d_%u { ", family, length);
+	fprintf(out, " add @%s { ", limits_ban_set(family, length, banned));
 	put_source(out, family, length);
 	fprintf(out, " timeout %" PRId64 "s } add @%s { ", seconds, limits_banned_set(limit->name, family, banned));
 	put_source(out, family, length);

@@ -265,8 +265,7 @@ static void put_field_value(FILE *out, const struct match_key *key, enum nftset_
 	}
 }
 
-/* A deletion must not name where an element leads. */
-static int put_element(FILE *out, const struct element *element, bool leads)
+int nftset_put_element(FILE *out, const struct element *element, bool leads)
 {
 	char chain[LIMITS_CHAIN_NAME_MAX];
 	enum nftset_field fields[NFTSET_FIELDS];
@@ -277,7 +276,7 @@ static int put_element(FILE *out, const struct element *element, bool leads)
 	if (element->key.shape.interface && !interface_is_harmless(element->key.interface))
 		return -EINVAL;
 	for (size_t i = 0; i < n; i++) {
-		fputs(i ? " . " : " ", out);
+		fputs(i ? " . " : "", out);
 		put_field_value(out, &element->key, fields[i]);
 	}
 	if (leads && element->limited)
@@ -298,8 +297,10 @@ int nftset_put_elements(FILE *out, const char *verb, const struct element *eleme
 	nftset_name(&group, name);
 	fprintf(out, "%s element inet " NFT_TABLE " %s {\n", verb, name);
 	for (size_t i = 0; i < n; i++) {
-		int r = put_element(out, &elements[i], strcmp(verb, "add") == 0);
+		int r;
 
+		fputc(' ', out);
+		r = nftset_put_element(out, &elements[i], strcmp(verb, "add") == 0);
 		if (r < 0)
 			return r;
 		fputs(i + 1 < n ? ",\n" : "\n", out);

@@ -43,6 +43,10 @@ void nftset_put_declaration(FILE *out, const struct group *group);
 void nftset_put_lookup(FILE *out, const char *chain, const struct group *group);
 /* A look-up in a chain that is only about limited listeners: what others win leaves it. */
 void nftset_put_meter(FILE *out, const char *chain, const struct group *group);
+/* One element as it stands in such a list; leads: with where it leads, which a deletion must not name. -EINVAL as
+ * below.
+ */
+int nftset_put_element(FILE *out, const struct element *element, bool leads);
 int nftset_put_elements(FILE *out, const char *verb, const struct element *elements, size_t n);
 
 #endif

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
 #include "rules/cells.h"
 
 struct growing {

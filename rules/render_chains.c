@@ -51,6 +51,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
 #include "gatewayd/base/sockmark.h"
 #include "rules/nftset.h"
 
@@ -114,26 +115,18 @@ static const struct {
 	char family;
 } lookups[] = { { TUPLE4, '4' }, { REPLY_TUPLE4, '4' }, { TUPLE6, '6' }, { REPLY_TUPLE6, '6' } };
 
-static bool is_in(const char *const *names, size_t n, const char *name)
-{
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
-
 bool chains_own(const char *kind, const char *name)
 {
 	if (strcmp(kind, "counter") == 0)
-		return is_in(counters, ARRAY_SIZE(counters), name);
+		return words_have(counters, ARRAY_SIZE(counters), name);
 	if (strcmp(kind, "set") == 0)
-		return is_in(sets, ARRAY_SIZE(sets), name);
+		return words_have(sets, ARRAY_SIZE(sets), name);
 	if (strcmp(kind, "chain") != 0)
 		return false;
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
 		if (strcmp(classify_chains[i].name, name) == 0)
 			return true;
-	return strcmp(name, "prerouting") == 0 || is_in(other_chains, ARRAY_SIZE(other_chains), name);
+	return strcmp(name, "prerouting") == 0 || words_have(other_chains, ARRAY_SIZE(other_chains), name);
 }
 
 void chains_put_version(FILE *out)
@@ -290,10 +283,9 @@ static void put_icmp(FILE *out, const struct render_params *params)
 
 static bool is_ban_set(const char *name, const struct ban_lengths *lengths, int family, unsigned length)
 {
-	char wanted[32];
+	char wanted[LIMITS_NAME_MAX];
 
-	snprintf(wanted, sizeof(wanted), "ban%d_%u", family, length);
-	return ban_lengths_has(lengths, family, length) && strcmp(name, wanted) == 0;
+	return ban_lengths_has(lengths, family, length) && strcmp(name, limits_ban_set(family, length, wanted)) == 0;
 }
 
 bool chains_is_ban_set(const char *name, const struct ban_lengths *lengths)
@@ -308,20 +300,24 @@ bool chains_is_ban_set(const char *name, const struct ban_lengths *lengths)
 
 void chains_put_ban_sets(FILE *out, const struct ban_lengths *lengths)
 {
+	char name[LIMITS_NAME_MAX];
+
 	for (int family = 4; family <= 6; family += 2)
 		for (unsigned length = 0; length <= (family == 4 ? 32U : 128U); length++)
 			if (ban_lengths_has(lengths, family, length))
 				fprintf(out,
 				        "add set inet " NFT_TABLE
-				        " ban%d_%u { type ipv%d_addr; size %d; flags dynamic,timeout; }\n",
-				        family, length, family, LIMITS_BANS_MAX);
+				        " %s { type ipv%d_addr; size %d; flags dynamic,timeout; }\n",
+				        limits_ban_set(family, length, name), family, LIMITS_BANS_MAX);
 }
 
 static void put_ban_rule(FILE *out, const char *chain, int family, unsigned length, uint32_t mark)
 {
+	char name[LIMITS_NAME_MAX];
+
 	fprintf(out, RULE "%s ", chain);
 	nftset_put_address(out, family == 4 ? AF_INET : AF_INET6, "saddr", length);
-	fprintf(out, " @ban%d_%u ", family, length);
+	fprintf(out, " @%s ", limits_ban_set(family, length, name));
 	if (mark)
 		fprintf(out, "socket mark & 0x%08x == 0x%08x ", mark, mark);
 	fputs("jump banned\n", out);

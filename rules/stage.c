@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
 #include "rules/reach.h"
 
 /* What a visit to keys does. */

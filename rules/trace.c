@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
 #include "gatewayd/base/cleanup.h"
-#include "rules/cells.h"
 #include "rules/render_nft.h"
 
 /* --- what is armed --- */

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
+
 /* Prefixes are compared as bytes. */
 static_assert(sizeof(struct prefix) == 1 + 16 + 1, "no padding");
 
@@ -52,15 +54,8 @@ static int compare_items(const void *a, const void *b)
 
 int prefixes_add(struct prefixes_builder *builder, const struct prefix *prefix)
 {
-	if (builder->n == builder->capacity) {
-		size_t capacity = builder->capacity ? 2 * builder->capacity : 64;
-		struct prefix *grown = realloc(builder->items, capacity * sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		builder->items = grown;
-		builder->capacity = capacity;
-	}
+	if (array_reserve(&builder->items, &builder->capacity, builder->n + 1, sizeof(*builder->items)) < 0)
+		return -ENOMEM;
 	builder->items[builder->n++] = *prefix;
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
 #include "webapi/problem.h"
 #include "webapi/query.h"
 #include "webapi/rest.h"
@@ -97,15 +98,7 @@ static void read_placement(json_t *value, struct errs *errs, struct core_ban *wi
 		errs_add(errs, "/placement", "bad_value", "nft, or xdp: at the prefilters too.");
 }
 
-static bool is_field(const char *key)
-{
-	static const char *const fields[] = { "address", "ban_s", "reason", "placement" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
-		if (strcmp(key, fields[i]) == 0)
-			return true;
-	return false;
-}
+static const char *const fields[] = { "address", "ban_s", "reason", "placement" };
 
 static void read_wish(json_t *body, struct errs *errs, struct core_ban *wish)
 {
@@ -120,8 +113,8 @@ static void read_wish(json_t *body, struct errs *errs, struct core_ban *wish)
 	read_seconds(json_object_get(body, "ban_s"), errs, wish);
 	read_reason(json_object_get(body, "reason"), errs, wish);
 	read_placement(json_object_get(body, "placement"), errs, wish);
-	json_object_foreach(body, key, value) if (!is_field(key)) errs_add(errs, "", "unknown_field",
-	        "There is no field \"%.64s\"; there are address, ban_s, reason, placement.", key);
+	json_object_foreach(body, key, value) if (!words_have(fields, ARRAY_SIZE(fields), key)) errs_add(errs, "",
+	        "unknown_field", "There is no field \"%.64s\"; there are address, ban_s, reason, placement.", key);
 }
 
 static int put_location(const struct core_ban *wish, struct response *response)

@@ -4,19 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "gatewayd/base/array.h"
 #include "webapi/problem.h"
 #include "webapi/write.h"
 
 static const char *const known[] = { "protocol", "source", "source_port", "destination", "destination_port",
 	"interface" };
-
-static bool is_in(const char *const *names, size_t n, const char *name)
-{
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
 
 static void refuse_unknown(const json_t *body, const char *const *more, size_t n_more, struct errs *errs)
 {
@@ -25,7 +18,7 @@ static void refuse_unknown(const json_t *body, const char *const *more, size_t n
 
 	json_object_foreach((json_t *)body, key, value)
 	{
-		if (!is_in(known, ARRAY_SIZE(known), key) && !is_in(more, n_more, key))
+		if (!words_have(known, ARRAY_SIZE(known), key) && !words_have(more, n_more, key))
 			errs_add(errs, "", "unknown_key", "A packet has no member \"%s\".", key);
 	}
 }
