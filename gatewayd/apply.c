@@ -421,6 +421,7 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 		apply->route_generation = apply->current->revision;
 		if (apply->config.shield.settle)
 			apply->config.shield.settle(apply->config.shield.userdata, apply->current->revision);
+		(void)apply_settle_gate(apply);
 	}
 	if (r == 0 && ret_nft)
 		*ret_nft = TAKE_PTR(t.text);

@@ -95,8 +95,11 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 int apply_bans(struct apply *apply, const struct render_ban *bans, size_t n);
 /* Calls this whenever our whole table was made anew, so that what lay in its sets is gone. */
 void apply_on_replace(struct apply *apply, void (*replaced)(void *userdata), void *userdata);
-/* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. */
+/* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. Where there is no
+ * such listener the kernel is left alone, and the way is opened when there is one. */
 int apply_set_gate(struct apply *apply, bool open);
+/* What it was told last. */
+bool apply_gate_is_wanted(const struct apply *apply);
 
 /* From so many elements on, a look at the table is not for the daemon's own thread (examine.h): fewer are read and
  * compared in some 50 ms. */

@@ -254,12 +254,24 @@ int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason
 	return 0;
 }
 
-int apply_set_gate(struct apply *apply, bool open)
+/* Whether the gate is there for anybody. */
+static bool has_direct(const struct snapshot *snapshot)
+{
+	const struct rows *rows = &snapshot->rows[RESOURCE_LISTENER];
+
+	for (size_t i = 0; i < rows->n; i++)
+		if (((const struct listener *)rows->items[i])->on_worker_down == ON_WORKER_DOWN_DIRECT)
+			return true;
+	return false;
+}
+
+int apply_settle_gate(struct apply *apply)
 {
 	_cleanup_free_ char *text = NULL, *error = NULL;
+	bool open = apply->gate_wanted;
 	int r;
 
-	if (apply->config.render.gate_open == open)
+	if (apply->config.render.gate_open == open || (open && !has_direct(apply->current)))
 		return 0;
 	r = render_nft_gate(open, &text);
 	if (r < 0)
@@ -272,4 +284,15 @@ int apply_set_gate(struct apply *apply, bool open)
 	}
 	apply->config.render.gate_open = open;
 	return 0;
+}
+
+int apply_set_gate(struct apply *apply, bool open)
+{
+	apply->gate_wanted = open;
+	return apply_settle_gate(apply);
+}
+
+bool apply_gate_is_wanted(const struct apply *apply)
+{
+	return apply->gate_wanted;
 }

@@ -12,6 +12,7 @@ struct apply {
 	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
 	uint64_t serial;                  /* of our transactions */
+	bool gate_wanted;                 /* config.render.gate_open is what the kernel has */
 	void (*replaced)(void *userdata); /* NULL: nobody asks */
 	void *replaced_userdata;
 };
@@ -23,6 +24,9 @@ int apply_commit(struct apply *apply, const char *text, char **ret_error);
 int apply_replace_table(struct apply *apply, int64_t generation, char **ret_error);
 /* Whether a refusal was because somebody has changed our table, which is as it must be now. */
 bool apply_has_healed(struct apply *apply, const struct errs *errs);
+
+/* Opens the gate if it is wanted, closed, and somebody would go through it; closes it if it is not wanted. */
+int apply_settle_gate(struct apply *apply);
 
 /* The table was made anew. */
 void apply_tell_replaced(struct apply *apply);

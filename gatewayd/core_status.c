@@ -98,7 +98,7 @@ static json_t *relay(struct core *core, bool *failed)
 	document_set(object, "mover", json_string(core->options->mover), failed);
 	document_set(object, "movers", movers(core, failed), failed);
 	document_set(object, "port", json_integer(worker_port(core->worker)), failed);
-	document_set(object, "direct", json_boolean(apply_render_params(core->apply)->gate_open), failed);
+	document_set(object, "direct", json_boolean(apply_gate_is_wanted(core->apply)), failed);
 	document_set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
 	document_set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
 	document_set(object, "udp_flows", json_integer((json_int_t)stats_active(stats, STATS_UDP)), failed);

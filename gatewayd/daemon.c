@@ -99,7 +99,7 @@ static void on_worker_state(void *userdata)
 		if (overloaded)
 			log_warning("the relay is overloaded: new connections of direct listeners go past it");
 		(void)apply_set_gate(daemon->apply, overloaded);
-	} else if (!daemon->gate_timer && !apply_render_params(daemon->apply)->gate_open) {
+	} else if (!daemon->gate_timer && !apply_gate_is_wanted(daemon->apply)) {
 		(void)sd_event_add_time_relative(daemon->event, &daemon->gate_timer, CLOCK_MONOTONIC,
 		        GATE_DELAY_MS * UINT64_C(1000), 1000, on_gate_timer, daemon);
 	}

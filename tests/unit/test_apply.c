@@ -420,6 +420,30 @@ static void test_commit_and_way_back_fail(void **state)
 	commit_fails(f);
 }
 
+/* Nobody would go through it: the kernel is left alone until there is a listener for which it is. */
+static void test_gate_is_for_direct_listeners(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(row_unref_p) struct row *row = make_listener("b", "81");
+	struct apply_change change = { .new_row = row };
+	_cleanup_errs_ struct errs errs = { 0 };
+	unsigned commits;
+
+	first(f);
+	commits = kernel_fake_calls(f->kernel, KERNEL_NFT_COMMIT);
+	assert_int_equal(apply_set_gate(f->apply, true), 0);
+	assert_int_equal(kernel_fake_calls(f->kernel, KERNEL_NFT_COMMIT), commits);
+	assert_true(apply_gate_is_wanted(f->apply));
+	assert_false(apply_render_params(f->apply)->gate_open);
+	((struct listener *)row)->on_worker_down = ON_WORKER_DOWN_DIRECT;
+	assert_int_equal(run(f, &change, false, &errs, NULL), 0);
+	assert_true(apply_render_params(f->apply)->gate_open);
+	assert_non_null(strstr(kernel_fake_committed(f->kernel), "direct_gate goto"));
+	assert_int_equal(apply_set_gate(f->apply, false), 0);
+	assert_false(apply_render_params(f->apply)->gate_open);
+	assert_null(strstr(kernel_fake_committed(f->kernel), "direct_gate goto"));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -436,6 +460,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nft_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_and_way_back_fail, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gate_is_for_direct_listeners, setup, teardown),
 	};
 
 	log_setup("test_apply", LOG_CRIT);
