@@ -7,10 +7,12 @@ import pytest
 
 from lab import Gateway, Lab
 from lab.gateway import ROOT
+from lab.lender import Lender
 from lab.process import SLOWNESS
 from lab.servers import Nginx
 
 DEFAULT_TIMEOUT = 120
+LENDER = Lender()
 
 
 @pytest.fixture(autouse=True)
@@ -44,13 +46,47 @@ def nginx(lab):
     return Nginx(lab, lab.server)
 
 
+def borrows(node):
+    """Whether a test takes a gateway with a past."""
+    return bool(node.get_closest_marker("shared_gateway")) and not node.get_closest_marker("own_gateway")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Within a module whose tests share gateways, those with the same mover come together: each mover has its own."""
+    modules = {}
+    for item in items:
+        modules.setdefault(item.path, len(modules))
+
+    def place(item):
+        mover = getattr(item, "callspec", None) and item.callspec.params.get("mover")
+        return modules[item.path], (mover or "") if borrows(item) else ""
+
+    items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def nothing_lent(request):
+    """A test that does not borrow finds no other gateway than its own."""
+    if not borrows(request.node):
+        LENDER.end()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lent_in_one_module():
+    """What was lent ends with the module."""
+    yield
+    LENDER.end()
+
+
 @pytest.fixture
 def make_gateway(lab, request):
-    """Starts gateways with the arguments of lab.Gateway; they end with the test, and a sanitizer report fails it."""
+    """Starts gateways with the arguments of lab.Gateway; they end with the test, and a sanitizer report fails it. A test
+    marked shared_gateway gets one that has served tests of its module before, if there is one with these arguments."""
     made = []
 
     def make(**options):
-        made.append(Gateway(lab, **options))
+        made.append(LENDER.lend(lab, **options) if borrows(request.node) else Gateway(lab, **options))
         if options.get("mover") == "sockmap":
             state, why = made[-1].sockmap()
             if state != "on":
@@ -60,7 +96,12 @@ def make_gateway(lab, request):
     yield make
     for gateway in made:
         try:
-            gateway.close()
+            if LENDER.gateway is gateway and not getattr(request.node, "failed", False):
+                gateway.check_sanitizers()
+            elif LENDER.gateway is gateway:
+                LENDER.end()
+            else:
+                gateway.close()
         finally:
             show_log_on_failure(request, gateway)
 

@@ -10,6 +10,8 @@ import pytest
 from lab import promlint
 from lab.gateway import ROOT
 
+pytestmark = pytest.mark.shared_gateway
+
 RULES = ROOT / "packaging" / "prometheus" / "gatewayd.rules.yml"
 RULES_TEST = ROOT / "packaging" / "prometheus" / "gatewayd.rules-test.yml"
 DASHBOARD = ROOT / "packaging" / "grafana" / "gatewayd.json"

@@ -9,6 +9,8 @@ import pytest
 from api.contract import observe
 from lab.process import wait_for
 
+pytestmark = pytest.mark.shared_gateway
+
 
 class Stream:
     """curl -N on the stream; `events` has (id, type, data) so far."""

@@ -7,6 +7,8 @@ from api.support import Raw, expect_problem
 from lab import promlint
 from lab.servers import Peer
 
+pytestmark = pytest.mark.shared_gateway
+
 PORT = 7300
 
 
@@ -86,6 +88,7 @@ def test_bad_queries(gateway, path):
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.own_gateway
 @pytest.mark.parametrize("cursor", ["pffffffff.ff.ffffffff", "p0.0.0", "p1.3f.7fffffff"])
 def test_strange_cursors(busy, cursor):
     """A cursor of another time, or one that was made up: an answer, whatever it is, and no harm."""
@@ -154,6 +157,7 @@ def test_metrics(busy):
     assert promlint.faults_of(empty) == [] and "gateway_listener_" not in empty
 
 
+@pytest.mark.own_gateway
 def test_the_linter_notices(busy):
     """Each fault that it knows is found in an otherwise good text."""
     gateway, _ = busy

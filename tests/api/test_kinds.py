@@ -6,6 +6,8 @@ import pytest
 
 from api.support import furnish_fully, WHOLE
 
+pytestmark = pytest.mark.shared_gateway
+
 LARGE = 1500
 
 

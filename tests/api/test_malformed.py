@@ -8,6 +8,8 @@ import pytest
 
 from api.support import expect_problem, picture, read_answer
 
+pytestmark = pytest.mark.shared_gateway
+
 LISTENERS = "/api/v1/listeners"
 WEB = LISTENERS + "/web"
 NEW = {"name": "new", "ports": ["9000"]}

@@ -8,6 +8,8 @@ import pytest
 from api.contract import CONTRACT, Contract
 from lab.gateway import UnixConnection
 
+pytestmark = pytest.mark.shared_gateway
+
 
 @pytest.fixture
 def contract(gateway):

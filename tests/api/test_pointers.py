@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.shared_gateway
+
 NETS = [f"10.{n}.0.0/24" for n in range(64)]
 
 

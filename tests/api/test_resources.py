@@ -6,6 +6,8 @@ import pytest
 
 from api.support import table
 
+pytestmark = pytest.mark.shared_gateway
+
 LISTENERS = "/api/v1/listeners"
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from api.support import expect_problem, Raw
 
+pytestmark = pytest.mark.shared_gateway
+
 PACKET = {"protocol": "tcp", "source": "10.71.1.2", "destination": "10.71.2.2", "destination_port": 8000}
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from net.control import Events
 
+pytestmark = pytest.mark.shared_gateway
+
 PATH = "upstreams/pool/targets/10.71.2.4:8080"
 
 

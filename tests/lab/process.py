@@ -13,6 +13,14 @@ SANITIZER = re.compile(r"ERROR: (Address|Leak)Sanitizer|runtime error:|Undefined
 # How many times slower than usual the machine is; every limit of time is so many times longer. For emulated machines.
 SLOWNESS = float(os.environ.get("LAB_SLOWNESS", "1"))
 
+# Whether the tests go as far as was promised (./dev check --long): the usual run takes samples, which can fail as well.
+LONG = bool(os.environ.get("GW_LONG"))
+
+
+def amount(usual, long):
+    """How much of something a test does."""
+    return long if LONG else usual
+
 
 class Timeout(Exception):
     """Something that had to happen did not."""

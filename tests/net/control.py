@@ -10,7 +10,7 @@ import threading
 import time
 
 from lab import kernel
-from lab.gateway import UnixConnection
+from lab.gateway import ROOT, UnixConnection
 from lab.process import wait_for
 
 
@@ -123,6 +123,11 @@ def redirect(gateway, first="10.71.2.3", second="10.71.2.4"):
     gateway.upstream("second", [(second, 0)])
     gateway.listener("web", ports=["8000"], upstream="first")
     return gateway.status()["revision"]
+
+
+def release_or_default():
+    """The release build for load; the lab's default if that is not there."""
+    return "release" if (ROOT / "build/release/bin/gatewayd").exists() else None
 
 
 def timed(function):

@@ -10,6 +10,8 @@ import pytest
 from lab.process import wait_for
 from lab.servers import Peer
 
+pytestmark = pytest.mark.shared_gateway
+
 PORT = 7300
 NETS = {"v4": "10.71.2.", "v6": "fd71:2::"}
 CLIENT_NETS = {"v4": "10.71.1.", "v6": "fd71:1::"}
@@ -105,7 +107,7 @@ def ask(lab, family, source=None):
 
 def counters(gateway, *names):
     """Sums of the relay's counters."""
-    found = gateway.status()["relay"]["counters"]
+    found = gateway.counters()
     return tuple(found[name] for name in names)
 
 

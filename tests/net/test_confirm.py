@@ -10,6 +10,8 @@ from lab.gateway import end_process
 from lab.process import wait_for
 from net.control import Events, database, expect_kernel_as_desired, expect_sound, redirect, target_of
 
+pytestmark = pytest.mark.shared_gateway
+
 
 @pytest.fixture
 def changed(lab, nginx, gateway):

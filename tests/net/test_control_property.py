@@ -11,9 +11,10 @@ import pytest
 
 from lab import kernel
 from lab.gateway import ROOT
+from lab.process import amount
 from net.control import difference, expect_kernel_as_desired, expect_sound
 
-ROUNDS = int(os.environ.get("PROPERTY_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("PROPERTY_ROUNDS", amount(8, 20)))
 CHANGES = 20
 NAMES = 30
 V4 = ["10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "10.1.1.7", "10.1.1.0-10.1.1.200", "10.1.0.200-10.1.2.5", "192.0.2.0/24"]

@@ -1,4 +1,4 @@
-"""kill -9 of the daemon in the midst of writes, fifty times."""
+"""kill -9 of the daemon in the midst of writes, fifty times in a long run."""
 
 import http.client
 import json
@@ -11,8 +11,9 @@ import pytest
 
 from lab import kernel
 from lab.gateway import end_process
+from lab.process import amount
 
-KILLS = 50
+KILLS = amount(15, 50)
 BASE_PORT = 20000
 
 
@@ -129,7 +130,7 @@ def test_kill_9_during_writes(lab, make_gateway, figure):
 
 
 def check_against_fresh_render(lab, gateway):
-    """What fifty crashes left in the kernel is what a start from nothing makes."""
+    """What the crashes left in the kernel is what a start from nothing makes."""
     survived = kernel.our_elements(lab.gateway)
     relay = gateway.relay_pid()
     gateway.stop()

@@ -13,6 +13,8 @@ from lab.datagrams import DatagramPeer, ask, client
 from lab.process import wait_for
 from lab.servers import Peer
 
+pytestmark = pytest.mark.shared_gateway
+
 PORT = 7200
 OPEN = 1000
 

@@ -12,6 +12,8 @@ import pytest
 from lab import servers
 from lab.process import wait_for
 
+pytestmark = pytest.mark.shared_gateway
+
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 
 

@@ -10,6 +10,8 @@ from lab.process import wait_for
 from lab.servers import Peer
 from net.control import Events
 
+pytestmark = pytest.mark.shared_gateway
+
 FAMILIES = ["v4", "v6"]
 SERVERS = {"v4": ("10.71.2.3", "10.71.2.4"), "v6": ("fd71:2::3", "fd71:2::4")}
 VIP = {"v4": "10.71.2.2", "v6": "fd71:2::2"}

@@ -13,6 +13,8 @@ import pytest
 from lab.process import wait_for
 from net.test_transparent import ask, url
 
+pytestmark = pytest.mark.shared_gateway
+
 SERVER = {4: "10.71.2.2", 6: "fd71:2::2"}
 GATEWAY = {4: "10.71.1.1", 6: "fd71:1::1"}
 CLIENT = {4: "10.71.1.2", 6: "fd71:1::2"}

@@ -14,6 +14,8 @@ from lab.datagrams import DatagramPeer, client as udp_client
 from lab.process import in_threads, wait_for
 from lab.proxyproto import write
 
+pytestmark = pytest.mark.shared_gateway
+
 FAMILIES = ["v4", "v6"]
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 TARGET = {"v4": "10.71.2.3", "v6": "fd71:2::3"}
@@ -27,7 +29,7 @@ HELLO = (HELLOS / "openssl_tls13").read_bytes()
 
 def counters(gateway, *names):
     """Sums of the relay's counters."""
-    found = gateway.status()["relay"]["counters"]
+    found = gateway.counters()
     return tuple(found[name] for name in names)
 
 

@@ -9,6 +9,8 @@ import pytest
 from lab.process import wait_for
 from lab.servers import Peer, tls_server
 
+pytestmark = pytest.mark.shared_gateway
+
 FAMILIES = ["v4", "v6"]
 SERVERS = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 HELLOS = Path(__file__).parents[1] / "fuzz" / "corpus" / "first_tls"
@@ -25,7 +27,7 @@ def tls(lab):
 
 def counters(gateway, *names):
     """Sums of the relay's counters."""
-    found = gateway.status()["relay"]["counters"]
+    found = gateway.counters()
     return tuple(found[name] for name in names)
 
 

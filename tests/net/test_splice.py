@@ -11,6 +11,8 @@ import pytest
 from lab import servers, traffic
 from lab.process import in_threads, wait_for
 
+pytestmark = pytest.mark.shared_gateway
+
 MESSAGES = 60
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 FIN_WAIT2 = 5  # of tcpi_state: all is acknowledged, the end of stream too

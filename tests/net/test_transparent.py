@@ -7,6 +7,8 @@ import pytest
 from lab import servers
 from lab.process import in_threads, wait_for
 
+pytestmark = pytest.mark.shared_gateway
+
 FAMILIES = ["v4", "v6"]
 SERVERS = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 TARGETS = {"v4": ["10.71.2.3", "10.71.2.4", "10.71.2.5"], "v6": ["fd71:2::3", "fd71:2::4", "fd71:2::5"]}

@@ -14,6 +14,8 @@ from lab.datagrams import DatagramPeer, ask, client, gwudp_result, is_silent
 from lab.netns import run
 from lab.process import alive, descriptors, wait_for
 
+pytestmark = pytest.mark.shared_gateway
+
 FAMILIES = ["v4", "v6"]
 SERVERS = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 TARGETS = {"v4": ["10.71.2.3", "10.71.2.4"], "v6": ["fd71:2::3", "fd71:2::4"]}
@@ -23,7 +25,7 @@ UDP_SEGMENT = 103
 
 def counters(gateway):
     """The relay's counters."""
-    return gateway.status()["relay"]["counters"]
+    return gateway.counters()
 
 
 def open_flows(gateway):

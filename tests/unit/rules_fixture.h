@@ -15,6 +15,7 @@
 
 #include "rules/plan.h"
 #include "rules/render_nft.h"
+#include "tests/unit/amount.h"
 
 #define FIXTURE static __attribute__((unused))
 

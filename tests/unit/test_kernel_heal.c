@@ -292,7 +292,7 @@ static bool table_exists(struct bench *bench)
 }
 
 /* Tables that are damaged; each costs about a tenth of a second with the sanitizers. */
-#define ROUNDS 80
+#define ROUNDS amount(25, 80)
 
 static void any_damage_is_healed(void **state)
 {
@@ -329,7 +329,7 @@ static void any_damage_is_healed(void **state)
 		healed += differs;
 		replaced += made_anew;
 	}
-	print_message("%d tables, %u of them damaged and healed, %u by making them anew\n", ROUNDS, healed, replaced);
+	print_message("%u tables, %u of them damaged and healed, %u by making them anew\n", ROUNDS, healed, replaced);
 	assert_true(healed > ROUNDS / 2 && replaced < healed / 2);
 	model_free(model);
 	snapshot_unref(at);

@@ -224,7 +224,7 @@ static void plans_end_where_full_does(void **state)
 	struct model *model = fixture_model(at);
 
 	run_full(kernel, model, 0);
-	for (unsigned round = 0; round < 200; round++) {
+	for (unsigned round = 0; round < amount(80, 200); round++) {
 		struct snapshot *to = fixture_random_edit(at, 25);
 		struct errs errs = { 0 };
 		struct plan *plan;

@@ -23,7 +23,7 @@
 #include "rules/kernel.h"
 #include "rules/nftset.h"
 
-#define ROUNDS  25
+#define ROUNDS  amount(10, 25)
 #define PACKETS 20
 
 static const struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
@@ -310,7 +310,7 @@ static void the_kernel_chooses_as_the_reference(void **state)
 		model_free(model);
 		snapshot_unref(snapshot);
 	}
-	print_message("%d packets, %u of them won by a listener\n", ROUNDS * PACKETS, hits);
+	print_message("%u packets, %u of them won by a listener\n", ROUNDS * PACKETS, hits);
 	assert_true(hits > ROUNDS * PACKETS / 4);
 }
 

@@ -12,6 +12,7 @@
 #include "schema/change.h"
 #include "schema/hash.h"
 #include "schema/unenforced.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/generate.h"
 
 /* ---- hash ---- */
@@ -160,7 +161,7 @@ static void test_there_and_back(void **state)
 {
 	(void)state;
 	generate_state = 3;
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < amount(60, 200); i++) {
 		struct row *old = random_row(i), *new = random_row(i), *back = NULL, *forth = NULL;
 		_cleanup_free_ char *before = NULL, *after = NULL;
 		struct errs errs = { 0 };

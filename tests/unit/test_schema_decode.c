@@ -7,6 +7,7 @@
 
 #include "schema/decode.h"
 #include "schema/encode.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/generate.h"
 
 static json_t *parse(const char *text)
@@ -636,7 +637,7 @@ static void test_times(void **state)
 static void test_round_trip(void **state)
 {
 	(void)state;
-	for (unsigned seed = 1; seed <= 200; seed++)
+	for (unsigned seed = 1; seed <= amount(60, 200); seed++)
 		for (enum resource_id i = 0; i < RESOURCES; i++) {
 			struct row *row, *back = NULL;
 			struct errs errs = { 0 };
