@@ -260,7 +260,7 @@ def test_flows_of_a_target_that_fails(lab, gateway, pair, on_down):
         for connection, name in flows:
             assert ask(connection) == expected[name]
             connection.close()
-        resets = gateway.status()["relay"]["counters"]["reset_on_down"]
+        resets = gateway.counters()["reset_on_down"]
         assert resets == (sum(name == "a" for _, name in flows) if on_down == "reset" else 0)
 
 
@@ -275,7 +275,7 @@ def test_flows_are_reset_after_the_relays_death(lab, gateway, pair):
     assert gateway.must("PATCH", target_path("pool", a, 8200), {"admin_state": "down"})["admin_state"] == "down"
     gateway.mend_relay()
     gateway.wait_relay(pid, 20)
-    wait_for(lambda: gateway.status()["relay"]["counters"]["reset_on_down"] == on(flows, "a"), 10, "resets")
+    wait_for(lambda: gateway.counters()["reset_on_down"] == on(flows, "a"), 10, "resets")
     assert [ask(connection) for connection, name in flows] == [name if name == "b" else None for _, name in flows]
 
 
@@ -340,7 +340,7 @@ def test_drain_deadline(lab, gateway, pair):
     for connection, name in flows:
         assert ask(connection) == (None if name == "a" else "b")
         connection.close()
-    assert gateway.status()["relay"]["counters"]["reset_drained"] == on(flows, "a")
+    assert gateway.counters()["reset_drained"] == on(flows, "a")
 
 
 def test_operators_word_outlives_all(lab, gateway, pair):
