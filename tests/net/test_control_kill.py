@@ -190,7 +190,7 @@ def test_sequences(lab, make_gateway, figure):
             expect_sound(gateway)
     figure("sequences, acknowledged writes, under way at the kill, seconds",
            f"{SEQUENCES}, {acknowledged}, {uncertain}, {time.monotonic() - started:.0f}")
-    assert acknowledged > SEQUENCES / 2 and uncertain > SEQUENCES / 20, "the kills missed the writes"
+    assert acknowledged > SEQUENCES / 4 and uncertain > SEQUENCES / 20, "the kills missed the writes"
     check_history(gateway, source, model)
 
 

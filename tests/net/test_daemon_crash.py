@@ -11,7 +11,7 @@ import pytest
 
 from lab import kernel
 from lab.gateway import end_process
-from lab.process import amount
+from lab.process import amount, wait_for
 
 KILLS = amount(15, 50)
 BASE_PORT = 20000
@@ -109,8 +109,10 @@ def test_kill_9_during_writes(lab, make_gateway, figure):
     starts = []
     for number in range(KILLS):
         thread = threading.Thread(target=writer.run)
+        wanted = writer.acknowledged + source.randrange(4)
         thread.start()
-        time.sleep(source.uniform(0.005, 0.12))
+        wait_for(lambda: writer.acknowledged >= wanted, 15, "writes", interval=0.001)
+        time.sleep(source.uniform(0, 0.04))
         gateway.kill()
         thread.join(15)
         uncertain = {writer.uncertain} - {None}
@@ -125,7 +127,7 @@ def test_kill_9_during_writes(lab, make_gateway, figure):
     figure("acknowledged writes", writer.acknowledged)
     figure("start after a kill", f"{sorted(starts)[len(starts) // 2] * 1000:.0f} ms median (sanitized build)")
     assert not writer.unexpected, writer.unexpected[:3]
-    assert writer.acknowledged > KILLS
+    assert writer.acknowledged > KILLS / 2
     check_against_fresh_render(lab, gateway)
 
 

@@ -221,6 +221,7 @@ def test_round_trip_times(lab, gateway, server):
     close_all(connections)
 
 
+@pytest.mark.own_gateway  # counts in the statistics
 def test_delete_ends_exactly_one(lab, gateway, server):
     """Both ends of it see a reset; all others go on."""
     furnish(gateway)
