@@ -449,8 +449,9 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	}
 	message.ping.cookie = clock_us();
 	message.ping.tracked = conntrack_is_used();
-	/* One of another version does not know the message; it has the limit's time to hand over. */
-	if (!worker->foreign && msg_send(worker->channel, &message, -1, 0) == 0)
+	/* One that is not greeted yet takes nothing else; one of another version does not know the message: it has the
+	 * limit's time to hand over. */
+	if (!worker->foreign && worker->state >= WORKER_CONFIGURING && msg_send(worker->channel, &message, -1, 0) == 0)
 		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either: the limit decides */
 	sd_event_source_set_time_relative(source, PING_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);

@@ -252,3 +252,15 @@ def test_both_die(lab, nginx, gateway):
     with lab.client.connect(SERVER, 8000, timeout=3) as connection:
         request(connection)
         assert "sees" in answer(connection)
+
+
+def test_a_slow_start_is_no_death(lab, make_gateway):
+    """A relay that takes its time to begin, as on a machine that has much to do, is waited for: none is killed."""
+    gateway = make_gateway(start=False)
+    real = gateway.directory / "real-relay"
+    gateway.relay.rename(real)
+    gateway.relay.write_text(f'#!/bin/sh\nsleep 2.5\nexec {real} "$@"\n')
+    gateway.relay.chmod(0o755)
+    gateway.start()
+    gateway.wait_relay(0)
+    assert gateway.status()["relay"]["restarts"] == 0
