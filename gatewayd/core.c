@@ -106,6 +106,8 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	                "summary", request->summary));
 	core_set_pending(core, &pending);
 	core_targets_follow(core);
+	if (core->shortcut)
+		shortcut_follow(core->shortcut, set->to);
 	/* How drift is dealt with may have changed: what was only told so far may be to be put right. */
 	if (core->drift)
 		drift_look_if_present(core->drift);

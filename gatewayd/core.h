@@ -17,6 +17,7 @@
 #include "gatewayd/rule_index.h"
 #include "gatewayd/sampler.h"
 #include "gatewayd/shield.h"
+#include "gatewayd/shortcut.h"
 #include "gatewayd/tracer.h"
 #include "gatewayd/worker.h"
 #include "webapi/core.h"
@@ -37,6 +38,7 @@ struct core {
 	struct worker *worker;
 	struct kernel *kernel;
 	struct shield *shield;       /* NULL in tests that have none */
+	struct shortcut *shortcut;   /* the same */
 	struct drift_monitor *drift; /* NULL in tests that have none */
 	struct bans *bans;           /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */

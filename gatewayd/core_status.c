@@ -43,6 +43,9 @@ static json_t *movers(struct core *core, bool *failed)
 	json_t *object = json_pack("{s:{s:s, s:s?}}", "sockmap", "state", movers_state_name(movers_state(movers)),
 	        "why", *why ? why : NULL);
 
+	if (core->shortcut)
+		document_set(object, "shortcut", shortcut_status(core->shortcut), failed);
+
 	if (!object)
 		*failed = true;
 	return object;

@@ -28,8 +28,10 @@
 #include "gatewayd/open.h"
 #include "gatewayd/rights.h"
 #include "gatewayd/shield.h"
+#include "gatewayd/shortcut.h"
 #include "gatewayd/target_watch.h"
 #include "rules/kernel_bpf.h"
+#include "rules/kernel_shortcut.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
 #define GATE_DELAY_MS 100
@@ -49,6 +51,7 @@ struct daemon {
 	struct bans *bans;
 	struct drift_monitor *drift;
 	struct shield *shield;
+	struct shortcut *shortcut;
 	struct sampler *sampler;
 	struct core core;
 	sd_event_source *gate_timer, *save_timer;
@@ -217,7 +220,8 @@ static int make_event_loop(struct daemon *daemon)
 
 static int make_worker(struct daemon *daemon)
 {
-	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state, on_health_changed };
+	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state, on_health_changed,
+		daemon->shortcut };
 
 	return worker_new(daemon->event, daemon->options, &owner, &daemon->worker);
 }
@@ -254,7 +258,10 @@ static void tell_drift(void *userdata, json_t *data)
 
 static void link_changed(void *userdata, const char *interface)
 {
-	shield_link_changed(((struct daemon *)userdata)->shield, interface);
+	struct daemon *daemon = userdata;
+
+	shield_link_changed(daemon->shield, interface);
+	shortcut_link_changed(daemon->shortcut, interface);
 }
 
 static int watch_drift(struct daemon *daemon)
@@ -273,7 +280,11 @@ static int watch_drift(struct daemon *daemon)
 
 static void tell_ban(void *userdata, json_t *data)
 {
-	events_publish(((struct daemon *)userdata)->events, "ban", data);
+	struct daemon *daemon = userdata;
+
+	/* Flows of whom it is about have to pass the rules again. */
+	shortcut_flush(daemon->shortcut);
+	events_publish(daemon->events, "ban", data);
 }
 
 static int start_bans(struct daemon *daemon)
@@ -337,6 +348,8 @@ static int start(struct daemon *daemon)
 	if (r == 0)
 		r = kernel_open(&daemon->kernel);
 	if (r == 0)
+		r = shortcut_new(daemon->options, &daemon->shortcut);
+	if (r == 0)
 		r = make_worker(daemon);
 	if (r < 0)
 		return r;
@@ -349,11 +362,13 @@ static int start(struct daemon *daemon)
 	r = boot_kernel(daemon, snapshot);
 	if (r < 0)
 		return r;
+	shortcut_follow(daemon->shortcut, snapshot);
 	daemon->core = (struct core){ .event = daemon->event,
 		.store = daemon->store,
 		.events = daemon->events,
 		.apply = daemon->apply,
 		.shield = daemon->shield,
+		.shortcut = daemon->shortcut,
 		.worker = daemon->worker,
 		.kernel = daemon->kernel,
 		.options = daemon->options,
@@ -409,6 +424,7 @@ static void stop(struct daemon *daemon)
 	sd_event_source_disable_unref(daemon->gate_timer);
 	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);
+	shortcut_free(daemon->shortcut);
 	apply_free(daemon->apply);
 	shield_free(daemon->shield);
 	kernel_free(daemon->kernel);
@@ -520,6 +536,7 @@ int daemon_cleanup(const struct options *options)
 			snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, files[i]);
 			(void)unlink(path);
 		}
+		kernel_shortcut_detach_all(options->bpf_dir);
 		/* Last: what is pinned keeps the flows of a relay that did not end. */
 		if (kernel_bpf_cleanup(options->bpf_dir) < 0)
 			log_error("%s could not be removed", options->bpf_dir);

@@ -8,6 +8,7 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/first_route.h"
+#include "gatewayd/shortcut.h"
 
 /* One configuration on its way: the first error sticks, so that the senders below need no checks. */
 struct sender {
@@ -223,6 +224,7 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
 	message.listener_put.mover = mover_number(listener->mover);
+	message.listener_put.shortcut = shortcut_suits(listener);
 	message.listener_put.proxy = proxy_version(listener->proxy_protocol);
 	message.listener_put.slot = meter_slot(sender->meter, STATS_LISTENER, listener->row.id);
 	send_item(sender, &message);

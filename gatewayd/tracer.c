@@ -69,6 +69,7 @@ static void disarm(struct trace *trace, const char *why)
 		return;
 	trace->timer = sd_event_source_disable_unref(trace->timer);
 	kernel_hold_free(TAKE_PTR(trace->hold));
+	shortcut_release(trace->tracer->core->shortcut);
 	trace->why = why;
 	core_tell(trace->tracer->core, "trace_end",
 	        json_pack("{s:I, s:s}", "trace", (json_int_t)trace->number, "why", why));
@@ -327,6 +328,8 @@ static int arm(struct trace *trace, char **ret_reason)
 
 	if (r == 0)
 		r = kernel_hold_new(text, &trace->hold, ret_reason);
+	if (trace->hold) /* what is traced must meet the rules */
+		shortcut_hold(tracer->core->shortcut);
 	if (r == 0)
 		r = sd_event_add_time_relative(tracer->core->event, &trace->timer, CLOCK_MONOTONIC,
 		        trace->seconds * UINT64_C(1000000), 1000, on_time, trace);

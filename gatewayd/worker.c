@@ -19,6 +19,7 @@
 #include "gatewayd/base/sockmark.h"
 #include "gatewayd/movers.h"
 #include "gatewayd/relay_config.h"
+#include "gatewayd/shortcut.h"
 #include "gatewayd/spawn.h"
 #include "gatewayd/worker_private.h"
 
@@ -187,6 +188,8 @@ static int send_introduction(struct worker *worker)
 	if (r == 0)
 		r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
 	if (r == 0)
+		r = shortcut_send(worker->owner.shortcut, worker->channel, WORKER_ANSWER_MS);
+	if (r == 0)
 		r = send_stats_memory(worker); /* before the flows that are counted in it */
 	if (r == 0)
 		r = worker_send_keep_channels(worker);
@@ -326,6 +329,8 @@ static void on_committed(struct worker *worker, int64_t generation)
 	worker->generation = generation;
 	if (worker->state == WORKER_CONFIGURING) {
 		log_notice("relay %d serves generation %lld", (int)worker->pid, (long long)generation);
+		if (worker->is_child) /* one that was found goes on with its flows */
+			shortcut_relay_changed(worker->owner.shortcut);
 		set_state(worker, WORKER_RUNNING);
 		sd_event_source_set_time_relative(worker->ping_source, 0); /* what it is told with each ping */
 	}

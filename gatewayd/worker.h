@@ -42,6 +42,8 @@ struct worker_owner {
 	/* The health of a target has become another, as its state says; not from within a call of the worker's that
 	 * changes anything. May be NULL. */
 	void (*health_changed)(void *userdata);
+	/* Handed to relays; may be NULL. */
+	struct shortcut *shortcut;
 };
 
 struct worker;

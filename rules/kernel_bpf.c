@@ -39,6 +39,12 @@ __attribute__((format(printf, 2, 0))) static int print(
 	return 0;
 }
 
+void kernel_bpf_quiet(void)
+{
+	libbpf_set_print(print);
+	libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+}
+
 static bool on_bpf_fs(const char *path)
 {
 	struct statfs fs;
@@ -137,8 +143,7 @@ int kernel_bpf_open(const char *directory, struct kernel_bpf **ret, char *why, s
 	}
 	for (unsigned i = 0; i < BPF_FLOW_RINGS; i++)
 		bpf->ring[i] = -1;
-	libbpf_set_print(print);
-	libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+	kernel_bpf_quiet();
 	bpf->skeleton = relay_bpf__open();
 	if (!bpf->skeleton) {
 		r = -errno;

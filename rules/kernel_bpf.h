@@ -2,8 +2,8 @@
  * The BPF objects in the kernel: loading the programs, and pinning their maps
  * under a directory of ours on a bpf file system, from where the next daemon
  * takes them. Flows in the maps, and the program that judges their packets, go
- * on whatever becomes of the daemon. Beside
- * kernel_xdp.c the only one that knows libbpf.
+ * on whatever becomes of the daemon. Beside kernel_xdp.c and kernel_shortcut.c
+ * the only one that knows libbpf.
  */
 #ifndef GW_RULES_KERNEL_BPF_H
 #define GW_RULES_KERNEL_BPF_H
@@ -38,6 +38,9 @@ int kernel_bpf_ring(struct kernel_bpf *bpf, unsigned number);
 /* Deletes directions and controls whose socket is in `rx` no more: their relay died before it could. Only while no
  * relay writes to the maps. How many directions. */
 unsigned kernel_bpf_sweep(struct kernel_bpf *bpf);
+
+/* From here on libbpf's own words go to the debug log. */
+void kernel_bpf_quiet(void);
 
 /* Unpins everything below the directory, of every layout, and removes it. 0 (also if there is nothing) or a negative
  * errno. */

@@ -2,6 +2,7 @@
 #include "gatewayd/relay/account_udp.h"
 
 #include <netinet/in.h>
+#include <string.h>
 
 #include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
@@ -27,6 +28,8 @@ static void enter(struct loop *loop, struct udp_flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		shown.bytes[side] = flow->bytes[side];
 	stats_row_write(row, &shown);
+	if (flow->shortcut.in)
+		account_udp_mover(loop, flow, "kernel");
 	account_row_touched(loop, STATS_UDP, udp_table_index(&loop->udp->table, flow));
 }
 
@@ -54,6 +57,18 @@ void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side 
 		return;
 	stats_row_set(row, bytes[side], flow->bytes[side]);
 	stats_row_set(row, active_ms, flow->active_ms);
+}
+
+void account_udp_mover(struct loop *loop, const struct udp_flow *flow, const char *mover)
+{
+	struct stats_row *row = row_of(loop, flow);
+	char word[STATS_WORD_MAX] = { 0 };
+
+	if (!row)
+		return;
+	memcpy(word, mover, strnlen(mover, sizeof(word)));
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		stats_row_set_bytes(row, mover[side], word);
 }
 
 void account_udp_end(struct loop *loop, struct udp_flow *flow)

@@ -22,6 +22,7 @@ struct change {
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
 			uint8_t source, mover, proxy;
+			bool shortcut;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s, slot;
 		} listener;
 		struct {
@@ -156,6 +157,7 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.connect_timeout_ms = put->connect_timeout_ms;
 	ret->listener.idle_timeout_s = put->idle_timeout_s;
 	ret->listener.mover = put->mover;
+	ret->listener.shortcut = put->shortcut != 0;
 	ret->listener.proxy = put->proxy;
 	ret->listener.slot = put->slot;
 	return 0;
@@ -363,6 +365,7 @@ static int listener_put(struct config *config, const struct change *change)
 		.connect_timeout_ms = change->listener.connect_timeout_ms,
 		.idle_timeout_s = change->listener.idle_timeout_s,
 		.mover = change->listener.mover,
+		.shortcut = change->listener.shortcut,
 		.proxy = change->listener.proxy,
 		.slot = change->listener.slot };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));

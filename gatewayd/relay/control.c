@@ -54,6 +54,7 @@ struct control {
 	unsigned n_sockets;
 	uint64_t health_told, resets_ordered; /* of health_changes and health_resets */
 	struct sockmap_set sockmap;
+	struct shortcut_maps shortcut;
 	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
@@ -452,6 +453,17 @@ static int on_sockmap(struct control *control, const struct proto_message *messa
 	return 0;
 }
 
+static int on_shortcut(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct order order = { .kind = ORDER_SHORTCUT, .shortcut = &control->shortcut };
+	uint64_t sequence;
+	int r = shortcut_maps_add(&control->shortcut, &message->shortcut, fd);
+
+	if (r > 0 && order_all(control, &order, &sequence) < 0)
+		log_error("a thread takes no orders");
+	return r < 0 ? r : 0;
+}
+
 static int on_config_begin(struct control *control, const struct proto_message *message, int *fd)
 {
 	const struct proto_config_begin *begin = &message->config_begin;
@@ -639,6 +651,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_LISTEN] = on_listen,
 	[PROTO_STATS_MEMORY] = on_stats_memory,
 	[PROTO_SOCKMAP] = on_sockmap,
+	[PROTO_SHORTCUT] = on_shortcut,
 	[PROTO_KEEP_CHANNEL] = on_keep_channel,
 	[PROTO_HANDOVER] = on_handover,
 	[PROTO_CONFIG_BEGIN] = on_config_begin,
@@ -850,6 +863,7 @@ int control_run(const struct control_params *params)
 	control.params = params;
 	control.exit_status = -1;
 	sockmap_set_init(&control.sockmap);
+	control.shortcut = (struct shortcut_maps){ -1, -1 };
 	if (params->has_channel)
 		channel_open(&control, CONTROL_CHANNEL_FD);
 	while (control.exit_status < 0)

@@ -305,6 +305,9 @@ static void carry_out(struct loop *loop, const struct order *order)
 	case ORDER_SOCKMAP:
 		sockmap_begin(loop, order->sockmap);
 		break;
+	case ORDER_SHORTCUT:
+		loop->shortcut = order->shortcut;
+		break;
 	case ORDER_SAMPLE:
 		sample_begin(loop);
 		break;

@@ -24,6 +24,7 @@
 #include "gatewayd/relay/reap.h"
 #include "gatewayd/relay/sockmap.h"
 #include "gatewayd/relay/udp.h"
+#include "gatewayd/relay/udp_shortcut.h"
 #include "gatewayd/relay/wheel.h"
 
 /* Events taken from epoll at once. */
@@ -40,6 +41,7 @@ enum order_kind {
 	ORDER_UDP,      /* fd: read datagrams from it, once there is a configuration */
 	ORDER_APPLY,    /* batch: carry it out; loop.apply_result says how it went */
 	ORDER_SOCKMAP,  /* sockmap: the maps are there */
+	ORDER_SHORTCUT, /* shortcut: the maps are there */
 	ORDER_SAMPLE,   /* look at the flows' connections, bit by bit */
 	ORDER_KILL,     /* kill: reset this flow; loop.kill_found says whether it was there */
 	ORDER_REAP,     /* look for flows that are to be reset because of their target */
@@ -57,6 +59,7 @@ struct order {
 		uint32_t deadline_ms;
 		const struct config_batch *batch;
 		struct sockmap_set *sockmap;
+		const struct shortcut_maps *shortcut;
 		struct stats_place place;
 		struct {
 			uint64_t id;
@@ -78,7 +81,8 @@ struct loop {
 	uint32_t queue_head, queue_tail; /* flows with more to do */
 	uint32_t *waits; /* indices of flows that are looked at without an event; room for each flow once */
 	uint32_t n_waits;
-	struct sockmap_set *sockmap; /* NULL as long as there is none */
+	struct sockmap_set *sockmap;          /* NULL as long as there is none */
+	const struct shortcut_maps *shortcut; /* the same */
 	struct flow_table flows;
 	struct wheel wheel;
 	struct buffers buffers;

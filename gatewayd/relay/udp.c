@@ -94,6 +94,7 @@ static void target_send(struct loop *loop, struct udp_flow *flow, struct udp_sen
 {
 	udp_outbox_send(&loop->udp->to_target, sent);
 	count_sent(loop, sent, true);
+	udp_shortcut_consider(loop, flow, (unsigned)sent->datagrams);
 	if (sent->refused)
 		target_refuses(loop, flow);
 }
@@ -106,6 +107,7 @@ static void target_add(
 	struct udp_receiver receiver = { .fd = flow->fd, .identity = flow, .segment_max = &flow->gso_to_target };
 
 	flow->active_ms = loop->now_ms;
+	flow->shortcut.ifindex = (uint32_t)datagram->ifindex;
 	add_saturated(&flow->from_client, 1);
 	account_udp_moved(loop, flow, FLOW_CLIENT, datagram->length);
 	if (flow->proxy == 0)
@@ -303,6 +305,7 @@ static void target_read(struct loop *loop, struct udp_flow *flow)
 			flow->gathers = true;
 		}
 		answers_add(loop, flow, first);
+		udp_shortcut_consider(loop, flow, (unsigned)n);
 		if ((unsigned)n < expected)
 			return;
 	}
@@ -378,6 +381,20 @@ bool udp_event(struct loop *loop, uint64_t cookie)
 	return true;
 }
 
+/* When the flow ends unless something passes; one in the short cut is looked at before. */
+static uint64_t timer_due(struct loop *loop, struct udp_flow *flow)
+{
+	uint64_t idle_ms, look_ms;
+
+	if (udp_shortcut_look(loop, flow))
+		flow->shortcut.look_ms = UDP_SHORTCUT_LOOK_MS;
+	else if (flow->shortcut.look_ms < UDP_SHORTCUT_LOOK_MAX_MS)
+		flow->shortcut.look_ms *= 2;
+	idle_ms = flow->active_ms + udp_flow_idle_ms(flow);
+	look_ms = loop->now_ms + flow->shortcut.look_ms;
+	return flow->shortcut.in && loop->now_ms < idle_ms && look_ms < idle_ms ? look_ms : idle_ms;
+}
+
 bool udp_timer(struct loop *loop, struct wheel_entry *timer)
 {
 	struct udp_flow *flow = udp_table_from_timer(&loop->udp->table, timer);
@@ -385,7 +402,7 @@ bool udp_timer(struct loop *loop, struct wheel_entry *timer)
 
 	if (!flow)
 		return false;
-	due_ms = flow->active_ms + udp_flow_idle_ms(flow);
+	due_ms = timer_due(loop, flow);
 	if (loop->now_ms < due_ms) {
 		wheel_set(&loop->wheel, &flow->timer, due_ms);
 		return true;

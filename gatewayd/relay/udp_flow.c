@@ -9,6 +9,7 @@
 #include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/route.h"
+#include "gatewayd/relay/udp_shortcut.h"
 #include "gatewayd/relay/udp_socket.h"
 
 static void refuse(struct loop *loop, enum stats_counter counter, int error)
@@ -31,6 +32,7 @@ void udp_flow_end(struct loop *loop, struct udp_flow *flow)
 {
 	struct udp *udp = loop->udp;
 
+	udp_shortcut_leave(loop, flow);
 	wheel_clear(&loop->wheel, &flow->timer);
 	if (flow->fd >= 0)
 		close(flow->fd);
@@ -41,9 +43,22 @@ void udp_flow_end(struct loop *loop, struct udp_flow *flow)
 	stats_add(loop->stats, STATS_udp_flows_closed, 1);
 }
 
+/* The table does not see datagrams that take the short cut: a flow that looks old is asked first. */
+static struct udp_flow *oldest(struct loop *loop)
+{
+	struct udp_flow *flow = NULL;
+
+	for (unsigned i = 0; i < UDP_OLDEST_TRIES; i++) {
+		flow = udp_table_oldest(&loop->udp->table);
+		if (!flow || !udp_shortcut_look(loop, flow))
+			break;
+	}
+	return flow;
+}
+
 bool udp_flow_evict(struct loop *loop)
 {
-	struct udp_flow *flow = udp_table_oldest(&loop->udp->table);
+	struct udp_flow *flow = oldest(loop);
 
 	if (!flow)
 		return false;
@@ -137,10 +152,13 @@ static bool is_want_of_descriptors(int error)
 }
 
 /* Notes what the listener, as it is now, means for the flow. */
-static void follow(const struct loop *loop, struct udp_flow *flow, const struct config_listener *listener)
+static void follow(struct loop *loop, struct udp_flow *flow, const struct config_listener *listener)
 {
 	flow->config_version = loop->udp->config_version;
 	flow->proxy = listener->proxy;
+	flow->shortcut.allowed = listener->shortcut;
+	if (!flow->shortcut.allowed)
+		udp_shortcut_leave(loop, flow);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 }
 

@@ -32,6 +32,16 @@ struct udp_key {
 	uint16_t client_port, original_port;
 };
 
+/* What is known of a flow that may take the short cut (udp_shortcut.h). */
+struct udp_flow_shortcut {
+	bool allowed;            /* by its listener */
+	bool in;                 /* its elements are in the map, of this epoch */
+	uint32_t epoch, ifindex; /* ifindex: where the client's datagrams come in */
+	uint32_t long_way;       /* datagrams by way of the relay since it was last considered */
+	uint32_t look_ms;        /* pause between looks */
+	uint64_t datagrams[FLOW_SIDES], bytes[FLOW_SIDES]; /* as counted by the program at the last look */
+};
+
 struct udp_flow {
 	struct wheel_entry timer;
 	uint32_t generation;
@@ -57,6 +67,7 @@ struct udp_flow {
 	uint32_t slot[STATS_KINDS];            /* where it is counted */
 	struct flow_origin origin;
 	struct load_hold hold; /* its part in its target's count of flows */
+	struct udp_flow_shortcut shortcut;
 };
 
 struct udp_table {

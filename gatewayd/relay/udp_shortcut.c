@@ -1,0 +1,202 @@
+/* The short cut of UDP flows; see udp_shortcut.h. */
+#include "gatewayd/relay/udp_shortcut.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <arpa/inet.h>
+
+#include "gatewayd/base/bpf_map.h"
+#include "gatewayd/base/bpf_shortcut.h"
+#include "gatewayd/base/cleanup.h"
+#include "gatewayd/relay/account_udp.h"
+#include "gatewayd/relay/loop.h"
+
+int shortcut_maps_add(struct shortcut_maps *maps, const struct proto_shortcut *message, int *fd)
+{
+	int *map = message->kind == PROTO_SHORTCUT_FLOWS     ? &maps->flows
+	           : message->kind == PROTO_SHORTCUT_CONTROL ? &maps->control
+	                                                     : NULL;
+
+	if (message->layout != BPF_SHORTCUT_LAYOUT || !map)
+		return -EBADMSG;
+	if (*map >= 0) /* a later daemon's are the same, or flows are not to change under us */
+		return 0;
+	*map = TAKE_FD(*fd);
+	return maps->flows >= 0 && maps->control >= 0;
+}
+
+/* --- addresses --- */
+
+static void key_end(const struct addr *addr, uint16_t port, __u8 bytes[16], __u16 *ret_port)
+{
+	memcpy(bytes, addr->bytes, addr->family == AF_INET ? 4 : 16);
+	*ret_port = htons(port);
+}
+
+static struct bpf_shortcut_key key_of(
+        const struct addr *source, uint16_t source_port, const struct addr *destination, uint16_t destination_port)
+{
+	struct bpf_shortcut_key key = { .family = source->family == AF_INET ? 4 : 6 };
+
+	key_end(source, source_port, key.source, &key.source_port);
+	key_end(destination, destination_port, key.destination, &key.destination_port);
+	return key;
+}
+
+/* How the target sees the client: the address of the flow's socket. */
+static int own_end(const struct udp_flow *flow, struct addr *ret, uint16_t *ret_port)
+{
+	struct sockaddr_storage sa;
+	socklen_t length = sizeof(sa);
+
+	return getsockname(flow->fd, (struct sockaddr *)&sa, &length) < 0 ? -errno
+	                                                                  : addr_from_sockaddr(&sa, ret, ret_port);
+}
+
+/* Both sides of the flow: [FLOW_CLIENT] as datagrams come from the client, [FLOW_TARGET] from the target. */
+static int keys_of(const struct udp_flow *flow, struct bpf_shortcut_key ret[FLOW_SIDES])
+{
+	const struct flow_origin *origin = &flow->origin;
+	struct addr own;
+	uint16_t own_port;
+	int r = own_end(flow, &own, &own_port);
+
+	if (r < 0)
+		return r;
+	ret[FLOW_CLIENT] = key_of(&origin->client, origin->client_port, &origin->original, origin->original_port);
+	ret[FLOW_TARGET] = key_of(&origin->target, origin->target_port, &own, own_port);
+	return 0;
+}
+
+/* What a datagram with this key is to have when it leaves: the other side's, there and back. */
+static struct bpf_shortcut_key reverse(const struct bpf_shortcut_key *key)
+{
+	struct bpf_shortcut_key ret = *key;
+
+	memcpy(ret.source, key->destination, sizeof(ret.source));
+	memcpy(ret.destination, key->source, sizeof(ret.destination));
+	ret.source_port = key->destination_port;
+	ret.destination_port = key->source_port;
+	return ret;
+}
+
+/* --- entering --- */
+
+static int control_read(const struct loop *loop, struct bpf_shortcut_control *ret)
+{
+	__u32 zero = 0;
+
+	return bpf_map_get(loop->shortcut->control, &zero, ret);
+}
+
+/* Makes one direction's element for this epoch. One that is there rests, for it is of another epoch: what it has
+ * counted stays. */
+static int direction_put(const struct loop *loop, const struct udp_flow *flow, enum flow_side side,
+        const struct bpf_shortcut_key keys[FLOW_SIDES], uint32_t epoch)
+{
+	struct bpf_shortcut way = { 0 };
+
+	if (!flow->shortcut.in || bpf_map_get(loop->shortcut->flows, &keys[side], &way) < 0)
+		way = (struct bpf_shortcut){ .datagrams = flow->shortcut.datagrams[side],
+			.bytes = flow->shortcut.bytes[side] };
+	way.out = reverse(&keys[!side]);
+	way.epoch = epoch;
+	/* Answers come in wherever the first one does. */
+	way.ifindex = side == FLOW_CLIENT ? flow->shortcut.ifindex : 0;
+	return bpf_map_put(loop->shortcut->flows, &keys[side], &way);
+}
+
+static void keys_delete(const struct loop *loop, const struct bpf_shortcut_key keys[FLOW_SIDES])
+{
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		(void)bpf_map_delete(loop->shortcut->flows, &keys[side]);
+}
+
+static void enter(struct loop *loop, struct udp_flow *flow, uint32_t epoch)
+{
+	struct bpf_shortcut_key keys[FLOW_SIDES];
+
+	if (keys_of(flow, keys) < 0)
+		return;
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		if (direction_put(loop, flow, (enum flow_side)side, keys, epoch) < 0) {
+			keys_delete(loop, keys);
+			flow->shortcut.in = false;
+			stats_add(loop->stats, STATS_shortcut_refused, 1);
+			return;
+		}
+	if (!flow->shortcut.in)
+		stats_add(loop->stats, STATS_shortcut_flows, 1);
+	flow->shortcut.in = true;
+	flow->shortcut.epoch = epoch;
+	flow->shortcut.look_ms = UDP_SHORTCUT_LOOK_MS;
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + UDP_SHORTCUT_LOOK_MS);
+	account_udp_mover(loop, flow, "kernel");
+}
+
+void udp_shortcut_consider(struct loop *loop, struct udp_flow *flow, unsigned datagrams)
+{
+	struct bpf_shortcut_control control;
+
+	if (!loop->shortcut || !flow->shortcut.allowed || !flow->answered)
+		return;
+	flow->shortcut.long_way += datagrams;
+	if (flow->shortcut.long_way < UDP_SHORTCUT_AFTER)
+		return;
+	flow->shortcut.long_way = 0;
+	/* In the epoch in force already: these are datagrams that the program does not take. */
+	if (control_read(loop, &control) == 0 && control.open &&
+	        !(flow->shortcut.in && flow->shortcut.epoch == control.epoch))
+		enter(loop, flow, control.epoch);
+}
+
+/* --- what has passed --- */
+
+static bool direction_look(
+        struct loop *loop, struct udp_flow *flow, enum flow_side side, const struct bpf_shortcut_key keys[FLOW_SIDES])
+{
+	struct bpf_shortcut way;
+	uint64_t datagrams, bytes, active_ms;
+
+	if (bpf_map_get(loop->shortcut->flows, &keys[side], &way) < 0)
+		return false;
+	datagrams = way.datagrams - flow->shortcut.datagrams[side];
+	bytes = way.bytes - flow->shortcut.bytes[side];
+	if (datagrams == 0)
+		return false;
+	flow->shortcut.datagrams[side] = way.datagrams;
+	flow->shortcut.bytes[side] = way.bytes;
+	active_ms = way.active_ns / 1000000;
+	if (active_ms > flow->active_ms)
+		flow->active_ms = active_ms;
+	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_datagrams_to_target : STATS_datagrams_to_client, datagrams);
+	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
+	stats_add(loop->stats, STATS_bytes_shortcut, bytes);
+	account_udp_moved(loop, flow, side, bytes);
+	return true;
+}
+
+bool udp_shortcut_look(struct loop *loop, struct udp_flow *flow)
+{
+	struct bpf_shortcut_key keys[FLOW_SIDES];
+	bool moved = false;
+
+	if (!flow->shortcut.in || keys_of(flow, keys) < 0)
+		return false;
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		moved = direction_look(loop, flow, (enum flow_side)side, keys) || moved;
+	return moved;
+}
+
+void udp_shortcut_leave(struct loop *loop, struct udp_flow *flow)
+{
+	struct bpf_shortcut_key keys[FLOW_SIDES];
+
+	if (!flow->shortcut.in || keys_of(flow, keys) < 0)
+		return;
+	(void)udp_shortcut_look(loop, flow);
+	keys_delete(loop, keys);
+	flow->shortcut.in = false;
+}

@@ -1,0 +1,48 @@
+/*
+ * The short cut of UDP flows from the daemon's side: the program is attached
+ * to all interfaces while a listener can use it, its maps are handed to
+ * relays, and whenever rules or bans change, flows have to come by way of the
+ * rules and the relay again. Used by daemon.c and worker.c; the status tells
+ * what came out.
+ */
+#ifndef GW_SHORTCUT_H
+#define GW_SHORTCUT_H
+
+#include <jansson.h>
+
+#include "gatewayd/base/msg.h"
+#include "gatewayd/options.h"
+#include "rules/snapshot.h"
+
+struct shortcut;
+
+/* Loads the program if there is no reason against it, and takes over the maps of an earlier daemon. options must
+ * outlive it. 0 or -ENOMEM. */
+int shortcut_new(const struct options *options, struct shortcut **ret);
+/* What is pinned and attached stays in force. Legal for NULL. */
+void shortcut_free(struct shortcut *shortcut);
+
+/* Whether UDP flows of this listener may take it: nothing of it wants to see each datagram. */
+bool shortcut_suits(const struct listener *listener);
+
+/* This configuration is in force from now on. */
+void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot);
+/* Something that datagrams have to pass has changed. Legal for NULL. */
+void shortcut_flush(struct shortcut *shortcut);
+/* While anything holds, everything goes by way of the rules and the relay. Calls count: one release for each hold.
+ * Legal for NULL. */
+void shortcut_hold(struct shortcut *shortcut);
+void shortcut_release(struct shortcut *shortcut);
+/* An interface has come or changed. */
+void shortcut_link_changed(struct shortcut *shortcut, const char *interface);
+
+/* Sends the maps to a relay. Does not flush. 0, or the channel's error. */
+int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int timeout_ms);
+/* Another relay has begun to serve: the flows of the one before are nobody's. */
+void shortcut_relay_changed(struct shortcut *shortcut);
+
+/* {state, why, interfaces}; state: "on", "idle" (no listener can use it), "off" (by options), "failed". NULL: no
+ * memory. */
+json_t *shortcut_status(const struct shortcut *shortcut);
+
+#endif

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The short cut of UDP flows that the relay knows: at the ingress of each
+ * interface, datagrams that belong to one get the addresses and ports of its
+ * other side and leave, without having seen rules, sockets or the relay. What
+ * is not simple goes the long way, as if this were not there: fragments, IP
+ * options, what the path does not take, what comes in by another interface.
+ *
+ * See gatewayd/base/bpf_shortcut.h for the maps.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
+#include <stddef.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "gatewayd/base/bpf_shortcut.h"
+
+#define FAMILY_V4     2
+#define FAMILY_V6     10
+#define FRAGMENT_BITS 0x3fff /* more fragments, and where this one belongs */
+#define UDP_CHECK     offsetof(struct udphdr, check)
+#define ADDRESS_PARTS 4
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BPF_SHORTCUT_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bpf_shortcut_key);
+	__type(value, struct bpf_shortcut);
+} shortcuts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bpf_shortcut_control);
+} control SEC(".maps");
+
+/* A datagram that may take the short cut. */
+struct packet {
+	struct bpf_shortcut_key key;
+	__u32 network, transport; /* offsets */
+	__u32 length;             /* of the IP packet */
+	__u32 payload;            /* of the datagram, or of all that it was put together from */
+	__u8 hops;
+	__u8 tos;
+};
+
+static __always_inline int udp_parse(const struct __sk_buff *skb, struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct udphdr *udp = data + packet->transport;
+
+	if ((void *)(udp + 1) > end)
+		return 0;
+	packet->key.source_port = udp->source;
+	packet->key.destination_port = udp->dest;
+	if (packet->length < packet->transport - packet->network + sizeof(*udp))
+		return 0;
+	packet->payload = packet->length - (packet->transport - packet->network) - sizeof(*udp);
+	return 1;
+}
+
+static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct iphdr *ip = data + packet->network;
+
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP ||
+	        (ip->frag_off & bpf_htons(FRAGMENT_BITS)))
+		return 0;
+	packet->key.family = 4;
+	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
+	packet->hops = ip->ttl;
+	packet->tos = ip->tos;
+	packet->length = bpf_ntohs(ip->tot_len);
+	packet->transport = packet->network + sizeof(*ip);
+	return udp_parse(skb, packet);
+}
+
+static __always_inline int v6_parse(const struct __sk_buff *skb, struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct ipv6hdr *ip = data + packet->network;
+
+	if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
+		return 0;
+	packet->key.family = 6;
+	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
+	packet->hops = ip->hop_limit;
+	packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	packet->transport = packet->network + sizeof(*ip);
+	return udp_parse(skb, packet);
+}
+
+static __always_inline int parse(const struct __sk_buff *skb, struct packet *packet)
+{
+	packet->network = ETH_HLEN;
+	if (skb->pkt_type != 0 || skb->vlan_present) /* not for us, or for the VLAN's interface */
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return v4_parse(skb, packet);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return v6_parse(skb, packet);
+	return 0;
+}
+
+/* Where a packet with these addresses would be forwarded to, if it may be as large as it is; else 0. */
+static __always_inline int find_way(struct __sk_buff *skb, const struct packet *packet,
+        const struct bpf_shortcut_key *out, struct bpf_redir_neigh *neighbour)
+{
+	struct bpf_fib_lookup way = { .l4_protocol = IPPROTO_UDP,
+		.sport = out->source_port,
+		.dport = out->destination_port,
+		.ifindex = skb->ifindex };
+	long r;
+
+	/* Of a packet that was put together, what each part will be. */
+	way.tot_len = skb->gso_size ? skb->gso_size + (packet->length - packet->payload) : packet->length;
+	if (packet->key.family == 4) {
+		way.family = FAMILY_V4;
+		way.tos = packet->tos;
+		__builtin_memcpy(&way.ipv4_src, out->source, sizeof(way.ipv4_src));
+		__builtin_memcpy(&way.ipv4_dst, out->destination, sizeof(way.ipv4_dst));
+	} else {
+		way.family = FAMILY_V6;
+		__builtin_memcpy(way.ipv6_src, out->source, sizeof(way.ipv6_src));
+		__builtin_memcpy(way.ipv6_dst, out->destination, sizeof(way.ipv6_dst));
+	}
+	r = bpf_fib_lookup(skb, &way, sizeof(way), 0);
+	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return 0;
+	/* As the look-up left it: the next hop, or the destination itself. */
+	neighbour->nh_family = way.family;
+	if (way.family == FAMILY_V4)
+		neighbour->ipv4_nh = way.ipv4_dst;
+	else
+		__builtin_memcpy(neighbour->ipv6_nh, way.ipv6_dst, sizeof(neighbour->ipv6_nh));
+	return (int)way.ifindex;
+}
+
+static __always_inline int v4_rewrite(
+        struct __sk_buff *skb, const struct packet *packet, const struct bpf_shortcut_key *out)
+{
+	__u32 from_source, from_destination, source, destination;
+	__u32 check = packet->network + offsetof(struct iphdr, check), udp_check = packet->transport + UDP_CHECK;
+	__u16 hops = bpf_htons((__u16)(packet->hops << 8 | IPPROTO_UDP)),
+	      fewer = bpf_htons((__u16)((packet->hops - 1) << 8 | IPPROTO_UDP));
+
+	__builtin_memcpy(&from_source, packet->key.source, sizeof(from_source));
+	__builtin_memcpy(&from_destination, packet->key.destination, sizeof(from_destination));
+	__builtin_memcpy(&source, out->source, sizeof(source));
+	__builtin_memcpy(&destination, out->destination, sizeof(destination));
+	if (bpf_l3_csum_replace(skb, check, hops, fewer, sizeof(hops)) < 0 ||
+	        bpf_skb_store_bytes(skb, packet->network + offsetof(struct iphdr, ttl), &fewer, sizeof(fewer), 0) < 0)
+		return 0;
+	if (from_source != source &&
+	        (bpf_l3_csum_replace(skb, check, from_source, source, 4) < 0 ||
+	                bpf_l4_csum_replace(
+	                        skb, udp_check, from_source, source, 4 | BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) < 0 ||
+	                bpf_skb_store_bytes(skb, packet->network + offsetof(struct iphdr, saddr), &source, 4, 0) < 0))
+		return 0;
+	if (from_destination != destination &&
+	        (bpf_l3_csum_replace(skb, check, from_destination, destination, 4) < 0 ||
+	                bpf_l4_csum_replace(skb, udp_check, from_destination, destination,
+	                        4 | BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) < 0 ||
+	                bpf_skb_store_bytes(skb, packet->network + offsetof(struct iphdr, daddr), &destination, 4, 0) <
+	                        0))
+		return 0;
+	return 1;
+}
+
+static __always_inline int v6_rewrite(
+        struct __sk_buff *skb, const struct packet *packet, const struct bpf_shortcut_key *out)
+{
+	__u32 from[2 * ADDRESS_PARTS], to[2 * ADDRESS_PARTS], differ = 0;
+	__u8 fewer = packet->hops - 1;
+	__s64 difference;
+
+	/* Source and destination lie side by side, in the key as in the header. */
+	__builtin_memcpy(from, packet->key.source, sizeof(from));
+	__builtin_memcpy(to, out->source, sizeof(to));
+	if (bpf_skb_store_bytes(skb, packet->network + offsetof(struct ipv6hdr, hop_limit), &fewer, 1, 0) < 0)
+		return 0;
+	for (int i = 0; i < 2 * ADDRESS_PARTS; i++)
+		differ |= from[i] ^ to[i];
+	if (!differ)
+		return 1;
+	difference = bpf_csum_diff(from, sizeof(from), to, sizeof(to), 0);
+	return difference >= 0 &&
+	       bpf_l4_csum_replace(skb, packet->transport + UDP_CHECK, 0, (__u64)difference,
+	               BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) == 0 &&
+	       bpf_skb_store_bytes(skb, packet->network + offsetof(struct ipv6hdr, saddr), to, sizeof(to), 0) == 0;
+}
+
+static __always_inline int port_rewrite(
+        struct __sk_buff *skb, const struct packet *packet, __u32 offset, __u16 from, __u16 to)
+{
+	if (from == to)
+		return 1;
+	return bpf_l4_csum_replace(skb, packet->transport + UDP_CHECK, from, to, 2 | BPF_F_MARK_MANGLED_0) == 0 &&
+	       bpf_skb_store_bytes(skb, packet->transport + offset, &to, sizeof(to), 0) == 0;
+}
+
+static __always_inline int rewrite(
+        struct __sk_buff *skb, const struct packet *packet, const struct bpf_shortcut_key *out)
+{
+	if (packet->key.family == 4 ? !v4_rewrite(skb, packet, out) : !v6_rewrite(skb, packet, out))
+		return 0;
+	return port_rewrite(skb, packet, offsetof(struct udphdr, source), packet->key.source_port, out->source_port) &&
+	       port_rewrite(
+	               skb, packet, offsetof(struct udphdr, dest), packet->key.destination_port, out->destination_port);
+}
+
+static __always_inline void count(const struct __sk_buff *skb, const struct packet *packet, struct bpf_shortcut *way)
+{
+	__u32 datagrams = skb->gso_segs > 1 ? skb->gso_segs : 1;
+
+	/* Of what was put together, the headers but one are not in the packet. */
+	__sync_fetch_and_add(&way->datagrams, datagrams);
+	__sync_fetch_and_add(&way->bytes, packet->payload);
+	way->active_ns = bpf_ktime_get_coarse_ns();
+}
+
+SEC("tc")
+int shortcut(struct __sk_buff *skb)
+{
+	const struct bpf_shortcut_control *now;
+	struct bpf_redir_neigh neighbour = { 0 };
+	struct packet packet = { 0 };
+	struct bpf_shortcut_key out;
+	struct bpf_shortcut *way;
+	__u32 zero = 0;
+	int ifindex;
+
+	if (!parse(skb, &packet) || packet.hops <= 1)
+		return TC_ACT_UNSPEC;
+	way = bpf_map_lookup_elem(&shortcuts, &packet.key);
+	if (!way)
+		return TC_ACT_UNSPEC;
+	now = bpf_map_lookup_elem(&control, &zero);
+	if (!now || !now->open || way->epoch != now->epoch)
+		return TC_ACT_UNSPEC;
+	if (way->ifindex == 0)
+		way->ifindex = skb->ifindex;
+	if (way->ifindex != skb->ifindex)
+		return TC_ACT_UNSPEC;
+	out = way->out;
+	ifindex = find_way(skb, &packet, &out, &neighbour);
+	if (ifindex == 0)
+		return TC_ACT_UNSPEC;
+	/* From here on the packet is another one: what fails is lost. */
+	if (!rewrite(skb, &packet, &out))
+		return TC_ACT_SHOT;
+	count(skb, &packet, way);
+	return (int)bpf_redirect_neigh((__u32)ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+char shortcut_license[] SEC("license") = "GPL";

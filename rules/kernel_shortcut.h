@@ -1,0 +1,47 @@
+/*
+ * The short cut of UDP flows in the kernel: loading the program, pinning its
+ * maps, and attaching it to the ingress of interfaces, where it stays whatever
+ * becomes of the daemon. Used by gatewayd/shortcut.c.
+ *
+ * Attached is a filter of the clsact queueing discipline, behind those of
+ * others. Where that is missing it is made, and removed again when nobody's
+ * filter is in it any more.
+ */
+#ifndef GW_RULES_KERNEL_SHORTCUT_H
+#define GW_RULES_KERNEL_SHORTCUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct kernel_shortcut;
+
+/* Loads the program, with the maps that are pinned below `directory`, or new ones that are pinned there. 0, or a
+ * negative errno with words in why (at most why_size bytes). */
+int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, char *why, size_t why_size);
+/* Lets go; what is pinned and attached stays. Legal for NULL. */
+void kernel_shortcut_free(struct kernel_shortcut *shortcut);
+
+/* Descriptors of the maps, borrowed. */
+int kernel_shortcut_flows(const struct kernel_shortcut *shortcut);
+int kernel_shortcut_control(const struct kernel_shortcut *shortcut);
+
+/* From here on only flows of this many-th epoch take the short cut, and none if it is not open. */
+int kernel_shortcut_set(struct kernel_shortcut *shortcut, uint32_t epoch, bool open);
+/* The epoch that was set last, by whatever daemon; 0: never. */
+uint32_t kernel_shortcut_epoch(const struct kernel_shortcut *shortcut);
+/* Deletes flows of other epochs. Only while no relay lives that has made them. How many directions. */
+unsigned kernel_shortcut_sweep(struct kernel_shortcut *shortcut, uint32_t epoch);
+
+/* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
+bool kernel_shortcut_fits(const char *interface);
+/* Attaches the program, in the place of an earlier daemon's. 0, -EBUSY: somebody else's filter is in its place, or
+ * another negative errno. */
+int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface);
+/* Takes ours off, and the queueing discipline if we made it and nothing is left in it; shortcut's program does not
+ * matter. Legal if there is none. */
+void kernel_shortcut_detach(const char *directory, const char *interface);
+/* Takes it off all interfaces. */
+void kernel_shortcut_detach_all(const char *directory);
+
+#endif
