@@ -387,7 +387,8 @@ static int run_steps(struct transaction *t)
 		if (r == 0)
 			continue;
 		if (step > APPLY_LOAD)
-			log_error("change %lld failed at step %s: %s", (long long)t->request->to->revision,
+			log_write_about(LOG_ERR, LOG_ABOUT(LOG_NUMBER("REVISION", t->request->to->revision)),
+			        "change %lld failed at step %s: %s", (long long)t->request->to->revision,
 			        steps[step].name, strerror(-r));
 		undo_steps(t, step);
 		return r;

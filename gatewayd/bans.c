@@ -322,7 +322,8 @@ int bans_add(struct bans *bans, const struct core_ban *wish)
 	if (r < 0)
 		return r == -ENOMEM ? r : -EIO;
 	put_at_prefilters(bans, bans_find(bans, &wish->prefix));
-	log_notice("%s is banned by %s: %s", text, wish->actor, *wish->reason ? wish->reason : "no reason given");
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("CLIENT", text), LOG_TEXT("ACTOR", wish->actor)),
+	        "%s is banned by %s: %s", text, wish->actor, *wish->reason ? wish->reason : "no reason given");
 	bans_tell(bans, bans_find(bans, &wish->prefix), "added");
 	return 0;
 }
@@ -343,7 +344,8 @@ int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor)
 	if (r < 0)
 		return r == -ENOMEM ? r : -EIO;
 	bans_unshut(bans, &bans->items[at]);
-	log_notice("the ban of %s is lifted by %s", text, actor);
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("CLIENT", text), LOG_TEXT("ACTOR", actor)),
+	        "the ban of %s is lifted by %s", text, actor);
 	bans_tell(bans, &bans->items[at], "lifted");
 	bans_take_out(bans, at);
 	return 0;

@@ -153,7 +153,9 @@ static int store_learned(struct look *look)
 		stored[n] = (struct store_ban){ prefix_format(&ban->prefix, texts[n]), ban->reason, ban->actor,
 			ban->limit, ban->created_at, ban->expires_at, ban->xdp };
 		n++;
-		log_notice("%s is banned by rate limit \"%s\"", texts[n - 1], ban->limit);
+		log_write_about(LOG_NOTICE,
+		        LOG_ABOUT(LOG_TEXT("CLIENT", texts[n - 1]), LOG_TEXT("RATE_LIMIT", ban->limit)),
+		        "%s is banned by rate limit \"%s\"", texts[n - 1], ban->limit);
 		bans_shut(bans, ban);
 		bans_tell(bans, ban, "added");
 	}

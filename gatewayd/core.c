@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gatewayd/base/log.h"
 #include "gatewayd/changeset.h"
 #include "schema/encode.h"
 #include "schema/unenforced.h"
@@ -83,6 +84,20 @@ static json_t *unenforced(const struct changeset *set)
 	return warnings;
 }
 
+/* A change of one listener or upstream names it. */
+static void log_revision(const struct changeset *set, const struct core_request *request)
+{
+	const struct row *row = set->items[0].new_row ? set->items[0].new_row : set->items[0].old_row;
+	const char *kind = row->resource == RESOURCE_LISTENER   ? "LISTENER"
+	                   : row->resource == RESOURCE_UPSTREAM ? "UPSTREAM"
+	                                                        : NULL;
+
+	log_write_about(LOG_INFO,
+	        LOG_ABOUT(LOG_NUMBER("REVISION", set->to->revision), LOG_TEXT("ACTOR", request->actor),
+	                LOG_TEXT(set->n == 1 ? kind : NULL, row_name(row))),
+	        "revision %lld is in force: %s, by %s", (long long)set->to->revision, request->summary, request->actor);
+}
+
 static int run_changeset(struct core *core, const struct changeset *set, const struct core_request *request,
         struct errs *errs, struct core_result *ret)
 {
@@ -104,6 +119,7 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	core_tell(core, "revision",
 	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
 	                "summary", request->summary));
+	log_revision(set, request);
 	core_set_pending(core, &pending);
 	core_targets_follow(core);
 	if (core->shortcut)

@@ -121,7 +121,8 @@ int core_confirm(struct core *core, int64_t revision, const struct core_request 
 		return r;
 	}
 	core_set_pending(core, &none);
-	log_notice("revision %" PRId64 " is confirmed by %s", revision, request->actor);
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", revision), LOG_TEXT("ACTOR", request->actor)),
+	        "revision %" PRId64 " is confirmed by %s", revision, request->actor);
 	return 0;
 }
 

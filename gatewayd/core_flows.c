@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "gatewayd/core.h"
 #include "gatewayd/base/clock.h"
+#include "gatewayd/base/log.h"
 #include "gatewayd/document.h"
 #include "gatewayd/flows.h"
 #include "schema/value.h"
@@ -120,13 +122,32 @@ int core_flow_get(struct core *core, uint64_t id, json_t **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+/* Ids as the API writes them. */
+static void tell_killed(struct core *core, const struct stats_flow *flow)
+{
+	int r = names_follow(&core->names, apply_snapshot(core->apply));
+	const struct name *name = r < 0 ? NULL : names_find(&core->names, STATS_LISTENER, flow->listener);
+	const char *listener = name ? row_name(name->row) : "-";
+	char id[20], client[ADDR_TEXT_MAX];
+
+	snprintf(id, sizeof(id), "%016" PRIx64, flow->id);
+	addr_format(&flow->client, client);
+	log_write_about(LOG_NOTICE,
+	        LOG_ABOUT(LOG_TEXT("FLOW", id), LOG_TEXT("LISTENER", listener), LOG_TEXT("CLIENT", client)),
+	        "flow %s of client %s and listener %s was ended by an operator", id, client, listener);
+}
+
 int core_flow_kill(struct core *core, uint64_t id)
 {
 	struct flows_found found;
+	int r;
 
 	if (!flows_find(worker_stats(core->worker), id, &found))
 		return -ENOENT;
-	return worker_kill_flow(core->worker, found.place.bank, found.place.table, found.place.row, id);
+	r = worker_kill_flow(core->worker, found.place.bank, found.place.table, found.place.row, id);
+	if (r == 0)
+		tell_killed(core, &found.flow);
+	return r;
 }
 
 /* --- what is asked for --- */

@@ -174,8 +174,10 @@ static void tell(struct core *core, const struct upstream *upstream, const struc
 
 	names_target(target, text);
 	health_view_read(worker_meter(core->worker), target, clock_us() / 1000, &view);
-	log_notice("upstream %s: target %s is set to %s, weight %u, by %s", upstream->name, text,
-	        admin_word(view.admin), (unsigned)view.weight, actor);
+	log_write_about(LOG_NOTICE,
+	        LOG_ABOUT(LOG_TEXT("UPSTREAM", upstream->name), LOG_TEXT("TARGET", text), LOG_TEXT("ACTOR", actor)),
+	        "upstream %s: target %s is set to %s, weight %u, by %s", upstream->name, text, admin_word(view.admin),
+	        (unsigned)view.weight, actor);
 	core_tell(core, "target",
 	        json_pack("{s:s, s:s, s:s, s:s, s:i, s:s}", "upstream", upstream->name, "target", text, "change",
 	                "operator", "admin_state", admin_word(view.admin), "weight", (int)view.weight, "actor", actor));

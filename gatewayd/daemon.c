@@ -442,7 +442,8 @@ int daemon_run(const struct options *options)
 	int r = start(&daemon);
 
 	if (r == 0) {
-		log_notice("gatewayd " GW_VERSION " serves revision %lld", (long long)core_revision(&daemon.core));
+		log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", core_revision(&daemon.core))),
+		        "gatewayd " GW_VERSION " serves revision %lld", (long long)core_revision(&daemon.core));
 		(void)sd_notify(0, "READY=1");
 		r = sd_event_loop(daemon.event);
 		(void)sd_notify(0, "STOPPING=1");

@@ -48,8 +48,10 @@ static void tell_health(
 	json_t *event = event_of(name, "state", health_view_state_name(view->health));
 
 	health_view_words(view, name->upstream, (const struct target *)name->row, words);
-	log_notice("upstream %s: target %s is %s: %s", name->upstream->name,
-	        names_target((const struct target *)name->row, target), health_view_state_name(view->health), words);
+	names_target((const struct target *)name->row, target);
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("UPSTREAM", name->upstream->name), LOG_TEXT("TARGET", target)),
+	        "upstream %s: target %s is %s: %s", name->upstream->name, target, health_view_state_name(view->health),
+	        words);
 	if (event)
 		json_object_update_new(
 		        event, json_pack("{s:s, s:s, s:i, s:s, s:s}", "before",
@@ -65,8 +67,9 @@ static void tell_ejected(struct target_watch *watch, const struct name *name, co
 	json_t *event = event_of(name, "change", ejected ? "ejected" : "readmitted");
 	char until[32], target[NAMES_TARGET_MAX];
 
-	log_notice("upstream %s: target %s is %s", name->upstream->name,
-	        names_target((const struct target *)name->row, target),
+	names_target((const struct target *)name->row, target);
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("UPSTREAM", name->upstream->name), LOG_TEXT("TARGET", target)),
+	        "upstream %s: target %s is %s", name->upstream->name, target,
 	        ejected ? "left out for a while, for too many connections failed" : "tried again");
 	if (event && ejected)
 		json_object_set_new(event, "until",
@@ -107,7 +110,8 @@ static void tell_upstream(struct target_watch *watch, const struct upstream *ups
 {
 	const char *state = health_view_upstream_name(view->state);
 
-	log_notice("upstream %s is %s: %zu of %zu targets are usable, the quorum is %lld, and %zu of %zu backups",
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("UPSTREAM", upstream->name)),
+	        "upstream %s is %s: %zu of %zu targets are usable, the quorum is %lld, and %zu of %zu backups",
 	        upstream->name, state, view->usable, view->targets, (long long)upstream->quorum, view->backups_usable,
 	        view->backups);
 	core_tell(watch->core, "upstream",

@@ -328,7 +328,8 @@ static void on_committed(struct worker *worker, int64_t generation)
 {
 	worker->generation = generation;
 	if (worker->state == WORKER_CONFIGURING) {
-		log_notice("relay %d serves generation %lld", (int)worker->pid, (long long)generation);
+		log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", generation)),
+		        "relay %d serves generation %lld", (int)worker->pid, (long long)generation);
 		if (worker->is_child) /* one that was found goes on with its flows */
 			shortcut_relay_changed(worker->owner.shortcut);
 		set_state(worker, WORKER_RUNNING);

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <linux/sockios.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -307,6 +308,15 @@ static int flow_fill(const struct loop *loop, struct flow *flow, const struct ke
 	return 0;
 }
 
+static void tell_broken(const struct flow *flow)
+{
+	char id[20];
+
+	snprintf(id, sizeof(id), "%016" PRIx64, flow->origin.id); /* as the API writes it */
+	log_write_about(
+	        LOG_WARNING, LOG_ABOUT(LOG_TEXT("FLOW", id)), "flow %s cannot go on: its counters do not add up", id);
+}
+
 /* Whether its bytes go on; then it is one of ours. */
 static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep_flow *message, bool in_map,
         const struct ledger ledger[FLOW_SIDES])
@@ -344,7 +354,7 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 	if ((verdict == VERDICT_GO_ON || verdict == VERDICT_BROKEN) &&
 	        !flow_restore(loop, flow, message, in_map, ledger)) {
 		if (verdict == VERDICT_GO_ON)
-			log_warning("flow %" PRIu64 " cannot go on: its counters do not add up", flow->origin.id);
+			tell_broken(flow);
 		verdict = verdict == VERDICT_GO_ON ? VERDICT_WRONG : VERDICT_RESET;
 	}
 	if (verdict == VERDICT_WRONG) {
