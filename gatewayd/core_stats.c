@@ -207,35 +207,44 @@ json_t *core_stats(struct core *core, size_t max)
 static json_t *columns_document(void)
 {
 	json_t *array = json_pack("[s, s]", "time", "seconds");
+	bool failed = array == NULL;
 
-	for (int i = 0; i < TREND_VALUES; i++)
-		if (json_array_append_new(array, json_string(trend_name((enum trend_value)i))) < 0) {
-			json_decref(array);
-			return NULL;
-		}
-	return array;
+	for (int i = 0; i < TREND_VALUES && !failed; i++)
+		failed = json_array_append_new(array, json_string(trend_name((enum trend_value)i))) < 0;
+	for (int i = 0; i < TREND_LATENCIES * TREND_QUANTILES && !failed; i++)
+		failed = json_array_append_new(
+		                 array, json_string(trend_quantile_name((enum trend_latency)(i / TREND_QUANTILES),
+		                                (enum trend_quantile)(i % TREND_QUANTILES)))) < 0;
+	return document_done(array, failed);
 }
 
-static json_t *point_document(const struct trend_point *point)
+static json_t *point_document(const struct trend_point *point, const struct trend_quantiles *quantiles)
 {
 	json_t *array = json_pack("[I, f]", (json_int_t)point->time, (double)point->span_ms / 1000.0);
 	bool failed = array == NULL;
 
 	for (int i = 0; i < TREND_VALUES && !failed; i++)
 		failed = json_array_append_new(array, document_number(point->value[i])) < 0;
+	for (int i = 0; i < TREND_LATENCIES * TREND_QUANTILES && !failed; i++) {
+		uint64_t us = quantiles->us[i / TREND_QUANTILES][i % TREND_QUANTILES];
+
+		failed = json_array_append_new(array, us == TREND_NONE ? json_null() : document_number(us)) < 0;
+	}
 	return document_done(array, failed);
 }
 
 json_t *core_stats_history(struct core *core, unsigned step, int64_t after)
 {
 	_cleanup_free_ struct trend_point *points = calloc(TREND_SECONDS, sizeof(*points));
+	_cleanup_free_ struct trend_quantiles *quantiles = calloc(TREND_SECONDS, sizeof(*quantiles));
 	json_t *rows = json_array();
-	bool failed = !points || !rows;
-	size_t n;
+	bool failed = !points || !quantiles || !rows;
+	size_t n = 0;
 
-	n = failed ? 0 : trend_points(sampler_trend(core->sampler), (int64_t)time(NULL), step, after, points);
+	if (!failed)
+		n = trend_points(sampler_trend(core->sampler), (int64_t)time(NULL), step, after, points, quantiles);
 	for (size_t i = 0; i < n && !failed; i++)
-		failed = json_array_append_new(rows, point_document(&points[i])) < 0;
+		failed = json_array_append_new(rows, point_document(&points[i], &quantiles[i])) < 0;
 	return document_done(
 	        json_pack("{s:i, s:o, s:o}", "step_s", (int)step, "columns", columns_document(), "rows", rows), failed);
 }

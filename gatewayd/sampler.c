@@ -1,12 +1,14 @@
 /* Rates and history from counters; see sampler.h. */
 #include "gatewayd/sampler.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
 
 enum { RATE_OPENED, RATE_TO_TARGET, RATE_TO_CLIENT, RATES };
@@ -30,6 +32,7 @@ struct sampler {
 	bool begun; /* there was a sample before */
 	uint64_t at_ms;
 	uint64_t before[TREND_VALUES];
+	struct histogram_sum latencies[TREND_LATENCIES]; /* as they were then */
 	struct series total;
 	struct series *objects; /* by slot; pages that no object needs are never touched */
 };
@@ -130,13 +133,32 @@ static void read_totals(const struct stats_memory *memory, uint64_t values[TREND
 	values[TREND_flows_active] = stats_active_all(memory);
 }
 
+/* What was measured since the last look. */
+static void read_latencies(struct sampler *sampler, struct trend_latencies *ret)
+{
+	static const enum stats_histogram histograms[] = {
+		[TREND_CONNECT_TIME] = STATS_HISTOGRAM_connect_time, [TREND_FIRST_BYTE] = STATS_HISTOGRAM_first_byte
+	};
+
+	static_assert(ARRAY_SIZE(histograms) == TREND_LATENCIES, "one for each");
+	for (size_t i = 0; i < TREND_LATENCIES; i++) {
+		struct histogram_sum now;
+
+		stats_histogram_read(worker_stats(sampler->worker), histograms[i], &now);
+		trend_fold(&sampler->latencies[i], &now, ret->count[i]);
+		sampler->latencies[i] = now;
+	}
+}
+
 static void sample_total(struct sampler *sampler, uint64_t now_ms)
 {
 	struct trend_point point = { .time = (int64_t)(clock_ms(CLOCK_REALTIME) / 1000),
 		.span_ms = now_ms - sampler->at_ms };
 	struct sample taken = { .at_ms = now_ms };
 	uint64_t now[TREND_VALUES];
+	struct trend_latencies latencies;
 
+	read_latencies(sampler, &latencies);
 	read_totals(worker_stats(sampler->worker), now);
 	taken.value[RATE_OPENED] = now[TREND_flows_opened];
 	taken.value[RATE_TO_TARGET] = now[TREND_bytes_to_target];
@@ -146,7 +168,7 @@ static void sample_total(struct sampler *sampler, uint64_t now_ms)
 		point.value[i] = now[i] >= sampler->before[i] ? now[i] - sampler->before[i] : now[i];
 	point.value[TREND_flows_active] = now[TREND_flows_active];
 	if (sampler->begun)
-		trend_add(sampler->trend, &point);
+		trend_add(sampler->trend, &point, &latencies);
 	memcpy(sampler->before, now, sizeof(now));
 }
 

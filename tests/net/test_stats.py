@@ -260,6 +260,13 @@ def test_history_outlives_the_daemon(lab, gateway):
         before = told()
         for key in CLIENT_SIDE:
             assert sum(before[key]) == client.counts[key]
+        # Seconds with connections tell how long they took, the others nothing; the longest is what the histogram has.
+        slowest = [value for value in before["connect_time_p99"] if value is not None]
+        longest = stats(gateway)["histograms"]["connect_time"]["max"]
+        assert 0 < len(slowest) <= sum(1 for value in before["flows_opened"] if value) + 1
+        assert longest <= max(slowest) <= longest * 1.125 + 1
+        assert all(a <= b <= c for a, b, c in zip(*(before[f"connect_time_{part}"] for part in ("p50", "p95", "p99"))) if a is not None)
+        assert any(value is not None for value in before["first_byte_p50"])
         ten = gateway.must("GET", "stats/history?step=10")
         opened = ten["columns"].index("flows_opened")
         assert sum(row[opened] for row in ten["rows"]) == 10

@@ -91,6 +91,9 @@ def test_make_and_see_traffic(ui):
     words = "return document.querySelector('.plot').getAttribute('aria-label')"
     page.wait(lambda: re.search(r"to clients: now [^,]*, at most [1-9.]+\s[kM]bit/s", page.run(words)), "traffic in the chart", 40)
     assert page.run("return document.querySelector('.line.c1').getAttribute('d').length") > 10
+    words = "return [...document.querySelectorAll('.plot')].map((e) => e.getAttribute('aria-label')).join('; ')"
+    for title in ("Connect time", "First byte"):
+        page.wait(lambda title=title: re.search(rf"{title} in the last hour. p50: now [^;]*, at most [1-9][0-9.]*\s(µs|ms|s); p95", page.run(words)), title, 40)
 
 
 def test_drain(ui):

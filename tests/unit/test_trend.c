@@ -48,7 +48,7 @@ static void add(struct trend *trend, int64_t time, uint64_t flows, uint64_t acti
 
 	point.value[TREND_flows_opened] = flows;
 	point.value[TREND_flows_active] = active;
-	trend_add(trend, &point);
+	trend_add(trend, &point, NULL);
 }
 
 static void test_steps(void **state)
@@ -59,17 +59,17 @@ static void test_steps(void **state)
 	for (int64_t time = NOW - 24; time <= NOW; time++)
 		if (time != NOW - 3)
 			add(trend, time, 2, (uint64_t)(time % 100));
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 24);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 24);
 	assert_true(points[0].time == NOW - 24 && points[23].time == NOW);
 	/* Steps end at multiples of ten: ...90, ...00 and the one that is not over. */
-	assert_int_equal(trend_points(trend, NOW, 10, 0, points), 3);
+	assert_int_equal(trend_points(trend, NOW, 10, 0, points, NULL), 3);
 	assert_true(points[0].time == NOW - 17 && points[1].time == NOW - 7 && points[2].time == NOW + 3);
 	assert_true(points[0].value[TREND_flows_opened] == 16 && points[0].span_ms == 8000);
 	assert_true(points[1].value[TREND_flows_opened] == 20);
 	assert_true(points[1].value[TREND_flows_active] == 0); /* the last value of the step */
 	assert_true(points[2].value[TREND_flows_opened] == 12 && points[2].span_ms == 6000);
-	assert_int_equal(trend_points(trend, NOW, 10, NOW - 7, points), 1);
-	assert_int_equal(trend_points(trend, NOW, 10, NOW + 3, points), 0);
+	assert_int_equal(trend_points(trend, NOW, 10, NOW - 7, points, NULL), 1);
+	assert_int_equal(trend_points(trend, NOW, 10, NOW + 3, points, NULL), 0);
 	trend_close(trend);
 }
 
@@ -81,12 +81,12 @@ static void test_an_hour_and_no_more(void **state)
 	(void)state;
 	for (int64_t time = NOW - 2 * TREND_SECONDS; time <= NOW; time++)
 		add(trend, time, 1, 1);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), TREND_SECONDS);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), TREND_SECONDS);
 	assert_true(points[0].time == NOW - TREND_SECONDS + 1);
 	assert_int_equal(stat(path, &stat_buf), 0);
-	assert_true(stat_buf.st_size < 300000);
+	assert_true(stat_buf.st_size < 6 << 20);
 	/* Later, without a second in between: the old ones are not taken for new ones. */
-	assert_int_equal(trend_points(trend, NOW + 10, 1, 0, points), TREND_SECONDS - 10);
+	assert_int_equal(trend_points(trend, NOW + 10, 1, 0, points, NULL), TREND_SECONDS - 10);
 	trend_close(trend);
 }
 
@@ -97,7 +97,7 @@ static void test_twice_in_a_second(void **state)
 	(void)state;
 	add(trend, NOW, 1, 5);
 	add(trend, NOW, 2, 6);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 1);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 1);
 	assert_true(points[0].value[TREND_flows_opened] == 3 && points[0].value[TREND_flows_active] == 6);
 	assert_true(points[0].span_ms == 2000);
 	trend_close(trend);
@@ -113,17 +113,17 @@ static void test_restart(void **state)
 	trend_close(trend);
 	trend = opened(path, NOW);
 	add(trend, NOW, 4, 1);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 50);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 50);
 	assert_true(points[0].time == NOW - 99 && points[0].value[TREND_flows_opened] == 3);
 	trend_close(trend);
 	/* After more than an hour nothing of it is left; nor if the clock has gone back. */
 	trend = opened(path, NOW + TREND_SECONDS + 1);
-	assert_int_equal(trend_points(trend, NOW + TREND_SECONDS + 1, 1, 0, points), 0);
+	assert_int_equal(trend_points(trend, NOW + TREND_SECONDS + 1, 1, 0, points, NULL), 0);
 	trend_close(trend);
 	trend = opened(path, NOW - 60);
-	assert_int_equal(trend_points(trend, NOW - 60, 1, 0, points), 40);
+	assert_int_equal(trend_points(trend, NOW - 60, 1, 0, points, NULL), 40);
 	add(trend, NOW - 55, 9, 1); /* lived through a second time */
-	assert_int_equal(trend_points(trend, NOW - 55, 1, NOW - 56, points), 1);
+	assert_int_equal(trend_points(trend, NOW - 55, 1, NOW - 56, points, NULL), 1);
 	assert_true(points[0].value[TREND_flows_opened] == 9);
 	trend_close(trend);
 }
@@ -141,7 +141,7 @@ static void test_spoilt_file(void **state)
 	trend_close(trend);
 	fd = open(path, O_RDWR);
 	assert_int_equal(fstat(fd, &stat_buf), 0);
-	for (off_t offset = 0; offset < stat_buf.st_size; offset += offset < stat_buf.st_size - 800 ? 997 : 1) {
+	for (off_t offset = 0; offset < stat_buf.st_size; offset += offset < stat_buf.st_size - 2000 ? 997 : 37) {
 		uint8_t byte, spoilt;
 		size_t n;
 
@@ -150,7 +150,7 @@ static void test_spoilt_file(void **state)
 		assert_int_equal(pwrite(fd, &spoilt, 1, offset), 1);
 		if (offset > 16) {
 			trend = opened(path, NOW);
-			n = trend_points(trend, NOW, 1, 0, points);
+			n = trend_points(trend, NOW, 1, 0, points, NULL);
 			assert_true(n == 2 || n == 3);
 			for (size_t i = 0; i < n; i++)
 				assert_true(points[i].value[TREND_flows_opened] == 7 && points[i].span_ms == 1000);
@@ -160,16 +160,68 @@ static void test_spoilt_file(void **state)
 	}
 	assert_int_equal(ftruncate(fd, 100), 0);
 	trend = opened(path, NOW);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 0);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 0);
 	trend_close(trend);
 	assert_int_equal(pwrite(fd, "other", 5, 0), 5);
 	trend = opened(path, NOW); /* another form: begun anew */
 	add(trend, NOW, 1, 1);
 	trend_close(trend);
 	trend = opened(path, NOW);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 1);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 1);
 	trend_close(trend);
 	close(fd);
+}
+
+static void record(struct histogram_sum *sum, uint64_t us, unsigned times)
+{
+	sum->bucket[histogram_bucket(us)] += times;
+	sum->count += times;
+}
+
+/* 90 of a millisecond, 8 of 20, 2 of 300, in two seconds; after that nothing, and then the counters begin anew. */
+static void test_latencies(void **state)
+{
+	static struct trend_quantiles told[TREND_SECONDS];
+	static struct histogram_sum before, now;
+	static struct trend_latencies latencies;
+	struct trend *trend = opened(path, NOW);
+	const int64_t first = NOW - 37; /* steps of ten end at 30 and 20 before NOW - 7 */
+	const uint64_t *connect;
+
+	(void)state;
+	record(&before, 5000000, 1000); /* that was before we looked */
+	now = before;
+	record(&now, 1000, 90);
+	trend_fold(&before, &now, latencies.count[TREND_CONNECT_TIME]);
+	trend_add(trend, &(struct trend_point){ .time = first + 1, .span_ms = 1000 }, &latencies);
+	before = now;
+	record(&now, 20000, 8);
+	record(&now, 300000, 2);
+	trend_fold(&before, &now, latencies.count[TREND_CONNECT_TIME]);
+	trend_add(trend, &(struct trend_point){ .time = first + 2, .span_ms = 1000 }, &latencies);
+	trend_add(trend, &(struct trend_point){ .time = first + 11, .span_ms = 1000 }, NULL);
+	before = now;
+	now = (struct histogram_sum){ 0 };
+	record(&now, UINT64_MAX, 1);
+	trend_fold(&before, &now, latencies.count[TREND_CONNECT_TIME]);
+	trend_add(trend, &(struct trend_point){ .time = first + 21, .span_ms = 1000 }, &latencies);
+	trend_close(trend);
+	trend = opened(path, NOW);
+	assert_int_equal(trend_points(trend, NOW, 10, 0, points, told), 3);
+	connect = told[0].us[TREND_CONNECT_TIME];
+	assert_true(connect[TREND_P50] >= 1000 && connect[TREND_P50] <= 1125);
+	assert_true(connect[TREND_P95] >= 20000 && connect[TREND_P95] <= 22500);
+	assert_true(connect[TREND_P99] >= 300000 && connect[TREND_P99] <= 337500);
+	assert_true(told[0].us[TREND_FIRST_BYTE][TREND_P50] == TREND_NONE);
+	assert_true(told[1].us[TREND_CONNECT_TIME][TREND_P99] == TREND_NONE);
+	assert_true(told[2].us[TREND_CONNECT_TIME][TREND_P50] >= 60000000);
+	/* One second alone, and both when they were gathered in one. */
+	assert_int_equal(trend_points(trend, NOW, 1, first + 1, points, told), 3);
+	assert_true(told[0].us[TREND_CONNECT_TIME][TREND_P50] >= 20000);
+	trend_add(trend, &(struct trend_point){ .time = first + 21, .span_ms = 1000 }, &latencies);
+	assert_int_equal(trend_points(trend, NOW, 1, first + 20, points, told), 1);
+	assert_true(points[0].span_ms == 2000 && told[0].us[TREND_CONNECT_TIME][TREND_P50] >= 60000000);
+	trend_close(trend);
 }
 
 static void test_no_file(void **state)
@@ -178,7 +230,7 @@ static void test_no_file(void **state)
 
 	(void)state;
 	add(trend, NOW, 1, 1);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points), 1);
+	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 1);
 	trend_close(trend);
 	/* A link is not followed: the state directory is ours, but a file elsewhere is not. */
 	assert_int_equal(symlink("/tmp/gw-trend-elsewhere", path), 0);
@@ -198,6 +250,7 @@ int main(void)
 		CASE(test_twice_in_a_second),
 		CASE(test_restart),
 		CASE(test_spoilt_file),
+		CASE(test_latencies),
 		CASE(test_no_file),
 	};
 

@@ -16,11 +16,12 @@ export function roundUp(value) {
 	return power * ([1, 2, 5, 10].find((n) => n * power >= value * 0.999999) || 10);
 }
 
-/* Indices where the line breaks: where rows are missing. */
+/* The line breaks where rows or values are missing; one that stands alone is a dot. */
 function pathOf(points, x, y, gap) {
 	let path = '', before = null;
 	for (const [time, value] of points) {
-		path += `${before === null || time - before > gap ? 'M' : 'L'}${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
+		const goesOn = before !== null && time - before <= gap;
+		path += `${goesOn ? 'L' : 'M'}${x(time).toFixed(1)} ${y(value).toFixed(1)}${goesOn ? '' : 'h.01'}`;
 		before = time;
 	}
 	return path;
@@ -45,7 +46,7 @@ export class Chart {
 		this.resized.observe(this.plot);
 	}
 
-	/* rows: [time in s, value of each series...], oldest first. */
+	/* rows: [time in s, value of each series or null...], oldest first. */
 	set(rows, step) {
 		this.rows = rows;
 		this.step = step;
@@ -70,13 +71,13 @@ export class Chart {
 		for (const part of [0, 0.5, 1])
 			picture.append(svg('line', { class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y(top * part), y2: y(top * part) }),
 				svg('text', { class: 'axis', x: LEFT - 6, y: y(top * part) + 4, 'text-anchor': 'end' }, this.format(top * part)));
-		const ticks = width > 500 ? 6 : 3;
+		const ticks = width > 500 ? 6 : width > 360 ? 3 : 2;
 		for (let i = 0; i <= ticks; i++) {
 			const time = scale.end - this.span * (1 - i / ticks);
 			picture.append(svg('text', { class: 'axis', x: x(time), y: HEIGHT - 4, 'text-anchor': i === ticks ? 'end' : i ? 'middle' : 'start' }, clock(new Date(time * 1000))));
 		}
 		this.series.forEach((one, n) => {
-			const points = this.rows.filter((row) => scale.end - row[0] <= this.span).map((row) => [row[0], row[n + 1]]);
+			const points = this.rows.filter((row) => scale.end - row[0] <= this.span).map((row) => [row[0], row[n + 1]]).filter((point) => point[1] !== null);
 			picture.append(svg('path', { class: `line ${one.cls}`, d: pathOf(points, x, y, this.step * 2.5) }));
 		});
 		this.cursor = svg('line', { class: 'cursor', y1: TOP, y2: HEIGHT - BOTTOM, visibility: 'hidden' });
@@ -86,9 +87,11 @@ export class Chart {
 		this.mark(this.at ?? null);
 	}
 
+	word(value) { return value === null ? '–' : this.format(value); }
+
 	tell() {
 		const last = this.rows.at(-1);
-		const text = last ? this.series.map((one, n) => `${one.name}: now ${this.format(last[n + 1])}, at most ${this.format(Math.max(...this.rows.map((row) => row[n + 1])))}`).join('; ')
+		const text = last ? this.series.map((one, n) => `${one.name}: now ${this.word(last[n + 1])}, at most ${this.format(Math.max(...this.rows.map((row) => row[n + 1])))}`).join('; ')
 			: 'no values yet';
 		this.plot.setAttribute('aria-label', `${this.title} in the last hour. ${text}`);
 	}
@@ -101,7 +104,7 @@ export class Chart {
 			this.cursor.setAttribute('x2', this.scaled.x(row[0]));
 		}
 		this.cursor.setAttribute('visibility', index !== null && row ? 'visible' : 'hidden');
-		const text = row ? `${index === null ? 'now' : clock(new Date(row[0] * 1000))}: ${this.series.map((one, n) => `${one.name} ${this.format(row[n + 1])}`).join(', ')}` : 'no values yet';
+		const text = row ? `${index === null ? 'now' : clock(new Date(row[0] * 1000))}: ${this.series.map((one, n) => `${one.name} ${this.word(row[n + 1])}`).join(', ')}` : 'no values yet';
 		if (this.readout.textContent !== text)
 			this.readout.textContent = text;
 	}

@@ -15,6 +15,13 @@ const OBSERVED = 12; /* upstreams whose targets are asked for one by one: what i
 
 /* --- the last hour --- */
 
+/* Half of all, 95 and 99 of 100 took no longer; null where nothing was measured. */
+function latency(title, name) {
+	const series = [['p50', 'c1'], ['p95', 'c5'], ['p99', 'c4']];
+	return [new Chart({ title, format: micros, series: series.map(([part, cls]) => ({ name: part, cls })) }),
+		series.map(([part]) => `${name}_${part}`), false];
+}
+
 class Hour {
 	constructor() {
 		this.charts = [
@@ -22,6 +29,8 @@ class Hour {
 			[new Chart({ title: 'New connections', format: perSecond, series: [{ name: 'begun', cls: 'c1' }] }), ['flows_opened'], true],
 			[new Chart({ title: 'Flows at the same time', format: count, series: [{ name: 'flows', cls: 'c3' }] }), ['flows_active'], false],
 			[new Chart({ title: 'Drops', format: perSecond, series: [{ name: 'refused', cls: 'c4' }, { name: 'connects failed', cls: 'c5' }, { name: 'reset', cls: 'c6' }] }), ['refused', 'connect_failed', 'flows_reset'], true],
+			latency('Connect time', 'connect_time'),
+			latency('First byte', 'first_byte'),
 		];
 		this.element = h('div', { class: 'charts' }, this.charts.map(([chart]) => chart.element));
 		this.rows = [];
@@ -35,7 +44,7 @@ class Hour {
 		this.rows = this.rows.filter((row) => row[0] <= after).concat(told.rows).slice(-KEEP_ROWS);
 		for (const [chart, names, perSecondOf] of this.charts) {
 			const at = names.map((name) => told.columns.indexOf(name));
-			chart.set(this.rows.map((row) => [row[0], ...at.map((i) => (row[i] ?? 0) / (perSecondOf ? row[1] || 1 : 1))]), told.step_s);
+			chart.set(this.rows.map((row) => [row[0], ...at.map((i) => (perSecondOf ? (row[i] ?? 0) / (row[1] || 1) : row[i] ?? null))]), told.step_s);
 		}
 	}
 
