@@ -14,6 +14,7 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/names.h"
 #include "gatewayd/overrides.h"
+#include "gatewayd/return_path.h"
 #include "gatewayd/rule_index.h"
 #include "gatewayd/sampler.h"
 #include "gatewayd/shield.h"
@@ -45,6 +46,7 @@ struct core {
 	struct overrides overrides;  /* what operators have said of targets */
 	struct target_watch *watch;  /* NULL in tests that have none */
 	struct tracer *tracer;       /* NULL in tests that have none */
+	struct return_paths *ways;   /* NULL in tests that have none */
 	struct rule_index rules;     /* that the kernel has, as of the last look */
 	struct names names;          /* of the configuration that was last asked about */
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */

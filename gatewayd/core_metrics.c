@@ -393,6 +393,17 @@ static void write_xdp(const struct writer *writer)
 	write_xdp_counter(writer, true);
 }
 
+static void write_return_paths(const struct writer *writer)
+{
+	struct doctor_return back;
+
+	return_paths_facts(writer->core->ways, &back);
+	single(writer, "gateway_return_paths", "gauge", "targets that clients were seen of, with source_address client",
+	        back.seen);
+	single(writer, "gateway_return_paths_broken", "gauge",
+	        "of these, the ones whose answers to clients do not come back", back.broken);
+}
+
 static void write_daemon(const struct writer *writer)
 {
 	struct core *core = writer->core;
@@ -409,6 +420,7 @@ static void write_daemon(const struct writer *writer)
 	        worker_restarts(core->worker));
 	single(writer, "gateway_relay_uptime_seconds", "gauge", "since the relay was started or found",
 	        worker_uptime_s(core->worker));
+	write_return_paths(writer);
 }
 
 int core_metrics(struct core *core, char **ret, size_t *ret_length)

@@ -231,6 +231,11 @@ json_t *core_doctor(struct core *core)
 	return json_pack("{s:b, s:o}", "ok", ok, "checks", array);
 }
 
+size_t core_doctor_probe(struct core *core)
+{
+	return return_paths_ask(core->ways);
+}
+
 /* The doctor's checks that found something, as of a moment ago. */
 static json_t *warnings(struct core *core, bool *failed)
 {

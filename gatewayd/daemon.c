@@ -113,6 +113,11 @@ static void on_health_changed(void *userdata)
 	target_watch_soon(((struct daemon *)userdata)->core.watch);
 }
 
+static void on_probed(void *userdata, const struct proto_probed *found)
+{
+	return_paths_found(((struct daemon *)userdata)->core.ways, found);
+}
+
 static int relay_prepare(void *userdata, const struct plan *plan, const char **ret_reason)
 {
 	return worker_prepare(userdata, plan, ret_reason);
@@ -221,7 +226,7 @@ static int make_event_loop(struct daemon *daemon)
 static int make_worker(struct daemon *daemon)
 {
 	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state, on_health_changed,
-		daemon->shortcut };
+		daemon->shortcut, on_probed };
 
 	return worker_new(daemon->event, daemon->options, &owner, &daemon->worker);
 }
@@ -388,6 +393,8 @@ static int start(struct daemon *daemon)
 	}
 	if (r == 0)
 		r = target_watch_new(&daemon->core, &daemon->core.watch);
+	if (r == 0)
+		r = return_paths_new(&daemon->core, &daemon->core.ways);
 	if (r < 0)
 		return r;
 	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
@@ -415,6 +422,7 @@ static void stop(struct daemon *daemon)
 	bans_free(daemon->bans);
 	sampler_free(daemon->sampler);
 	target_watch_free(daemon->core.watch);
+	return_paths_free(daemon->core.ways);
 	if (daemon->shield)
 		shield_watch(daemon->shield, NULL, NULL);
 	tracer_free(daemon->core.tracer);

@@ -136,6 +136,12 @@ static void look_at_relay(struct core *core, struct doctor_facts *facts)
 	facts->sockmap_wanted = core->options->mover && strcmp(core->options->mover, "sockmap") == 0;
 }
 
+static void look_at_return_paths(struct core *core, struct doctor_facts *facts)
+{
+	(void)names_follow(&core->names, apply_snapshot(core->apply));
+	return_paths_facts(core->ways, &facts->back);
+}
+
 static int take_time(void *userdata, const struct store_revision *revision)
 {
 	*(int64_t *)userdata = revision->created_at;
@@ -161,7 +167,7 @@ static uint64_t state_of(struct core *core)
 	const uint64_t parts[] = { (uint64_t)core_revision(core), apply_serial(core->apply),
 		core->drift && drift_present(core->drift), (uint64_t)worker_state(core->worker),
 		(uint64_t)worker_generation(core->worker), (uint64_t)worker_pid(core->worker),
-		(uint64_t)movers_state(worker_movers(core->worker)) };
+		(uint64_t)movers_state(worker_movers(core->worker)), return_paths_serial(core->ways) };
 	uint64_t state = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
@@ -182,6 +188,7 @@ const struct doctor_memory *doctor_run(struct core *core)
 	look_at_interfaces(&facts);
 	look_at_kernel(core, &facts, &foreign);
 	look_at_relay(core, &facts);
+	look_at_return_paths(core, &facts);
 	look_at_storage(core, &facts);
 	memory->n = doctor_examine(&facts, memory->checks);
 	memory->at_us = clock_us();

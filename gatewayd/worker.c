@@ -384,6 +384,10 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 		if (worker->owner.health_changed)
 			worker->owner.health_changed(worker->owner.userdata);
 		break;
+	case PROTO_PROBED:
+		if (worker->owner.probed)
+			worker->owner.probed(worker->owner.userdata, &message->probed);
+		break;
 	case PROTO_COMMITTED:
 		on_committed(worker, (int64_t)message->committed.generation);
 		break;

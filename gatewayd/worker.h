@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "gatewayd/base/proto.h"
 #include "gatewayd/keeper.h"
 #include "gatewayd/meter.h"
 #include "gatewayd/movers.h"
@@ -44,6 +45,8 @@ struct worker_owner {
 	void (*health_changed)(void *userdata);
 	/* Handed to relays; may be NULL. */
 	struct shortcut *shortcut;
+	/* What a probe has found (worker_probe). May be NULL. */
+	void (*probed)(void *userdata, const struct proto_probed *found);
 };
 
 struct worker;
@@ -83,6 +86,9 @@ int worker_kill_flow(struct worker *worker, unsigned bank, unsigned table, uint3
 struct target_state *worker_target(struct worker *worker, uint32_t id);
 /* Has the relay look for flows that are to be reset, by what targets' states say. */
 void worker_reap(struct worker *worker);
+/* Has the relay make a probe; the owner is told its end, unless the relay dies before. -ENOENT: no relay serves, or
+ * -EAGAIN: it takes no messages now. */
+int worker_probe(struct worker *worker, const struct proto_probe *probe);
 /* Replaces the relay by a new one, from the program file as it is now; flows do not notice. 0 when it has begun,
  * -EBUSY (no relay serves, or that is under way), -ENOEXEC (the program cannot be started: the relay goes on). */
 int worker_hand_over(struct worker *worker);

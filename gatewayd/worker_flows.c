@@ -170,6 +170,16 @@ void worker_reap(struct worker *worker)
 		(void)msg_flush(worker->channel, WORKER_ANSWER_MS);
 }
 
+int worker_probe(struct worker *worker, const struct proto_probe *probe)
+{
+	struct proto_message message = { .type = PROTO_PROBE, .probe = *probe };
+	int r = worker->state == WORKER_RUNNING ? msg_send(worker->channel, &message, -1, 0) : -ENOENT;
+
+	if (r == 0)
+		(void)msg_flush(worker->channel, 0); /* no room: it goes with what is sent next */
+	return r;
+}
+
 int worker_hand_over(struct worker *worker)
 {
 	int r;

@@ -242,6 +242,27 @@ static void check_sockmap(const struct doctor_facts *facts, struct doctor_check 
 		mend(check, "start gatewayd without --mover sockmap, or on a kernel that has it");
 }
 
+/* The server's own route, for no setting here can change where it sends its answers to. */
+static void check_return_path(const struct doctor_facts *facts, struct doctor_check *check)
+{
+	const struct doctor_return *back = &facts->back;
+
+	if (back->seen == 0)
+		say(check, "not probed yet: no client was seen of a listener with source_address client");
+	else
+		say(check, "answers to clients come back from %u of the %u targets that clients were seen of%s",
+		        back->good, back->seen, back->silent ? "; others answer nobody" : "");
+	if (back->broken == 0)
+		return;
+	say(check,
+	        "answers of %u of %u targets to clients do not come back here, those to this machine do. The first: %s "
+	        "to client %s of listener %s",
+	        back->broken, back->seen, back->target, back->client, back->listener);
+	mend(check, "on %s: ip %sroute replace %s/%u via %s; or here, source_address gateway for listener %s",
+	        back->server, back->ipv6 ? "-6 " : "", back->client, addr_bits(back->ipv6 ? AF_INET6 : AF_INET),
+	        back->own, back->listener);
+}
+
 static void check_mtu(const struct doctor_facts *facts, struct doctor_check *check)
 {
 	say(check, facts->mtu_least ? "the least is %ld, on %s" : "no interface is up", facts->mtu_least,
@@ -299,6 +320,7 @@ static const struct {
 	{ "backlog", check_backlog },
 	{ "relay", check_relay },
 	{ "sockmap", check_sockmap },
+	{ "return_path", check_return_path },
 	{ "mtu", check_mtu },
 	{ "clock", check_clock },
 	{ "disk", check_disk },

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gatewayd/base/addr.h"
+
 /* A share, in percent, from which something that has an end counts as nearly full. */
 #define DOCTOR_FULL_PERCENT 80
 /* Connections that may wait to be accepted: the kernel's own default. */
@@ -28,6 +30,20 @@
 struct doctor_sysctl {
 	long value;
 	char where[IFNAMSIZ];
+};
+
+/* Longest "[address]:port" with its terminator. */
+#define DOCTOR_END_MAX 64
+
+/* The way back of answers, of targets that clients were seen of: how many these are, how many of them are well, do not
+ * answer anybody, or answer the gateway's own address and not a client's. The texts are of the first one of these. */
+struct doctor_return {
+	uint32_t seen, good, silent, broken;
+	bool ipv6;
+	char target[DOCTOR_END_MAX];
+	/* Addresses: of the target, of the client, and the one of this machine that the target does answer. */
+	char server[ADDR_TEXT_MAX], client[ADDR_TEXT_MAX], own[ADDR_TEXT_MAX];
+	char listener[64];
 };
 
 struct doctor_facts {
@@ -59,12 +75,13 @@ struct doctor_facts {
 	uint64_t disk_free_mib;            /* UINT64_MAX: cannot be asked */
 	const char *state_dir, *sqlite_version;
 	int sqlite_number; /* 3040001 is 3.40.1 */
+	struct doctor_return back;
 };
 
 struct doctor_check {
 	const char *name; /* a-z and _ */
 	bool ok;
-	char detail[512], fix[256]; /* fix: "" if ok */
+	char detail[512], fix[384]; /* fix: "" if ok */
 };
 
 /* Every check, in a fixed order: how many there are, at most max; into ret. */

@@ -189,6 +189,9 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length);
 json_t *core_status(struct core *core);
 /* The document of GET /doctor, new: {"ok", "checks": [{"name", "ok", "detail", "fix"}]}. NULL when memory is out. */
 json_t *core_doctor(struct core *core);
+/* Has the way back of each target that clients were seen of probed anew, in turn; GET /doctor tells what was found.
+ * Returns how many these are. */
+size_t core_doctor_probe(struct core *core);
 /* What would happen to the packet (source_port 0: any), new: see rules/explain.h. NULL when memory is out. */
 json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port);
 /* What real packets of a flow meet, for some seconds. */

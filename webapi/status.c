@@ -60,6 +60,16 @@ int status_doctor(const struct request *request, struct response *response)
 	return response_json(response, 200, CONTENT_JSON, core_doctor(request->core));
 }
 
+int status_doctor_probe(const struct request *request, struct response *response)
+{
+	int r = parse_query(request, NULL, 0, NULL, response);
+
+	if (r)
+		return r < 0 ? r : 0;
+	return response_json(response, 202, CONTENT_JSON,
+	        json_pack("{s:I}", "targets", (json_int_t)core_doctor_probe(request->core)));
+}
+
 int status_ruleset(const struct request *request, struct response *response)
 {
 	static const char *const known[] = { "format" };

@@ -48,6 +48,16 @@ enum proto_shortcut_kind { PROTO_SHORTCUT_FLOWS, PROTO_SHORTCUT_CONTROL, PROTO_S
 /* How targets are checked. The numbers are on the wire. */
 enum proto_health_type { PROTO_HEALTH_NONE, PROTO_HEALTH_TCP, PROTO_HEALTH_HTTP, PROTO_HEALTH_TYPES };
 
+/* What became of one connect of a probe. The numbers are on the wire. */
+enum proto_probe_answer {
+	PROTO_PROBE_NONE,        /* not made */
+	PROTO_PROBE_ANSWERED,    /* accepted or refused: the answer has come back */
+	PROTO_PROBE_SILENT,      /* nothing came back in time */
+	PROTO_PROBE_UNREACHABLE, /* a router on the way says so */
+	PROTO_PROBE_LOCAL,       /* it could not be made here, which says nothing of the way */
+	PROTO_PROBE_ANSWERS
+};
+
 enum proto_direction { PROTO_DOWN = 1, PROTO_UP = 2, PROTO_BOTH = 3 };
 
 enum proto_type {

@@ -23,6 +23,7 @@
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/msg.h"
+#include "gatewayd/relay/probe.h"
 #include "gatewayd/relay/udp_socket.h"
 
 struct held_socket {
@@ -55,6 +56,7 @@ struct control {
 	uint64_t health_told, resets_ordered; /* of health_changes and health_resets */
 	struct sockmap_set sockmap;
 	struct shortcut_maps shortcut;
+	struct probes probes;
 	bool draining, handing_over;
 	uint64_t drain_deadline_ms;
 	int exit_status; /* -1 while the relay is to go on */
@@ -611,6 +613,19 @@ static int on_flow_kill(struct control *control, const struct proto_message *mes
 	return 0;
 }
 
+/* One that cannot be made is answered all the same, so that nobody waits for it. */
+static int on_probe(struct control *control, const struct proto_message *message, int *fd)
+{
+	struct proto_message probed = { .type = PROTO_PROBED,
+		.probed = { .cookie = message->probe.cookie, .as_client = PROTO_PROBE_LOCAL } };
+	int r = probes_begin(&control->probes, &message->probe, clock_ms());
+
+	(void)fd;
+	if (r < 0 && r != -EBADMSG)
+		tell(control, &probed, -1);
+	return r == -EBADMSG ? r : 0;
+}
+
 static void drain(struct control *control, uint32_t deadline_ms)
 {
 	struct order order = { .kind = ORDER_DRAIN };
@@ -674,6 +689,7 @@ static int (*const handlers[PROTO_TYPES])(struct control *, const struct proto_m
 	[PROTO_FLOW_SAMPLE] = on_flow_sample,
 	[PROTO_FLOW_KILL] = on_flow_kill,
 	[PROTO_REAP] = on_reap,
+	[PROTO_PROBE] = on_probe,
 	[PROTO_SHUTDOWN] = on_shutdown,
 };
 
@@ -770,6 +786,14 @@ static void health_read(struct control *control)
 	control->health_told = changes;
 }
 
+static void probes_read(struct control *control)
+{
+	struct proto_message message = { .type = PROTO_PROBED };
+
+	while (probes_next(&control->probes, clock_ms(), &message.probed))
+		tell(control, &message, -1);
+}
+
 static void replies_read(struct control *control)
 {
 	uint64_t rung;
@@ -798,7 +822,7 @@ static void replies_read(struct control *control)
 
 /* --- the thread --- */
 
-enum polled { POLLED_CHANNEL, POLLED_LISTEN, POLLED_REPLY, POLLED_SIGNAL, POLLED };
+enum polled { POLLED_CHANNEL, POLLED_LISTEN, POLLED_REPLY, POLLED_SIGNAL, POLLED_PROBES, POLLED };
 
 /* Without a daemon there is reason to go on only for what a later one would miss: sockets and flows. */
 static void check_needed(struct control *control)
@@ -838,10 +862,13 @@ static void control_turn(struct control *control)
 		[POLLED_LISTEN] = { .fd = params->has_listen ? CONTROL_LISTEN_FD : -1, .events = POLLIN },
 		[POLLED_REPLY] = { .fd = params->reply_fd, .events = POLLIN },
 		[POLLED_SIGNAL] = { .fd = params->signal_fd, .events = POLLIN },
+		[POLLED_PROBES] = { .fd = control->probes.epoll_fd, .events = POLLIN },
 	};
+	int longest = control->draining ? CONTROL_DRAIN_POLL_MS : -1;
 
-	if (poll(fds, POLLED, control->draining ? CONTROL_DRAIN_POLL_MS : -1) < 0)
+	if (poll(fds, POLLED, probes_timeout(&control->probes, clock_ms(), longest)) < 0)
 		return;
+	probes_read(control);
 	if (fds[POLLED_REPLY].revents)
 		replies_read(control);
 	if (fds[POLLED_CHANNEL].revents)
@@ -864,6 +891,7 @@ int control_run(const struct control_params *params)
 	control.exit_status = -1;
 	sockmap_set_init(&control.sockmap);
 	control.shortcut = (struct shortcut_maps){ -1, -1 };
+	probes_init(&control.probes);
 	if (params->has_channel)
 		channel_open(&control, CONTROL_CHANNEL_FD);
 	while (control.exit_status < 0)

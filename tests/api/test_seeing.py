@@ -20,6 +20,8 @@ def test_doctor(gateway):
     assert all(check["detail"] and (check["ok"] or check["fix"]) for check in document["checks"])
     red = {check["name"] for check in document["checks"] if not check["ok"]}
     assert red <= {warning["code"] for warning in gateway.status()["warnings"]}
+    answer = gateway.api("POST", "doctor/probe")
+    assert answer.status == 202 and answer.json == {"targets": 0}
 
 
 def test_explain(gateway):
@@ -83,6 +85,8 @@ def test_who_may_ask(gateway):
     request = (f"POST /api/v1/trace HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {viewer}\r\n"
                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}")
     expect_problem(Raw(gateway, tcp=True).say(request.encode()), 403)
-    for line in ("GET /api/v1/doctor", "POST /api/v1/explain", "POST /api/v1/trace", "GET /api/v1/trace"):
+    request = f"POST /api/v1/doctor/probe HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {viewer}\r\nContent-Length: 0\r\n\r\n"
+    expect_problem(Raw(gateway, tcp=True).say(request.encode()), 403)
+    for line in ("GET /api/v1/doctor", "POST /api/v1/doctor/probe", "POST /api/v1/explain", "POST /api/v1/trace", "GET /api/v1/trace"):
         request = f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
         expect_problem(Raw(gateway, tcp=True).say(request.encode()), 401)
