@@ -290,6 +290,7 @@ static const struct {
 	{ "banned", TRACE_DROP, "ban" },
 	{ "go_direct", TRACE_ACCEPT, "direct" },
 	{ "go_reply", TRACE_ACCEPT, "direct" },
+	{ "go_reset", TRACE_ACCEPT, "direct" },
 	{ "flow_ends", TRACE_ACCEPT, "direct" },
 };
 

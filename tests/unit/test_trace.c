@@ -132,6 +132,9 @@ static void test_outcomes(void **state)
 	steps[0] = step("gatewayd", "pre_tcp", TRACE_ACCEPT);
 	trace_judge(steps, 1, &outcome);
 	assert_string_equal(outcome.verdict, "established");
+	steps[0] = step("gatewayd", "go_reset", TRACE_ACCEPT); /* a reset without a socket goes on to the server */
+	trace_judge(steps, 1, &outcome);
+	assert_string_equal(outcome.verdict, "direct");
 	trace_judge(&steps[3], 1, &outcome);
 	assert_string_equal(outcome.verdict, "reject");
 	trace_judge(&wall, 1, &outcome);
