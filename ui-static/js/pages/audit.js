@@ -15,10 +15,10 @@ export default async function audit({ content, scope }) {
 	const table = new Table({
 		label: 'Audit log', empty: 'Nothing yet.', key: (row) => String(row.id),
 		columns: [
-			{ title: 'When', width: '12rem', wide: true, cell: (row) => when(row.at) },
-			{ title: 'Who', width: 'minmax(5rem, 1fr)', cell: (row) => h('bdi', {}, row.actor) },
-			{ title: 'What', width: 'minmax(9rem, 3fr)', cell: (row) => h('bdi', { title: `${row.method} ${row.path}` }, `${row.method} ${row.path}`) },
-			{ title: 'Answer', width: '5rem', small: '3.6rem', cell: (row) => badge(String(row.status), row.status < 300 ? 'good' : row.status < 500 ? 'warn' : 'bad') },
+			{ title: 'When', width: '15rem', wide: true, cell: (row) => when(row.at) },
+			{ title: 'Who', width: 'minmax(5rem, 1fr)', small: 'minmax(4rem, 1fr)', cell: (row) => h('bdi', {}, row.actor) },
+			{ title: 'What', width: 'minmax(9rem, 3fr)', cell: (row) => h('bdi', { title: `${row.method} ${row.path}` }, `${row.method} ${row.path.replace('/api/v1/', '')}`) },
+			{ title: 'Answer', width: '5rem', small: '4.4rem', cell: (row) => badge(String(row.status), row.status < 300 ? 'good' : row.status < 500 ? 'warn' : 'bad') },
 			{ title: 'Revision', width: '5.5rem', wide: true, cell: (row) => (row.revision ? h('a', { href: `#/revisions/${row.revision}` }, String(row.revision)) : '') },
 			{ title: 'Why not', width: 'minmax(5rem, 1fr)', wide: true, cell: (row) => row.detail },
 		],

@@ -13,6 +13,13 @@ const SORTS = [['bytes', 'most bytes first'], ['age', 'oldest first'], ['rtt', '
 const GROUPS = [['', 'each flow'], ['client', 'by client'], ['listener', 'by listener'], ['upstream', 'by upstream'], ['target', 'by target'], ['sni', 'by server name'], ['client,sni', 'who talks to whom']];
 
 const moved = (row) => row.to_target.bytes + row.to_client.bytes;
+
+/* Where there is little room, without the smaller unit. */
+function age(row) {
+	const [first, second] = duration(row.age_ms / 1000).split(' ');
+	return [first, second ? h('span', { class: 'wide-only' }, ` ${second}`) : null];
+}
+
 const rtt = (row) => micros(row.client_tcp?.rtt_us);
 
 async function kill(row, reload) {
@@ -36,7 +43,7 @@ function flowColumns(reload) {
 		{ title: 'Server name', width: 'minmax(6rem, 2fr)', wide: true, cell: (row) => (row.sni === null ? '' : h('bdi', {}, row.sni)) },
 		{ title: 'State', width: '6.5rem', wide: true, cell: (row) => badge(row.state === 'relaying' ? row.protocol : row.state, row.state === 'relaying' ? 'good' : 'idle') },
 		{ title: 'Moved', width: '6rem', small: '4.7rem', end: true, cell: (row) => bytes(moved(row)) },
-		{ title: 'Age', width: '6rem', small: '4rem', end: true, cell: (row) => duration(row.age_ms / 1000) },
+		{ title: 'Age', width: '6rem', small: '4rem', end: true, cell: age },
 		{ title: 'Round trip', width: '6rem', wide: true, end: true, cell: rtt },
 		{ title: 'By', width: '5rem', wide: true, cell: (row) => row.to_client.mover },
 		...may('operator') ? [{ title: 'Do', width: '4.2rem', small: '3.6rem', cell: (row) => button('End', () => kill(row, reload), 'small danger', { 'aria-label': `End the flow of ${endpoint(row.client)}` }) }] : [],

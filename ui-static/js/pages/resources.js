@@ -45,8 +45,8 @@ const KINDS = {
 	'rate-limits': {
 		one: 'rate_limit', title: 'Rate limits', stats: 'rate_limits', statsPath: 'stats/rate-limits', about: 'How much a source, a prefix or a listener may have. A shadow limit only counts: try it before you enforce it.',
 		columns: (stats) => [
-			{ title: 'Mode', width: '6rem', cell: (row) => badge(row.mode, row.mode === 'enforce' ? 'good' : 'warn') },
-			{ title: 'Limit', width: 'minmax(9rem, 2fr)', cell: (row) => (row.metric === 'concurrent_connections' ? `${row.rate} at once` : `${row.rate} ${words(row.metric)} / ${row.per}`) },
+			{ title: 'Mode', width: '6rem', small: '5rem', cell: (row) => badge(row.mode, row.mode === 'enforce' ? 'good' : 'warn') },
+			{ title: 'Limit', width: 'minmax(9rem, 2fr)', small: 'minmax(5rem, 2fr)', cell: (row) => (row.metric === 'concurrent_connections' ? `${row.rate} at once` : `${row.rate} ${words(row.metric)} / ${row.per}`) },
 			{ title: 'Of each', width: '8rem', wide: true, cell: (row) => words(row.key) },
 			{ title: 'Excess', width: '6rem', wide: true, cell: (row) => row.action },
 			{ title: 'Placed in', width: '6rem', wide: true, cell: (row) => placement(row, stats.get(row.name)) },
