@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
+#include "gatewayd/health_view.h"
 #include "rules/explain.h"
 
 /* As nft's "fib daddr type { local, broadcast, multicast }". */
@@ -118,7 +120,31 @@ static void look_at_prefilter(
 		ret->verdict = EXPLAIN_PREFILTER_UNKNOWN;
 }
 
-json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port)
+/* What stands in the way of new flows comes first. */
+static void look_at_target(
+        void *userdata, const struct upstream *upstream, const struct target *target, struct explain_target *ret)
+{
+	const struct source *source = userdata;
+	char words[HEALTH_VIEW_WORDS_MAX];
+	struct health_view view;
+
+	health_view_read(worker_meter(source->core->worker), target, clock_us() / 1000, &view);
+	ret->usable = view.usable;
+	ret->weight = view.weight;
+	health_view_words(&view, upstream, target, words);
+	if (view.admin != ADMIN_STATE_UP)
+		snprintf(ret->state, sizeof(ret->state), "it is set to %s",
+		        field_word(resource_field(resource_get(RESOURCE_TARGET), "admin_state"), view.admin));
+	else if (view.weight == 0)
+		snprintf(ret->state, sizeof(ret->state), "its weight is 0");
+	else if (view.ejected_until_ms)
+		snprintf(ret->state, sizeof(ret->state), "left out for a while, for too many connections failed");
+	else
+		snprintf(ret->state, sizeof(ret->state), "%s: %s", health_view_state_name(view.health), words);
+}
+
+json_t *core_explain(
+        struct core *core, const struct match_packet *packet, uint16_t source_port, const struct first *first)
 {
 	struct source source = { core, &packet->src };
 	struct explain_element ban;
@@ -134,7 +160,9 @@ json_t *core_explain(struct core *core, const struct match_packet *packet, uint1
 		.forwarding = forwards(packet->dst.family),
 		.rules = core_rules(core),
 		.find_source = find_source,
-		.userdata = &source };
+		.look_at_target = look_at_target,
+		.userdata = &source,
+		.first = first };
 
 	look_at_prefilter(core, packet, source_port, &facts.prefilter);
 	look_at_bans(&source, &facts, &ban);

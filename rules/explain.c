@@ -5,11 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "rules/explain_route.h"
 #include "rules/nftset.h"
 #include "rules/snapshot.h"
 
 /* Longest sentence about a stage. */
 #define WHY_MAX 512
+/* Targets told one by one, of each kind. */
+#define TARGETS_MAX 100
 
 static bool is_link_or_multicast(const struct addr *addr)
 {
@@ -231,49 +234,131 @@ static int add_nft(json_t *stages, const struct explain_facts *facts, const stru
 	return add(stages, "nft", word_of(element->verdict), why, more);
 }
 
-/* The targets that a flow of this family can be given. */
-static json_t *candidates(const struct upstream *upstream, const struct listener *listener, uint8_t family)
+/* The targets of an upstream, by what they are for a flow. */
+struct rotation {
+	json_t *candidates; /* that it can be given */
+	json_t *left_out;   /* others, with why */
+	size_t n_candidates, n_left_out;
+};
+
+static int rotation_add(json_t *array, const struct target *target, const struct explain_target *found)
 {
-	json_t *array = json_array();
-
-	for (int backup = 0; backup < 2 && json_array_size(array) == 0; backup++)
-		for (size_t i = 0; i < upstream->targets.n; i++) {
-			const struct target *target = (const struct target *)upstream->targets.items[i];
-			struct addr addr;
-
-			if (target->backup != backup || target->weight == 0 || target->admin_state != ADMIN_STATE_UP ||
-			        addr_parse(target->address, &addr) < 0)
-				continue;
-			if (listener->source_address == SOURCE_ADDRESS_CLIENT && addr.family != family)
-				continue;
-			json_array_append_new(
-			        array, json_pack("{s:s, s:I, s:I}", "address", target->address, "port",
-			                       (json_int_t)target->port, "weight", (json_int_t)target->weight));
-		}
-	return array;
+	if (json_array_size(array) >= TARGETS_MAX)
+		return 0;
+	return json_array_append_new(
+	        array, json_pack("{s:s, s:I, s:I, s:s}", "address", target->address, "port", (json_int_t)target->port,
+	                       "weight", (json_int_t)found->weight, "state", found->state));
 }
 
-static int add_upstream(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
-        const struct match_packet *packet)
+/* Whether a flow of this family can be given the target, as it is now. */
+static bool may_be_chosen(const struct explain_facts *facts, const struct upstream *upstream,
+        const struct target *target, bool same_family, uint8_t family, struct explain_target *ret)
 {
-	const struct upstream *upstream;
-	json_t *targets;
-	char why[WHY_MAX];
-	bool none;
+	struct addr addr;
 
-	if (!listener->upstream || !*listener->upstream)
-		return add(stages, "upstream", "original", "no upstream: to the packet's own destination", NULL);
-	upstream = (const struct upstream *)snapshot_find(facts->snapshot, RESOURCE_UPSTREAM, listener->upstream);
-	if (!upstream)
-		return -ENOENT;
-	targets = candidates(upstream, listener, packet->dst.family);
-	none = json_array_size(targets) == 0;
-	snprintf(why, sizeof(why),
-	        none ? "upstream %s has no target that may be used: the client is reset"
-	             : "one of these targets of upstream %s, by its algorithm and their health",
-	        upstream->name);
-	return add(stages, "upstream", none ? "none" : "chosen", why,
-	        json_pack("{s:s, s:o}", "upstream", upstream->name, "candidates", targets));
+	*ret = (struct explain_target){ .usable = target->weight != 0 && target->admin_state == ADMIN_STATE_UP,
+		.weight = target->weight };
+	if (facts->look_at_target)
+		facts->look_at_target(facts->userdata, upstream, target, ret);
+	if (!ret->usable)
+		return false;
+	if (addr_parse(target->address, &addr) < 0 || (same_family && addr.family != family)) {
+		snprintf(ret->state, sizeof(ret->state),
+		        "of another family than the client, whose address it is to see");
+		return false;
+	}
+	return true;
+}
+
+/* Those with or without `backup`. While there are others, backups are left out. */
+static int rotation_look(struct rotation *rotation, const struct explain_facts *facts, const struct upstream *upstream,
+        bool same_family, uint8_t family, int backup)
+{
+	bool needed = !backup || rotation->n_candidates == 0;
+	int r = 0;
+
+	for (size_t i = 0; i < upstream->targets.n && r == 0; i++) {
+		const struct target *target = (const struct target *)upstream->targets.items[i];
+		struct explain_target found;
+		bool chosen;
+
+		if (target->backup != backup)
+			continue;
+		chosen = may_be_chosen(facts, upstream, target, same_family, family, &found);
+		if (chosen && !needed)
+			snprintf(found.state, sizeof(found.state), "a backup, and there are others");
+		chosen = chosen && needed;
+		rotation->n_candidates += chosen;
+		rotation->n_left_out += !chosen;
+		r = rotation_add(chosen ? rotation->candidates : rotation->left_out, target, &found);
+	}
+	return r;
+}
+
+static int add_rotation(json_t *stages, const struct upstream *upstream, const struct rotation *rotation)
+{
+	size_t n = rotation->n_candidates;
+	char why[WHY_MAX];
+
+	if (n == 0)
+		snprintf(why, sizeof(why), "none of the %zu targets of upstream %s may be used: the client is reset",
+		        rotation->n_left_out, upstream->name);
+	else
+		snprintf(why, sizeof(why), "one of %zu of the %zu targets of upstream %s, by its algorithm", n,
+		        n + rotation->n_left_out, upstream->name);
+	return add(stages, "upstream", n == 0 ? "none" : "chosen", why,
+	        json_pack("{s:s, s:O, s:O}", "upstream", upstream->name, "candidates", rotation->candidates, "left_out",
+	                rotation->left_out));
+}
+
+/* name: of the upstream; NULL or "": none. */
+static int add_upstream(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
+        const char *name, const struct match_packet *packet)
+{
+	bool same_family = listener->source_address == SOURCE_ADDRESS_CLIENT;
+	struct rotation rotation = { .candidates = json_array(), .left_out = json_array() };
+	const struct upstream *upstream;
+	int r = rotation.candidates && rotation.left_out ? 0 : -ENOMEM;
+
+	if (r == 0 && name && *name) {
+		upstream = (const struct upstream *)snapshot_find(facts->snapshot, RESOURCE_UPSTREAM, name);
+		r = upstream ? 0 : -ENOENT;
+		for (int backup = 0; backup < 2 && r == 0; backup++)
+			r = rotation_look(&rotation, facts, upstream, same_family, packet->dst.family, backup);
+		if (r == 0)
+			r = add_rotation(stages, upstream, &rotation);
+	} else if (r == 0) {
+		r = add(stages, "upstream", "original", "no upstream: to the packet's own destination", NULL);
+	}
+	json_decref(rotation.candidates);
+	json_decref(rotation.left_out);
+	return r;
+}
+
+/* Which way the first bytes lead: the upstream's name, which may be NULL. 1: they are refused. */
+static int add_routes(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
+        const struct match_packet *packet, const char **ret_upstream)
+{
+	const struct listener_route *route;
+	char why[WHY_MAX];
+	size_t at = 0;
+	int r;
+
+	*ret_upstream = listener->upstream;
+	if (listener->routes.n == 0 || packet->protocol != IPPROTO_TCP)
+		return 0;
+	if (!facts->first)
+		return add(stages, "routes", "first_bytes",
+		        "a route may decide otherwise by what the client says first, which is not said here", NULL);
+	route = explain_route(listener, facts->first, &at);
+	if (!route)
+		return add(stages, "routes", "default", "no route matches: the listener's own way", NULL);
+	*ret_upstream = route->upstream;
+	snprintf(why, sizeof(why), "route %zu of %zu is the first that matches what the client says", at + 1,
+	        listener->routes.n);
+	r = add(stages, "routes", route->action == ROUTE_ACTION_REJECT ? "reject" : "relay", why,
+	        json_pack("{s:I}", "route", (json_int_t)at));
+	return r < 0 ? r : route->action == ROUTE_ACTION_REJECT;
 }
 
 static int add_source(json_t *stages, const struct listener *listener, const struct match_packet *packet, uint16_t port)
@@ -291,6 +376,7 @@ static int add_source(json_t *stages, const struct listener *listener, const str
 static int add_relay(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
         const struct match_packet *packet, uint16_t source_port)
 {
+	const char *upstream = NULL;
 	char why[WHY_MAX];
 	int r;
 
@@ -301,11 +387,11 @@ static int add_relay(json_t *stages, const struct explain_facts *facts, const st
 		r = add(stages, "relay", facts->relay_runs ? "accepts" : "waits",
 		        facts->relay_runs ? "the relay runs" : "no relay runs: the packet waits for the next one",
 		        NULL);
-	if (r == 0 && listener->routes.n > 0)
-		r = add(stages, "routes", "first_bytes", "a route may decide otherwise by what the client says first",
-		        NULL);
 	if (r == 0)
-		r = add_upstream(stages, facts, listener, packet);
+		r = add_routes(stages, facts, listener, packet, &upstream);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = add_upstream(stages, facts, listener, upstream, packet);
 	return r < 0 ? r : add_source(stages, listener, packet, source_port);
 }
 

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "gatewayd/base/first.h"
 #include "rules/plan.h"
 #include "rules/trace.h"
 
@@ -31,6 +32,13 @@ struct explain_element {
 	int64_t left_ms; /* -1: without end */
 };
 
+/* What is observed of a target, and what operators say of it. */
+struct explain_target {
+	bool usable;     /* it gets new flows, as far as its own state goes */
+	int64_t weight;  /* in force */
+	char state[192]; /* why it is so, in words */
+};
+
 struct explain_facts {
 	const struct model *model;
 	const struct snapshot *snapshot;
@@ -45,7 +53,10 @@ struct explain_facts {
 	bool ban_exempt;                    /* the source is one that is never banned */
 	/* Whether the source is known to a limit, whose name, place and time are then told. */
 	bool (*find_source)(void *userdata, const struct rate_limit *limit, struct explain_element *ret);
+	void (*look_at_target)(void *userdata, const struct upstream *upstream, const struct target *target,
+	        struct explain_target *ret);
 	void *userdata;
+	const struct first *first; /* what the client is to say first; NULL: that is not said */
 };
 
 /* {"verdict", "listener", "stages": [{"stage", "verdict", "why", ...}]} of the first packet of a flow, new. verdict:

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "gatewayd/base/addr.h"
+#include "gatewayd/base/first.h"
 #include "gatewayd/base/match.h"
 #include "schema/errs.h"
 #include "schema/field.h"
@@ -192,8 +193,10 @@ json_t *core_doctor(struct core *core);
 /* Has the way back of each target that clients were seen of probed anew, in turn; GET /doctor tells what was found.
  * Returns how many these are. */
 size_t core_doctor_probe(struct core *core);
-/* What would happen to the packet (source_port 0: any), new: see rules/explain.h. NULL when memory is out. */
-json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port);
+/* What would happen to the packet (source_port 0: any), new: see rules/explain.h. first: what the client is to say
+ * first, NULL: that is not known. NULL when memory is out. */
+json_t *core_explain(
+        struct core *core, const struct match_packet *packet, uint16_t source_port, const struct first *first);
 /* What real packets of a flow meet, for some seconds. */
 #define CORE_TRACE_SECONDS_MAX     300
 #define CORE_TRACE_SECONDS_DEFAULT 30

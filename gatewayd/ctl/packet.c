@@ -40,5 +40,9 @@ json_t *packet_of(const struct args *args)
 	}
 	if (interface)
 		json_object_set_new(packet, "interface", json_string(interface));
+	if (args->option[OPTION_sni])
+		json_object_set_new(packet, "sni", json_string(args->option[OPTION_sni]));
+	if (args->option[OPTION_http_host])
+		json_object_set_new(packet, "http_host", json_string(args->option[OPTION_http_host]));
 	return TAKE_PTR(packet);
 }

@@ -38,7 +38,8 @@ def test_explain(gateway):
 
 @pytest.mark.parametrize("body", [
     {}, {**PACKET, "protocol": "sctp"}, {**PACKET, "source": "somewhere"}, {**PACKET, "destination": "fd71:2::2"},
-    {**PACKET, "destination_port": 0}, {**PACKET, "destination_port": 65536}, {**PACKET, "colour": 1}, []])
+    {**PACKET, "sni": "a.example", "http_host": "b.example"}, {**PACKET, "sni": "no name"}, {**PACKET, "http_path": ""},
+    {**PACKET, "http_host": "a.example:80"}, {**PACKET, "alpn": "x" * 256}, {**PACKET, "destination_port": 0}, {**PACKET, "destination_port": 65536}, {**PACKET, "colour": 1}, []])
 def test_explain_refuses(gateway, body):
     """What is no packet, with the place of the fault."""
     answer = gateway.api("POST", "explain", body)

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from lab import datagrams, servers
+from lab.process import wait_for
 from net.test_doctor import told_only, no_route  # noqa: F401 (told_only is what no_route needs)
 from net.test_limits import knock
 from net.test_prefilter import counts, prefilter, status
@@ -250,3 +251,60 @@ def test_faults(gateway, change, pointer):
     answer = gateway.api("POST", "explain", packet)
     assert answer.status == 422
     assert pointer in [fault["pointer"] for fault in answer.json["errors"]]
+
+
+def arrives(lab, listening, said):
+    """Where a connection that says this arrives: the name of the server that accepts it, or "reset"."""
+    with lab.client.connect("10.71.2.2", 7810) as connection:
+        connection.sendall(said)
+        ready, _, _ = select.select([connection, *listening.values()], [], [], 10)
+        for name, one in listening.items():
+            if one in ready:
+                one.accept()[0].close()
+                return name
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+        return "reset"
+
+
+def test_first_bytes_and_health(lab, gateway):
+    """The route that the first bytes take, and targets that are out of rotation with why; then real connections."""
+    listening = {name: lab.server.listen(f"10.71.2.{last}", 7811) for name, last in (("one", 3), ("two", 4), ("backup", 5))}
+    gateway.upstream("one", [("10.71.2.3", 7811), {"address": "10.71.2.4", "port": 7811, "admin_state": "drain"}, ("fd71:2::3", 7811)])
+    gateway.upstream("two", [("10.71.2.4", 7811), ("10.71.2.4", 9), {"address": "10.71.2.5", "port": 7811, "backup": True}],
+                     health={"type": "tcp", "interval_ms": 100, "timeout_ms": 100, "fall": 1, "rise": 1})
+    gateway.listener("routed", ports=["7810"], upstream="two", routes=[
+        {"http_host": ["a.example"], "http_path_prefix": ["/in"], "upstream": "one"}, {"http_host": ["*.b.example"], "action": "reject"},
+        {"sni": ["t.example"], "alpn": ["h2"], "upstream": "one"}])
+
+    def explain(**said):
+        answer = gateway.must("POST", "explain", {"protocol": "tcp", "source": lab.client.v4, "destination": "10.71.2.2",
+                                                  "destination_port": 7810, **said})
+        return {stage["stage"]: stage for stage in answer["stages"]}
+
+    assert explain()["routes"]["verdict"] == "first_bytes"
+    wait_for(lambda: explain()["upstream"]["left_out"][0]["port"] == 9, 10, "the dead target left out")
+    for said, route, where in (({"http_host": "A.example", "http_path": "/inside", "http_method": "GET"}, 0, "one"),
+                               ({"http_host": "a.example", "http_path": "/out"}, None, "two"),
+                               ({"http_host": "x.b.example"}, 1, "reset"), ({"http_host": "b.example"}, None, "two")):
+        stages = explain(**said)
+        assert stages["routes"].get("route") == route and stages["routes"]["verdict"] == (
+            "default" if route is None else "reject" if where == "reset" else "relay")
+        head = f"GET {said.get('http_path', '/')} HTTP/1.1\r\nHost: {said['http_host']}\r\n\r\n"
+        assert arrives(lab, listening, head.encode()) == where, said
+        if where == "reset":
+            assert "upstream" not in stages
+            continue
+        assert [c["address"] for c in stages["upstream"]["candidates"]] == [{"one": "10.71.2.3", "two": "10.71.2.4"}[where]]
+        why = {(t["address"], t["port"]): t["state"] for t in stages["upstream"]["left_out"]}
+        if where == "one":
+            assert why["10.71.2.4", 7811] == "it is set to drain" and "family" in why["fd71:2::3", 7811]
+        else:
+            assert "could not connect" in why["10.71.2.4", 9] and "backup" in why["10.71.2.5", 7811]
+    assert explain(sni="t.example", alpn="h2")["routes"]["route"] == 2
+    assert explain(sni="t.example")["routes"]["verdict"] == explain(sni="u.example", alpn="h2")["routes"]["verdict"] == "default"
+    listening["two"].close()
+    wait_for(lambda: explain()["upstream"]["candidates"][0]["address"] == "10.71.2.5", 10, "the backup")
+    assert arrives(lab, {"backup": listening["backup"]}, b"GET / HTTP/1.1\r\n\r\n") == "backup"
+    for one in ("one", "backup"):
+        listening[one].close()

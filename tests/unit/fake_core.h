@@ -374,9 +374,10 @@ size_t core_doctor_probe(struct core *core)
 	return 3;
 }
 
-json_t *core_explain(struct core *core, const struct match_packet *packet, uint16_t source_port)
+json_t *core_explain(
+        struct core *core, const struct match_packet *packet, uint16_t source_port, const struct first *first)
 {
-	(void)core, (void)packet, (void)source_port;
+	(void)core, (void)packet, (void)source_port, (void)first;
 	return json_pack("{s:[]}", "stages");
 }
 

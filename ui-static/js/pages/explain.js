@@ -6,7 +6,8 @@ import { packetForm } from '../packetform.js';
 import { head, notThere, trouble } from '../page.js';
 
 const FIELDS = [['protocol', 'Protocol', ['tcp', 'udp']], ['source', 'Source address'], ['source_port', 'Source port'],
-	['destination', 'Destination address'], ['destination_port', 'Destination port'], ['interface', 'Comes in at'], ['sni', 'Server name']];
+	['destination', 'Destination address'], ['destination_port', 'Destination port'], ['interface', 'Comes in at'], ['sni', 'TLS server name'], ['alpn', 'TLS protocol (ALPN)'],
+	['http_host', 'HTTP host'], ['http_method', 'HTTP method'], ['http_path', 'HTTP path']];
 const GOOD = /relay|pass|accept|allow|match|continue|direct|bypass|ok/, BAD = /drop|reject|refuse|ban|deny|fail|none/;
 const TITLE = ['stage', 'name', 'where'], VERDICT = ['verdict', 'result', 'decision'], WHY = ['why', 'reason', 'detail'];
 
