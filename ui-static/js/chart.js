@@ -7,6 +7,7 @@ import { fill, h, svg } from './dom.js';
 import { clock } from './format.js';
 
 const LEFT = 76, RIGHT = 8, TOP = 8, BOTTOM = 20, HEIGHT = 150;
+const ROOM = 90; /* for a time of day below the line */
 
 /* The round number at or above the value: 1, 2 or 5 times a power of ten. */
 export function roundUp(value) {
@@ -71,7 +72,7 @@ export class Chart {
 		for (const part of [0, 0.5, 1])
 			picture.append(svg('line', { class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y(top * part), y2: y(top * part) }),
 				svg('text', { class: 'axis', x: LEFT - 6, y: y(top * part) + 4, 'text-anchor': 'end' }, this.format(top * part)));
-		const ticks = width > 500 ? 6 : width > 360 ? 3 : 2;
+		const ticks = Math.max(1, Math.min(6, Math.floor((width - LEFT) / ROOM)));
 		for (let i = 0; i <= ticks; i++) {
 			const time = scale.end - this.span * (1 - i / ticks);
 			picture.append(svg('text', { class: 'axis', x: x(time), y: HEIGHT - 4, 'text-anchor': i === ticks ? 'end' : i ? 'middle' : 'start' }, clock(new Date(time * 1000))));
