@@ -9,7 +9,6 @@
 #include "gatewayd/bans_private.h"
 #include "gatewayd/base/array.h"
 #include "gatewayd/base/log.h"
-#include "schema/value.h"
 
 /* --- the list --- */
 
@@ -52,17 +51,6 @@ const struct ban *bans_find(const struct bans *bans, const struct prefix *prefix
 size_t bans_count(const struct bans *bans)
 {
 	return bans->n;
-}
-
-size_t bans_page(const struct bans *bans, const struct prefix *after, size_t max, const struct ban **ret)
-{
-	size_t at = after ? lower_bound(bans, after) : 0, n = 0;
-
-	if (after && is_at(bans, at, after))
-		at++;
-	while (at < bans->n && n < max)
-		ret[n++] = &bans->items[at++];
-	return n;
 }
 
 static int fill(const struct store_ban *from, const struct prefix *prefix, struct ban *ret)
@@ -113,27 +101,10 @@ void bans_take_out(struct bans *bans, size_t at)
 	bans->n--;
 }
 
-static json_t *time_document(int64_t at)
-{
-	char text[32];
-
-	return at ? json_string(value_time_format(at, text)) : json_null();
-}
-
-json_t *bans_document(const struct bans *bans, const struct ban *ban)
-{
-	char text[ADDR_TEXT_MAX + 4];
-
-	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:s, s:o}", "address", prefix_format(&ban->prefix, text),
-	        "reason", ban->reason, "actor", ban->actor, "rate_limit", *ban->limit ? ban->limit : NULL, "created_at",
-	        time_document(ban->created_at), "expires_at", time_document(ban->expires_at), "placement",
-	        ban->xdp ? "xdp" : "nft", "interfaces",
-	        bans->owner.shield ? shield_where_shut(bans->owner.shield, &ban->prefix) : json_array());
-}
-
 void bans_tell(const struct bans *bans, const struct ban *ban, const char *what)
 {
-	json_t *data = bans->owner.tell ? bans_document(bans, ban) : NULL;
+	const struct ban_view view = { .ban = ban };
+	json_t *data = bans->owner.tell ? bans_document(bans, &view) : NULL;
 
 	if (!data)
 		return;
@@ -328,6 +299,25 @@ int bans_add(struct bans *bans, const struct core_ban *wish)
 	return 0;
 }
 
+/* One that prefilters have made themselves. */
+static int lift_own(struct bans *bans, const struct prefix *prefix, const char *actor)
+{
+	char text[ADDR_TEXT_MAX + 4];
+	struct ban_view view;
+	json_t *data;
+
+	if (!bans_view(bans, prefix, &view) || !view.own)
+		return -ENOENT;
+	data = bans->owner.tell ? bans_document(bans, &view) : NULL;
+	(void)shield_unban(bans->owner.shield, prefix);
+	log_notice("the ban of %s by a prefilter is lifted by %s", prefix_format(prefix, text), actor);
+	if (data) {
+		json_object_set_new(data, "what", json_string("lifted"));
+		bans->owner.tell(bans->owner.userdata, data);
+	}
+	return 0;
+}
+
 int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor)
 {
 	size_t at = lower_bound(bans, prefix);
@@ -336,7 +326,7 @@ int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor)
 	int r;
 
 	if (!is_at(bans, at, prefix))
-		return -ENOENT;
+		return lift_own(bans, prefix, actor);
 	ban.limit = bans->items[at].limit;
 	r = store(bans, NULL, prefix_format(prefix, text));
 	if (r == 0)
@@ -344,6 +334,8 @@ int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor)
 	if (r < 0)
 		return r == -ENOMEM ? r : -EIO;
 	bans_unshut(bans, &bans->items[at]);
+	if (bans->owner.shield)
+		(void)shield_unban(bans->owner.shield, prefix);
 	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("CLIENT", text), LOG_TEXT("ACTOR", actor)),
 	        "the ban of %s is lifted by %s", text, actor);
 	bans_tell(bans, &bans->items[at], "lifted");

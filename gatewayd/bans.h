@@ -52,17 +52,28 @@ int bans_start(struct bans *bans, sd_event *event, const struct bans_owner *owne
 /* Bans by hand, also what is banned already, then with the new time, reason, actor and placement. -EPERM (never to be
  * banned), -ENOSPC (BANS_MAX), -EIO (kernel or store do not take it), -ENOMEM. */
 int bans_add(struct bans *bans, const struct core_ban *wish);
-/* -ENOENT, -EIO, -ENOMEM. */
+/* Also what a prefilter has made itself. -ENOENT, -EIO, -ENOMEM. */
 int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor);
-/* NULL if there is none of exactly this prefix. */
+/* NULL if the daemon has none of exactly this prefix. */
 const struct ban *bans_find(const struct bans *bans, const struct prefix *prefix);
 /* Whether all of the prefix is never to be banned; of one that is partly so, the rest is. */
 bool bans_is_exempt(const struct bans *bans, const struct prefix *prefix);
 size_t bans_count(const struct bans *bans);
-/* The first whose prefix is greater (prefix_compare) than `after` (NULL: the first of all) and up to max-1 that follow;
- * returns how many. Borrowed. */
-size_t bans_page(const struct bans *bans, const struct prefix *after, size_t max, const struct ban **ret);
-/* {address, reason, actor, rate_limit, created_at, expires_at, placement, interfaces}; NULL when memory is out. */
-json_t *bans_document(const struct bans *bans, const struct ban *ban);
+/* A ban as it is listed: the daemon's, or one that a prefilter has made itself, or both. Borrowed. */
+struct ban_view {
+	const struct ban *ban;
+	const struct shield_ban *own; /* the first of n_own, of several interfaces */
+	size_t n_own;
+};
+const struct prefix *ban_view_prefix(const struct ban_view *view);
+/* Those whose prefix is greater (prefix_compare) than `after` (NULL: from the first), up to max; returns how many.
+ * ret_total: of all. */
+size_t bans_page(
+        const struct bans *bans, const struct prefix *after, size_t max, struct ban_view *ret, size_t *ret_total);
+/* The one of exactly this prefix; false: there is none. */
+bool bans_view(const struct bans *bans, const struct prefix *prefix, struct ban_view *ret);
+/* {address, reason, actor, rate_limit, created_at, expires_at, placement, interfaces, prefilter}; NULL when memory is
+ * out. */
+json_t *bans_document(const struct bans *bans, const struct ban_view *view);
 
 #endif

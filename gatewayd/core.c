@@ -287,11 +287,22 @@ int core_replace(struct core *core, const struct row *const *rows, size_t n, con
 	return core_write(core, changes, n + add_deletions(now, sorted, n, changes + n), request, errs, ret);
 }
 
+json_t *core_observed(struct core *core, const struct row *row)
+{
+	const struct prefilter *prefilter = (const struct prefilter *)row;
+
+	if (row->resource != RESOURCE_PREFILTER || !core->shield)
+		return json_object();
+	return shield_observed(core->shield, prefilter->interface);
+}
+
 int core_ready(struct core *core)
 {
 	int64_t revision = core_revision(core);
 
 	if (core->drift && drift_present(core->drift))
+		return 0;
+	if (core->shield && shield_generation(core->shield) != revision)
 		return 0;
 	return apply_nft_generation(core->apply) == revision && apply_route_generation(core->apply) == revision &&
 	       worker_state(core->worker) == WORKER_RUNNING && worker_generation(core->worker) == revision;

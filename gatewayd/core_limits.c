@@ -206,28 +206,28 @@ int core_limits_warn(struct core *core, json_t *warnings)
 
 json_t *core_bans(struct core *core, const struct prefix *after, size_t max)
 {
-	_cleanup_free_ const struct ban **page = calloc(max + 1, sizeof(const struct ban *));
+	_cleanup_free_ struct ban_view *page = calloc(max + 1, sizeof(*page));
 	json_t *items = json_array(), *next = json_null();
 	char text[ADDR_TEXT_MAX + 4];
 	bool failed = !items || !page;
-	size_t n = failed ? 0 : bans_page(core->bans, after, max + 1, page);
+	size_t total = 0, n = failed ? 0 : bans_page(core->bans, after, max + 1, page, &total);
 
 	for (size_t i = 0; i < n && i < max && !failed; i++)
-		failed = json_array_append_new(items, bans_document(core->bans, page[i])) < 0;
+		failed = json_array_append_new(items, bans_document(core->bans, &page[i])) < 0;
 	if (n > max)
-		next = json_string(prefix_format(&page[max - 1]->prefix, text));
+		next = json_string(prefix_format(ban_view_prefix(&page[max - 1]), text));
 	return document_done(
-	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)bans_count(core->bans)),
-	        failed);
+	        json_pack("{s:o, s:o, s:I}", "items", items, "next", next, "total", (json_int_t)total), failed);
 }
 
 int core_ban_get(struct core *core, const struct prefix *prefix, json_t **ret)
 {
-	const struct ban *ban = bans_find(core->bans, prefix);
-	json_t *document = ban ? bans_document(core->bans, ban) : NULL;
+	struct ban_view view;
+	bool found = bans_view(core->bans, prefix, &view);
+	json_t *document = found ? bans_document(core->bans, &view) : NULL;
 
 	if (!document)
-		return ban ? -ENOMEM : -ENOENT;
+		return found ? -ENOMEM : -ENOENT;
 	*ret = document;
 	return 0;
 }

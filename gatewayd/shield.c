@@ -23,7 +23,7 @@ static void item_free(struct shield_item *item)
 	free(item);
 }
 
-static struct shield_item *find(const struct shield *shield, const char *interface)
+struct shield_item *shield_find(const struct shield *shield, const char *interface)
 {
 	for (size_t i = 0; i < shield->n; i++)
 		if (strcmp(shield->items[i]->interface, interface) == 0)
@@ -124,7 +124,7 @@ int shield_load(void *userdata, const struct snapshot *from, const struct snapsh
 		shield->items[i]->todo = SHIELD_REMOVE;
 	for (size_t i = 0; i < rows->n && r == 0; i++) {
 		const struct prefilter *prefilter = (const struct prefilter *)rows->items[i];
-		struct shield_item *item = find(shield, prefilter->interface);
+		struct shield_item *item = shield_find(shield, prefilter->interface);
 
 		if (!prefilter->enabled)
 			continue;
@@ -240,7 +240,7 @@ static void forget_pinned(void *userdata, const char *interface)
 	struct shield *shield = userdata;
 	struct kernel_xdp *xdp;
 
-	if (find(shield, interface) || kernel_xdp_new(shield->directory, interface, &xdp) < 0)
+	if (shield_find(shield, interface) || kernel_xdp_new(shield->directory, interface, &xdp) < 0)
 		return;
 	kernel_xdp_remove(xdp);
 	kernel_xdp_free(xdp);
@@ -302,7 +302,7 @@ static void mend(struct shield_item *item)
 
 void shield_link_changed(struct shield *shield, const char *interface)
 {
-	struct shield_item *item = find(shield, interface);
+	struct shield_item *item = shield_find(shield, interface);
 
 	if (item)
 		mend(item);
@@ -315,7 +315,7 @@ static int on_tend(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	for (size_t i = 0; i < shield->n; i++) {
 		mend(shield->items[i]);
-		(void)kernel_xdp_bans(shield->items[i]->xdp, NULL, NULL);
+		(void)kernel_xdp_ban_count(shield->items[i]->xdp);
 	}
 	(void)sd_event_source_set_time_relative(source, SHIELD_TEND_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -347,6 +347,7 @@ void shield_free(struct shield *shield)
 	for (size_t i = 0; i < shield->n; i++)
 		item_free(shield->items[i]);
 	free(shield->items);
+	free(shield->bans);
 	free(shield->directory);
 	free(shield);
 }
@@ -364,7 +365,7 @@ uint64_t shield_epoch(const struct shield *shield)
 int shield_judge(
         struct shield *shield, const struct match_packet *packet, uint16_t source_port, enum prefilter_reason *ret)
 {
-	struct shield_item *item = packet->interface ? find(shield, packet->interface) : NULL;
+	struct shield_item *item = packet->interface ? shield_find(shield, packet->interface) : NULL;
 	uint8_t frame[FRAME_MAX];
 	struct xdp_look look;
 	size_t length;

@@ -51,10 +51,15 @@ int64_t shield_generation(const struct shield *shield);
 /* Array of {interface, state, mode, why, program, foreign, pinned, bans}, by interface; state: "on", "waiting" (no such
  * interface), "failed". NULL: no memory. */
 json_t *shield_status(struct shield *shield);
+/* What is observed of the prefilter of an interface, new: {state, mode, why, program, foreign, pinned, bans, bans_max,
+ * generation, entries, entries_max, reasons}; state "off", and nulls, of one that is not enabled. NULL: no memory. */
+json_t *shield_observed(struct shield *shield, const char *interface);
 /* Array of {interface, reasons: {NAME: {packets, bytes}}}. NULL: no memory. */
 json_t *shield_stats(struct shield *shield);
 /* The interface at this place and what it has counted; NULL behind the last. */
 const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS]);
+/* How the prefilter of an interface runs, and what it has counted; NONE: there is none in force. */
+enum xdp_mode shield_mode(struct shield *shield, const char *interface, struct prefilter_count ret[PREFILTER_REASONS]);
 /* Words of the reason. */
 const char *shield_reason_name(enum prefilter_reason reason);
 /* For bans: shuts a prefix out at every prefilter that is in force, for so many seconds (negative: until
@@ -66,6 +71,17 @@ void shield_unshut_others(
         struct shield *shield, bool (*keep)(void *userdata, const struct prefix *prefix), void *userdata);
 /* Array of the interfaces at which exactly this prefix is shut out. NULL: no memory. */
 json_t *shield_where_shut(const struct shield *shield, const struct prefix *prefix);
+/* Who is banned by a prefilter itself, for sending more than its source_pps. */
+struct shield_ban {
+	struct prefix prefix; /* of full length */
+	char interface[NAME_MAX_BYTES + 1];
+	int64_t created_at, expires_at; /* seconds since 1970 */
+};
+/* All of them, by prefix, then interface; as of a second ago at most. Up to PREFILTER_BANS_MAX of each prefilter.
+ * Borrowed until this is called again. */
+size_t shield_own_bans(struct shield *shield, const struct shield_ban **ret);
+/* Ends them at all interfaces; at how many there was one. */
+unsigned shield_unban(struct shield *shield, const struct prefix *prefix);
 /* Another number whenever a prefilter has come into force, which may not know who is shut out. */
 uint64_t shield_epoch(const struct shield *shield);
 /* Calls this for each drop that a program tells, told as an event or not; NULL: no more. */

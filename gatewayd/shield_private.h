@@ -28,11 +28,16 @@ struct shield {
 	size_t n;
 	sd_event_source *timer;
 	int64_t generation;
-	uint64_t epoch; /* see shield_epoch */
+	uint64_t epoch;          /* see shield_epoch */
+	struct shield_ban *bans; /* of the programs' own, by prefix; when they were read: 0: they must be */
+	size_t n_bans, bans_size;
+	uint64_t bans_read_us;
 	void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event);
 	void *dropped_userdata;
 };
 
+/* NULL: the interface has no prefilter. */
+struct shield_item *shield_find(const struct shield *shield, const char *interface);
 /* Begins to read the item's drops, if there is anybody to tell. */
 void shield_listen(struct shield_item *item);
 /* Tells whether the item's program is in force. */

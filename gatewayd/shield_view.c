@@ -5,7 +5,9 @@
 #include <time.h>
 
 #include "gatewayd/base/log.h"
+#include "gatewayd/document.h"
 #include "gatewayd/shield_private.h"
+#include "schema/prefixes.h"
 
 static const struct {
 	const char *name;
@@ -39,7 +41,7 @@ static json_t *item_status(const struct shield_item *item)
 	        state_of(item, &look), "mode", xdp_mode_name(look.mode), "why", *why ? why : NULL, "program",
 	        look.program ? json_integer(look.program) : json_null(), "foreign",
 	        look.foreign ? json_integer(look.foreign) : json_null(), "pinned", look.pinned, "bans",
-	        (json_int_t)kernel_xdp_bans(item->xdp, NULL, NULL));
+	        (json_int_t)kernel_xdp_ban_count(item->xdp));
 }
 
 json_t *shield_status(struct shield *shield)
@@ -75,6 +77,70 @@ const char *shield_counts(struct shield *shield, size_t place, struct prefilter_
 	return shield->items[place]->interface;
 }
 
+enum xdp_mode shield_mode(struct shield *shield, const char *interface, struct prefilter_count ret[PREFILTER_REASONS])
+{
+	const struct shield_item *item = shield_find(shield, interface);
+	struct xdp_look look = { 0 };
+
+	if (item)
+		kernel_xdp_look(item->xdp, &look);
+	if (look.mode != XDP_MODE_NONE)
+		kernel_xdp_counts(item->xdp, ret);
+	return look.mode;
+}
+
+static json_t *entries_document(const struct prefixes *list)
+{
+	const struct prefix first_v6 = { .addr = { .family = AF_INET6 } };
+	json_int_t v4 = (json_int_t)prefixes_lower_bound(list, &first_v6);
+
+	return json_pack("{s:I, s:I}", "ipv4", v4, "ipv6", (json_int_t)list->n - v4);
+}
+
+static json_t *reasons_document(const struct prefilter_count counts[PREFILTER_REASONS])
+{
+	json_t *all = json_object();
+	bool failed = !all;
+
+	for (unsigned k = 0; k < PREFILTER_REASONS; k++)
+		document_set(all, reasons[k].name,
+		        json_pack("{s:o, s:o}", "packets", document_number(counts[k].packets), "bytes",
+		                document_number(counts[k].bytes)),
+		        &failed);
+	return document_done(all, failed);
+}
+
+static json_t *not_observed(const struct shield *shield)
+{
+	return json_pack("{s:s, s:s, s:s, s:n, s:n, s:b, s:i, s:i, s:I, s:n, s:i, s:n}", "state", "off", "mode",
+	        xdp_mode_name(XDP_MODE_NONE), "why", "it is not enabled", "program", "foreign", "pinned", 0, "bans", 0,
+	        "bans_max", PREFILTER_BANS_MAX, "generation", (json_int_t)shield->generation, "entries", "entries_max",
+	        PREFILTER_ENTRIES_MAX, "reasons");
+}
+
+json_t *shield_observed(struct shield *shield, const char *interface)
+{
+	const struct shield_item *item = shield_find(shield, interface);
+	struct prefilter_count counts[PREFILTER_REASONS];
+	json_t *object = item ? item_status(item) : not_observed(shield);
+	bool failed = !object;
+
+	if (!item || failed)
+		return object;
+	kernel_xdp_counts(item->xdp, counts);
+	(void)json_object_del(object, "interface");
+	document_set(object, "bans_max", json_integer(PREFILTER_BANS_MAX), &failed);
+	document_set(object, "generation", json_integer((json_int_t)shield->generation), &failed);
+	document_set(object, "entries",
+	        item->now ? json_pack("{s:o, s:o}", "deny", entries_document(&item->now->deny), "allow",
+	                            entries_document(&item->now->allow))
+	                  : json_null(),
+	        &failed);
+	document_set(object, "entries_max", json_integer(PREFILTER_ENTRIES_MAX), &failed);
+	document_set(object, "reasons", reasons_document(counts), &failed);
+	return document_done(object, failed);
+}
+
 json_t *shield_stats(struct shield *shield)
 {
 	struct prefilter_count counts[PREFILTER_REASONS];
@@ -82,16 +148,9 @@ json_t *shield_stats(struct shield *shield)
 	const char *interface;
 	bool failed = !array;
 
-	for (size_t i = 0; !failed && (interface = shield_counts(shield, i, counts)); i++) {
-		json_t *all = json_object();
-
-		for (unsigned k = 0; k < PREFILTER_REASONS; k++)
-			failed |= json_object_set_new(all, reasons[k].name,
-			                  json_pack("{s:I, s:I}", "packets", (json_int_t)counts[k].packets, "bytes",
-			                          (json_int_t)counts[k].bytes)) < 0;
-		failed |= json_array_append_new(
-		                  array, json_pack("{s:s, s:o}", "interface", interface, "reasons", all)) < 0;
-	}
+	for (size_t i = 0; !failed && (interface = shield_counts(shield, i, counts)); i++)
+		failed = json_array_append_new(array, json_pack("{s:s, s:o}", "interface", interface, "reasons",
+		                                              reasons_document(counts))) < 0;
 	if (!failed)
 		return array;
 	json_decref(array);

@@ -83,10 +83,13 @@ bool kernel_xdp_is_shut(const struct kernel_xdp *xdp, const struct prefix *prefi
 /* Lets in all prefixes that are shut out and that keep does not know. */
 void kernel_xdp_unshut_others(
         struct kernel_xdp *xdp, bool (*keep)(void *userdata, const struct prefix *prefix), void *userdata);
-/* Calls visit for each source that the program's own rate has shut out, with the seconds that are left; those that are
- * over are removed. How many there are. visit may be NULL. */
+/* Calls visit for each source that the program's own rate has shut out, with the milliseconds that are left, in no
+ * order; those that are over are removed. How many there are: up to PREFILTER_BANS_MAX, some ten milliseconds. visit
+ * may be NULL. */
 size_t kernel_xdp_bans(struct kernel_xdp *xdp,
-        void (*visit)(void *userdata, const struct addr *source, uint64_t seconds), void *userdata);
+        void (*visit)(void *userdata, const struct addr *source, uint64_t left_ms), void *userdata);
+/* How many there are; walks over them only if somebody was over the rate since the last walk, or a ban has ended. */
+size_t kernel_xdp_ban_count(struct kernel_xdp *xdp);
 
 /* What the program in force would do with a frame from this source: 1 it passes, 0 it is dropped, and why; found by
  * running a copy of it, so nothing is counted, told or used up. The copy is made once for each program, within some ten

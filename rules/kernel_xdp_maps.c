@@ -13,8 +13,9 @@
 #include "prefilter.skel.h"
 
 /* Entries that go into a map with one call. */
-#define BATCH    4096U
-#define NS_PER_S UINT64_C(1000000000)
+#define BATCH     4096U
+#define NS_PER_S  UINT64_C(1000000000)
+#define NS_PER_MS UINT64_C(1000000)
 
 /* --- lists and ports --- */
 
@@ -146,22 +147,29 @@ int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, con
 
 /* --- what is seen --- */
 
-void kernel_xdp_counts(struct kernel_xdp *xdp, struct prefilter_count ret[PREFILTER_REASONS])
+/* All processors together; zeros if there is no map. */
+static struct prefilter_count count_of(const struct kernel_xdp *xdp, enum prefilter_reason reason)
 {
 	int processors = libbpf_num_possible_cpus();
 	_cleanup_free_ struct prefilter_count *parts =
 	        processors > 0 ? calloc((size_t)processors, sizeof(*parts)) : NULL;
+	struct prefilter_count sum = { 0 };
+	__u32 key = reason;
 
-	memset(ret, 0, PREFILTER_REASONS * sizeof(*ret));
-	for (__u32 reason = 0; parts && reason < PREFILTER_REASONS; reason++) {
-		if (xdp->kept[XDP_KEPT_COUNTERS] < 0 ||
-		        bpf_map_lookup_elem(xdp->kept[XDP_KEPT_COUNTERS], &reason, parts) < 0)
-			continue;
-		for (int i = 0; i < processors; i++) {
-			ret[reason].packets += parts[i].packets;
-			ret[reason].bytes += parts[i].bytes;
-		}
+	if (!parts || xdp->kept[XDP_KEPT_COUNTERS] < 0 ||
+	        bpf_map_lookup_elem(xdp->kept[XDP_KEPT_COUNTERS], &key, parts) < 0)
+		return sum;
+	for (int i = 0; i < processors; i++) {
+		sum.packets += parts[i].packets;
+		sum.bytes += parts[i].bytes;
 	}
+	return sum;
+}
+
+void kernel_xdp_counts(struct kernel_xdp *xdp, struct prefilter_count ret[PREFILTER_REASONS])
+{
+	for (unsigned reason = 0; reason < PREFILTER_REASONS; reason++)
+		ret[reason] = count_of(xdp, (enum prefilter_reason)reason);
 }
 
 static int on_event(void *userdata, void *data, size_t size)
@@ -233,6 +241,7 @@ int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source)
 {
 	struct prefilter_source key = kernel_xdp_source(source);
 
+	xdp->bans.known = false;
 	return xdp->kept[XDP_KEPT_BANS] < 0 ? -ENOENT : bpf_map_delete_elem(xdp->kept[XDP_KEPT_BANS], &key);
 }
 
@@ -307,32 +316,65 @@ void kernel_xdp_unshut_others(
 		unshut_strangers(shut_map(xdp, AF_INET6), AF_INET6, keep, userdata);
 }
 
-size_t kernel_xdp_bans(struct kernel_xdp *xdp,
-        void (*visit)(void *userdata, const struct addr *source, uint64_t seconds), void *userdata)
+/* One ban of the program's own: removed if it is over, else counted, and shown to the visitor. */
+struct bans_walk {
+	int map;
+	uint64_t now, next_end; /* of those that are left the first end */
+	size_t n;
+	void (*visit)(void *userdata, const struct addr *source, uint64_t left_ms);
+	void *userdata;
+};
+
+static void take_ban(struct bans_walk *walk, const struct prefilter_source *key, uint64_t until)
 {
-	int map = xdp->kept[XDP_KEPT_BANS];
-	struct prefilter_source key, next;
-	uint64_t now = now_ns(), until;
-	bool more = map >= 0 && bpf_map_get_next_key(map, NULL, &next) == 0;
-	size_t n = 0;
+	struct addr addr = { .family = (uint8_t)key->family };
 
-	/* Bounded, for the program may add while this walks. */
-	for (unsigned i = 0; more && i < 2 * PREFILTER_BANS_MAX; i++) {
-		struct addr addr = { 0 };
-
-		key = next;
-		more = bpf_map_get_next_key(map, &key, &next) == 0;
-		if (bpf_map_lookup_elem(map, &key, &until) < 0)
-			continue;
-		if (until <= now) {
-			(void)bpf_map_delete_elem(map, &key);
-			continue;
-		}
-		n++;
-		addr.family = (uint8_t)key.family;
-		memcpy(addr.bytes, key.addr, sizeof(addr.bytes));
-		if (visit)
-			visit(userdata, &addr, (until - now + NS_PER_S - 1) / NS_PER_S);
+	if (until <= walk->now) {
+		(void)bpf_map_delete_elem(walk->map, key);
+		return;
 	}
-	return n;
+	walk->n++;
+	if (until < walk->next_end)
+		walk->next_end = until;
+	memcpy(addr.bytes, key->addr, sizeof(addr.bytes));
+	if (walk->visit)
+		walk->visit(walk->userdata, &addr, (until - walk->now + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+/* Some thousand with one call. Bounded, for the program may add while this walks. */
+static void walk_bans(struct bans_walk *walk, struct prefilter_source *keys, uint64_t *untils)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, options);
+	__u32 place;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < 2 * PREFILTER_BANS_MAX / BATCH; i++) {
+		__u32 n = BATCH;
+
+		r = bpf_map_lookup_batch(walk->map, i ? &place : NULL, &place, keys, untils, &n, &options);
+		for (__u32 k = 0; (r == 0 || r == -ENOENT) && k < n; k++)
+			take_ban(walk, &keys[k], untils[k]);
+	}
+}
+
+size_t kernel_xdp_bans(struct kernel_xdp *xdp,
+        void (*visit)(void *userdata, const struct addr *source, uint64_t left_ms), void *userdata)
+{
+	_cleanup_free_ struct prefilter_source *keys = malloc(BATCH * sizeof(*keys));
+	_cleanup_free_ uint64_t *untils = malloc(BATCH * sizeof(*untils));
+	struct bans_walk walk = { xdp->kept[XDP_KEPT_BANS], now_ns(), UINT64_MAX, 0, visit, userdata };
+	uint64_t over = count_of(xdp, PREFILTER_rate).packets;
+
+	if (walk.map >= 0 && keys && untils)
+		walk_bans(&walk, keys, untils);
+	xdp->bans = (struct xdp_bans){ keys && untils, walk.n, over, walk.next_end };
+	return walk.n;
+}
+
+/* Whoever is banned by the program was over its rate, and counted. */
+size_t kernel_xdp_ban_count(struct kernel_xdp *xdp)
+{
+	if (xdp->bans.known && xdp->bans.over == count_of(xdp, PREFILTER_rate).packets && now_ns() < xdp->bans.next_end)
+		return xdp->bans.n;
+	return kernel_xdp_bans(xdp, NULL, NULL);
 }

@@ -20,6 +20,14 @@ enum xdp_kept {
 struct prefilter_bpf;
 struct ring_buffer;
 
+/* What the last walk over the program's own bans has found. */
+struct xdp_bans {
+	bool known;
+	size_t n;
+	uint64_t over;     /* packets over the rate until then */
+	uint64_t next_end; /* nanoseconds since the boot: when one of them is over */
+};
+
 struct kernel_xdp {
 	char interface[NAME_MAX_BYTES + 1];
 	char directory[PATH_MAX]; /* of the interface; "": nothing is pinned */
@@ -33,6 +41,7 @@ struct kernel_xdp {
 	bool was_attached;
 	char why[XDP_WHY_MAX];
 	struct ring_buffer *ring;
+	struct xdp_bans bans;
 	void (*visit)(void *userdata, const struct prefilter_event *event);
 	void *userdata;
 };

@@ -52,7 +52,11 @@ enum {
 enum {
 	RESOURCE_IS_SINGLE = 1 << 0,  /* there is exactly one row, at /api/v1/{path}; it cannot be deleted */
 	RESOURCE_IS_PRIVATE = 1 << 1, /* no part of the configuration document, its hash, history and rollback */
+	/* A row is shown with what is observed of it, as FIELD_OBSERVED. A write may have that, so that what was got
+	 * can be put; it is not looked at. */
+	RESOURCE_IS_OBSERVED = 1 << 2,
 };
+#define FIELD_OBSERVED "observed"
 
 /* 9999-12-31T23:59:59Z, the last second with a year of four digits. */
 #define FIELD_TIME_MAX INT64_C(253402300799)

@@ -180,6 +180,14 @@ static json_t *group_schema(const struct resource *resource, const char *group, 
 	return schema;
 }
 
+/* What is observed has a schema written by hand; a write may bring it back. */
+static json_t *observed_schema(const struct resource *resource, enum shape shape)
+{
+	if (shape == SHAPE_ANSWER)
+		return component("schemas", resource->name, "_" FIELD_OBSERVED);
+	return json_pack("{s:b, s:s}", "readOnly", 1, "description", "As it was got; not looked at.");
+}
+
 static json_t *resource_schema(const struct resource *resource, enum shape shape)
 {
 	json_t *properties = gwgen_need(json_object()), *required = gwgen_need(json_array()), *schema;
@@ -200,6 +208,8 @@ static json_t *resource_schema(const struct resource *resource, enum shape shape
 		if (is_required(field, shape))
 			json_array_append_new(required, json_string(field->key));
 	}
+	if (resource->flags & RESOURCE_IS_OBSERVED)
+		set(properties, FIELD_OBSERVED, observed_schema(resource, shape));
 	schema = gwgen_need(json_pack("{s:s, s:s, s:o, s:b}", "type", "object", "description", resource->doc,
 	        "properties", properties, "additionalProperties", 0));
 	if (json_array_size(required) > 0)

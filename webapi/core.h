@@ -103,6 +103,8 @@ const struct row *core_find(struct core *core, enum resource_id resource, const 
 size_t core_list(struct core *core, enum resource_id resource, const char *after, size_t max, const struct row **ret);
 size_t core_count(struct core *core, enum resource_id resource);
 int64_t core_revision(struct core *core);
+/* What is observed of a row of a resource that is RESOURCE_IS_OBSERVED, new. NULL when memory is out. */
+json_t *core_observed(struct core *core, const struct row *row);
 
 /* What an operator says of a target while the gateway runs, beside the configuration. */
 #define CORE_TARGET_KEEP           (-2) /* as it is */

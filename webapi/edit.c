@@ -133,7 +133,11 @@ static int decode(
 {
 	_cleanup_errs_ struct errs own = { 0 };
 	_cleanup_row_ struct row *row = NULL;
-	int r = decode_row(operation->resource, object, operation->name, &own, &row);
+	int r;
+
+	if (operation->resource->flags & RESOURCE_IS_OBSERVED)
+		(void)json_object_del(object, FIELD_OBSERVED);
+	r = decode_row(operation->resource, object, operation->name, &own, &row);
 
 	edit_move_faults(errs, &own, operation->pointer);
 	if (r == 0 && tokens_is(operation->resource))

@@ -33,6 +33,17 @@ static int answer_row(struct response *response, unsigned status, json_t *object
 	return response_json(response, status, CONTENT_JSON, object);
 }
 
+json_t *rest_document(struct core *core, const struct row *row)
+{
+	json_t *object = encode_row(row);
+
+	if (!object || !(resource_get(row->resource)->flags & RESOURCE_IS_OBSERVED) ||
+	        json_object_set_new(object, FIELD_OBSERVED, core_observed(core, row)) == 0)
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
 int rest_get(const struct request *request, struct response *response)
 {
 	const struct row *row = row_of(request);
@@ -46,9 +57,11 @@ int rest_get(const struct request *request, struct response *response)
 	r = write_check_precondition(request, write_etag(row->revision, etag), response);
 	if (r < 0)
 		return r;
-	if (response->status == 304)
+	if (response->status == 304 && request->resource->flags & RESOURCE_IS_OBSERVED)
+		r = 0;
+	else if (response->status == 304)
 		return response_header(response, "ETag", "%s", etag);
-	return r ? 0 : answer_row(response, 200, encode_row(row), row->revision, NULL);
+	return r ? 0 : answer_row(response, 200, rest_document(request->core, row), row->revision, NULL);
 }
 
 /* The object as it is stored now, after the write; NULL if there is none. */
@@ -58,7 +71,7 @@ static json_t *stored_document(
 	const struct target *target;
 
 	if (!stored || !operation->on_targets)
-		return stored ? encode_row(stored) : NULL;
+		return stored ? rest_document(request->core, stored) : NULL;
 	target = edit_find_target(stored, strrchr(operation->path, '/') + 1, NULL);
 	return target ? core_target(request->core, (const struct upstream *)stored, target) : NULL;
 }

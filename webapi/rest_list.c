@@ -97,14 +97,14 @@ static void fill(struct page *page, struct core *core, enum resource_id id, char
 }
 
 /* An object as lists show it. */
-static json_t *encode_listed(const struct row *row)
+static json_t *encode_listed(struct core *core, const struct row *row)
 {
 	const struct address_set *set = (const void *)row;
 	_cleanup_row_ struct row *bare = NULL;
 	json_t *object;
 
 	if (row->resource != RESOURCE_ADDRESS_SET || set->entries.n <= REST_LIST_ENTRIES_MAX)
-		return encode_row(row);
+		return rest_document(core, row);
 	bare = row_copy(row);
 	if (!bare)
 		return NULL;
@@ -118,13 +118,13 @@ static json_t *encode_listed(const struct row *row)
 	return object;
 }
 
-static int answer_page(struct response *response, const struct page *page)
+static int answer_page(struct core *core, struct response *response, const struct page *page)
 {
 	json_t *document = json_object(), *items = json_array();
 	size_t shown = page->n < page->limit ? page->n : page->limit;
 
 	for (size_t i = 0; i < shown; i++)
-		if (json_array_append_new(items, encode_listed(page->rows[i])) < 0) {
+		if (json_array_append_new(items, encode_listed(core, page->rows[i])) < 0) {
 			json_decref(items);
 			json_decref(document);
 			return -ENOMEM;
@@ -155,13 +155,15 @@ static int list(const struct request *request, struct response *response, char *
 		return problem_answer(
 		        response, PROBLEM_PRECONDITION, request, NULL, "The configuration has another revision.");
 	case PRECONDITION_NOT_MODIFIED:
+		if (request->resource->flags & RESOURCE_IS_OBSERVED)
+			break;
 		response->status = 304;
 		return 0;
 	case PRECONDITION_PASSED:
 		break;
 	}
 	fill(&page, request->core, request->resource->id, values[PARAMETER_NAME]);
-	return answer_page(response, &page);
+	return answer_page(request->core, response, &page);
 }
 
 int rest_list(const struct request *request, struct response *response)

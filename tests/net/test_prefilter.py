@@ -384,3 +384,56 @@ def test_a_transparent_listener_takes_the_kernels_cookies(lab, nginx, gateway, f
     finally:
         lab.gateway.sysctl("net.ipv4.tcp_syncookies", 1)
     assert taken() >= before + 3
+
+
+def test_what_is_observed_and_its_own_bans(lab, gateway):
+    """Beside what is configured: state, mode, counts, sizes. Whom it bans itself is in the list of bans, and can be let in."""
+    fields = {"source_pps": {"rate": 500, "burst": 50, "action": "ban", "ban_s": 600}, "deny": ["203.0.113.0/24", "2001:db8::/32"]}
+    prefilter(gateway, **fields)
+    assert gateway.must("GET", "bans") == {"items": [], "next": None, "total": 0}
+    for family in FAMILIES:
+        datagrams(lab.client, family, 9, 1500)
+    found = wait_for(lambda: answer if (answer := gateway.must("GET", "bans"))["total"] == 2 else None, 10, "both bans")["items"]
+    assert [ban["address"] for ban in found] == [CLIENT[4], CLIENT[6]]
+    for ban in found:
+        assert (ban["actor"], ban["prefilter"], ban["interfaces"], ban["placement"]) == ("prefilter", "in0", ["in0"], "xdp")
+        assert ban["rate_limit"] is None and "in0" in ban["reason"]
+        assert seconds(ban["expires_at"]) - seconds(ban["created_at"]) == 600
+    first = gateway.must("GET", "bans?limit=1")
+    assert first["items"][0]["address"] == first["next"] == CLIENT[4] and first["total"] == 2
+    assert [ban["address"] for ban in gateway.must("GET", f"bans?after={first['next']}")["items"]] == [CLIENT[6]]
+    # One that somebody bans as well is told once, by who said so.
+    gateway.must("POST", "bans", {"address": CLIENT[4], "reason": "enough"})
+    gateway.must("POST", "bans", {"address": "10.71.1.0/24"})
+    found = gateway.must("GET", "bans")
+    assert found["total"] == 3 and [(ban["reason"], ban["prefilter"]) for ban in found["items"][:2]] == [("", None), ("enough", "in0")]
+    expect_observed(gateway)
+    for family in FAMILIES:
+        assert gateway.api("DELETE", f"bans/{CLIENT[family]}").status == 204
+        assert gateway.api("GET", f"bans/{CLIENT[family]}").status == 404
+        wait_for(lambda: pings(lab.client, GATEWAY[family], 1) == 1, 10, "the way in")
+    assert status(gateway)["bans"] == 0
+
+
+def seconds(text):
+    """A time as the API writes it, in seconds."""
+    return int(time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+
+
+def expect_observed(gateway):
+    """What GET has of the prefilter of in0, alone and in the list, and that what was got can be put."""
+    answer = gateway.api("GET", "prefilters/in0")
+    seen = answer.json["observed"]
+    assert (seen["state"], seen["mode"], seen["pinned"], seen["bans"], seen["foreign"]) == ("on", "generic", True, 2, None)
+    assert "veth" in seen["why"] and seen["program"] and seen["generation"] == gateway.status()["revision"]
+    assert seen["entries"] == {"deny": {"ipv4": 1, "ipv6": 1}, "allow": {"ipv4": 0, "ipv6": 0}}
+    assert seen["reasons"]["rate"]["packets"] > 0 and seen["reasons"]["banned"]["packets"] > 1000
+    listed = gateway.must("GET", "prefilters")["items"]
+    assert [row["interface"] for row in listed] == ["in0"] and listed[0]["observed"]["bans"] == 2
+    again = gateway.api("GET", "prefilters/in0", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status == 200 and again.json["observed"]["program"] == seen["program"]
+    assert gateway.api("PUT", "prefilters/in0", answer.json).status == 200
+    assert gateway.must("GET", "prefilters/in0")["observed"]["program"] == seen["program"]
+    assert gateway.must("PUT", "prefilters/pf7", {})["observed"]["state"] == "waiting"
+    off = gateway.must("PATCH", "prefilters/pf7", {"enabled": False})["observed"]
+    assert (off["state"], off["entries"], off["reasons"]) == ("off", None, None)

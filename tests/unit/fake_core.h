@@ -417,6 +417,13 @@ json_t *core_stats(struct core *core, size_t max)
 	return json_pack("{s:I}", "max", (json_int_t)max);
 }
 
+json_t *core_observed(struct core *core, const struct row *row)
+{
+	(void)core;
+	(void)row;
+	return json_object();
+}
+
 json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t after, size_t max)
 {
 	(void)core;

@@ -9,7 +9,7 @@ import { Table } from '../table.js';
 const addressOf = (ban) => ban.address ?? ban.source ?? ban.prefix;
 const untilOf = (ban) => ban.expires_at ?? ban.until ?? ban.expires;
 const whereOf = (ban) => (ban.placement === 'xdp' ? `prefilter ${(ban.interfaces || []).join(', ') || '(none in force)'}` : 'listeners');
-const byOf = (ban) => (ban.rate_limit ? `limit ${ban.rate_limit}` : ban.actor ?? ban.by ?? '');
+const byOf = (ban) => (ban.actor === 'prefilter' && ban.prefilter ? `prefilter ${ban.prefilter}` : ban.rate_limit ? `limit ${ban.rate_limit}` : ban.actor ?? ban.by ?? '');
 
 function maker(reload) {
 	const address = h('input', { type: 'text', id: id('a'), autocomplete: 'off', spellcheck: 'false' }), reason = h('input', { type: 'text', id: id('r') });
@@ -52,7 +52,7 @@ export default async function bans({ content, scope }) {
 		const told = await getIfThere(`bans?limit=1000${after ? `&after=${segment(after)}` : ''}`);
 		return { items: told.items ?? told, next: told.next ?? null, total: told.total };
 	};
-	fill(content, head('Bans', 'Sources that are shut out, by hand or by a rate limit.'), place);
+	fill(content, head('Bans', 'Sources that are shut out, by hand, by a rate limit, or by a prefilter itself.'), place);
 	await into(place, async () => {
 		if (!await getIfThere('bans'))
 			return notThere('GET /api/v1/bans');

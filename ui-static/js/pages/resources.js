@@ -56,10 +56,12 @@ const KINDS = {
 	prefilters: {
 		one: 'prefilter', title: 'Prefilters', stats: 'prefilters', key: 'interface', about: 'What is dropped at an interface before the network stack sees it.',
 		columns: () => [
-			{ title: 'State', width: '6.5rem', cell: (row) => badge(row.enabled ? 'on' : 'disabled', row.enabled ? 'good' : 'idle') },
-			{ title: 'Mode', width: '6rem', wide: true, cell: (row) => row.mode },
+			{ title: 'State', width: '6.5rem', cell: (row) => badge(row.enabled ? row.observed.state : 'disabled', !row.enabled ? 'idle' : row.observed.state === 'on' ? 'good' : 'warn') },
+			{ title: 'Mode', width: '6rem', wide: true, cell: (row) => (row.observed.state === 'on' ? row.observed.mode : row.mode) },
 			{ title: 'Drops', width: 'minmax(8rem, 2fr)', wide: true, cell: (row) => [`${row.deny.length} denied`, row.drop_bogons && 'bogons', row.drop_fragments && 'fragments', row.only_listener_ports && 'other ports', row.source_pps.rate && `over ${row.source_pps.rate} packets/s`].filter(Boolean).join(', ') },
+			{ title: 'Dropped', width: '6rem', wide: true, end: true, cell: (row) => dropped(row.observed) },
 		],
+		panel: ({ upstream: row }) => observedPanel(row.observed),
 	},
 	tokens: {
 		one: 'token', title: 'Tokens', about: 'Who may use the API and this page. A token is shown once, when it is made.', role: 'admin',
@@ -80,6 +82,19 @@ function targetSummary(targets) {
 	const kinds = targets.map((one) => targetState(one));
 	const bad = kinds.filter((one) => one.kind === 'bad').length, out = kinds.filter((one) => /drain|down/.test(one.word)).length;
 	return [badge(bad ? `${bad} of ${targets.length} failed` : `${targets.length} in service`, bad ? 'bad' : 'good'), out ? badge(`${out} drained or down`, 'warn') : null];
+}
+
+/* Packets that a prefilter has not let through. */
+const PASSED = new Set(['passed', 'allowed']);
+const dropped = (seen) => (seen.reasons ? count(Object.entries(seen.reasons).reduce((all, [name, one]) => (PASSED.has(name) ? all : all + one.packets), 0)) : '–');
+
+function observedPanel(seen) {
+	const reasons = Object.entries(seen.reasons || {}).filter(([, one]) => one.packets);
+	return h('section', { class: 'panel', 'aria-label': 'Observed' }, h('h2', {}, 'Right now'),
+		h('p', {}, badge(seen.state, seen.state === 'on' ? 'good' : 'warn'), ' ', seen.state === 'on' ? `runs in mode ${seen.mode}` : 'not in force', seen.why ? `: ${seen.why}` : ''),
+		h('p', { class: 'hint' }, `${count(seen.bans)} sources banned by itself, of at most ${count(seen.bans_max)}; as of revision ${seen.generation}`),
+		reasons.length ? h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Reason'), h('th', { scope: 'col', class: 'end' }, 'Packets'))),
+			h('tbody', {}, reasons.map(([name, one]) => h('tr', {}, h('th', { scope: 'row' }, words(name)), h('td', { class: 'end' }, count(one.packets)))))) : null);
 }
 
 const placement = (row, seen) => compact(row.placement ?? seen?.placement ?? null);
