@@ -12,6 +12,7 @@
 #include "gatewayd/bans.h"
 #include "gatewayd/doctor.h"
 #include "gatewayd/drift.h"
+#include "gatewayd/ledger.h"
 #include "gatewayd/names.h"
 #include "gatewayd/overrides.h"
 #include "gatewayd/return_path.h"
@@ -43,6 +44,7 @@ struct core {
 	struct drift_monitor *drift; /* NULL in tests that have none */
 	struct bans *bans;           /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */
+	struct ledger *ledger;       /* NULL in tests that have none */
 	struct overrides overrides;  /* what operators have said of targets */
 	struct target_watch *watch;  /* NULL in tests that have none */
 	struct tracer *tracer;       /* NULL in tests that have none */
@@ -77,6 +79,8 @@ void core_set_pending(struct core *core, const struct core_pending *pending);
 int core_targets_start(struct core *core);
 /* The configuration has become another: what operators have said may not count any more. */
 void core_targets_follow(struct core *core);
+/* Writes the ledger's figures for Prometheus. */
+void core_ledger_metrics(struct core *core, FILE *out);
 /* Appends warnings about rate limits to the status'. 0 or -ENOMEM. */
 int core_limits_warn(struct core *core, json_t *warnings);
 /* The rules of our table as the kernel has them, borrowed; NULL: they cannot be read. */

@@ -445,6 +445,7 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length)
 	write_omitted(&writer);
 	write_nft(&writer);
 	write_xdp(&writer);
+	core_ledger_metrics(core, writer.out);
 	if (fclose(writer.out) != 0) {
 		free(text);
 		return -ENOMEM;

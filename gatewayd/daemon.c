@@ -386,7 +386,9 @@ static int start(struct daemon *daemon)
 	if (r < 0)
 		return r;
 	daemon->core.sampler = daemon->sampler;
-	r = tracer_new(&daemon->core, &daemon->core.tracer);
+	r = ledger_new(daemon->event, daemon->kernel, daemon->shield, &daemon->core.ledger);
+	if (r == 0)
+		r = tracer_new(&daemon->core, &daemon->core.tracer);
 	if (r == 0) {
 		shield_watch(daemon->shield, tracer_dropped, daemon->core.tracer);
 		r = core_targets_start(&daemon->core);
@@ -421,6 +423,7 @@ static void stop(struct daemon *daemon)
 	drift_free(daemon->drift);
 	bans_free(daemon->bans);
 	sampler_free(daemon->sampler);
+	ledger_free(daemon->core.ledger);
 	target_watch_free(daemon->core.watch);
 	return_paths_free(daemon->core.ways);
 	if (daemon->shield)

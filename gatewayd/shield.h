@@ -62,6 +62,8 @@ const char *shield_counts(struct shield *shield, size_t place, struct prefilter_
 enum xdp_mode shield_mode(struct shield *shield, const char *interface, struct prefilter_count ret[PREFILTER_REASONS]);
 /* Words of the reason. */
 const char *shield_reason_name(enum prefilter_reason reason);
+/* Whether a packet that is counted under it goes no further. */
+bool shield_reason_drops(enum prefilter_reason reason);
 /* For bans: shuts a prefix out at every prefilter that is in force, for so many seconds (negative: until
  * shield_unshut). How many there were. */
 unsigned shield_shut(struct shield *shield, const struct prefix *prefix, int64_t seconds);

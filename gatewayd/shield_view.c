@@ -24,6 +24,11 @@ const char *shield_reason_name(enum prefilter_reason reason)
 	return reasons[reason].name;
 }
 
+bool shield_reason_drops(enum prefilter_reason reason)
+{
+	return reasons[reason].drops;
+}
+
 static const char *state_of(const struct shield_item *item, const struct xdp_look *look)
 {
 	return look->mode != XDP_MODE_NONE ? "on" : !look->present ? "waiting" : *item->why ? "failed" : "off";

@@ -205,7 +205,7 @@ static void take_event(struct tracer *tracer, const struct trace_event *event)
 	if (!gathered)
 		return;
 	gathered->last_us = clock_us();
-	if (is_choice(&event->step))
+	if (is_choice(&event->step) || trace_step_counts(&event->step))
 		return;
 	if (gathered->n < TRACER_STEPS_MAX)
 		gathered->steps[gathered->n++] = event->step;

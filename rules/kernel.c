@@ -41,6 +41,11 @@ int kernel_nft_counters(struct kernel *kernel, json_t **ret)
 	return kernel->ops->counters(kernel, ret);
 }
 
+int kernel_nft_ledger(struct kernel *kernel, struct ledger_counts **ret, size_t *ret_n)
+{
+	return kernel->ops->ledger(kernel, ret, ret_n);
+}
+
 int kernel_nft_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
 {
 	return kernel->ops->addresses(kernel, set, visitor, userdata);

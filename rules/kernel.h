@@ -84,6 +84,11 @@ int kernel_nft_rules(struct kernel *kernel, char **ret_text);
 /* Our named counters, a new object {"no_listener_socket": {"packets": n, "bytes": n}, ...}; empty without a table. */
 int kernel_nft_counters(struct kernel *kernel, json_t **ret);
 
+/* What the ledger has counted, by interface and sorted so; a new array (free it), NULL without a table. Counters are
+ * read one after the other, in no order, while packets go on. */
+struct ledger_counts;
+int kernel_nft_ledger(struct kernel *kernel, struct ledger_counts **ret, size_t *ret_n);
+
 /* Visits the addresses in one of our sets, with the time until each is forgotten (-1: never); they may be thousands. A
  * negative result of the visitor ends the walk and is passed on. -ENOENT: there is no such set. */
 typedef int (*kernel_address_visitor)(void *userdata, const struct addr *addr, int64_t left_ms);
@@ -114,5 +119,7 @@ void kernel_fake_fail_at(struct kernel *kernel, enum kernel_call call, unsigned 
 /* How many calls of this kind were made, and the text of the last committed transaction (borrowed). */
 unsigned kernel_fake_calls(const struct kernel *kernel, enum kernel_call call);
 const char *kernel_fake_committed(const struct kernel *kernel);
+/* What its ledger has counted from now on; borrowed. */
+void kernel_fake_ledger(struct kernel *kernel, const struct ledger_counts *counts, size_t n);
 
 #endif

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "rules/kernel_ops.h"
+#include "rules/ledger.h"
 #include "rules/render_chains.h"
 #include "rules/nftset.h"
 
@@ -31,6 +32,8 @@ struct fake_kernel {
 	size_t elements_size, groups_size;
 	struct route_params routes;
 	bool has_routes;
+	const struct ledger_counts *ledger;
+	size_t n_ledger;
 };
 
 static struct fake_kernel *fake_of(struct kernel *kernel)
@@ -308,6 +311,15 @@ static int fake_counters(struct kernel *kernel, json_t **ret)
 	return (*ret = json_object()) ? 0 : -ENOMEM;
 }
 
+static int fake_ledger(struct kernel *kernel, struct ledger_counts **ret, size_t *ret_n)
+{
+	const struct fake_kernel *fake = (const struct fake_kernel *)kernel;
+
+	*ret = copy_of(fake->ledger, fake->n_ledger * sizeof(**ret));
+	*ret_n = fake->n_ledger;
+	return *ret ? 0 : -ENOMEM;
+}
+
 static int fake_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
 {
 	(void)kernel;
@@ -387,6 +399,7 @@ static const struct kernel_ops fake_ops = {
 	.list = fake_list,
 	.foreign = fake_foreign,
 	.counters = fake_counters,
+	.ledger = fake_ledger,
 	.addresses = fake_addresses,
 	.address = fake_address,
 	.rules = fake_rules,
@@ -411,6 +424,12 @@ int kernel_fake_new(struct kernel **ret)
 void kernel_fake_fail_at(struct kernel *kernel, enum kernel_call call, unsigned n, int error)
 {
 	fake_of(kernel)->faults[call] = (struct fault){ n, error };
+}
+
+void kernel_fake_ledger(struct kernel *kernel, const struct ledger_counts *counts, size_t n)
+{
+	fake_of(kernel)->ledger = counts;
+	fake_of(kernel)->n_ledger = n;
 }
 
 unsigned kernel_fake_calls(const struct kernel *kernel, enum kernel_call call)

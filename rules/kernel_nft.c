@@ -318,6 +318,12 @@ static int nft_counters(struct kernel *kernel, json_t **ret)
 	return kernel_counters_read(ret);
 }
 
+static int nft_ledger(struct kernel *kernel, struct ledger_counts **ret, size_t *ret_n)
+{
+	(void)kernel;
+	return kernel_ledger_read(ret, ret_n);
+}
+
 static int nft_addresses(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata)
 {
 	(void)kernel;
@@ -390,6 +396,7 @@ static const struct kernel_ops nft_ops = {
 	.list = nft_list,
 	.foreign = nft_foreign,
 	.counters = nft_counters,
+	.ledger = nft_ledger,
 	.addresses = nft_addresses,
 	.address = nft_address,
 	.rules = nft_rules,

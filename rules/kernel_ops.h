@@ -15,6 +15,7 @@ struct kernel_ops {
 	int (*foreign)(struct kernel *kernel, json_t **ret);
 	int (*counters)(struct kernel *kernel, json_t **ret);
 	int (*addresses)(struct kernel *kernel, const char *set, kernel_address_visitor visitor, void *userdata);
+	int (*ledger)(struct kernel *kernel, struct ledger_counts **ret, size_t *ret_n);
 	int (*address)(struct kernel *kernel, const char *set, const struct addr *addr, int64_t *ret_left_ms);
 	int (*rules)(struct kernel *kernel, char **ret_text);
 	int (*route_sync)(struct kernel *kernel, const struct route_params *params, unsigned *ret_changed);
@@ -47,6 +48,14 @@ int kernel_parse_nat_rules(json_t *listing, json_t *findings);
 /* Our named counters as the kernel has them, {"name": {"packets", "bytes"}}; empty without a table. */
 int kernel_counters_read(json_t **ret);
 
+/* Visits the elements of one of our sets (key NULL), or the one with this key: its attributes, nested. A negative
+ * result of the visitor ends the walk and is passed on. -ENOENT: there is no such set, or element. */
+struct nlattr;
+typedef int (*kernel_element_visitor)(void *userdata, const struct nlattr *element);
+int kernel_elements_walk(
+        const char *set, const void *key, size_t key_length, kernel_element_visitor visitor, void *userdata);
+/* As kernel_nft_ledger. */
+int kernel_ledger_read(struct ledger_counts **ret, size_t *ret_n);
 /* As kernel_nft_addresses. */
 int kernel_addresses_read(const char *set, kernel_address_visitor visitor, void *userdata);
 /* As kernel_nft_address. */

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rules/ledger.h"
 #include "rules/nftset.h"
 
 /* How long a source is remembered at least: it must not get a new burst before it would have one anyway. */
@@ -278,6 +279,8 @@ static void put_consequence(FILE *out, const struct rate_limit *limit)
 		put_escalation(out, limit);
 	if (limit->mode == LIMIT_MODE_SHADOW)
 		return;
+	ledger_put_count(out, LEDGER_limited);
+	fputc('\n', out);
 	switch ((enum limit_action)limit->action) {
 	case LIMIT_ACTION_REJECT:
 		fputs("meta l4proto tcp reject with tcp reset\nreject with icmpx port-unreachable\n", out);

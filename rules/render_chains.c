@@ -4,23 +4,25 @@
  * Theory of operation:
  *
  *   prerouting ─ from lo: past us
- *     ├ tcp ► pre_tcp ─ bare SYN ► tcp4 / tcp6             a SYN is never diverted: it may reuse the ports of a
+ *     ├ tcp ► pre_tcp ─ bare SYN ► new_tcp                 a SYN is never diverted: it may reuse the ports of a
  *     │         │                                          socket of ours in TIME_WAIT, and must reach tproxy
  *     │         ├ established                              banned sources; limits of packets of accepted connections
  *     │         ├ a transparent socket's ► mark, accept    flows of the relay, both legs
- *     │         ├ in direct4 / direct6 ► accept            flows that began while the gate was open, or pass by;
+ *     │         ├ in direct4 / direct6 ► go_known          flows that began while the gate was open, or pass by;
  *     │         │                                          a FIN or RST moves them to closing4 / closing6
- *     │         ├ in closing4 / closing6 ► accept          so that they do not pile up
- *     │         └ else ► tcp4 / tcp6                       tproxy hands it to the listener, which answers with RST
+ *     │         ├ in closing4 / closing6 ► go_known        so that they do not pile up
+ *     │         └ else ► new_tcp ► tcp4 / tcp6             tproxy hands it to the listener, which answers with RST
  *     ├ udp ► pre_udp ─ a connected socket of the relay's ► mark, accept     answers of targets, whoever matches them
  *     │         └ else ► udp4 / udp6
- *     ├ icmp unreachable about a socket with that mark ► accept      told to whom the packet was from
- *     └ icmp about a transparent socket's packets ► mark, accept     or path MTU discovery breaks
+ *     ├ icmp unreachable about a socket with that mark ► go_error    told to whom the packet was from
+ *     ├ icmp about a transparent socket's packets ► take_icmp        or path MTU discovery breaks
+ *     └ not_ours                                                     here ends, too, what no listener matches
  *
  *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
  *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
  *   listener.* ─ what an element of a limited listener goes to before that; limits_text.c has the picture
+ *   take_tcp, take_udp, take_icmp ─ mark, accept: to the relay
  *   bans ─ jumped to by all of these: what is in a set of bans is dropped, unless it is never to be banned
  *
  * Packets of accepted connections are taken by their socket before any listener is looked for. Where a limit counts
@@ -45,6 +47,11 @@
  * a server goes on sending because the relay's own reset was lost, and the only one that this server gets.
  *
  * tproxy falls through where no socket listens; the rule behind it drops, so that nothing passes unseen.
+ *
+ * The ledger (ledger.h): a packet is counted once when it comes and once where it ends, or is passed on; what is passed
+ * on is counted again where it is forwarded. A rule ends when its counting finds no place in the set. So counting has a
+ * rule of its own; only the two rules that every packet of a flow meets count by themselves, for half the price, each
+ * with another rule behind it which does what it has then not done.
  */
 #include "rules/render_chains.h"
 
@@ -53,6 +60,7 @@
 
 #include "gatewayd/base/array.h"
 #include "gatewayd/base/sockmark.h"
+#include "rules/ledger.h"
 #include "rules/nftset.h"
 
 #define RULE "add rule inet " NFT_TABLE " "
@@ -87,15 +95,25 @@ const struct chain_id classify_chains[] = {
 static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
-static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "go_direct",
-	"go_reply", "go_reset", "direct_gate", "act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass",
-	"flow_ends", "pre_tcp", "pre_udp" };
+static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "take_tcp", "take_udp",
+	"take_icmp", "go_direct", "go_reply", "go_reset", "go_error", "go_known", "not_ours", "direct_gate",
+	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "flow_ends", "new_tcp", "pre_tcp",
+	"pre_udp" };
+
+/* Those that packets come to by themselves; the second behind the chains of others, so that a packet which they drop
+ * does not get there. */
+static const struct {
+	const char *name, *hook;
+} base_chains[] = {
+	{ "prerouting", "prerouting priority mangle" },
+	{ "ledger_forward", "forward priority 300" },
+};
 
 static const char *const counters[] = { "no_listener_socket", "forwarded_direct", "forwarded_replies",
 	"forwarded_resets", "forwarded_errors", "rejected", "dropped", "bypassed", "banned" };
 
 static const char *const sets[] = { "generation", "skeleton", "direct4", "direct6", "closing4", "closing6", "known4",
-	"known6", "exempt4", "exempt6" };
+	"known6", "exempt4", "exempt6", LEDGER_SET };
 
 /* The flows that are forwarded although a relay listener matches them, and those of UDP that are not new. */
 static const struct {
@@ -126,7 +144,10 @@ bool chains_own(const char *kind, const char *name)
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
 		if (strcmp(classify_chains[i].name, name) == 0)
 			return true;
-	return strcmp(name, "prerouting") == 0 || words_have(other_chains, ARRAY_SIZE(other_chains), name);
+	for (size_t i = 0; i < ARRAY_SIZE(base_chains); i++)
+		if (strcmp(base_chains[i].name, name) == 0)
+			return true;
+	return words_have(other_chains, ARRAY_SIZE(other_chains), name);
 }
 
 void chains_put_version(FILE *out)
@@ -149,18 +170,22 @@ void chains_put_objects(FILE *out)
 	for (int i = 0; i < 2; i++)
 		fprintf(out, "add set inet " NFT_TABLE " exempt%c { type ipv%c_addr; flags interval; auto-merge; }\n",
 		        "46"[i], "46"[i]);
+	fputs("add set inet " NFT_TABLE " " LEDGER_SET " ", out);
+	ledger_put_set(out);
+	fputc('\n', out);
 	for (size_t i = 0; i < ARRAY_SIZE(other_chains); i++)
 		fprintf(out, "add chain inet " NFT_TABLE " %s\n", other_chains[i]);
 	for (size_t i = 0; i < CLASSIFY_CHAINS; i++)
 		fprintf(out, "add chain inet " NFT_TABLE " %s\n", classify_chains[i].name);
-	fputs("add chain inet " NFT_TABLE
-	      " prerouting { type filter hook prerouting priority mangle; policy accept; }\n",
-	        out);
+	for (size_t i = 0; i < ARRAY_SIZE(base_chains); i++)
+		fprintf(out, "add chain inet " NFT_TABLE " %s { type filter hook %s; policy accept; }\n",
+		        base_chains[i].name, base_chains[i].hook);
 }
 
 void chains_put_flush(FILE *out)
 {
-	fputs("flush chain inet " NFT_TABLE " prerouting\n", out);
+	for (size_t i = 0; i < ARRAY_SIZE(base_chains); i++)
+		fprintf(out, "flush chain inet " NFT_TABLE " %s\n", base_chains[i].name);
 	for (size_t i = 0; i < ARRAY_SIZE(other_chains); i++)
 		fprintf(out, "flush chain inet " NFT_TABLE " %s\n", other_chains[i]);
 }
@@ -171,19 +196,51 @@ static void put_mark(FILE *out, const struct render_params *params)
 	fprintf(out, "meta mark set meta mark & 0x%08x | 0x%08x", ~params->mark_mask, params->mark);
 }
 
+/* A rule that counts an outcome. */
+static void put_count(FILE *out, const char *chain, enum ledger_outcome outcome)
+{
+	fprintf(out, RULE "%s ", chain);
+	ledger_put_count(out, outcome);
+	fputc('\n', out);
+}
+
+/* Rules that count why a packet is passed on, and whether it is for this host. */
+static void put_passed(FILE *out, const char *chain, enum ledger_outcome outcome)
+{
+	put_count(out, chain, outcome);
+	fprintf(out, RULE "%s fib daddr type local ", chain);
+	ledger_put_count(out, LEDGER_local);
+	fputc('\n', out);
+}
+
+static void put_take(FILE *out, const char *chain, enum ledger_outcome outcome, const struct render_params *params)
+{
+	put_count(out, chain, outcome);
+	fprintf(out, RULE "%s ", chain);
+	put_mark(out, params);
+	fputs(" accept\n", out);
+}
+
+/* The end of a rule that hands a packet over, and counts: marked, and accepted here or by the next. */
+static void put_take_fast(FILE *out, const char *chain, enum ledger_outcome outcome, const struct render_params *params)
+{
+	put_mark(out, params);
+	fputc(' ', out);
+	ledger_put_count(out, outcome);
+	fprintf(out, " accept\n" RULE "%s meta mark & 0x%08x == 0x%08x accept\n", chain, params->mark_mask,
+	        params->mark);
+}
+
 static void put_tproxy(FILE *out, const char *chain, const struct render_params *params)
 {
 	static const char *const protocols[] = { "tcp", "udp" };
 
-	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++) {
-		fprintf(out, RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u ", chain,
-		        protocols[i], params->port_v4);
-		put_mark(out, params);
-		fprintf(out, " accept\n" RULE "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u ", chain,
-		        protocols[i], params->port_v6);
-		put_mark(out, params);
-		fputs(" accept\n", out);
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
+		fprintf(out,
+		        RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u goto take_%s\n" RULE
+		             "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u goto take_%s\n",
+		        chain, protocols[i], params->port_v4, protocols[i], chain, protocols[i], params->port_v6,
+		        protocols[i]);
 }
 
 static struct sockmark marks_of(const struct render_params *params)
@@ -191,17 +248,32 @@ static struct sockmark marks_of(const struct render_params *params)
 	return sockmark_of(params->mark_mask & ~params->mark);
 }
 
-static void put_actions(FILE *out, const struct render_params *params)
+/* What does not come to the relay, and is not dropped. */
+static void put_ways_past(FILE *out)
 {
+	put_passed(out, "go_direct", LEDGER_direct);
 	fputs(RULE "go_direct " BARE_SYN "meta nfproto ipv4 update @direct4 { " TUPLE4 " }\n" RULE "go_direct " BARE_SYN
 	           "meta nfproto ipv6 update @direct6 { " TUPLE6 " }\n" RULE
 	           "go_direct counter name forwarded_direct accept\n",
 	        out);
+	put_passed(out, "go_reply", LEDGER_replies);
 	fputs(RULE "go_reply meta nfproto ipv4 update @direct4 { " REPLY_TUPLE4 " }\n" RULE
 	           "go_reply meta nfproto ipv6 update @direct6 { " REPLY_TUPLE6 " }\n" RULE
 	           "go_reply counter name forwarded_replies accept\n",
 	        out);
+	put_passed(out, "go_reset", LEDGER_resets);
 	fputs(RULE "go_reset counter name forwarded_resets accept\n", out);
+	put_passed(out, "go_error", LEDGER_errors);
+	fputs(RULE "go_error counter name forwarded_errors accept\n", out);
+	put_passed(out, "go_known", LEDGER_known);
+	fputs(RULE "go_known accept\n" RULE "not_ours meta pkttype != host ", out);
+	ledger_put_count(out, LEDGER_multicast);
+	fputs(" return\n", out);
+	put_passed(out, "not_ours", LEDGER_no_listener);
+}
+
+static void put_actions(FILE *out, const struct render_params *params)
+{
 	chains_put_gate(out, params->gate_open);
 	fputs(RULE "act_relay jump bans\n" RULE "act_relay_direct jump bans\n" RULE "act_reject jump bans\n" RULE
 	           "act_bypass jump bans\n",
@@ -210,10 +282,14 @@ static void put_actions(FILE *out, const struct render_params *params)
 	fputs(RULE "act_relay " BARE_RESET "goto go_reset\n" RULE "act_relay_direct " BARE_RESET "goto go_reset\n",
 	        out);
 	put_tproxy(out, "act_relay", params);
+	put_count(out, "act_relay", LEDGER_no_listener_socket);
 	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
 	fputs(RULE "act_relay_direct jump direct_gate\n", out);
 	put_tproxy(out, "act_relay_direct", params);
 	fputs(RULE "act_relay_direct goto go_direct\n", out);
+	put_count(out, "act_reject", LEDGER_rejected);
+	put_count(out, "act_drop", LEDGER_dropped);
+	put_passed(out, "act_bypass", LEDGER_bypassed);
 	fputs(RULE "act_reject meta l4proto tcp counter name rejected reject with tcp reset\n" RULE
 	           "act_reject counter name rejected reject with icmpx port-unreachable\n" RULE
 	           "act_drop counter name dropped drop\n" RULE "act_bypass counter name bypassed accept\n",
@@ -230,7 +306,8 @@ void chains_put_gate(FILE *out, bool open)
 static void put_flow_ends(FILE *out)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(lookups); i++)
-		fprintf(out, RULE "flow_ends %s @direct%c update @closing%c { %s } delete @direct%c { %s } accept\n",
+		fprintf(out,
+		        RULE "flow_ends %s @direct%c update @closing%c { %s } delete @direct%c { %s } goto go_known\n",
 		        lookups[i].tuple, lookups[i].family, lookups[i].family, lookups[i].tuple, lookups[i].family,
 		        lookups[i].tuple);
 }
@@ -238,21 +315,22 @@ static void put_flow_ends(FILE *out)
 static void put_remembered(FILE *out, const char *set)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(lookups); i++)
-		fprintf(out, RULE "pre_tcp %s @%s%c update @%s%c { %s } accept\n", lookups[i].tuple, set,
+		fprintf(out, RULE "pre_tcp %s @%s%c update @%s%c { %s } goto go_known\n", lookups[i].tuple, set,
 		        lookups[i].family, set, lookups[i].family, lookups[i].tuple);
 }
 
 static void put_pre_tcp(FILE *out, const struct render_params *params)
 {
-	fputs(RULE "pre_tcp " BARE_SYN "meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n" RULE
-	           "pre_tcp jump established\n" RULE "pre_tcp socket transparent 1 ",
+	fputs(RULE "new_tcp meta nfproto vmap { ipv4 : jump tcp4, ipv6 : jump tcp6 }\n" RULE "new_tcp goto not_ours\n",
 	        out);
-	put_mark(out, params);
-	fputs(" accept\n", out);
+	fputs(RULE "pre_tcp " BARE_SYN "goto new_tcp\n" RULE "pre_tcp jump established\n" RULE
+	           "pre_tcp socket transparent 1 ",
+	        out);
+	put_take_fast(out, "pre_tcp", LEDGER_relay_tcp, params);
 	fputs(RULE "pre_tcp tcp flags & (fin | rst) != 0 jump flow_ends\n", out);
 	put_remembered(out, "direct");
 	put_remembered(out, "closing");
-	fputs(RULE "pre_tcp meta nfproto vmap { ipv4 : goto tcp4, ipv6 : goto tcp6 }\n", out);
+	fputs(RULE "pre_tcp goto new_tcp\n", out);
 }
 
 static void put_pre_udp(FILE *out, const struct render_params *params)
@@ -260,8 +338,9 @@ static void put_pre_udp(FILE *out, const struct render_params *params)
 	uint32_t own = marks_of(params).own;
 
 	fprintf(out, RULE "pre_udp socket mark & 0x%08x == 0x%08x ", own, own);
-	put_mark(out, params);
-	fputs(" accept\n" RULE "pre_udp meta nfproto vmap { ipv4 : goto udp4, ipv6 : goto udp6 }\n", out);
+	put_take_fast(out, "pre_udp", LEDGER_relay_udp, params);
+	fputs(RULE "pre_udp meta nfproto vmap { ipv4 : jump udp4, ipv6 : jump udp6 }\n" RULE "pre_udp goto not_ours\n",
+	        out);
 }
 
 static void put_icmp(FILE *out, const struct render_params *params)
@@ -270,13 +349,12 @@ static void put_icmp(FILE *out, const struct render_params *params)
 
 	fprintf(out,
 	        RULE "prerouting icmp type destination-unreachable icmp code != frag-needed "
-	             "socket mark & 0x%08x == 0x%08x counter name forwarded_errors accept\n" RULE
+	             "socket mark & 0x%08x == 0x%08x goto go_error\n" RULE
 	             "prerouting icmpv6 type destination-unreachable "
-	             "socket mark & 0x%08x == 0x%08x counter name forwarded_errors accept\n" RULE
-	             "prerouting meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 ",
+	             "socket mark & 0x%08x == 0x%08x goto go_error\n" RULE
+	             "prerouting meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 "
+	             "goto take_icmp\n",
 	        errors, errors, errors, errors);
-	put_mark(out, params);
-	fputs(" accept\n", out);
 }
 
 /* --- bans, and limits of accepted connections --- */
@@ -334,9 +412,9 @@ void chains_put_bans(FILE *out, const struct render_params *params, const struct
 {
 	uint32_t own = marks_of(params).own;
 
-	fputs(RULE "banned ip saddr @exempt4 return\n" RULE "banned ip6 saddr @exempt6 return\n" RULE
-	           "banned counter name banned drop\n",
-	        out);
+	fputs(RULE "banned ip saddr @exempt4 return\n" RULE "banned ip6 saddr @exempt6 return\n", out);
+	put_count(out, "banned", LEDGER_banned);
+	fputs(RULE "banned counter name banned drop\n", out);
 	for (int family = 4; family <= 6; family += 2)
 		for (unsigned length = 0; length <= (family == 4 ? 32U : 128U); length++)
 			if (ban_lengths_has(lengths, family, length)) {
@@ -350,16 +428,31 @@ void chains_put_bans(FILE *out, const struct render_params *params, const struct
 		        own, own);
 }
 
+/* Packets to a group are forwarded in copies; they have been accounted for before. */
+static void put_forward(FILE *out)
+{
+	fputs(RULE "ledger_forward meta pkttype != host return\n" RULE "ledger_forward iifname \"lo\" return\n", out);
+	put_count(out, "ledger_forward", LEDGER_forwarded);
+}
+
 void chains_put_rules(FILE *out, const struct render_params *params)
 {
+	static const char dispatch[] = "meta l4proto vmap { tcp : goto pre_tcp, udp : goto pre_udp }\n";
+
+	put_take(out, "take_tcp", LEDGER_relay_tcp, params);
+	put_take(out, "take_udp", LEDGER_relay_udp, params);
+	put_take(out, "take_icmp", LEDGER_relay_icmp, params);
+	put_ways_past(out);
 	put_actions(out, params);
 	put_flow_ends(out);
 	put_pre_tcp(out, params);
 	put_pre_udp(out, params);
-	fputs(RULE "prerouting iifname \"lo\" accept\n" RULE
-	           "prerouting meta l4proto vmap { tcp : goto pre_tcp, udp : goto pre_udp }\n",
-	        out);
+	fputs(RULE "prerouting iifname \"lo\" accept\n" RULE "prerouting ", out);
+	ledger_put_count(out, LEDGER_in);
+	fprintf(out, " %s" RULE "prerouting %s", dispatch, dispatch);
 	put_icmp(out, params);
+	fputs(RULE "prerouting goto not_ours\n", out);
+	put_forward(out);
 }
 
 static bool is_of(const struct chain_id *chain, const struct group *group)

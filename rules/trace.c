@@ -275,14 +275,19 @@ bool trace_step_is_ours(const struct trace_step *step)
 	return strcmp(step->table, NFT_TABLE) == 0 && strcmp(step->family, "inet") == 0;
 }
 
+bool trace_step_counts(const struct trace_step *step)
+{
+	return trace_step_is_ours(step) && strncmp(step->chain, "ledger_", 7) == 0;
+}
+
 /* What the end in a chain of ours means. */
 static const struct {
 	const char *chain;
 	enum trace_verdict verdict;
 	const char *words;
 } ends[] = {
-	{ "act_relay", TRACE_ACCEPT, "relay" },
-	{ "act_relay_direct", TRACE_ACCEPT, "relay" },
+	{ "take_tcp", TRACE_ACCEPT, "relay" },
+	{ "take_udp", TRACE_ACCEPT, "relay" },
 	{ "act_relay", TRACE_DROP, "no_socket" },
 	{ "act_reject", TRACE_DROP, "reject" },
 	{ "act_drop", TRACE_DROP, "drop" },
@@ -291,7 +296,7 @@ static const struct {
 	{ "go_direct", TRACE_ACCEPT, "direct" },
 	{ "go_reply", TRACE_ACCEPT, "direct" },
 	{ "go_reset", TRACE_ACCEPT, "direct" },
-	{ "flow_ends", TRACE_ACCEPT, "direct" },
+	{ "go_known", TRACE_ACCEPT, "direct" },
 };
 
 static const char *end_of(const struct trace_step *step)

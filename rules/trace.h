@@ -80,6 +80,8 @@ struct trace_step {
 const char *trace_verdict_name(enum trace_verdict verdict);
 /* Whether the step was in our table. */
 bool trace_step_is_ours(const struct trace_step *step);
+/* Whether it was in a chain of ours that only counts, and decides nothing. */
+bool trace_step_counts(const struct trace_step *step);
 
 /* What the steps came to. */
 struct trace_outcome {

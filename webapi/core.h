@@ -133,6 +133,9 @@ json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t afte
 /* The last hour in steps of so many seconds (1 to CORE_HISTORY_STEP_MAX): {"step_s", "columns", "rows"}. */
 #define CORE_HISTORY_STEP_MAX 60
 json_t *core_stats_history(struct core *core, unsigned step, int64_t after);
+/* What became of what came in, by interface (NULL: all of them): see docs/ledger.md. -ENOMEM, or what the kernel says.
+ */
+int core_ledger(struct core *core, const char *interface, json_t **ret);
 /* Live flows. */
 enum core_flows_sort { CORE_FLOWS_UNSORTED, CORE_FLOWS_BY_BYTES, CORE_FLOWS_BY_AGE, CORE_FLOWS_BY_RTT };
 /* What flows of one group have in common: any of these together. */

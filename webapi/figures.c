@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "webapi/problem.h"
 #include "webapi/query.h"
 #include "webapi/rest.h"
 
@@ -67,6 +68,25 @@ int figures_history(const struct request *request, struct response *response)
 		return r < 0 ? r : 0;
 	return response_json(
 	        response, 200, CONTENT_JSON, core_stats_history(request->core, (unsigned)step, (int64_t)after));
+}
+
+int figures_ledger(const struct request *request, struct response *response)
+{
+	static const char *const known[] = { "interface" };
+	json_t *document;
+	char *values[1];
+	int r = query_parse(request, known, 1, values, response);
+
+	if (r)
+		return r < 0 ? r : 0;
+	r = core_ledger(request->core, values[0], &document);
+	query_free(values, 1);
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0)
+		return problem_answer(
+		        response, PROBLEM_UNAVAILABLE, request, NULL, "The ledger cannot be read: %s.", strerror(-r));
+	return response_json(response, 200, CONTENT_JSON, document);
 }
 
 int figures_metrics(const struct request *request, struct response *response)

@@ -15,6 +15,8 @@ int figures_stats(const struct request *request, struct response *response);
 int figures_page(const struct request *request, struct response *response);
 /* /stats/history */
 int figures_history(const struct request *request, struct response *response);
+/* /stats/ledger */
+int figures_ledger(const struct request *request, struct response *response);
 /* /metrics */
 int figures_metrics(const struct request *request, struct response *response);
 

@@ -19,6 +19,7 @@ static const struct {
 	{ "doctor.json", "/api/v1/doctor" },
 	{ "config.json", "/api/v1/config" },
 	{ "stats.json", "/api/v1/stats?limit=1000" },
+	{ "ledger.json", "/api/v1/stats/ledger" },
 	{ "history.json", "/api/v1/stats/history?step=10" },
 	{ "metrics.txt", "/metrics" },
 	{ "flows.json", "/api/v1/flows?limit=1000" },

@@ -41,6 +41,9 @@ def test_documents(busy):
     assert gateway.must("GET", "stats/history?step=1&after=0")["step_s"] == 1
     assert gateway.must("GET", "stats/history")["step_s"] == 10
     assert gateway.must("GET", f"stats/history?after={1 << 62}")["rows"] == []
+    ledger = gateway.must("GET", "stats/ledger")
+    assert {"in0", "out0"} <= {row["interface"] for row in ledger["interfaces"]} and ledger["omitted"] == 0
+    assert [row["interface"] for row in gateway.must("GET", "stats/ledger?interface=in0")["interfaces"]] == ["in0"]
     flows = gateway.must("GET", "flows")
     assert flows["active"] == 1 and flows["complete"] and flows["next"] is None
     flow = gateway.must("GET", f"flows/{flows['items'][0]['id']}")

@@ -3,6 +3,7 @@
 import json
 
 VOLATILE = {"handle", "packets", "bytes", "expires", "last"}
+LEDGER = "ledger"
 
 
 def stable(value):
@@ -26,7 +27,9 @@ def ruleset(host):
 
 
 def sort_elements(item):
-    """Elements of sets come in any order."""
+    """Elements of sets come in any order; those of the ledger come with packets."""
+    if item.get("set", {}).get("name") == LEDGER:
+        item["set"].pop("elem", None)
     for kind in ("set", "map"):
         if kind in item and "elem" in item[kind]:
             item[kind]["elem"].sort(key=lambda e: json.dumps(e, sort_keys=True))
@@ -44,7 +47,7 @@ def our_elements(host):
     found = []
     for item in nft_json(host, "table", "inet", "gatewayd"):
         for kind in ("set", "map"):
-            if kind in item:
+            if kind in item and item[kind]["name"] != LEDGER:
                 name = item[kind]["name"]
                 found += [f"{name} {json.dumps(stable(e), sort_keys=True)}" for e in item[kind].get("elem", [])]
     return sorted(found)

@@ -424,6 +424,13 @@ json_t *core_observed(struct core *core, const struct row *row)
 	return json_object();
 }
 
+int core_ledger(struct core *core, const char *interface, json_t **ret)
+{
+	(void)core;
+	*ret = json_pack("{s:s?}", "interface", interface);
+	return *ret ? 0 : -ENOMEM;
+}
+
 json_t *core_stats_page(struct core *core, enum core_counted kind, uint32_t after, size_t max)
 {
 	(void)core;

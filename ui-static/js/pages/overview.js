@@ -5,6 +5,7 @@ import { bits, bytes, count, duration, micros, perSecond, words } from '../forma
 import { Chart } from '../chart.js';
 import { Picture } from '../picture.js';
 import { head } from '../page.js';
+import { ledgerTable } from '../ledger.js';
 import { problems, targetName, targetState } from '../health.js';
 
 const SHOWN = 50;         /* busiest objects asked for */
@@ -148,7 +149,7 @@ function wrongs(list) {
 
 export default async function overview({ content, scope }) {
 	const hour = new Hour(), picture = new Picture();
-	const places = { wrong: h('div'), tiles: h('div', { class: 'tiles' }), reasons: h('div') };
+	const places = { wrong: h('div'), tiles: h('div', { class: 'tiles' }), reasons: h('div'), ledger: h('div') };
 	const slow = { listeners: [], upstreams: [], doctor: null, clients: [] };
 	let first = null;
 
@@ -156,11 +157,13 @@ export default async function overview({ content, scope }) {
 		h('section', { class: 'panel', 'aria-label': 'What is wrong' }, h('h2', {}, 'Right now'), places.wrong), places.tiles,
 		h('section', { class: 'panel', 'aria-label': 'Picture' }, h('h2', {}, 'The way of the traffic'), picture.element),
 		h('section', { class: 'panel', 'aria-label': 'The last hour' }, h('h2', {}, 'The last hour'), hour.element),
-		h('section', { class: 'panel', 'aria-label': 'Drops by reason' }, h('h2', {}, 'What did not come through, by reason'), places.reasons));
+		h('section', { class: 'panel', 'aria-label': 'Drops by reason' }, h('h2', {}, 'What did not come through, by reason'), places.reasons),
+		h('section', { class: 'panel', 'aria-label': 'Ledger' }, h('h2', {}, 'What became of what came in'), places.ledger));
 	scope.onEnd(() => { hour.end(); picture.end(); });
 
 	const look = async () => {
-		const [listeners, upstreams, doctor] = await Promise.all([get(`listeners?limit=${SHOWN}`), get(`upstreams?limit=${SHOWN}`), getIfThere('doctor')]);
+		const [listeners, upstreams, doctor, ledger] = await Promise.all([get(`listeners?limit=${SHOWN}`), get(`upstreams?limit=${SHOWN}`), getIfThere('doctor'), getIfThere('stats/ledger')]);
+		fill(places.ledger, ledgerTable(ledger));
 		const observed = await Promise.all(upstreams.items.slice(0, OBSERVED).map((one) => get(`upstreams/${segment(one.name)}/targets`)));
 		observed.forEach((told, i) => { upstreams.items[i].targets = told.items ?? told; });
 		Object.assign(slow, { listeners: listeners.items, upstreams: upstreams.items, doctor });
