@@ -72,6 +72,7 @@ LIST
 		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' "${options[@]}" \
 		--essential-hook='cp -r --no-preserve=ownership '"$here"'/root/. "$1"' \
 		--customize-hook='mkdir "$1/debs" && cp '"$debs"'/*.deb "$1/debs" && rm -f "$1"/debs/*dbgsym*' \
+		--customize-hook='rm -f "$1/etc/resolv.conf" && cp /etc/resolv.conf "$1/etc"' \
 		--customize-hook='chroot "$1" sh -c "apt-get -y --no-install-recommends install /debs/*.deb && rm -r /debs"' \
 		"$SUITE" "$root" "$list"
 }
@@ -163,7 +164,7 @@ make_esp() {
 	)
 	rm -f "$image"
 	truncate -s ${ESP}M "$image"
-	mkfs.vfat -F 32 -n GW-BOOT "$image" >/dev/null
+	mkfs.vfat -F 32 -s 4 -n GW-BOOT "$image" >/dev/null
 	mcopy -s -i "$image" "$boot"/* ::
 }
 

@@ -130,7 +130,7 @@ class Check:
                                     "-H", "Content-Type: application/json", *(["-d", json.dumps(body)] if body else []),
                                     "-w", "\n%{http_code}", API + path, check=False, timeout=90)
         text, _, code = done.stdout.rpartition("\n")
-        return int(code or 0), json.loads(text) if text else None
+        return int(code or 0), json.loads(text) if text.startswith("{") else text
 
     def relays(self):
         """A request of each family passes the gateway's relay, and the server sees the client."""
@@ -161,6 +161,7 @@ class Check:
         self.boot()
         self.machine.expect(r"settings from the drive GATEWAYD", self.options.boot_limit)
         self.machine.login(PASSWORD, self.options.boot_limit)
+        self.claim("the console names version and slot", f"gatewayd {self.version}, slot a" in self.machine.said)
         self.say(f"login; the system was up {self.machine.run('cut -d. -f1 /proc/uptime')} s")
         self.token = self.machine.run("cat /var/lib/gatewayd/admin.token")
         self.serves()
@@ -180,6 +181,7 @@ class Check:
         self.claim("slot a runs, slot b is empty", re.search(r"^\* a\s+good ", slots, re.M) and " b  empty" in slots, slots)
         failed = run_there("systemctl --failed --no-legend --plain")
         self.claim("no unit has failed", not failed, failed)
+        self.say(run_there("systemd-analyze blame --no-pager | head -n 12").replace("\n", "; "))
         self.say("memory in use: " + run_there("free -m | awk '/^Mem/ { print $3 }'") + " MiB")
 
     def questions(self):
