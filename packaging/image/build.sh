@@ -42,7 +42,7 @@ excludes() {
 	done
 	echo 'path-include=/usr/share/doc/*/copyright'
 	echo 'path-exclude=/lib/udev/hwdb.d/*'
-	for path in sound drivers/{gpu,media,staging,iio,infiniband,isdn,bluetooth,comedi,mtd,leds,nfc,w1,pcmcia,parport,firewire} \
+	for path in sound arch/x86/kvm drivers/{edac,gpu,media,staging,iio,infiniband,isdn,bluetooth,comedi,mtd,leds,nfc,w1,pcmcia,parport,firewire} \
 		drivers/{accel,md,platform,rtc,power,target,ntb,vdpa,xen,video,uwb,misc/mei,memstick} \
 		drivers/net/{wireless,can,ieee802154,hamradio,arcnet,fddi,wwan,plip,slip,wan} \
 		drivers/input/{joystick,touchscreen,tablet,misc} drivers/usb/{gadget,atm,misc,typec,image,usbip} \

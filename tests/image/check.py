@@ -1,12 +1,13 @@
 """./dev image --test: the appliance image boots, serves, relays, updates itself and leaves a bad update.
 
-One machine, software emulation, four starts:
+One machine, software emulation, five starts:
 
 1. from slot a, set up by a configuration drive: web UI, relay from client to server seen from both, the console's
    questions asked and answered;
 2. a spoilt update in slot b (its daemon ends at once) is tried, and the machine restarts by itself;
 3. slot a again, which says so, with its configuration, and relays;
-4. a good update in slot b is tried, found healthy and stays; it relays.
+4. a good update in slot b is tried, found healthy and stays; it relays;
+5. the entry of the menu that is for repairs: a shell, no gateway, nothing forwarded.
 """
 
 import argparse
@@ -252,7 +253,22 @@ class Check:
         self.relays()
         machine.run("gateway-slots use a")
         self.claim("slot a can be chosen again", machine.run("ls /boot/loader/entries/gatewayd-a.conf") != "")
-        machine.type("poweroff")
+
+    def recover(self):
+        """What is left when nobody can log in, or the machine's own settings keep it from working."""
+        machine = self.machine
+        machine.run("bootctl set-oneshot recover-b.conf")
+        machine.type("reboot")
+        machine.expect(r"started to be repaired; nothing is kept", 2 * self.options.boot_limit)
+        machine.expect(r"Press Enter for maintenance", self.options.boot_limit)
+        machine.type("")
+        machine.shell()
+        forwards = machine.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding").split()
+        self.claim("nothing is forwarded", forwards == ["0", "0"], forwards)
+        self.claim("the machine's own files are there to be mended",
+                   "asked" in machine.run("cat /data/image/etc/hostname; ls /data/gatewayd"))
+        self.claim("/etc is that of the image", machine.run("cat /etc/hostname") == "gatewayd")
+        machine.type("systemctl poweroff")
         machine.ended(300)
 
     def run(self):
@@ -263,6 +279,7 @@ class Check:
             self.questions()
             self.spoilt()
             self.good()
+            self.recover()
         except (Failed, subprocess.TimeoutExpired) as error:
             self.claim("the run came to its end", False, error)
         finally:

@@ -20,6 +20,7 @@ PROCESSORS = 2
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 2, 0x1000
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
+CUT_OFF = re.compile(rb"(.*?)((?:\x1b[^A-Za-z]{0,20})?)", re.S)
 PROMPT = "appliance# "
 
 
@@ -59,10 +60,13 @@ class Machine:
         self._reader.start()
 
     def _read(self):
+        rest = b""
         while piece := self._popen.stdout.read1(65536):
             self._log.write(piece)
             self._log.flush()
-            self.said += ESCAPES.sub(b"", piece).decode("utf-8", "replace")
+            # A sequence that is cut off by the end of the piece waits for the next one.
+            whole, rest = CUT_OFF.fullmatch(ESCAPES.sub(b"", rest + piece)).groups()
+            self.said += whole.decode("utf-8", "replace")
 
     def expect(self, pattern, seconds):
         """Waits until the console has shown the pattern after what was expected before; returns the match."""
@@ -82,11 +86,15 @@ class Machine:
         self._popen.stdin.flush()
 
     def login(self, password, seconds):
-        """Logs in as root once the console asks, and makes a prompt that cannot be mistaken."""
+        """Logs in as root once the console asks."""
         self.expect(r"login: ", seconds)
         self.type("root")
         self.expect(r"Password: ", 60)
         self.type(password)
+        self.shell()
+
+    def shell(self):
+        """Makes the prompt of the shell that comes one that cannot be mistaken."""
         self.expect(r"# ", 120)
         self.type("stty -echo; bind 'set enable-bracketed-paste off'; PS1='appliance''# '; dmesg -n 1; systemctl log-level err")
         self.expect(PROMPT, 60)
