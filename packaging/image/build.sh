@@ -101,8 +101,9 @@ finish_root() {
 		e2scrub_all.timer e2scrub_reap fstrim.timer; do
 		chroot "$root" systemctl -q disable "$unit" 2>/dev/null || :
 	done
-	for unit in systemd-boot-update systemd-firstboot systemd-machine-id-commit apt-daily apt-daily-upgrade; do
-		chroot "$root" systemctl -q mask "$unit.service"
+	for unit in {systemd-boot-update,systemd-firstboot,systemd-machine-id-commit,apt-daily,apt-daily-upgrade}.service \
+		{dev-hugepages,sys-kernel-debug,sys-kernel-tracing,sys-fs-fuse-connections}.mount; do
+		chroot "$root" systemctl -q mask "$unit"
 	done
 	chroot "$root" usermod -p '*' root
 	rm -f "$root"/etc/*-
