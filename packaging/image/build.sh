@@ -11,6 +11,7 @@ usage: ./dev image [--version V] [--with PACKAGE]... [--key FILE] [--mirror URL]
   --version V      version of the image; the default is that of the package with the date
   --with PACKAGE   one more Debian package in the image, like keepalived; repeatable
   --key FILE       private Ed25519 key (PEM) that signs the update; images made with it take no other updates
+  --debs DIR       the packages, instead of those that ./dev deb --once makes now
   --mirror URL     where Debian comes from (default http://deb.debian.org/debian; its security updates are beside it)
   --test           boots the image that is there, and tests it (--test --help for options)
 
@@ -223,12 +224,16 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ -n "$debs" ] && [ -n "$out" ] || fail "called without --debs and --out"
+[ -n "$out" ] || fail "called without --out"
+[[ $version =~ ^[0-9A-Za-z.+~-]*$ ]] || fail "the version may have letters, digits and . + ~ -, not '$version'"
 work=$out/work root=$out/work/root disk=$out/gatewayd.raw
 mkdir -p "$work"
-[ -n "$version" ] || version=$(dpkg-deb -f "$(echo "$debs"/gatewayd_*.deb)" Version)+$(date -u +%Y%m%d%H%M)
-[[ $version =~ ^[0-9A-Za-z.+~-]+$ ]] || fail "the version may have letters, digits and . + ~ -, not '$version'"
 [ -z "$key" ] || openssl pkey -in "$key" -noout || fail "$key is no private key"
+if [ -z "$debs" ]; then
+	debs=$here/../../build/deb/first
+	"$here/../../dev" deb --once
+fi
+[ -n "$version" ] || version=$(dpkg-deb -f "$(echo "$debs"/gatewayd_*.deb)" Version)+$(date -u +%Y%m%d%H%M)
 
 say "Debian and the packages (version $version)"
 make_root >"$out/root.log" 2>&1 || {
