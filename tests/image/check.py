@@ -182,7 +182,6 @@ class Check:
         self.claim("slot a runs, slot b is empty", re.search(r"^\* a\s+good ", slots, re.M) and " b  empty" in slots, slots)
         failed = run_there("systemctl --failed --no-legend --plain")
         self.claim("no unit has failed", not failed, failed)
-        self.say(run_there("systemd-analyze blame --no-pager | head -n 12").replace("\n", "; "))
         self.say("memory in use: " + run_there("free -m | awk '/^Mem/ { print $3 }'") + " MiB")
 
     def questions(self):

@@ -16,8 +16,7 @@ SYSTEM = "/usr/bin/qemu-system-x86_64"
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 FIRMWARE_STATE = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 MEMORY_MIB = 1024
-# With two, one waits for the other's lock while the other is not emulated: minutes, where the machine is busy.
-PROCESSORS = 1
+PROCESSORS = 2
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 2, 0x1000
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]|\r")
