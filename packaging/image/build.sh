@@ -179,7 +179,8 @@ make_disk() {
 	local data=$work/data.img end=$((1 + ESP + 2 * SLOT + DATA))
 	rm -f "$disk" "$data"
 	truncate -s ${DATA}M "$data"
-	mkfs.ext4 -q -L gatewayd-data -E lazy_itable_init=0 "$data"
+	# What is small now may be large tomorrow: blocks and journal for that.
+	mkfs.ext4 -q -L gatewayd-data -b 4096 -J size=16 -E lazy_itable_init=0 "$data"
 	truncate -s $((end + 1))M "$disk"
 	sfdisk -q "$disk" <<TABLE
 label: gpt
