@@ -27,46 +27,6 @@ static const struct {
 
 /* --- get --- */
 
-/* All pages of a list as one array. The cursor is a name, or a number that the query calls "before". */
-static int get_list(struct ctl *ctl, const char *resource, uint64_t most, json_t **ret)
-{
-	_cleanup_free_ char *path = ctl_path(ctl, resource, NULL);
-	_cleanup_json_ json_t *all = json_array();
-	_cleanup_free_ char *next = NULL;
-	int code = path && all ? CTL_OK : CTL_REFUSED;
-
-	while (code == CTL_OK && json_array_size(all) < most) {
-		_cleanup_json_ json_t *page = NULL;
-		_cleanup_free_ char *query = NULL;
-		json_t *cursor;
-
-		if (asprintf(&query, "%s%s%s", path, next ? "?" : "", next ? next : "") < 0)
-			query = NULL;
-		code = query ? ctl_get(ctl, query, &page) : CTL_REFUSED;
-		if (code != CTL_OK)
-			break;
-		if (!json_object_get(page, "items")) { /* no list: one document */
-			*ret = TAKE_PTR(page);
-			return CTL_OK;
-		}
-		json_array_extend(all, json_object_get(page, "items"));
-		cursor = json_object_get(page, "next");
-		free(TAKE_PTR(next));
-		if (json_is_integer(cursor)) {
-			if (asprintf(&next, "before=%lld", (long long)json_integer_value(cursor)) < 0)
-				next = NULL;
-		} else if (json_is_string(cursor)) {
-			if (asprintf(&next, "after=%s", json_string_value(cursor)) < 0)
-				next = NULL;
-		}
-		if (!next)
-			break;
-	}
-	if (code == CTL_OK)
-		*ret = TAKE_PTR(all);
-	return code;
-}
-
 static void print_list(const char *resource, const json_t *items)
 {
 	const char *fields = "name comment";
@@ -133,7 +93,7 @@ int ctl_show(struct ctl *ctl)
 		return get_raw(ctl, words[0]);
 	if (ctl->args.n_words == 2)
 		return get_object(ctl, words[0], words[1]);
-	code = get_list(ctl, words[0], most, &items);
+	code = ctl_list(ctl, words[0], most, &items);
 	if (code != CTL_OK)
 		return code;
 	while (json_is_array(items) && json_array_size(items) > most)

@@ -9,7 +9,8 @@
 
 #include "gatewayd/ctl/print.h"
 
-#define API "/api/v1"
+#define API            "/api/v1"
+#define SOCKET_DEFAULT "/run/gatewayd/api.sock"
 
 void ctl_say(const char *format, ...)
 {
@@ -99,6 +100,21 @@ bool ctl_may(const struct ctl *ctl, const char *question)
 	return fgets(line, sizeof(line), stdin) && (line[0] == 'y' || line[0] == 'Y');
 }
 
+const char *ctl_socket(const struct ctl *ctl)
+{
+	const char *given = ctl->args.option[OPTION_socket], *usual = getenv("GATEWAYCTL_SOCKET");
+
+	return given ? given : usual ? usual : SOCKET_DEFAULT;
+}
+
+const char *ctl_url(const struct ctl *ctl)
+{
+	const char *given = ctl->args.option[OPTION_url];
+
+	/* A socket on the command line goes before an address that is only in the environment. */
+	return given || ctl->args.option[OPTION_socket] ? given : getenv("GATEWAYCTL_URL");
+}
+
 char *ctl_path(struct ctl *ctl, const char *first, ...)
 {
 	char *path = NULL;
@@ -124,4 +140,44 @@ char *ctl_path(struct ctl *ctl, const char *first, ...)
 		return NULL;
 	}
 	return path;
+}
+
+/* The cursor is a name, or a number that the query calls "before". */
+int ctl_list(struct ctl *ctl, const char *resource, uint64_t most, json_t **ret)
+{
+	_cleanup_free_ char *path = ctl_path(ctl, resource, NULL);
+	_cleanup_json_ json_t *all = json_array();
+	_cleanup_free_ char *next = NULL;
+	int code = path && all ? CTL_OK : CTL_REFUSED;
+
+	while (code == CTL_OK && json_array_size(all) < most) {
+		_cleanup_json_ json_t *page = NULL;
+		_cleanup_free_ char *query = NULL;
+		json_t *cursor;
+
+		if (asprintf(&query, "%s%s%s", path, next ? "?" : "", next ? next : "") < 0)
+			query = NULL;
+		code = query ? ctl_get(ctl, query, &page) : CTL_REFUSED;
+		if (code != CTL_OK)
+			break;
+		if (!json_object_get(page, "items")) { /* no list: one document */
+			*ret = TAKE_PTR(page);
+			return CTL_OK;
+		}
+		json_array_extend(all, json_object_get(page, "items"));
+		cursor = json_object_get(page, "next");
+		free(TAKE_PTR(next));
+		if (json_is_integer(cursor)) {
+			if (asprintf(&next, "limit=1000&before=%lld", (long long)json_integer_value(cursor)) < 0)
+				next = NULL;
+		} else if (json_is_string(cursor)) {
+			if (asprintf(&next, "limit=1000&after=%s", json_string_value(cursor)) < 0)
+				next = NULL;
+		}
+		if (!next)
+			break;
+	}
+	if (code == CTL_OK)
+		*ret = TAKE_PTR(all);
+	return code;
 }

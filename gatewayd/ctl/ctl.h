@@ -38,6 +38,12 @@ int ctl_ask(struct ctl *ctl, const char *method, const char *path, json_t *body,
         struct client_answer *ret);
 /* The document of a GET, new; as ctl_ask. */
 int ctl_get(struct ctl *ctl, const char *path, json_t **ret);
+/* All pages of a list as one new array, of up to about `most` items; if the path is no list, its one document. As
+ * ctl_ask. */
+int ctl_list(struct ctl *ctl, const char *resource, uint64_t most, json_t **ret);
+/* The unix socket and the address that options or environment name; NULL: no address, the socket is meant. */
+const char *ctl_socket(const struct ctl *ctl);
+const char *ctl_url(const struct ctl *ctl);
 /* Says what the headers of an accepted write tell: warnings, and until when it must be confirmed. */
 void ctl_say_written(const struct client_answer *answer);
 /* A question at the terminal; without one, or with --yes, the answer is yes. */

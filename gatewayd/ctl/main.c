@@ -6,14 +6,8 @@
 
 #include "gatewayd/ctl/ctl.h"
 
-#define SOCKET_DEFAULT "/run/gatewayd/api.sock"
 /* Longest token that is read from a file: as the daemon. */
 #define TOKEN_MAX 512
-
-static const char *or_environment(const char *value, const char *name)
-{
-	return value ? value : getenv(name);
-}
 
 /* The first line of a file, new. NULL when said why not. */
 static char *read_token(const char *path)
@@ -33,17 +27,13 @@ static int connect_to(struct ctl *ctl)
 {
 	const char *const *option = ctl->args.option;
 	_cleanup_free_ char *token = NULL;
-	struct client_options options = { .url = option[OPTION_socket]
-		                                         ? option[OPTION_url]
-		                                         : or_environment(option[OPTION_url], "GATEWAYCTL_URL"),
-		.socket = or_environment(option[OPTION_socket], "GATEWAYCTL_SOCKET"),
-		.token = or_environment(option[OPTION_token], "GATEWAYCTL_TOKEN"),
+	struct client_options options = { .url = ctl_url(ctl),
+		.socket = ctl_socket(ctl),
+		.token = option[OPTION_token] ? option[OPTION_token] : getenv("GATEWAYCTL_TOKEN"),
 		.cacert = option[OPTION_cacert],
 		.insecure = option[OPTION_insecure] != NULL };
 	int r;
 
-	if (!options.socket)
-		options.socket = SOCKET_DEFAULT;
 	if (option[OPTION_token_file]) {
 		token = read_token(option[OPTION_token_file]);
 		if (!token)
