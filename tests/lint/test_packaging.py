@@ -25,9 +25,22 @@ def test_exposure_of_the_daemon():
     assert exposure(DEBIAN / "gatewayd.service") <= EXPOSURE_MAX
 
 
-def test_exposure_of_the_rules_before_it():
-    """What runs once at boot may do less still."""
-    assert exposure(DEBIAN / "gatewayd.gatewayd-early.service") <= 2.0
+@pytest.mark.parametrize("name", ["early", "provision", "replicate"])
+def test_exposure_of_what_is_beside_it(name):
+    """What only has the rules put in place, or asks the API, may do less still."""
+    assert exposure(DEBIAN / f"gatewayd.gatewayd-{name}.service") <= 2.0
+
+
+def test_apparmor_profiles():
+    """The parser takes them; of a profile with a fault it would not."""
+    if not shutil.which("apparmor_parser"):
+        pytest.skip("apparmor_parser is not installed")
+    profile = (DEBIAN.parent / "apparmor" / "usr.sbin.gatewayd").read_text()
+
+    def parse(text):
+        return subprocess.run(["apparmor_parser", "-QK"], input=text, capture_output=True, text=True, timeout=60)
+    assert parse(profile).returncode == 0, parse(profile).stderr
+    assert parse(profile.replace("network netlink raw,", "network netlink sometimes,")).returncode
 
 
 def test_exposure_is_measured(tmp_path):
@@ -45,7 +58,7 @@ def test_upgrade_leaves_the_relay_alone():
         assert f"\n{line}\n" in unit
 
 
-@pytest.mark.parametrize("name", ["gatewayd.prerm", "gatewayd.postrm", "tests/smoke"])
+@pytest.mark.parametrize("name", ["gatewayd.preinst", "gatewayd.prerm", "gatewayd.postrm", "tests/smoke", "../systemd/provision", "../keepalived/ready"])
 def test_scripts_are_shell(name):
     """Each script can at least be read by the shell that runs it."""
     subprocess.run(["sh", "-n", DEBIAN / name], check=True)
