@@ -310,7 +310,9 @@ static int lift_own(struct bans *bans, const struct prefix *prefix, const char *
 		return -ENOENT;
 	data = bans->owner.tell ? bans_document(bans, &view) : NULL;
 	(void)shield_unban(bans->owner.shield, prefix);
-	log_notice("the ban of %s by a prefilter is lifted by %s", prefix_format(prefix, text), actor);
+	prefix_format(prefix, text);
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_TEXT("CLIENT", text), LOG_TEXT("ACTOR", actor)),
+	        "the ban of %s by a prefilter is lifted by %s", text, actor);
 	if (data) {
 		json_object_set_new(data, "what", json_string("lifted"));
 		bans->owner.tell(bans->owner.userdata, data);
