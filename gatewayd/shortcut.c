@@ -10,6 +10,7 @@
 #include "gatewayd/base/array.h"
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/log.h"
+#include "rules/kernel_others.h"
 #include "rules/kernel_shortcut.h"
 
 struct attached {
@@ -25,6 +26,8 @@ struct shortcut {
 	uint32_t epoch;
 	unsigned holds;
 	bool followed, wanted;
+	bool closed;          /* by what others have put in the way, */
+	char in_the_way[192]; /* namely this */
 	struct attached *attached;
 	size_t n, size;
 };
@@ -122,7 +125,7 @@ void shortcut_link_changed(struct shortcut *shortcut, const char *interface)
 
 static void tell_program(struct shortcut *shortcut)
 {
-	int r = kernel_shortcut_set(shortcut->kernel, shortcut->epoch, shortcut->holds == 0);
+	int r = kernel_shortcut_set(shortcut->kernel, shortcut->epoch, shortcut->holds == 0 && !shortcut->closed);
 
 	if (r < 0)
 		log_error("the short cut of UDP flows cannot be told of a change: %s", strerror(-r));
@@ -154,6 +157,26 @@ void shortcut_release(struct shortcut *shortcut)
 		tell_program(shortcut);
 }
 
+void shortcut_look(struct shortcut *shortcut)
+{
+	bool before;
+	int r;
+
+	if (!shortcut || !shortcut->kernel || !shortcut->wanted)
+		return;
+	before = shortcut->closed;
+	r = kernel_others_look(shortcut->in_the_way, sizeof(shortcut->in_the_way));
+	if (r < 0)
+		snprintf(shortcut->in_the_way, sizeof(shortcut->in_the_way),
+		        "it cannot be found out whether others want to see each packet: %s", strerror(-r));
+	shortcut->closed = r != 0;
+	if (shortcut->closed == before)
+		return;
+	log_info("the short cut of UDP flows is %s%s", shortcut->closed ? "closed: " : "open again",
+	        shortcut->in_the_way);
+	tell_program(shortcut);
+}
+
 void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 {
 	const struct rows *rows = &snapshot->rows[RESOURCE_LISTENER];
@@ -171,6 +194,7 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 	}
 	shortcut->followed = true;
 	shortcut->wanted = wanted;
+	shortcut_look(shortcut);
 	shortcut_flush(shortcut);
 }
 
@@ -210,6 +234,7 @@ void shortcut_relay_changed(struct shortcut *shortcut)
 
 json_t *shortcut_status(const struct shortcut *shortcut)
 {
+	const char *words = shortcut->wanted && shortcut->closed ? shortcut->in_the_way : shortcut->why;
 	json_t *interfaces = json_array();
 
 	for (size_t i = 0; i < shortcut->n; i++) {
@@ -225,7 +250,8 @@ json_t *shortcut_status(const struct shortcut *shortcut)
 	return json_pack("{s:s, s:s?, s:o}", "state",
 	        shortcut->forbidden ? "off"
 	        : !shortcut->kernel ? "failed"
-	        : shortcut->wanted  ? "on"
-	                            : "idle",
-	        "why", shortcut->why[0] ? shortcut->why : NULL, "interfaces", interfaces);
+	        : !shortcut->wanted ? "idle"
+	        : shortcut->closed  ? "closed"
+	                            : "on",
+	        "why", words[0] ? words : NULL, "interfaces", interfaces);
 }

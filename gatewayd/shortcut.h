@@ -27,6 +27,8 @@ bool shortcut_suits(const struct listener *listener);
 
 /* This configuration is in force from now on. */
 void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot);
+/* Looks whether others want to see each packet; to be called once a second. Legal for NULL. */
+void shortcut_look(struct shortcut *shortcut);
 /* Something that datagrams have to pass has changed. Legal for NULL. */
 void shortcut_flush(struct shortcut *shortcut);
 /* While anything holds, everything goes by way of the rules and the relay. Calls count: one release for each hold.
@@ -41,7 +43,8 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 /* Another relay has begun to serve: the flows of the one before are nobody's. */
 void shortcut_relay_changed(struct shortcut *shortcut);
 
-/* {state, why, interfaces}; state: "on", "idle" (no listener can use it), "off" (by options), "failed". NULL: no
+/* {state, why, interfaces}; state: "on", "idle" (no listener can use it), "closed"
+ * (others want to see each packet), "off" (by options), "failed". NULL: no
  * memory. */
 json_t *shortcut_status(const struct shortcut *shortcut);
 

@@ -178,6 +178,34 @@ def test_changes_bring_it_back(lab, gateway, family):
         assert is_silent(made)
 
 
+def test_others_come_first(lab, gateway):
+    """While somebody else translates addresses, or only looks at what is relayed, nothing goes past that; chains for
+    forwarded packets see no relayed ones."""
+    gateway.listener("u", protocol="udp", ports=["7745"])
+
+    def shown():
+        return gateway.status()["relay"]["movers"]["shortcut"]
+    with DatagramPeer(lab.server, SERVERS["v4"], 7745), client(lab.client, SERVERS["v4"], 7745) as made:
+        lab.gateway.nft("add table ip other\nadd chain ip other f { type filter hook forward priority 0; }\n")
+        try:
+            enters(gateway, made)
+            assert past_relay(gateway, made) == b"?"
+            lab.gateway.nft("add chain ip other p { type nat hook postrouting priority 100; }\n")
+            wait_for(lambda: shown()["state"] == "closed", 5, "the short cut closed")
+            assert "table other" in shown()["why"]
+            assert past_relay(gateway, made) is None
+            made.recv(100)
+        finally:
+            lab.gateway.nft("delete table ip other\n")
+        lab.gateway.run("ip", "xfrm", "policy", "add", "dir", "out", "dst", "192.0.2.0/24", "action", "block")
+        try:
+            wait_for(lambda: "IPsec" in str(shown()["why"]), 5, "the policy seen")
+        finally:
+            lab.gateway.run("ip", "xfrm", "policy", "flush")
+        wait_for(lambda: shown()["state"] == "on", 5, "the short cut open")
+        assert past_relay(gateway, made) == b"?"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_narrow_path(lab, gateway, family):
     """What the path to the server does not take goes by way of the relay, in fragments, as soon as that is known."""
