@@ -114,7 +114,9 @@ static void look_at_prefilter(
 	int r = core->shield ? shield_judge(core->shield, packet, source_port, &reason) : -ENODEV;
 
 	if (r >= 0)
-		*ret = (struct explain_prefilter){ r ? EXPLAIN_PREFILTER_PASS : EXPLAIN_PREFILTER_DROP,
+		*ret = (struct explain_prefilter){ r                                     ? EXPLAIN_PREFILTER_PASS
+			                           : reason == PREFILTER_syn_cookie_sent ? EXPLAIN_PREFILTER_COOKIE
+			                                                                 : EXPLAIN_PREFILTER_DROP,
 			shield_reason_name(reason) };
 	else if (r != -ENODEV || (!packet->interface && core_count(core, RESOURCE_PREFILTER) > 0))
 		ret->verdict = EXPLAIN_PREFILTER_UNKNOWN;

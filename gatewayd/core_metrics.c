@@ -386,11 +386,17 @@ static void write_xdp_counter(const struct writer *writer, bool bytes)
 static void write_xdp(const struct writer *writer)
 {
 	struct prefilter_count counts[PREFILTER_REASONS];
+	const char *interface;
 
 	if (!writer->core->shield || !shield_counts(writer->core->shield, 0, counts))
 		return;
 	write_xdp_counter(writer, false);
 	write_xdp_counter(writer, true);
+	head(writer, "gateway_xdp_syn_cookies_engaged", "gauge",
+	        "whether connection requests are being answered with SYN cookies, for the listeners take no more");
+	for (size_t i = 0; (interface = shield_counts(writer->core->shield, i, counts)); i++)
+		fprintf(writer->out, "gateway_xdp_syn_cookies_engaged{interface=\"%s\"} %d\n", interface,
+		        shield_gives_cookies(writer->core->shield, i));
 }
 
 static void write_return_paths(const struct writer *writer)

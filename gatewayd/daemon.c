@@ -236,7 +236,8 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 	_cleanup_free_ char *reason = NULL;
 	int r;
 
-	r = shield_new(daemon->event, daemon->options->bpf_dir, daemon->events, &daemon->shield);
+	r = shield_new(
+	        daemon->event, daemon->options->bpf_dir, daemon->events, worker_port(daemon->worker), &daemon->shield);
 	if (r == 0)
 		r = make_apply(daemon);
 	if (r == 0)

@@ -13,20 +13,12 @@
 
 #include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
+#include "gatewayd/files.h"
 #include "gatewayd/store_history.h"
-
-/* The value, or -1. */
-static long sysctl_read(const char *path)
-{
-	_cleanup_fclose_ FILE *file = fopen(path, "re");
-	long value;
-
-	return file && fscanf(file, "%ld", &value) == 1 ? value : -1;
-}
 
 static void sysctl_get(struct doctor_sysctl *ret, const char *path)
 {
-	ret->value = sysctl_read(path);
+	ret->value = files_read_number(path);
 }
 
 static long conf_of(const char *interface, const char *key)
@@ -34,7 +26,7 @@ static long conf_of(const char *interface, const char *key)
 	char path[128];
 
 	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/conf/%s/%s", interface, key);
-	return sysctl_read(path);
+	return files_read_number(path);
 }
 
 static void note(struct doctor_sysctl *found, long value, const char *where)

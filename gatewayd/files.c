@@ -86,3 +86,11 @@ int files_admin_token(const char *state_dir, char ret_token[FILES_TOKEN_LENGTH +
 	ret_token[FILES_TOKEN_LENGTH] = '\0';
 	return strspn(ret_token, "0123456789abcdef") == FILES_TOKEN_LENGTH ? 0 : -EINVAL;
 }
+
+long files_read_number(const char *path)
+{
+	_cleanup_fclose_ FILE *file = fopen(path, "re");
+	long value;
+
+	return file && fscanf(file, "%ld", &value) == 1 ? value : -1;
+}

@@ -1,4 +1,5 @@
-/* Directories, the lock and the admin token on disk. Called by daemon.c at start. */
+/* Directories, the lock and the admin token on disk, called by daemon.c at start; and numbers in files of the kernel.
+ */
 #ifndef GW_FILES_H
 #define GW_FILES_H
 
@@ -14,5 +15,7 @@ int files_make_directory(const char *path, unsigned mode);
 int files_lock(const char *runtime_dir, int *ret_holder);
 /* Reads DIR/admin.token, or makes it with mode 0600. 0 or negative errno. */
 int files_admin_token(const char *state_dir, char ret_token[FILES_TOKEN_LENGTH + 1]);
+/* The number that a file (of /proc/sys) begins with; -1 if it cannot be read. */
+long files_read_number(const char *path);
 
 #endif

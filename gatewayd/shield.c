@@ -94,7 +94,7 @@ static int item_load(struct shield_item *item, const struct prefilter *prefilter
         const struct snapshot *to, struct errs *errs)
 {
 	struct xdp_look look;
-	int r = render_xdp(prefilter, to, errs, &item->next);
+	int r = render_xdp(prefilter, to, item->shield->listener_port, errs, &item->next);
 
 	if (r < 0)
 		return r;
@@ -118,7 +118,7 @@ int shield_load(void *userdata, const struct snapshot *from, const struct snapsh
 	int r = 0;
 
 	if (same_rows(from, to, RESOURCE_PREFILTER) && same_rows(from, to, RESOURCE_ADDRESS_SET) &&
-	        same_rows(from, to, RESOURCE_LISTENER))
+	        same_rows(from, to, RESOURCE_LISTENER) && same_rows(from, to, RESOURCE_RATE_LIMIT))
 		return 0;
 	for (size_t i = 0; i < shield->n; i++)
 		shield->items[i]->todo = SHIELD_REMOVE;
@@ -315,13 +315,15 @@ static int on_tend(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	for (size_t i = 0; i < shield->n; i++) {
 		mend(shield->items[i]);
+		shield_watch_cookies(shield->items[i]);
 		(void)kernel_xdp_ban_count(shield->items[i]->xdp);
 	}
 	(void)sd_event_source_set_time_relative(source, SHIELD_TEND_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
-int shield_new(sd_event *event, const char *directory, struct events *events, struct shield **ret)
+int shield_new(
+        sd_event *event, const char *directory, struct events *events, uint16_t listener_port, struct shield **ret)
 {
 	struct shield *shield = calloc(1, sizeof(*shield));
 
@@ -329,6 +331,7 @@ int shield_new(sd_event *event, const char *directory, struct events *events, st
 		return -ENOMEM;
 	shield->event = event;
 	shield->events = events;
+	shield->listener_port = listener_port;
 	shield->directory = strdup(directory);
 	if (!shield->directory || (event && sd_event_add_time_relative(event, &shield->timer, CLOCK_MONOTONIC,
 	                                            SHIELD_TEND_MS * UINT64_C(1000), 0, on_tend, shield) < 0)) {

@@ -19,12 +19,15 @@
 #define SHIELD_EVENTS_PER_S 20
 /* How often it looks whether each program is where it must be, and removes bans that are over. */
 #define SHIELD_TEND_MS 5000
+/* So long after the last SYN cookie a prefilter still counts as giving them, in seconds. */
+#define SHIELD_COOKIE_S 10
 
 struct shield;
 
-/* event NULL: nothing is told and nothing tended (dry runs, tests). directory: of the BPF pins. events may be NULL. 0
- * or -ENOMEM. */
-int shield_new(sd_event *event, const char *directory, struct events *events, struct shield **ret);
+/* event NULL: nothing is told and nothing tended (dry runs, tests). directory: of the BPF pins. events may be NULL.
+ * listener_port: of the relay's listening sockets (0: not known), in whose name SYN cookies are given. 0 or -ENOMEM. */
+int shield_new(
+        sd_event *event, const char *directory, struct events *events, uint16_t listener_port, struct shield **ret);
 /* What is pinned stays in force. */
 void shield_free(struct shield *shield);
 
@@ -48,11 +51,12 @@ void shield_link_changed(struct shield *shield, const char *interface);
 
 /* Revision that is in force. */
 int64_t shield_generation(const struct shield *shield);
-/* Array of {interface, state, mode, why, program, foreign, pinned, bans}, by interface; state: "on", "waiting" (no such
- * interface), "failed". NULL: no memory. */
+/* Array of {interface, state, mode, why, program, foreign, pinned, bans, syn_cookies: {state, why}}, by interface;
+ * state: "on", "waiting" (no such interface), "failed". NULL: no memory. */
 json_t *shield_status(struct shield *shield);
-/* What is observed of the prefilter of an interface, new: {state, mode, why, program, foreign, pinned, bans, bans_max,
- * generation, entries, entries_max, reasons}; state "off", and nulls, of one that is not enabled. NULL: no memory. */
+/* What is observed of the prefilter of an interface, new: {state, mode, why, program, foreign, pinned, bans,
+ * syn_cookies, bans_max, generation, entries, entries_max, reasons}; state "off", and nulls, of one that is not
+ * enabled. NULL: no memory. */
 json_t *shield_observed(struct shield *shield, const char *interface);
 /* Array of {interface, reasons: {NAME: {packets, bytes}}}. NULL: no memory. */
 json_t *shield_stats(struct shield *shield);
@@ -60,6 +64,8 @@ json_t *shield_stats(struct shield *shield);
 const char *shield_counts(struct shield *shield, size_t place, struct prefilter_count ret[PREFILTER_REASONS]);
 /* How the prefilter of an interface runs, and what it has counted; NONE: there is none in force. */
 enum xdp_mode shield_mode(struct shield *shield, const char *interface, struct prefilter_count ret[PREFILTER_REASONS]);
+/* Whether the prefilter at this place has lately given SYN cookies. */
+bool shield_gives_cookies(const struct shield *shield, size_t place);
 /* Words of the reason. */
 const char *shield_reason_name(enum prefilter_reason reason);
 /* Whether a packet that is counted under it goes no further. */

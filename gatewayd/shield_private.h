@@ -15,6 +15,7 @@ struct shield_item {
 	bool strict;           /* the change in hand writes this prefilter */
 	bool begun;            /* todo was begun */
 	char why[XDP_WHY_MAX]; /* it is not in force; "" if it is */
+	bool gave_cookies;     /* when it was last looked at */
 	sd_event_source *ring;
 	uint64_t told_second;
 	unsigned told;
@@ -32,6 +33,7 @@ struct shield {
 	struct shield_ban *bans; /* of the programs' own, by prefix; when they were read: 0: they must be */
 	size_t n_bans, bans_size;
 	uint64_t bans_read_us;
+	uint16_t listener_port;
 	void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event);
 	void *dropped_userdata;
 };
@@ -40,6 +42,8 @@ struct shield {
 struct shield_item *shield_find(const struct shield *shield, const char *interface);
 /* Begins to read the item's drops, if there is anybody to tell. */
 void shield_listen(struct shield_item *item);
+/* Tells when the item begins to give SYN cookies, and when it no longer does. */
+void shield_watch_cookies(struct shield_item *item);
 /* Tells whether the item's program is in force. */
 void shield_tell(struct shield_item *item);
 

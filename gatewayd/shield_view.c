@@ -6,6 +6,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/document.h"
+#include "gatewayd/files.h"
 #include "gatewayd/shield_private.h"
 #include "schema/prefixes.h"
 
@@ -34,6 +35,47 @@ static const char *state_of(const struct shield_item *item, const struct xdp_loo
 	return look->mode != XDP_MODE_NONE ? "on" : !look->present ? "waiting" : *item->why ? "failed" : "off";
 }
 
+/* Whether an item gives SYN cookies, and what there is to say about it; "" for nothing. */
+static bool gives_cookies(const struct shield_item *item)
+{
+	int64_t age = kernel_xdp_cookie_age(item->xdp);
+
+	return kernel_xdp_has_cookies(item->xdp) && age >= 0 && age < SHIELD_COOKIE_S;
+}
+
+static const char *why_no_cookies(const struct shield_item *item, long sysctl)
+{
+	if (item->now->no_cookies)
+		return item->now->no_cookies;
+	if (!kernel_xdp_has_cookies(item->xdp))
+		return "the kernel does not load the program with them";
+	if (sysctl < 0)
+		return "this kernel has none";
+	return sysctl == 0 ? "net.ipv4.tcp_syncookies is 0" : NULL;
+}
+
+static json_t *cookies_status(const struct shield_item *item)
+{
+	long sysctl = files_read_number("/proc/sys/net/ipv4/tcp_syncookies");
+	const struct relayed *relayed;
+	const char *why;
+	char text[XDP_WHY_MAX] = "";
+
+	if (!item->now || item->now->syn_cookies == SYN_COOKIES_OFF)
+		return json_pack("{s:s, s:n}", "state", "off", "why");
+	why = why_no_cookies(item, sysctl);
+	if (why)
+		return json_pack("{s:s, s:s}", "state", "unavailable", "why", why);
+	relayed = &item->now->relayed;
+	if (item->now->syn_cookies == SYN_COOKIES_ALWAYS && sysctl != 2)
+		snprintf(text, sizeof(text), "not always: net.ipv4.tcp_syncookies is %ld, not 2", sysctl);
+	if (relayed->excepted > 0)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text),
+		        "%snot for %zu of %zu listeners, which have limits of connections or on_worker_down direct",
+		        *text ? "; " : "", relayed->excepted, relayed->listeners);
+	return json_pack("{s:s, s:s?}", "state", gives_cookies(item) ? "engaged" : "ready", "why", *text ? text : NULL);
+}
+
 static json_t *item_status(const struct shield_item *item)
 {
 	struct xdp_look look;
@@ -42,11 +84,11 @@ static json_t *item_status(const struct shield_item *item)
 	kernel_xdp_look(item->xdp, &look);
 	if (look.mode != XDP_MODE_NONE)
 		why = kernel_xdp_why(item->xdp);
-	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:b, s:I}", "interface", item->interface, "state",
+	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:b, s:I, s:o}", "interface", item->interface, "state",
 	        state_of(item, &look), "mode", xdp_mode_name(look.mode), "why", *why ? why : NULL, "program",
 	        look.program ? json_integer(look.program) : json_null(), "foreign",
 	        look.foreign ? json_integer(look.foreign) : json_null(), "pinned", look.pinned, "bans",
-	        (json_int_t)kernel_xdp_ban_count(item->xdp));
+	        (json_int_t)kernel_xdp_ban_count(item->xdp), "syn_cookies", cookies_status(item));
 }
 
 json_t *shield_status(struct shield *shield)
@@ -117,10 +159,10 @@ static json_t *reasons_document(const struct prefilter_count counts[PREFILTER_RE
 
 static json_t *not_observed(const struct shield *shield)
 {
-	return json_pack("{s:s, s:s, s:s, s:n, s:n, s:b, s:i, s:i, s:I, s:n, s:i, s:n}", "state", "off", "mode",
-	        xdp_mode_name(XDP_MODE_NONE), "why", "it is not enabled", "program", "foreign", "pinned", 0, "bans", 0,
-	        "bans_max", PREFILTER_BANS_MAX, "generation", (json_int_t)shield->generation, "entries", "entries_max",
-	        PREFILTER_ENTRIES_MAX, "reasons");
+	return json_pack("{s:s, s:s, s:s, s:n, s:n, s:b, s:i, s:{s:s, s:n}, s:i, s:I, s:n, s:i, s:n}", "state", "off",
+	        "mode", xdp_mode_name(XDP_MODE_NONE), "why", "it is not enabled", "program", "foreign", "pinned", 0,
+	        "bans", 0, "syn_cookies", "state", "off", "why", "bans_max", PREFILTER_BANS_MAX, "generation",
+	        (json_int_t)shield->generation, "entries", "entries_max", PREFILTER_ENTRIES_MAX, "reasons");
 }
 
 json_t *shield_observed(struct shield *shield, const char *interface)
@@ -172,6 +214,29 @@ void shield_tell(struct shield_item *item)
 		        *kernel_xdp_why(item->xdp) ? ", " : "", kernel_xdp_why(item->xdp));
 	else
 		log_warning("prefilter of %s is not in force: %s", item->interface, item->why);
+	if (item->shield->events)
+		events_publish(item->shield->events, "prefilter", item_status(item));
+}
+
+bool shield_gives_cookies(const struct shield *shield, size_t place)
+{
+	return place < shield->n && gives_cookies(shield->items[place]);
+}
+
+void shield_watch_cookies(struct shield_item *item)
+{
+	bool gives = gives_cookies(item);
+
+	if (gives == item->gave_cookies)
+		return;
+	item->gave_cookies = gives;
+	if (gives)
+		log_warning("prefilter of %s: more connection requests come than the listeners take; they are answered "
+		            "with "
+		            "SYN cookies",
+		        item->interface);
+	else
+		log_info("prefilter of %s: no more SYN cookies", item->interface);
 	if (item->shield->events)
 		events_publish(item->shield->events, "prefilter", item_status(item));
 }

@@ -132,6 +132,12 @@ static int add_prefilter(json_t *stages, const struct explain_facts *facts, cons
 		        packet->interface ? "the program cannot be run here"
 		                          : "there are prefilters, but it is not said where the packet comes in",
 		        NULL);
+	case EXPLAIN_PREFILTER_COOKIE:
+		return add(stages, "prefilter", "answer",
+		        "more requests come than the relay's listening socket takes: it is answered with a SYN cookie, "
+		        "and "
+		        "what follows becomes of the packet that brings the cookie back",
+		        json_pack("{s:s}", "reason", prefilter->reason));
 	case EXPLAIN_PREFILTER_PASS:
 	case EXPLAIN_PREFILTER_DROP:
 		break;

@@ -20,9 +20,10 @@ struct explain_prefilter {
 		EXPLAIN_PREFILTER_NONE,
 		EXPLAIN_PREFILTER_PASS,
 		EXPLAIN_PREFILTER_DROP,
+		EXPLAIN_PREFILTER_COOKIE, /* answers it; what follows holds for the ACK that brings the cookie back */
 		EXPLAIN_PREFILTER_UNKNOWN
 	} verdict;
-	const char *reason; /* of PASS and DROP: its word (prefilter_reason.def) */
+	const char *reason; /* of PASS, DROP and COOKIE: its word (prefilter_reason.def) */
 };
 
 /* An element of a set in the kernel. */

@@ -28,14 +28,14 @@
 
 #include "prefilter.skel.h"
 
-static_assert(PREFILTER_LAYOUT == 1, "the names below say which layout the maps are of");
+static_assert(PREFILTER_LAYOUT == 2, "the names below say which layout the maps are of");
 static const char *const kept_names[] = {
-	[XDP_KEPT_COUNTERS] = "counters_1",
-	[XDP_KEPT_BANS] = "bans_1",
-	[XDP_KEPT_EVENTS] = "events_1",
-	[XDP_KEPT_BUCKETS] = "buckets_1",
-	[XDP_KEPT_SHUT_V4] = "shut_v4_1",
-	[XDP_KEPT_SHUT_V6] = "shut_v6_1",
+	[XDP_KEPT_COUNTERS] = "counters_2",
+	[XDP_KEPT_BANS] = "bans_2",
+	[XDP_KEPT_EVENTS] = "events_2",
+	[XDP_KEPT_BUCKETS] = "buckets_2",
+	[XDP_KEPT_SHUT_V4] = "shut_v4_2",
+	[XDP_KEPT_SHUT_V6] = "shut_v6_2",
 };
 static_assert(ARRAY_SIZE(kept_names) == XDP_KEPT, "one name each");
 
@@ -242,11 +242,15 @@ static int pin_kept(struct kernel_xdp *xdp)
 	return r;
 }
 
-static int load(struct kernel_xdp *xdp, const struct xdp_config *config, struct prefilter_bpf *program)
+static int load(struct kernel_xdp *xdp, const struct xdp_config *config, bool cookies, struct prefilter_bpf *program)
 {
 	int r = 0;
 
 	program->rodata->params = config->params;
+	if (!cookies)
+		program->rodata->params.listener_port = 0;
+	if (xdp->now)
+		program->bss->cookie_at = xdp->now->bss->cookie_at;
 	for (int i = 0; i < XDP_KEPT && r == 0; i++)
 		r = reuse(xdp, program, (enum xdp_kept)i);
 	if (r == 0)
@@ -260,17 +264,31 @@ static int load(struct kernel_xdp *xdp, const struct xdp_config *config, struct 
 	return r;
 }
 
+static int load_new(struct kernel_xdp *xdp, const struct xdp_config *config, bool cookies, struct prefilter_bpf **ret)
+{
+	struct prefilter_bpf *program = prefilter_bpf__open();
+	int r = program ? load(xdp, config, cookies, program) : -errno;
+
+	if (r < 0)
+		prefilter_bpf__destroy(program);
+	else
+		*ret = program;
+	return r;
+}
+
 int kernel_xdp_load(struct kernel_xdp *xdp, const struct xdp_config *config, char *why, size_t why_size)
 {
+	bool cookies = config->params.listener_port != 0;
 	struct prefilter_bpf *program;
 	int r;
 
 	kernel_xdp_discard(xdp);
 	libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
-	program = prefilter_bpf__open();
-	r = program ? load(xdp, config, program) : -errno;
+	r = load_new(xdp, config, cookies, &program);
+	/* A kernel may lack only what makes cookies. */
+	if (r < 0 && r != -ENOMEM && cookies)
+		r = load_new(xdp, config, false, &program);
 	if (r < 0) {
-		prefilter_bpf__destroy(program);
 		snprintf(why, why_size, "%s: %s",
 		        r == -EPERM || r == -EACCES ? "no right to load programs, or the kernel's verifier refused it"
 		        : r == -ENOMEM || r == -ENOSPC ? "no memory for the lists"
@@ -540,6 +558,11 @@ const char *kernel_xdp_why(const struct kernel_xdp *xdp)
 	return xdp->why;
 }
 
+bool kernel_xdp_has_cookies(const struct kernel_xdp *xdp)
+{
+	return xdp->now && xdp->now->rodata->params.listener_port != 0;
+}
+
 const char *xdp_mode_name(enum xdp_mode mode)
 {
 	static const char *const names[] = {
@@ -550,15 +573,23 @@ const char *xdp_mode_name(enum xdp_mode mode)
 	return names[mode];
 }
 
-int kernel_xdp_try(struct kernel_xdp *xdp, const void *frame, size_t length, unsigned repeat, unsigned *ret_nanoseconds)
+int kernel_xdp_try(struct kernel_xdp *xdp, const void *frame, size_t length, unsigned repeat, unsigned *ret_nanoseconds,
+        void *answer, size_t *answer_length)
 {
 	const struct prefilter_bpf *program = xdp->now ? xdp->now : xdp->loaded;
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = (__u32)length, .repeat = (int)repeat);
-	int r = program ? bpf_prog_test_run_opts(bpf_program__fd(program->progs.prefilter), &run) : -ENODEV;
+	int r;
 
+	if (answer) {
+		run.data_out = answer;
+		run.data_size_out = (__u32)*answer_length;
+	}
+	r = program ? bpf_prog_test_run_opts(bpf_program__fd(program->progs.prefilter), &run) : -ENODEV;
 	if (r < 0)
 		return r;
 	if (ret_nanoseconds)
 		*ret_nanoseconds = run.duration;
-	return run.retval == XDP_PASS;
+	if (answer)
+		*answer_length = run.data_size_out;
+	return run.retval == XDP_PASS ? 1 : run.retval == XDP_TX ? 2 : 0;
 }

@@ -62,6 +62,11 @@ void kernel_xdp_look(struct kernel_xdp *xdp, struct xdp_look *ret);
 const char *kernel_xdp_why(const struct kernel_xdp *xdp);
 const char *xdp_mode_name(enum xdp_mode mode);
 
+/* Whether the program in force answers connection requests with cookies when one is due. A kernel that refuses a
+ * program with this part of it has one without. */
+bool kernel_xdp_has_cookies(const struct kernel_xdp *xdp);
+/* Seconds since it last gave one; -1: it never has. */
+int64_t kernel_xdp_cookie_age(const struct kernel_xdp *xdp);
 /* What it has counted since it was first attached, all processors together; zeros if there is none. */
 void kernel_xdp_counts(struct kernel_xdp *xdp, struct prefilter_count ret[PREFILTER_REASONS]);
 /* A descriptor that is readable while drops wait to be told, borrowed, the same for the life of xdp; -1: none yet. */
@@ -91,15 +96,16 @@ size_t kernel_xdp_bans(struct kernel_xdp *xdp,
 /* How many there are; walks over them only if somebody was over the rate since the last walk, or a ban has ended. */
 size_t kernel_xdp_ban_count(struct kernel_xdp *xdp);
 
-/* What the program in force would do with a frame from this source: 1 it passes, 0 it is dropped, and why; found by
+/* What the program in force would do with a frame from this source: 1 it passes, 0 it does not, and why; found by
  * running a copy of it, so nothing is counted, told or used up. The copy is made once for each program, within some ten
  * milliseconds. -ENODEV: none is in force, or another negative errno. */
 int kernel_xdp_judge(struct kernel_xdp *xdp, const struct addr *source, const void *frame, size_t length,
         enum prefilter_reason *ret);
 /* For tests: what the program in force, or else the loaded one, does with a frame, counts and all. ret_nanoseconds (may
  * be NULL): what one of `repeat` times takes. The reason is told by the counters; returns 1 if it passes, 0 if it is
- * dropped, or negative errno. */
-int kernel_xdp_try(
-        struct kernel_xdp *xdp, const void *frame, size_t length, unsigned repeat, unsigned *ret_nanoseconds);
+ * dropped, 2 if it is answered, or negative errno. answer (may be NULL) takes what the frame has become, of at most
+ * *answer_length bytes. */
+int kernel_xdp_try(struct kernel_xdp *xdp, const void *frame, size_t length, unsigned repeat, unsigned *ret_nanoseconds,
+        void *answer, size_t *answer_length);
 
 #endif

@@ -101,13 +101,27 @@ static int adjust_ports(const struct prefilter_bpf *program, const uint64_t *fro
 	return r;
 }
 
+static int adjust_relayed(void *userdata, const struct relayed_entry *entry, bool added)
+{
+	const struct prefilter_bpf *program = userdata;
+	bool is_v4 = entry->family == AF_INET;
+	int map = bpf_map__fd(is_v4 ? program->maps.relayed_v4 : program->maps.relayed_v6), r;
+	const void *key = is_v4 ? (const void *)&entry->v4 : &entry->v6;
+
+	r = added ? bpf_map_update_elem(map, key, &entry->value, BPF_ANY) : bpf_map_delete_elem(map, key);
+	return r == -ENOENT ? 0 : r;
+}
+
 int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config)
 {
 	static const uint64_t no_ports[PREFILTER_PORT_SLOTS];
+	static const struct relayed no_relayed;
 	int r = fill_lists(&config->deny, program->maps.deny_v4, program->maps.deny_v6);
 
 	if (r == 0)
 		r = fill_lists(&config->allow, program->maps.allow_v4, program->maps.allow_v6);
+	if (r == 0)
+		r = relayed_differences(&no_relayed, &config->relayed, adjust_relayed, program);
 	return r < 0 ? r : adjust_ports(program, no_ports, config->ports);
 }
 
@@ -130,7 +144,7 @@ static int adjust_entry(void *userdata, const struct prefix *prefix, bool added)
 
 int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, const struct xdp_config *to)
 {
-	const struct prefilter_bpf *program = xdp->now;
+	struct prefilter_bpf *program = xdp->now;
 	struct adjust allow, deny;
 	int r;
 
@@ -142,6 +156,8 @@ int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, con
 	r = prefixes_differences(&from->allow, &to->allow, adjust_entry, &allow);
 	if (r == 0)
 		r = prefixes_differences(&from->deny, &to->deny, adjust_entry, &deny);
+	if (r == 0)
+		r = relayed_differences(&from->relayed, &to->relayed, adjust_relayed, program);
 	return r < 0 ? r : adjust_ports(program, from->ports, to->ports);
 }
 
@@ -202,8 +218,6 @@ void kernel_xdp_events(
 	xdp->visit = NULL;
 }
 
-/* --- bans --- */
-
 static uint64_t now_ns(void)
 {
 	struct timespec now;
@@ -211,6 +225,15 @@ static uint64_t now_ns(void)
 	clock_gettime(CLOCK_BOOTTIME, &now);
 	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
+
+int64_t kernel_xdp_cookie_age(const struct kernel_xdp *xdp)
+{
+	uint64_t at = xdp->now ? *(volatile __u64 *)&xdp->now->bss->cookie_at : 0;
+
+	return at == 0 ? -1 : (int64_t)((now_ns() - at) / NS_PER_S);
+}
+
+/* --- bans --- */
 
 struct prefilter_source kernel_xdp_source(const struct addr *addr)
 {

@@ -33,6 +33,8 @@ static int share(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
 		{ trial->maps.bans, now->maps.bans },
 		{ trial->maps.shut_v4, now->maps.shut_v4 },
 		{ trial->maps.shut_v6, now->maps.shut_v6 },
+		{ trial->maps.relayed_v4, now->maps.relayed_v4 },
+		{ trial->maps.relayed_v6, now->maps.relayed_v6 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
@@ -131,5 +133,5 @@ int kernel_xdp_judge(
 	        reason != PREFILTER_banned && is_over_rate(xdp, source))
 		reason = PREFILTER_rate;
 	*ret = reason;
-	return reason == PREFILTER_passed || reason == PREFILTER_allowed;
+	return PREFILTER_PASSES(reason);
 }

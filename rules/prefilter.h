@@ -7,9 +7,10 @@
 #define GW_RULES_PREFILTER_H
 
 #include <linux/types.h>
+#include <stddef.h>
 
 /* In the names of pinned maps: another layout makes new ones. */
-#define PREFILTER_LAYOUT 1
+#define PREFILTER_LAYOUT 2
 /* Prefixes of one list (deny, allow) of one interface: an address set may have as many. About 100 bytes of kernel
  * memory each. */
 #define PREFILTER_ENTRIES_MAX 1000000
@@ -31,11 +32,38 @@
 #define PREFILTER_PORT_WORDS 1024
 #define PREFILTER_PORT_SLOTS (2 * PREFILTER_PORT_WORDS)
 
+/* Elements of listeners that are known for the sake of SYN cookies, of one interface and family. */
+#define PREFILTER_RELAYED_MAX 1000000
+/* Combinations of prefix lengths among them; with more there are no cookies. */
+#define PREFILTER_WAYS_MAX 24
+/* How long the kernel takes a cookie back, in nanoseconds: two minutes. */
+#define PREFILTER_COOKIE_LIFE_NS 120000000000ULL
+/* So exactly the time of the last one is known. */
+#define PREFILTER_COOKIE_NOTE_NS 50000000ULL
+/* TCP's flags. */
+#define PREFILTER_TCP_SYN 0x02
+#define PREFILTER_TCP_RST 0x04
+#define PREFILTER_TCP_ACK 0x10
+
 enum prefilter_reason {
 #define REASON(name, drops, doc) PREFILTER_##name,
 #include "rules/prefilter_reason.def"
 #undef REASON
 	PREFILTER_REASONS
+};
+
+/* Whether a packet that meets this reason goes on to the network stack. */
+#define REASON(name, drops, doc) | (__u32)(!(drops)) << PREFILTER_##name
+enum prefilter_passes {
+	PREFILTER_PASSING = 0
+#include "rules/prefilter_reason.def"
+};
+#undef REASON
+#define PREFILTER_PASSES(reason) ((__u32)PREFILTER_PASSING >> (reason)&1)
+
+/* How a listener's elements are looked up: by so many bits of destination and source. */
+struct prefilter_way {
+	__u8 dst, src;
 };
 
 /* Constants of one load: the verifier removes what they rule out. */
@@ -45,8 +73,30 @@ struct prefilter_params {
 	__u64 ban_ns;   /* of who exceeds it; 0: the excess is dropped */
 	__u8 deny_v4, deny_v6, allow_v4, allow_v6; /* whether the list has entries */
 	__u8 fragments, bogons, ports;
+	__u8 untagged_only;        /* cookies not for frames of a VLAN: some listener looks at the interface */
+	__u16 listener_port;       /* of the relay's listening sockets, in both families; 0: no cookies */
+	__u8 n_ways_v4, n_ways_v6; /* in order of precedence: */
+	__u8 unused[4];
+	struct prefilter_way ways_v4[PREFILTER_WAYS_MAX], ways_v6[PREFILTER_WAYS_MAX];
+};
+
+/* Keys to a byte that is 1 where a connection request is led to the relay's listening socket and may be answered in its
+ * name, 0 where it is not: the elements of listeners, each with the number of its way. A range of ports is several
+ * prefixes of them; "any" is none of their bits, so that the longest match is what nft's order of shapes says. */
+struct prefilter_relayed_v4 {
+	__u32 length; /* 0 bits of the port or up to 16, and all before it */
+	__u8 way, dst[4], src[4], port[2];
+	__u8 unused; /* behind the bits that count */
+};
+
+struct prefilter_relayed_v6 {
+	__u32 length;
+	__u8 way, dst[16], src[16], port[2];
 	__u8 unused;
 };
+/* Bits of a whole key. */
+#define PREFILTER_RELAYED_BITS(family)                                                                                 \
+	((__u32)(8 * (offsetof(struct prefilter_relayed_##family, unused) - sizeof(__u32))))
 
 struct prefilter_key_v4 {
 	__u32 length;

@@ -93,8 +93,28 @@ static void render_ports(const struct snapshot *snapshot, struct xdp_config *con
 	}
 }
 
-int render_xdp(
-        const struct prefilter *prefilter, const struct snapshot *snapshot, struct errs *errs, struct xdp_config **ret)
+/* What cannot be had is no fault of the configuration: the kernel's own cookies are there in any case. */
+static int render_cookies(const struct snapshot *snapshot, uint16_t listener_port, struct xdp_config *config)
+{
+	struct prefilter_params before = config->params;
+	int r;
+
+	if (config->syn_cookies == SYN_COOKIES_OFF)
+		return 0;
+	r = listener_port ? relayed_of(snapshot, config->interface, &config->params, &config->relayed) : -ENODEV;
+	if (r == 0)
+		config->params.listener_port = listener_port;
+	else
+		config->params = before;
+	if (r == -E2BIG)
+		config->no_cookies = "listeners match in too many ways";
+	else if (r < 0)
+		config->no_cookies = "it is not known where the relay listens";
+	return r == -ENOMEM ? r : 0;
+}
+
+int render_xdp(const struct prefilter *prefilter, const struct snapshot *snapshot, uint16_t listener_port,
+        struct errs *errs, struct xdp_config **ret)
 {
 	_cleanup_(xdp_config_free_p) struct xdp_config *config = calloc(1, sizeof(*config));
 	int r;
@@ -116,6 +136,10 @@ int render_xdp(
 	config->params.ports = prefilter->only_listener_ports;
 	if (prefilter->only_listener_ports)
 		render_ports(snapshot, config);
+	config->syn_cookies = (enum syn_cookies)prefilter->syn_cookies;
+	r = render_cookies(snapshot, listener_port, config);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(config);
 	return 0;
 }
@@ -126,6 +150,7 @@ void xdp_config_free(struct xdp_config *config)
 		return;
 	prefixes_clear(&config->deny);
 	prefixes_clear(&config->allow);
+	relayed_clear(&config->relayed);
 	free(config);
 }
 
@@ -138,13 +163,20 @@ static int count_difference(void *userdata, const struct prefix *prefix, bool ad
 	return ++*n > XDP_ENTRIES_FEW ? -E2BIG : 0;
 }
 
+static int count_entry(void *userdata, const struct relayed_entry *entry, bool added)
+{
+	(void)entry;
+	return count_difference(userdata, NULL, added);
+}
+
 enum xdp_difference xdp_config_differ(const struct xdp_config *old, const struct xdp_config *new)
 {
 	size_t n = 0;
 
 	if (old->mode != new->mode || memcmp(&old->params, &new->params, sizeof(new->params)) != 0 ||
 	        prefixes_differences(&old->deny, &new->deny, count_difference, &n) < 0 ||
-	        prefixes_differences(&old->allow, &new->allow, count_difference, &n) < 0)
+	        prefixes_differences(&old->allow, &new->allow, count_difference, &n) < 0 ||
+	        relayed_differences(&old->relayed, &new->relayed, count_entry, &n) < 0)
 		return XDP_PROGRAM;
 	return n > 0 || memcmp(old->ports, new->ports, sizeof(new->ports)) != 0 ? XDP_ENTRIES : XDP_SAME;
 }

@@ -8,6 +8,7 @@
 #include <net/if.h>
 
 #include "rules/prefilter.h"
+#include "rules/relayed.h"
 #include "rules/snapshot.h"
 #include "schema/errs.h"
 
@@ -17,12 +18,16 @@ struct xdp_config {
 	struct prefilter_params params;
 	struct prefixes deny, allow;          /* shared with the address set where a list is nothing but one */
 	uint64_t ports[PREFILTER_PORT_SLOTS]; /* a bit each; all zero unless params.ports */
+	enum syn_cookies syn_cookies;         /* what is asked for */
+	struct relayed relayed;               /* empty unless params.listener_port */
+	const char *no_cookies;               /* words: why there are none although they are asked for; NULL */
 };
 
-/* What the prefilter (enabled or not) means in this snapshot, new. Pointers of faults are "/prefilters/NAME/FIELD".
+/* What the prefilter (enabled or not) means in this snapshot, new. listener_port: of the relay's listening sockets; 0:
+ * not known, so there are no SYN cookies. Pointers of faults are "/prefilters/NAME/FIELD".
  * -EINVAL with a fault ("unknown_reference", "too_complex"), -ENOMEM. */
-int render_xdp(
-        const struct prefilter *prefilter, const struct snapshot *snapshot, struct errs *errs, struct xdp_config **ret);
+int render_xdp(const struct prefilter *prefilter, const struct snapshot *snapshot, uint16_t listener_port,
+        struct errs *errs, struct xdp_config **ret);
 void xdp_config_free(struct xdp_config *config);
 CLEANUP_DEFINE(struct xdp_config *, xdp_config_free)
 

@@ -5,8 +5,8 @@
  * and docs/prefilter.md for the order of the rules.
  *
  * It reads packets only, nothing of the kernel's own structures: it loads
- * without type information of the kernel. Loops are unrolled and bounded, the
- * newest helper is of Linux 5.18.
+ * without type information of the kernel. Loops are bounded, the newest helper
+ * is of Linux 5.18.
  */
 #include <linux/bpf.h>
 
@@ -20,10 +20,10 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "rules/bpf/packet.h"
+#include "rules/bpf/syn_cookie.h"
 #include "rules/prefilter.h"
 
-#define AF_INET  2
-#define AF_INET6 10
 /* Frames of a gathered stream may be longer than a length field can say; it is zero then. */
 #define LENGTH_FIELD_MAX 65535
 
@@ -31,6 +31,8 @@ const volatile struct prefilter_params params = { 0 };
 /* Whether there is any ban to look for: of this program's own making; of the daemon's. */
 __u32 bans_used = 0;
 __u32 shut_used = 0;
+/* When a cookie was last given, in nanoseconds since the boot; 0: never. */
+__u64 cookie_at = 0;
 
 struct list_v4 {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -91,6 +93,23 @@ struct {
 	__type(value, struct prefilter_shut);
 } shut_v6 SEC(".maps");
 
+/* Where connection requests may be answered with cookies, and where not: see prefilter_relayed_*. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PREFILTER_RELAYED_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_relayed_v4);
+	__type(value, __u8);
+} relayed_v4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PREFILTER_RELAYED_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_relayed_v6);
+	__type(value, __u8);
+} relayed_v6 SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, PREFILTER_REASONS);
@@ -113,25 +132,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, PREFILTER_RING_SIZE);
 } events SEC(".maps");
-
-union address {
-	__u8 bytes[16];
-	__u32 words[4];
-};
-
-/* What is known of a packet. */
-struct packet {
-	union address src, dst;
-	__u32 length; /* of the frame */
-	__u16 family; /* 0: neither IPv4 nor IPv6 */
-	__be16 sport, dport;
-	__u8 protocol;
-	__u8 fragment, has_ports;
-	__u8 flags;     /* TCP's */
-	__u8 icmp_type; /* if protocol is one of the ICMPs */
-	__u8 has_icmp;
-	__u8 multicast; /* as the frame's destination says */
-};
 
 enum read {
 	READ_ALL,
@@ -168,6 +168,8 @@ static __always_inline enum read read_tcp(
 	packet->dport = tcp->dest;
 	packet->has_ports = 1;
 	packet->flags = ((const __u8 *)tcp)[13];
+	packet->header = (__u8)(tcp->doff * 4U);
+	packet->transport = (__u16)((const void *)tcp - (const void *)(long)ctx->data);
 	if (tcp->doff < 5 || tcp->doff * 4U > rest)
 		return READ_BAD;
 	/* No flag at all; a beginning that is an end. */
@@ -225,6 +227,7 @@ static __always_inline enum read read_v4(struct xdp_md *ctx, struct packet *pack
 	if ((const void *)(ip + 1) > (const void *)(long)ctx->data_end)
 		return read_short(ctx, packet);
 	packet->family = AF_INET;
+	packet->network = (__u16)(at - (const void *)(long)ctx->data);
 	packet->src.words[0] = ip->saddr;
 	packet->dst.words[0] = ip->daddr;
 	packet->protocol = ip->protocol;
@@ -296,6 +299,7 @@ static __always_inline enum read read_v6(struct xdp_md *ctx, struct packet *pack
 	if ((const void *)(ip + 1) > (const void *)(long)ctx->data_end)
 		return read_short(ctx, packet);
 	packet->family = AF_INET6;
+	packet->network = (__u16)(at - (const void *)(long)ctx->data);
 	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
 	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
 	packet->protocol = ip->nexthdr;
@@ -328,6 +332,7 @@ static __always_inline enum read read_packet(struct xdp_md *ctx, struct packet *
 		if ((const void *)(vlan + 1) > end)
 			return read_short(ctx, packet);
 		protocol = vlan->protocol;
+		packet->tagged = 1;
 		vlan++;
 	}
 	if (protocol == bpf_htons(ETH_P_IP))
@@ -467,27 +472,12 @@ static __always_inline int is_bogon_v6(const struct packet *packet)
 
 static __always_inline int has_socket(struct xdp_md *ctx, const struct packet *packet)
 {
-	struct bpf_sock_tuple tuple = { 0 };
 	struct bpf_sock *sk;
-	__u32 size;
 
-	if (packet->family == AF_INET) {
-		tuple.ipv4.saddr = packet->src.words[0];
-		tuple.ipv4.daddr = packet->dst.words[0];
-		tuple.ipv4.sport = packet->sport;
-		tuple.ipv4.dport = packet->dport;
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, &packet->src, sizeof(tuple.ipv6.saddr));
-		__builtin_memcpy(tuple.ipv6.daddr, &packet->dst, sizeof(tuple.ipv6.daddr));
-		tuple.ipv6.sport = packet->sport;
-		tuple.ipv6.dport = packet->dport;
-		size = sizeof(tuple.ipv6);
-	}
 	if (packet->protocol == IPPROTO_TCP)
-		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		sk = find_tcp(ctx, packet, &packet->dst, packet->dport);
 	else
-		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		sk = find_udp(ctx, packet);
 	if (!sk)
 		return 0;
 	bpf_sk_release(sk);
@@ -554,6 +544,182 @@ static __always_inline enum prefilter_reason judge(struct xdp_md *ctx, struct pa
 	return PREFILTER_passed;
 }
 
+/* --- SYN cookies --- */
+
+/* Of a listener that names no single address the gateway's own are not meant. Where the kernel has no way to, or does
+ * not forward at all, it is not known: no. */
+static __noinline int is_forwarded(struct xdp_md *ctx, const struct packet *packet)
+{
+	struct bpf_fib_lookup fib = { 0 };
+
+	if (!ctx || !packet)
+		return 0;
+	/* fe80::/10 is for the link. */
+	if (packet->family == AF_INET6 && packet->dst.bytes[0] == 0xfe && (packet->dst.bytes[1] & 0xc0) == 0x80)
+		return 0;
+	fib.family = (__u8)packet->family;
+	fib.ifindex = ctx->ingress_ifindex;
+	fib.l4_protocol = IPPROTO_TCP;
+	fib.sport = packet->sport;
+	fib.dport = packet->dport;
+	if (packet->family == AF_INET) {
+		fib.ipv4_src = packet->src.words[0];
+		fib.ipv4_dst = packet->dst.words[0];
+	} else {
+		__builtin_memcpy(fib.ipv6_src, &packet->src, sizeof(fib.ipv6_src));
+		__builtin_memcpy(fib.ipv6_dst, &packet->dst, sizeof(fib.ipv6_dst));
+	}
+	switch (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+	case BPF_FIB_LKUP_RET_UNSUPP_LWT:
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+/* The first `length` bits of an address. */
+static __always_inline void put_masked(__u8 *to, const union address *address, __u32 length, __u32 words)
+{
+#pragma unroll
+	for (__u32 i = 0; i < words; i++) {
+		__u32 bits = length > i * 32 ? length - i * 32 : 0;
+		__u32 mask = bits >= 32 ? 0xffffffff : bits == 0 ? 0 : bpf_htonl(~(0xffffffffU >> bits));
+		__u32 word = address->words[i] & mask;
+
+		__builtin_memcpy(to + 4 * i, &word, sizeof(word));
+	}
+}
+
+static __always_inline const __u8 *find_relayed(const struct packet *packet, __u32 way, __u32 dst, __u32 src)
+{
+	struct prefilter_relayed_v4 v4 = { .length = PREFILTER_RELAYED_BITS(v4), .way = (__u8)way };
+	struct prefilter_relayed_v6 v6 = { .length = PREFILTER_RELAYED_BITS(v6), .way = (__u8)way };
+
+	if (packet->family == AF_INET) {
+		put_masked(v4.dst, &packet->dst, dst, 1);
+		put_masked(v4.src, &packet->src, src, 1);
+		__builtin_memcpy(v4.port, &packet->dport, sizeof(v4.port));
+		return bpf_map_lookup_elem(&relayed_v4, &v4);
+	}
+	put_masked(v6.dst, &packet->dst, dst, 4);
+	put_masked(v6.src, &packet->src, src, 4);
+	__builtin_memcpy(v6.port, &packet->dport, sizeof(v6.port));
+	return bpf_map_lookup_elem(&relayed_v6, &v6);
+}
+
+/* Whether nft leads the packet to the relay's listening socket, and nothing between here and there must see its SYN. */
+static __noinline int is_relayed(struct xdp_md *ctx, const struct packet *packet)
+{
+	int is_v4, forwarded = -1;
+
+	if (!ctx || !packet)
+		return 0;
+	is_v4 = packet->family == AF_INET;
+	for (__u32 i = 0; i < PREFILTER_WAYS_MAX; i++) {
+		__u32 dst = is_v4 ? params.ways_v4[i].dst : params.ways_v6[i].dst;
+		__u32 src = is_v4 ? params.ways_v4[i].src : params.ways_v6[i].src;
+		const __u8 *relayed;
+
+		if (i >= (is_v4 ? params.n_ways_v4 : params.n_ways_v6))
+			return 0;
+		if (forwarded < 0 && dst < (is_v4 ? 32U : 128U))
+			forwarded = is_forwarded(ctx, packet);
+		if (forwarded == 0)
+			return 0;
+		relayed = find_relayed(packet, i, dst, src);
+		if (relayed)
+			return *relayed;
+	}
+	return 0;
+}
+
+static __always_inline struct bpf_sock *find_listener(struct xdp_md *ctx, const struct packet *packet)
+{
+	union address loopback = { 0 };
+
+	if (packet->family == AF_INET)
+		loopback.words[0] = bpf_htonl(0x7f000001);
+	else
+		loopback.words[3] = bpf_htonl(1);
+	return find_tcp(ctx, packet, &loopback, bpf_htons(params.listener_port));
+}
+
+/* A SYN: the cookie that is due to it, or -1. Only the socket knows whether one is, so it is asked first. */
+static __always_inline __s64 cookie_for(
+        struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
+{
+	struct bpf_sock *listener = find_listener(ctx, packet);
+	__s64 cookie;
+
+	if (!listener)
+		return -1;
+	cookie = syn_cookie_make(listener, headers);
+	bpf_sk_release(listener);
+	/* A connection that is there already, or half, or ending: the stack knows better. */
+	if (cookie < 0 || has_socket(ctx, packet) || !is_relayed(ctx, packet))
+		return -1;
+	return cookie & 0xffffffff;
+}
+
+static __always_inline enum prefilter_reason judge_syn(
+        struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
+{
+	__s64 cookie;
+	__u64 now;
+
+	/* Nobody to answer to. */
+	if (packet->multicast || (packet->family == AF_INET ? is_bogon_v4(packet) : is_bogon_v6(packet)))
+		return PREFILTER_passed;
+	cookie = cookie_for(ctx, packet, headers);
+	if (cookie < 0 || syn_cookie_answer(ctx, packet, &headers->tcp.header, (__u32)cookie) < 0)
+		return PREFILTER_passed;
+	now = bpf_ktime_get_boot_ns();
+	if (now - cookie_at > PREFILTER_COOKIE_NOTE_NS)
+		cookie_at = now;
+	return PREFILTER_syn_cookie_sent;
+}
+
+/* An ACK while cookies are out: does it bring one back? The stack decides about it all the same. */
+static __always_inline enum prefilter_reason judge_ack(
+        struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
+{
+	struct bpf_sock *listener;
+	int good;
+
+	if (has_socket(ctx, packet))
+		return PREFILTER_passed;
+	listener = find_listener(ctx, packet);
+	if (!listener)
+		return PREFILTER_passed;
+	good = syn_cookie_is_good(listener, headers);
+	bpf_sk_release(listener);
+	if (good)
+		return PREFILTER_syn_cookie_ok;
+	return is_relayed(ctx, packet) ? PREFILTER_syn_cookie_bad : PREFILTER_passed;
+}
+
+/* What nothing stands against. */
+static __always_inline enum prefilter_reason judge_handshake(struct xdp_md *ctx, const struct packet *packet)
+{
+	__u32 kind = packet->flags & (PREFILTER_TCP_SYN | PREFILTER_TCP_RST | PREFILTER_TCP_ACK);
+	struct syn_cookie_headers headers = { 0 };
+	__u64 last;
+
+	if (!params.listener_port || packet->transport == 0 || (params.untagged_only && packet->tagged) ||
+	        packet->length != ctx->data_end - ctx->data)
+		return PREFILTER_passed;
+	last = *(volatile __u64 *)&cookie_at;
+	if (kind != PREFILTER_TCP_SYN &&
+	        (kind != PREFILTER_TCP_ACK || last == 0 || bpf_ktime_get_boot_ns() - last > PREFILTER_COOKIE_LIFE_NS))
+		return PREFILTER_passed;
+	if (syn_cookie_headers(ctx, packet, &headers) < 0)
+		return PREFILTER_passed;
+	return kind == PREFILTER_TCP_SYN ? judge_syn(ctx, packet, &headers) : judge_ack(ctx, packet, &headers);
+}
+
 /* --- what is told --- */
 
 static __always_inline int may_tell(__u32 reason)
@@ -599,15 +765,17 @@ int prefilter(struct xdp_md *ctx)
 
 	packet.length = bpf_xdp_get_buff_len(ctx);
 	reason = judge(ctx, &packet);
+	if (reason == PREFILTER_passed)
+		reason = judge_handshake(ctx, &packet);
 	count = bpf_map_lookup_elem(&counters, &reason);
 	if (count) {
 		count->packets++;
 		count->bytes += packet.length;
 	}
-	if (reason == PREFILTER_passed || reason == PREFILTER_allowed)
+	if (PREFILTER_PASSES(reason))
 		return XDP_PASS;
 	tell(&packet, reason);
-	return XDP_DROP;
+	return reason == PREFILTER_syn_cookie_sent ? XDP_TX : XDP_DROP;
 }
 
 char prefilter_license[] SEC("license") = "GPL";

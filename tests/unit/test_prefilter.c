@@ -6,6 +6,9 @@
 #include "rules/kernel_xdp.h"
 
 #include <errno.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -219,11 +224,11 @@ static int teardown(void **state)
 static void expect_bytes(struct fixture *f, const void *bytes, size_t n, enum prefilter_reason reason, int line)
 {
 	struct prefilter_count before[PREFILTER_REASONS], after[PREFILTER_REASONS];
-	bool passes = reason == PREFILTER_passed || reason == PREFILTER_allowed;
+	int passes = reason == PREFILTER_syn_cookie_sent ? 2 : PREFILTER_PASSES(reason);
 	int r;
 
 	kernel_xdp_counts(f->xdp, before);
-	r = kernel_xdp_try(f->xdp, bytes, n, 1, NULL);
+	r = kernel_xdp_try(f->xdp, bytes, n, 1, NULL, NULL, NULL);
 	kernel_xdp_counts(f->xdp, after);
 	for (unsigned i = 0; i < PREFILTER_REASONS; i++) {
 		uint64_t packets = after[i].packets - before[i].packets, size = after[i].bytes - before[i].bytes;
@@ -578,11 +583,11 @@ static void test_render(void **state)
 	strings_append(&listener->interfaces, "in1");
 	prefilter->source_pps_rate = 1000;
 	prefilter->only_listener_ports = true;
-	assert_int_equal(render_xdp(prefilter, snapshot, &errs, &config), -EINVAL);
+	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), -EINVAL);
 	assert_string_equal(errs.items[0].code, "unknown_reference");
 	assert_int_equal(snapshot_put(snapshot, &set->row), 0);
 	assert_int_equal(snapshot_put(snapshot, &listener->row), 0);
-	assert_int_equal(render_xdp(prefilter, snapshot, &errs, &config), 0);
+	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), 0);
 	assert_ptr_equal(config->deny.items, set->entries.items); /* shared, not copied */
 	assert_int_equal(config->params.deny_v4, 1);
 	assert_int_equal(config->params.deny_v6, 0);
@@ -591,7 +596,7 @@ static void test_render(void **state)
 	assert_int_equal(config->ports[8000 >> 6], 0); /* that listener is at another interface */
 	xdp_config_free(config);
 	strings_clear(&listener->interfaces);
-	assert_int_equal(render_xdp(prefilter, snapshot, &errs, &config), 0);
+	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), 0);
 	for (unsigned port = 7990; port < 8110; port++)
 		assert_int_equal(config->ports[port >> 6] >> (port & 63) & 1, port >= 8000 && port <= 8100);
 	xdp_config_free(config);
@@ -600,6 +605,182 @@ static void test_render(void **state)
 	row_unref(&prefilter->row);
 	row_unref(&set->row);
 	row_unref(&listener->row);
+}
+
+/* --- SYN cookies --- */
+
+/* A network of this process's own, in which every request is due a cookie, and the relay's listening sockets. The port
+ * of both. */
+static uint16_t listen_apart(int ret[2])
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct ifreq up = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	socklen_t length = sizeof(v4);
+	FILE *file;
+
+	if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0)
+		skip();
+	file = fopen("/proc/sys/net/ipv4/tcp_syncookies", "we");
+	if (!file)
+		skip();
+	fputs("2", file);
+	assert_int_equal(fclose(file), 0);
+	ret[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ret[1] = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(ioctl(ret[0], SIOCSIFFLAGS, &up), 0);
+	assert_int_equal(bind(ret[0], (struct sockaddr *)&v4, sizeof(v4)), 0);
+	assert_int_equal(getsockname(ret[0], (struct sockaddr *)&v4, &length), 0);
+	v6.sin6_port = v4.sin_port;
+	assert_int_equal(bind(ret[1], (struct sockaddr *)&v6, sizeof(v6)), 0);
+	assert_int_equal(listen(ret[0], 8), 0);
+	assert_int_equal(listen(ret[1], 8), 0);
+	return ntohs(v4.sin_port);
+}
+
+static void put_listener(struct snapshot *snapshot, int64_t id, const char *name, enum action action,
+        const char *destinations, const char *sources, const char *ports)
+{
+	struct listener *listener = (struct listener *)row_new(RESOURCE_LISTENER);
+	char copy[256], *save = NULL;
+
+	listener->row.id = id;
+	listener->action = action;
+	snprintf(listener->name, sizeof(listener->name), "%s", name);
+	snprintf(copy, sizeof(copy), "%s", destinations);
+	for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		strings_append(&listener->destinations, word);
+	if (*sources)
+		strings_append(&listener->sources, sources);
+	if (*ports)
+		strings_append(&listener->ports, ports);
+	assert_int_equal(snapshot_put(snapshot, &listener->row), 0);
+	row_unref(&listener->row);
+}
+
+/* A packet's TCP header gets this option of four bytes. */
+static struct frame *with_option(struct frame *f, unsigned kind_and_length, unsigned value)
+{
+	add16(f, kind_and_length);
+	add16(f, value);
+	f->bytes[f->l4 + 12] = 0x60;
+	set_length(f);
+	return f;
+}
+
+static uint32_t sum_words(const uint8_t *bytes, size_t n)
+{
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < n; i += 2)
+		sum += (uint32_t)(bytes[i] << 8 | bytes[i + 1]);
+	return sum;
+}
+
+static uint32_t folded(uint32_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+static uint32_t get32(const uint8_t *at)
+{
+	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* The SYN is answered, and rightly: whose addresses and ports, sums, flags, the option of four bytes or none. The
+ * sequence number. */
+static uint32_t expect_answer(struct fixture *f, const struct frame *syn, bool option)
+{
+	uint8_t out[1600];
+	bool v6 = syn->bytes[syn->ip] >> 4 == 6;
+	size_t n = sizeof(out), tcp = syn->ip + (v6 ? 40 : 20), length = option ? 24 : 20;
+	const uint8_t *ip = out + syn->ip, *was = syn->bytes + syn->ip;
+	size_t address = v6 ? 16 : 4, source = v6 ? 8 : 12;
+
+	assert_int_equal(kernel_xdp_try(f->xdp, syn->bytes, syn->n, 1, NULL, out, &n), 2);
+	assert_true(n >= tcp + length && n <= syn->n);
+	assert_memory_equal(out, syn->bytes + 6, 6);
+	assert_memory_equal(out + 6, syn->bytes, 6);
+	assert_memory_equal(out + 12, syn->bytes + 12, syn->ip - 12);
+	assert_memory_equal(ip + source, was + source + address, address);
+	assert_memory_equal(ip + source + address, was + source, address);
+	assert_int_equal(v6 ? ip[4] << 8 | ip[5] : (ip[2] << 8 | ip[3]) - 20, length);
+	if (!v6)
+		assert_int_equal(folded(sum_words(ip, 20)), 0xffff);
+	assert_int_equal(
+	        folded(sum_words(ip + source, 2 * address) + (uint32_t)length + TCP + sum_words(out + tcp, length)),
+	        0xffff);
+	assert_memory_equal(out + tcp, syn->bytes + syn->l4 + 2, 2);
+	assert_memory_equal(out + tcp + 2, syn->bytes + syn->l4, 2);
+	assert_int_equal(get32(out + tcp + 8), get32(syn->bytes + syn->l4 + 4) + 1);
+	assert_int_equal(out[tcp + 13], 0x12);
+	if (option)
+		assert_int_equal(out[tcp + 20] << 8 | out[tcp + 21], 0x0204);
+	return get32(out + tcp + 4);
+}
+
+static void set_ack(struct frame *f, uint32_t ack)
+{
+	for (unsigned i = 0; i < 4; i++)
+		f->bytes[f->l4 + 8 + i] = (uint8_t)(ack >> (24 - 8 * i));
+	f->bytes[f->l4 + 7]++; /* one behind the SYN */
+	f->bytes[f->l4 + 13] = 0x10;
+}
+
+static void test_cookies(void **state)
+{
+	struct fixture *f = *state;
+	struct snapshot *snapshot = snapshot_new();
+	int listeners[2];
+
+	f->config->params.listener_port = listen_apart(listeners);
+	put_listener(snapshot, 1, "one", ACTION_RELAY, "10.0.0.5 fd00::5", "", "80-8100");
+	put_listener(snapshot, 2, "exact", ACTION_REJECT, "10.0.0.5 fd00::5", "", "1024");
+	put_listener(snapshot, 5, "edge", ACTION_REJECT, "10.0.0.5 fd00::5", "", "8100");
+	put_listener(snapshot, 3, "some", ACTION_DROP, "10.0.0.5", "10.2.0.0/16", "");
+	put_listener(snapshot, 4, "wide", ACTION_RELAY, "10.0.0.0/24", "", "");
+	assert_int_equal(relayed_of(snapshot, "in0", &f->config->params, &f->config->relayed), 0);
+	assert_int_equal(f->config->relayed.listeners, 2);
+	load(f);
+	for (unsigned v6 = 0; v6 < 2; v6++)
+		for (unsigned tags = 0; tags < 3; tags++) {
+			const char *src = v6 ? "fd01::1" : "10.1.0.1", *dst = v6 ? "fd00::5" : "10.0.0.5";
+			uint32_t cookie;
+
+			for (unsigned port = 79; port < 8102; port += port == 81 ? 8018 : 1)
+				if (port == 79 || port >= 8100)
+					expect(f, make(src, dst, TCP, 7, port, tags), passed);
+				else
+					expect(f, make(src, dst, TCP, 7, port, tags), syn_cookie_sent);
+			expect(f, make(src, dst, TCP, 7, 1024, tags), passed);
+			expect(f, make(src, dst, UDP, 7, 80, tags), passed);
+			(void)expect_answer(f, make(src, dst, TCP, 7, 80, tags), false);
+			cookie = expect_answer(f, with_option(make(src, dst, TCP, 7, 80, tags), 0x0204, 1400), true);
+			struct frame *ack = make(src, dst, TCP, 7, 80, tags);
+
+			set_ack(ack, cookie + 1);
+			expect(f, ack, syn_cookie_ok);
+			set_ack(ack, cookie + 77);
+			expect(f, ack, syn_cookie_bad);
+		}
+	/* A source that another listener takes; a destination for which the kernel has no way; one that nobody takes.
+	 */
+	expect(f, make("10.2.0.1", "10.0.0.5", TCP, 7, 80, 0), passed);
+	expect(f, make("10.1.0.1", "10.0.0.6", TCP, 7, 80, 0), passed);
+	expect(f, make("10.1.0.1", "10.0.1.5", TCP, 7, 80, 0), passed);
+	/* Nobody to answer to. */
+	expect(f, make("224.0.0.1", "10.0.0.5", TCP, 7, 80, 0), passed);
+	/* Frames of a VLAN, while a listener looks at an interface. */
+	f->config->params.untagged_only = 1;
+	load(f);
+	expect(f, make("10.1.0.1", "10.0.0.5", TCP, 7, 80, 0), syn_cookie_sent);
+	expect(f, make("10.1.0.1", "10.0.0.5", TCP, 7, 80, 1), passed);
+	close(listeners[0]);
+	close(listeners[1]);
+	expect(f, make("10.1.0.1", "10.0.0.5", TCP, 7, 80, 0), passed);
+	snapshot_unref(snapshot);
 }
 
 int main(void)
@@ -616,8 +797,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ports, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ban, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_shut, setup, teardown),
-		cmocka_unit_test(test_render),
+		cmocka_unit_test_setup_teardown(test_shut, setup, teardown), cmocka_unit_test(test_render),
+		cmocka_unit_test_setup_teardown(test_cookies, setup, teardown), /* goes into a network of its own */
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

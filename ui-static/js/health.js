@@ -46,6 +46,9 @@ function ofStatus(status) {
 		add('bad', `Upstream ${one.name} is ${one.state}: ${one.usable} of ${one.targets} targets can be used.`, `#/upstreams/${segment(one.name)}`, 'Open the upstream');
 	for (const one of status.waiting || [])
 		add('warn', `Listener ${one.listener} waits for the interface ${one.interface}, which is not there.`, `#/listeners/${segment(one.listener)}`, 'Open the listener');
+	for (const one of status.prefilters || [])
+		if (one.syn_cookies?.state === 'engaged')
+			add('warn', `More connection requests come in at ${one.interface} than the listeners take: they are answered with SYN cookies.`, `#/prefilters/${segment(one.interface)}`, 'Open the prefilter');
 	for (const one of status.not_enforced || [])
 		add('warn', `${one.resource.replaceAll('_', ' ')} ${one.name || ''}: ${one.detail || 'stored, but without effect in this version.'}`);
 	for (const one of status.warnings || [])

@@ -58,7 +58,7 @@ const KINDS = {
 		columns: () => [
 			{ title: 'State', width: '6.5rem', cell: (row) => badge(row.enabled ? row.observed.state : 'disabled', !row.enabled ? 'idle' : row.observed.state === 'on' ? 'good' : 'warn') },
 			{ title: 'Mode', width: '6rem', wide: true, cell: (row) => (row.observed.state === 'on' ? row.observed.mode : row.mode) },
-			{ title: 'Drops', width: 'minmax(8rem, 2fr)', wide: true, cell: (row) => [`${row.deny.length} denied`, row.drop_bogons && 'bogons', row.drop_fragments && 'fragments', row.only_listener_ports && 'other ports', row.source_pps.rate && `over ${row.source_pps.rate} packets/s`].filter(Boolean).join(', ') },
+			{ title: 'Drops', width: 'minmax(8rem, 2fr)', wide: true, cell: (row) => [`${row.deny.length} denied`, row.drop_bogons && 'bogons', row.drop_fragments && 'fragments', row.only_listener_ports && 'other ports', row.source_pps.rate && `over ${row.source_pps.rate} packets/s`, row.syn_cookies !== 'off' && 'SYNs, by cookies'].filter(Boolean).join(', ') },
 			{ title: 'Dropped', width: '6rem', wide: true, end: true, cell: (row) => dropped(row.observed) },
 		],
 		panel: ({ upstream: row }) => observedPanel(row.observed),
@@ -84,8 +84,8 @@ function targetSummary(targets) {
 	return [badge(bad ? `${bad} of ${targets.length} failed` : `${targets.length} in service`, bad ? 'bad' : 'good'), out ? badge(`${out} drained or down`, 'warn') : null];
 }
 
-/* Packets that a prefilter has not let through. */
-const PASSED = new Set(['passed', 'allowed']);
+/* Packets that a prefilter has not let through; a request that it has answered is none. */
+const PASSED = new Set(['passed', 'allowed', 'syn_cookie_sent', 'syn_cookie_ok', 'syn_cookie_bad']);
 const dropped = (seen) => (seen.reasons ? count(Object.entries(seen.reasons).reduce((all, [name, one]) => (PASSED.has(name) ? all : all + one.packets), 0)) : '–');
 
 function observedPanel(seen) {
@@ -93,6 +93,7 @@ function observedPanel(seen) {
 	return h('section', { class: 'panel', 'aria-label': 'Observed' }, h('h2', {}, 'Right now'),
 		h('p', {}, badge(seen.state, seen.state === 'on' ? 'good' : 'warn'), ' ', seen.state === 'on' ? `runs in mode ${seen.mode}` : 'not in force', seen.why ? `: ${seen.why}` : ''),
 		h('p', { class: 'hint' }, `${count(seen.bans)} sources banned by itself, of at most ${count(seen.bans_max)}; as of revision ${seen.generation}`),
+		seen.syn_cookies.state === 'off' ? null : h('p', { class: 'hint' }, `SYN cookies: ${seen.syn_cookies.state}${seen.syn_cookies.why ? `: ${seen.syn_cookies.why}` : ''}`),
 		reasons.length ? h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Reason'), h('th', { scope: 'col', class: 'end' }, 'Packets'))),
 			h('tbody', {}, reasons.map(([name, one]) => h('tr', {}, h('th', { scope: 'row' }, words(name)), h('td', { class: 'end' }, count(one.packets)))))) : null);
 }
