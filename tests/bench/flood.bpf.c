@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The bench's flood: `flood` gives each frame another source and sends it out
+ * of an interface, `sink` swallows what comes back. Run by gwflood.c.
+ */
+#include <linux/bpf.h>
+
+#include <linux/if_ether.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+const volatile __u32 target = 0;    /* interface to send from */
+const volatile __u32 sources = 1;   /* addresses, from that of the first frame on */
+const volatile __u32 at_source = 0; /* its last four bytes */
+const volatile __u32 at_transport = 0;
+const volatile __u32 at_check = 0;    /* of the transport's sum; 0: it has none */
+const volatile __u32 at_ip_check = 0; /* of IPv4's sum; 0: there is none */
+const volatile __u32 first_source = 0;
+__u32 number = 0;
+__u64 swallowed = 0;
+
+/* What a sum in ones' complement becomes when four bytes that it covers do. */
+static __always_inline void update(__u16 *check, __u32 old, __u32 new)
+{
+	__u64 sum = (__u16) ~*check;
+
+	sum += (__u32)~old;
+	sum += new;
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*check = (__u16)~sum;
+}
+
+SEC("xdp")
+int flood(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 *source = data + at_source, *ports = data + at_transport, old_source, old_ports;
+	__u16 *check = data + at_check, *ip_check = data + at_ip_check;
+
+	if ((void *)(source + 1) > end || (void *)(ports + 1) > end || (void *)(check + 1) > end ||
+	        (void *)(ip_check + 1) > end)
+		return XDP_ABORTED;
+	/* Frames come back with what was written last time. */
+	old_source = *source;
+	old_ports = *ports;
+	*source = bpf_htonl(first_source + number % sources);
+	*ports = (old_ports & bpf_htonl(0xffff)) | bpf_htonl((1024 + number / sources % 60000) << 16);
+	number++;
+	if (at_check) {
+		update(check, old_source, *source);
+		update(check, old_ports, *ports);
+	}
+	if (at_ip_check)
+		update(ip_check, old_source, *source);
+	return (int)bpf_redirect(target, 0);
+}
+
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = data;
+
+	if ((void *)(ethernet + 1) > end || ethernet->h_proto == bpf_htons(ETH_P_ARP))
+		return XDP_PASS;
+	swallowed++;
+	return XDP_DROP;
+}
+
+char flood_license[] SEC("license") = "GPL";

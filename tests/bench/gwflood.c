@@ -1,0 +1,237 @@
+/*
+ * The bench's flood: frames that never were packets of a stack, sent by the
+ * kernel itself (BPF_F_TEST_XDP_LIVE_FRAMES), each from another source.
+ *
+ *   gwflood syn|udp INTERFACE ROUTER-MAC SOURCE SOURCES DESTINATION PORT RATE SECONDS
+ *
+ * Whatever comes back to the interface is swallowed meanwhile. RATE 0: as many
+ * as go. Says "ready" when it begins; at the end one line of JSON: sent,
+ * seconds, per_second, swallowed.
+ */
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <netinet/ether.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "flood.skel.h"
+
+/* Frames of one call when no rate is kept, and how long a call's share of a rate is. */
+#define BURST     65536U
+#define SLICES    500U
+#define FRAME_MAX 128
+
+struct frame {
+	uint8_t bytes[FRAME_MAX];
+	size_t n, source, transport, check, ip_check;
+	uint32_t first_source;
+};
+
+static void fail(const char *what, int error)
+{
+	fprintf(stderr, "gwflood: %s: %s\n", what, strerror(error < 0 ? -error : error));
+	exit(1);
+}
+
+static uint16_t sum(const void *bytes, size_t n, uint32_t start)
+{
+	const uint8_t *at = bytes;
+
+	for (size_t i = 0; i < n; i += 2)
+		start += (uint32_t)(at[i] << 8 | at[i + 1]);
+	while (start >> 16)
+		start = (start & 0xffff) + (start >> 16);
+	return (uint16_t)start;
+}
+
+static void put_ip(struct frame *frame, uint8_t protocol, size_t length, const char *source, const char *destination)
+{
+	struct ether_header *ethernet = (struct ether_header *)frame->bytes;
+	struct ip *v4 = (struct ip *)(frame->bytes + sizeof(*ethernet));
+	struct ip6_hdr *v6 = (struct ip6_hdr *)(frame->bytes + sizeof(*ethernet));
+
+	if (strchr(source, ':')) {
+		ethernet->ether_type = htons(ETHERTYPE_IPV6);
+		v6->ip6_flow = htonl(6U << 28);
+		v6->ip6_plen = htons((uint16_t)length);
+		v6->ip6_nxt = protocol;
+		v6->ip6_hlim = 64;
+		inet_pton(AF_INET6, source, &v6->ip6_src);
+		inet_pton(AF_INET6, destination, &v6->ip6_dst);
+		frame->source = sizeof(*ethernet) + 20;
+		frame->transport = sizeof(*ethernet) + sizeof(*v6);
+	} else {
+		ethernet->ether_type = htons(ETHERTYPE_IP);
+		*v4 = (struct ip){ .ip_v = 4,
+			.ip_hl = 5,
+			.ip_len = htons((uint16_t)(sizeof(*v4) + length)),
+			.ip_ttl = 64,
+			.ip_p = protocol,
+			.ip_off = htons(IP_DF) };
+		inet_pton(AF_INET, source, &v4->ip_src);
+		inet_pton(AF_INET, destination, &v4->ip_dst);
+		v4->ip_sum = htons((uint16_t)~sum(v4, sizeof(*v4), 0));
+		frame->source = sizeof(*ethernet) + 12;
+		frame->ip_check = sizeof(*ethernet) + 10;
+		frame->transport = sizeof(*ethernet) + sizeof(*v4);
+	}
+	memcpy(&frame->first_source, frame->bytes + frame->source, 4);
+	frame->first_source = ntohl(frame->first_source);
+	frame->n = frame->transport + length;
+}
+
+/* Both addresses stand before the transport header. */
+static uint16_t transport_sum(const struct frame *frame, uint8_t protocol, size_t length)
+{
+	size_t addresses = frame->ip_check ? 8 : 32;
+
+	return (uint16_t)~sum(
+	        frame->bytes + frame->transport - addresses, addresses + length, (uint32_t)(protocol + length));
+}
+
+/* A SYN with the options that Linux sends. */
+static void put_syn(struct frame *frame, const char *source, const char *destination, uint16_t port)
+{
+	static const uint8_t options[] = { 2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7 };
+	struct tcphdr head = { .th_sport = htons(1024),
+		.th_dport = htons(port),
+		.th_seq = htonl(1),
+		.th_off = 10,
+		.th_flags = TH_SYN,
+		.th_win = htons(64240) };
+
+	put_ip(frame, IPPROTO_TCP, sizeof(head) + sizeof(options), source, destination);
+	memcpy(frame->bytes + frame->transport, &head, sizeof(head));
+	memcpy(frame->bytes + frame->transport + sizeof(head), options, sizeof(options));
+	head.th_sum = htons(transport_sum(frame, IPPROTO_TCP, sizeof(head) + sizeof(options)));
+	memcpy(frame->bytes + frame->transport, &head, sizeof(head));
+	frame->check = frame->transport + 16;
+}
+
+static void put_udp(struct frame *frame, const char *source, const char *destination, uint16_t port)
+{
+	struct udphdr head = { .uh_sport = htons(1024), .uh_dport = htons(port), .uh_ulen = htons(26) };
+
+	put_ip(frame, IPPROTO_UDP, 26, source, destination);
+	memcpy(frame->bytes + frame->transport, &head, sizeof(head));
+	head.uh_sum = htons(transport_sum(frame, IPPROTO_UDP, 26));
+	memcpy(frame->bytes + frame->transport, &head, sizeof(head));
+	frame->check = frame->transport + 6;
+}
+
+static void put_ethernet(struct frame *frame, const char *interface, const char *router)
+{
+	struct ether_header *ethernet = (struct ether_header *)frame->bytes;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const struct ether_addr *address = ether_aton(router);
+	struct ifreq request = { 0 };
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", interface);
+	if (!address || fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request) < 0)
+		fail(interface, errno);
+	memcpy(ethernet->ether_shost, request.ifr_hwaddr.sa_data, ETH_ALEN);
+	memcpy(ethernet->ether_dhost, address, ETH_ALEN);
+	close(fd);
+}
+
+static struct flood_bpf *load(const struct frame *frame, unsigned interface, unsigned sources)
+{
+	struct flood_bpf *program = flood_bpf__open();
+	int r;
+
+	if (!program)
+		fail("the program", errno);
+	program->rodata->target = interface;
+	program->rodata->sources = sources ? sources : 1;
+	program->rodata->at_source = (uint32_t)frame->source;
+	program->rodata->at_transport = (uint32_t)frame->transport;
+	program->rodata->at_check = (uint32_t)frame->check;
+	program->rodata->at_ip_check = (uint32_t)frame->ip_check;
+	program->rodata->first_source = frame->first_source;
+	r = flood_bpf__load(program);
+	if (r < 0)
+		fail("the program", r);
+	return program;
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static void send_frames(const struct flood_bpf *program, const struct frame *frame, unsigned n)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame->bytes, .data_size_in = (uint32_t)frame->n,
+	        .repeat = (int)n, .flags = BPF_F_TEST_XDP_LIVE_FRAMES);
+	int r = bpf_prog_test_run_opts(bpf_program__fd(program->progs.flood), &run);
+
+	if (r < 0)
+		fail("frames cannot be sent", r);
+}
+
+/* How many were sent. */
+static uint64_t run_for(const struct flood_bpf *program, const struct frame *frame, unsigned rate, double seconds)
+{
+	double begin = now(), at = begin;
+	uint64_t sent = 0;
+
+	for (; at - begin < seconds; at = now()) {
+		double due = rate ? (at - begin) * rate - (double)sent : BURST;
+
+		if (due < (double)rate / SLICES) {
+			usleep(1000000 / SLICES);
+			continue;
+		}
+		send_frames(program, frame, (unsigned)due);
+		sent += (unsigned)due;
+	}
+	return sent;
+}
+
+int main(int argc, char **argv)
+{
+	struct frame frame = { 0 };
+	struct flood_bpf *program;
+	struct bpf_link *swallow;
+	double seconds, begin;
+	uint64_t sent;
+
+	if (argc != 10) {
+		fprintf(stderr,
+		        "usage: gwflood syn|udp INTERFACE ROUTER-MAC SOURCE SOURCES DESTINATION PORT RATE SECONDS\n");
+		return 2;
+	}
+	put_ethernet(&frame, argv[2], argv[3]);
+	(strcmp(argv[1], "syn") == 0 ? put_syn : put_udp)(&frame, argv[4], argv[6], (uint16_t)atoi(argv[7]));
+	program = load(&frame, if_nametoindex(argv[2]), (unsigned)atoi(argv[5]));
+	swallow = bpf_program__attach_xdp(program->progs.sink, (int)if_nametoindex(argv[2]));
+	if (!swallow)
+		fail("nothing can be swallowed", errno);
+	printf("ready\n");
+	fflush(stdout);
+	begin = now();
+	sent = run_for(program, &frame, (unsigned)atoi(argv[8]), atof(argv[9]));
+	seconds = now() - begin;
+	printf("{\"sent\": %llu, \"seconds\": %.3f, \"per_second\": %.0f, \"swallowed\": %llu}\n",
+	        (unsigned long long)sent, seconds, (double)sent / seconds, (unsigned long long)program->bss->swallowed);
+	bpf_link__destroy(swallow);
+	flood_bpf__destroy(program);
+	return 0;
+}

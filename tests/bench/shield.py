@@ -1,0 +1,292 @@
+"""./dev bench --shield: what the prefilter spends on a packet, drops in a second, and keeps alive in a flood.
+
+Three parts, none of which leaves this machine: `packets` runs programs on single packets (BPF_PROG_TEST_RUN), `drops`
+counts what is dropped a second beside nft and iptables, `goodput` measures requests and connections through the relay
+while SYNs from sources that do not exist come in at another interface. docs/bench.md says how to read them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lab import Gateway, Lab
+from lab.gateway import ROOT
+from lab.segments import set_gro
+from lab.servers import Nginx
+
+PROGRAMS = ROOT / "build/release/tests"
+GWLOAD, GWFLOOD, BENCH_PREFILTER = (PROGRAMS / name for name in ("gwload", "gwflood", "bench_prefilter"))
+HTTP_PORT = 8000
+FLOOD_SOURCES = 10000
+FLOOD = {4: ("198.18.0.0/15", "198.18.0.1"), 6: ("fd99::/64", "fd99::1")}
+SERVER = {4: "10.71.2.2", 6: "fd71:2::2"}
+PARTS = ("packets", "drops", "goodput")
+NFT_INGRESS = """table netdev bench {{
+    chain drops {{ type filter hook ingress device "in1" priority 0; {family} saddr {prefix} counter drop; }}
+}}"""
+NFT_PREROUTING = """table inet bench {{
+    chain drops {{ type filter hook prerouting priority raw; {family} saddr {prefix} counter drop; }}
+}}"""
+
+
+def say(text):
+    """Progress, beside the figures."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Flood:
+    """The second client sends without end, for the time of a with block: as many as asked for a second (0: as go)."""
+
+    def __init__(self, lab, kind, family, rate, seconds):
+        router = lab.gateway.run("cat", "/sys/class/net/in1/address").stdout.strip()
+        line = [GWFLOOD, kind, "up0", router, FLOOD[family][1], FLOOD_SOURCES, SERVER[family], HTTP_PORT, rate, seconds]
+        self.process = subprocess.Popen(lab.client2.command(*line), stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline() != "ready\n":
+            raise SystemExit("bench: gwflood does not run here")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.result = json.loads(self.process.stdout.readline())
+        self.process.wait()
+
+
+def make_lab(family):
+    """A network in which the sources that do not exist lie behind the second client."""
+    lab = Lab(client2=True)
+    v = f"-{family}"
+    address = lab.client2.v4 if family == 4 else lab.client2.v6
+    hardware = lab.client2.run("cat", "/sys/class/net/up0/address").stdout.strip()
+    lab.gateway.run("ip", v, "neigh", "replace", address, "lladdr", hardware, "dev", "in1", "nud", "permanent")
+    lab.gateway.run("ip", v, "route", "add", FLOOD[family][0], "via", address)
+    # Frames from a program at the other end need a receiver that takes frames.
+    set_gro(lab.gateway, "in1", True)
+    return lab
+
+
+# --- packets ---
+
+def measure_packets(_options):
+    """{program: {path: nanoseconds}}"""
+    result = {"gatewayd": json.loads(subprocess.run([BENCH_PREFILTER], check=True, capture_output=True, text=True).stdout)}
+    say("packets: gatewayd")
+    result["xdp-filter"] = xdp_filter() if shutil.which("xdp-filter") else {"not installed": None}
+    return result
+
+
+def xdp_filter():
+    """Debian's xdp-filter with one address denied, as it matches no prefixes, in a namespace of its own."""
+    with Lab() as lab:
+        gateway = lab.gateway
+        try:
+            gateway.run("sh", "-c", "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf")
+            gateway.run("xdp-filter", "load", "-m", "skb", "in0")
+            gateway.run("xdp-filter", "ip", "-m", "src", "192.0.2.1")
+            link = json.loads(gateway.run("ip", "-j", "link", "show", "in0").stdout)[0]
+            return json.loads(gateway.run(BENCH_PREFILTER, link["xdp"]["prog"]["id"]).stdout)
+        except Exception as error:  # whatever it lacks here, the rest is measured
+            return {f"failed: {str(error)[-200:]}": None}
+        finally:
+            gateway.run("xdp-filter", "unload", "in0", check=False)
+
+
+# --- drops ---
+
+def dropped_by_nft(lab):
+    """What the bench's own table has counted."""
+    listing = json.loads(lab.gateway.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
+    return sum(e["counter"]["packets"] for o in listing if o.get("rule", {}).get("table") == "bench"
+               for e in o["rule"]["expr"] if "counter" in e)
+
+
+def dropped_by_iptables(lab, tool):
+    """What its first rule has counted."""
+    return int(lab.gateway.run(tool, "-t", "raw", "-nvxL", "PREROUTING").stdout.splitlines()[2].split()[0])
+
+
+def drop_rate(lab, options, count):
+    """Packets dropped a second while as many come as the generator can make."""
+    with Flood(lab, "udp", options.family, 0, options.seconds + 1):
+        time.sleep(0.5)
+        before, started = count(), time.monotonic()
+        time.sleep(options.seconds)
+        after, seconds = count(), time.monotonic() - started
+    return (after - before) / seconds
+
+
+def drops_xdp(lab, options):
+    """The prefilter in the driver."""
+    gateway = Gateway(lab, build="release", bpf=True)
+    try:
+        gateway.must("PUT", "prefilters/in1", {"interface": "in1", "mode": "native", "deny": [FLOOD[options.family][0]]})
+        return drop_rate(lab, options, lambda: gateway.must("GET", "stats")["prefilters"][0]["reasons"]["denied"]["packets"])
+    finally:
+        gateway.close()
+
+
+def drops_nft(lab, options, text):
+    """A rule of nft."""
+    lab.gateway.nft(text.format(family="ip" if options.family == 4 else "ip6", prefix=FLOOD[options.family][0]))
+    try:
+        return drop_rate(lab, options, lambda: dropped_by_nft(lab))
+    finally:
+        lab.gateway.nft("flush ruleset")
+
+
+def drops_iptables(lab, options):
+    """A rule in iptables' raw table."""
+    tool = "iptables" if options.family == 4 else "ip6tables"
+    lab.gateway.run(tool, "-t", "raw", "-A", "PREROUTING", "-s", FLOOD[options.family][0], "-j", "DROP")
+    try:
+        return drop_rate(lab, options, lambda: dropped_by_iptables(lab, tool))
+    finally:
+        lab.gateway.run(tool, "-t", "raw", "-F")
+
+
+def measure_drops(options):
+    """{place: packets a second, by round}"""
+    places = {"xdp native": drops_xdp, "nft ingress": lambda lab, o: drops_nft(lab, o, NFT_INGRESS),
+              "nft prerouting": lambda lab, o: drops_nft(lab, o, NFT_PREROUTING)}
+    if shutil.which("iptables"):
+        places["iptables raw"] = drops_iptables
+    rounds = {place: [] for place in places}
+    with make_lab(options.family) as lab:
+        for number in range(options.rounds):
+            for place, measure in places.items():
+                rounds[place].append(measure(lab, options))
+                say(f"round {number + 1}: drops, {place}: {rounds[place][-1] / 1e6:.2f} million a second")
+    return rounds
+
+
+# --- goodput ---
+
+class Goodput:
+    """A gateway with one listener, and the load that goes through it."""
+
+    def __init__(self, options):
+        self.options, self.lab = options, make_lab(options.family)
+        self.nginx = Nginx(self.lab, self.lab.server, ports=(HTTP_PORT,), logging=False)
+        self.gateway = Gateway(self.lab, build="release", bpf=True)
+        self.gateway.listener("web", ports=[str(HTTP_PORT)])
+
+    def load(self, mode):
+        """Requests or connections a second, and how many failed."""
+        seconds = self.options.seconds
+        out = self.lab.client.run(GWLOAD, mode, SERVER[self.options.family], HTTP_PORT, "/tiny", 32, seconds, 1,
+                                  timeout=seconds + 60).stdout
+        result = json.loads(out)
+        return {"per_second": result["per_second"],
+                "failed": sum(result[kind] for kind in ("refused", "reset", "broken", "timed_out"))}
+
+    def prefilter(self, on):
+        """Puts the prefilter on the interface of the flood, or takes it off."""
+        if on:
+            self.gateway.must("PUT", "prefilters/in1", {"interface": "in1", "mode": "native", "syn_cookies": "auto"})
+        else:
+            self.gateway.must("DELETE", "prefilters/in1")
+
+    def flooded(self, mode):
+        """The same load in a flood that has filled the queues."""
+        with Flood(self.lab, "syn", self.options.family, self.options.rate, self.options.seconds + 3) as flood:
+            time.sleep(1)
+            result = self.load(mode)
+        return result | {"flood_per_second": flood.result["per_second"]}
+
+    def round(self, mode):
+        """Quiet, in the flood without a prefilter, and with one."""
+        result = {"quiet": self.load(mode), "without": self.flooded(mode)}
+        self.prefilter(True)
+        result["with"] = self.flooded(mode)
+        counted = self.gateway.must("GET", "stats")["prefilters"][0]["reasons"]
+        result["with"]["cookies"] = counted["syn_cookie_sent"]["packets"]
+        self.prefilter(False)
+        return result
+
+    def close(self):
+        """Ends everything."""
+        self.gateway.close()
+        self.lab.close()
+
+
+def measure_goodput(options):
+    """{load: [round]}"""
+    rounds = {"http": [], "conn": []}
+    goodput = Goodput(options)
+    try:
+        for number in range(options.rounds):
+            for mode, results in rounds.items():
+                results.append(goodput.round(mode))
+                say(f"round {number + 1}: goodput, {mode}: " + ", ".join(
+                    f"{case} {one['per_second']:.0f}/s" for case, one in results[-1].items()))
+    finally:
+        goodput.close()
+    return rounds
+
+
+# --- the tables ---
+
+def packets_table(result):
+    """Nanoseconds for each packet."""
+    return [f"{program:12} {path:45} {'' if ns is None else f'{ns:8.1f} ns'}" for program, paths in result.items()
+            for path, ns in paths.items()]
+
+
+def drops_table(rounds):
+    """Dropped a second, and how many times as many as at nft's prerouting hook."""
+    medians = {place: statistics.median(values) for place, values in rounds.items()}
+    return [f"{place:16} {median / 1e6:8.2f} million/s  {median / medians['nft prerouting']:6.2f} x nft prerouting"
+            for place, median in medians.items()]
+
+
+def goodput_table(rounds):
+    """Medians, and shares of what goes through without a flood."""
+    lines = []
+    for mode, results in rounds.items():
+        quiet = statistics.median(one["quiet"]["per_second"] for one in results)
+        for case in ("quiet", "without", "with"):
+            median = statistics.median(one[case]["per_second"] for one in results)
+            failed = sum(one[case]["failed"] for one in results)
+            flood = statistics.median(one[case].get("flood_per_second", 0) for one in results)
+            lines.append(f"{'requests' if mode == 'http' else 'connections':12} {case:8} {median:10.0f}/s  {median / quiet:5.2f}"
+                         f"  flood {flood / 1e3:6.0f} thousand/s  failed {failed}")
+    return lines
+
+
+MEASURES = {"packets": (measure_packets, packets_table), "drops": (measure_drops, drops_table),
+            "goodput": (measure_goodput, goodput_table)}
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="./dev bench --shield", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement (default 3)")
+    parser.add_argument("--rate", type=int, default=400000, help="SYNs a second of the flood (default 400000; 0: as go)")
+    parser.add_argument("--ipv6", dest="family", action="store_const", const=6, default=4)
+    parser.add_argument("--json", default="bench-shield.json", help="where the figures go (default bench-shield.json)")
+    return parser.parse_args()
+
+
+def main():
+    """Measures, prints the tables, writes the file."""
+    options = arguments()
+    result = {"command": " ".join(sys.argv), "environment": {
+        "kernel": os.uname().release, "processors": os.cpu_count(), "load": os.getloadavg()[0]}}
+    for part in options.only:
+        measure, table = MEASURES[part]
+        result[part] = measure(options)
+        print("\n" + "\n".join(table(result[part])), flush=True)
+    Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\nwritten: {options.json}")
+
+
+if __name__ == "__main__":
+    main()
