@@ -45,9 +45,12 @@ class Two:
                                             self.net.url(other), "--token-file", self.tokens[other], "--insecure", *words)
 
     def replicate(self, name, *words, code=OK):
-        """Once; returns what it said."""
-        done = subprocess.run(self.line(name, "--once", *words), capture_output=True, text=True, timeout=30, check=False)
-        assert not SANITIZER.search(done.stderr), done.stderr
+        """Once; returns what it said. A machine that is slow with TLS gets time."""
+        def ask():
+            done = subprocess.run(self.line(name, "--once", *words), capture_output=True, text=True, timeout=60, check=False)
+            assert not SANITIZER.search(done.stderr), done.stderr
+            return done if done.returncode == code or done.returncode != UNREACHABLE else None
+        done = wait_for(ask, 60, "an answer of the other gateway")
         assert done.returncode == code, done
         return done.stdout + done.stderr
 
@@ -68,10 +71,12 @@ def two():
         pytest.skip("making network namespaces needs root")
     with Pair() as net:
         made = Two(net)
-        made.gateways["a"].must("PUT", "config", {"upstreams": [POOL], "listeners": [LISTENER]})
-        assert "is revision 1 of" in made.replicate("b")
-        yield made
-        made.close()
+        try:
+            made.gateways["a"].must("PUT", "config", {"upstreams": [POOL], "listeners": [LISTENER]})
+            assert "is revision 1 of" in made.replicate("b")
+            yield made
+        finally:
+            made.close()
 
 
 def second(revisions):
@@ -209,7 +214,7 @@ def choice(two, client):
     family = 4 if "." in client else 6
     def bind(made):
         made.bind((client, 0))
-    with two.net.client.connect("10.71.2.99" if family == 4 else "fd71:2::99", PORT, timeout=5, before=bind) as connection:
+    with two.net.client.connect("10.71.2.99" if family == 4 else "fd71:2::99", PORT, timeout=10, before=bind) as connection:
         return connection.recv(100).decode()
 
 
@@ -224,7 +229,7 @@ class Knocks(threading.Thread):
     def run(self):
         while not self.over.wait(0.02):
             try:
-                with self.two.net.client.connect("10.71.2.99", PORT, timeout=0.2) as connection:
+                with self.two.net.client.connect("10.71.2.99", PORT, timeout=0.5) as connection:
                     if connection.recv(100):
                         self.good.append(time.monotonic())
             except OSError:
@@ -289,11 +294,11 @@ def test_failover(two, named_servers, figure):
     old = two.net.client.connect("10.71.2.99", PORT, timeout=20)
     assert old.recv(100)
     knocks = Knocks(two)
-    wait_for(lambda: knocks.good, 10, "a connection")
+    wait_for(lambda: knocks.good, 30, "a connection")
     two.net.cables(first, "down")
-    wait_for(lambda: second in masters(two), 10, "the other's addresses")
+    wait_for(lambda: second in masters(two), 30, "the other's addresses")
     moment = time.monotonic()
-    wait_for(lambda: knocks.good_after(moment), 10, "a connection through the other")
+    wait_for(lambda: knocks.good_after(moment), 30, "a connection through the other")
     figure("without a gateway, s", round(knocks.longest_gap(), 2))
     assert [choice(two, client) for client in CLIENTS] == before, "Maglev: the same choices"
     with pytest.raises(ConnectionResetError):  # a flow of the dead gateway ends at once, and clients try again
@@ -317,5 +322,5 @@ def check_the_way_back(two, knocks, first, second):
     two.gateways[second].break_relay()
     wait_for(lambda: masters(two) == [first], 60, "the addresses with the ready one")
     moment = time.monotonic()
-    wait_for(lambda: knocks.good_after(moment), 10, "a connection through it")
+    wait_for(lambda: knocks.good_after(moment), 30, "a connection through it")
     two.gateways[second].mend_relay()
