@@ -99,6 +99,7 @@ class Check:
         self.machine = None
         self.requests = 0
         self.token = None
+        self.starts = 0
 
     def prepare(self):
         """Disk (a layer over the image, larger than it), drive, updates."""
@@ -109,11 +110,18 @@ class Check:
         other_version(IMAGE / "gatewayd.update", WORK / "good.update", self.version + ".good")
 
     def boot(self):
-        """Switches the machine on; it stays the same one through its restarts."""
+        """Switches the machine on, with what it had before."""
+        self.starts += 1
         disks = [(WORK / "disk.qcow2", "qcow2"), (WORK / "drive.img", "raw"), (IMAGE / "spoilt.update", "raw"),
                  (WORK / "good.update", "raw")]
-        self.machine = Machine(disks, self.room.cards, WORK / "firmware", WORK / "console.log",
+        self.machine = Machine(disks, self.room.cards, WORK / "firmware", WORK / f"console-{self.starts}.log",
                                "kvm" if self.options.kvm else "tcg,thread=multi")
+
+    def restart(self):
+        """The machine restarts by itself, which is waited for."""
+        self.machine.ended(self.options.boot_limit)
+        self.machine.kill()
+        self.boot()
 
     def say(self, text):
         """A line of the report, with the time since the start."""
@@ -221,14 +229,16 @@ class Check:
         """Writes an update into the other slot; the machine then restarts by itself."""
         self.say(self.machine.run(f"gateway-update --no-reboot --tries {tries} {device}", 600).replace("\n", "; "))
         self.machine.type("reboot")
+        self.restart()
 
     def spoilt(self):
         """A new slot that does not get ready is left."""
-        machine = self.machine
         self.update("/dev/vdc", 1)
-        found = machine.expect(r"slot b is not healthy: .*", 2 * self.options.boot_limit)
+        found = self.machine.expect(r"slot b is not healthy: .*", 2 * self.options.boot_limit)
         self.claim("the spoilt slot finds itself not healthy", True)
         self.say(found.group(0))
+        self.restart()
+        machine = self.machine
         found = machine.expect(r"slot b \(\S+\) was not healthy .*", 2 * self.options.boot_limit)
         self.claim("slot a is back, and says so", "slot a (" in found.group(0), found.group(0))
         self.say(found.group(0))
@@ -240,9 +250,9 @@ class Check:
 
     def good(self):
         """A new slot that gets ready stays."""
-        machine = self.machine
-        before = machine.run("cat /etc/machine-id")
+        before = self.machine.run("cat /etc/machine-id")
         self.update("/dev/vdd", 3)
+        machine = self.machine
         machine.expect(r"slot b \(\S+\) is healthy", 2 * self.options.boot_limit)
         machine.login(PASSWORD, self.options.boot_limit)
         wait_for(lambda: re.search(r"^\* b\s+good ", machine.run("gateway-slots"), re.M), 10, "slot b to be good")
@@ -255,9 +265,10 @@ class Check:
 
     def recover(self):
         """What is left when nobody can log in, or the machine's own settings keep it from working."""
+        self.machine.run("bootctl set-oneshot recover-b.conf")
+        self.machine.type("reboot")
+        self.restart()
         machine = self.machine
-        machine.run("bootctl set-oneshot recover-b.conf")
-        machine.type("reboot")
         machine.expect(r"started to be repaired; nothing is kept", 2 * self.options.boot_limit)
         machine.expect(r"Press Enter for maintenance", self.options.boot_limit)
         machine.type("")
@@ -304,7 +315,7 @@ def main():
     WORK.mkdir()
     with Room() as room:
         check = Check(room, options)
-        print(f"image: version {check.version}; console in {WORK / 'console.log'}", flush=True)
+        print(f"image: version {check.version}; consoles in {WORK}/console-*.log", flush=True)
         whole = check.run()
     print(f"image: {'all held' if whole else str(len(check.faults)) + ' failed'},"
           f" {time.monotonic() - check.started:.0f} s", flush=True)

@@ -37,12 +37,14 @@ def tap(host, name):
 
 
 class Machine:
-    """A running machine. `said` is what its console has shown so far, without escape sequences."""
+    """A machine from the moment it is switched on until it restarts or is switched off: a restart ends the emulator, for
+    its firmware does not survive many of them. `said` is what its console has shown so far, without escape sequences."""
 
     def __init__(self, disks, cards, firmware_state, log, accelerator):
         """`disks`: (path, format) in order; `cards`: (tap descriptor, hardware address)."""
         command = [SYSTEM, "-accel", accelerator, "-machine", "q35,smm=off", "-cpu", "max", "-smp", str(PROCESSORS),
-                   "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
+                   "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                   "-serial", "stdio",
                    "-device", "virtio-rng-pci",
                    "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}",
                    "-drive", f"if=pflash,format=raw,unit=1,file={firmware_state}"]
@@ -108,8 +110,9 @@ class Machine:
         return match.group(1).strip()
 
     def ended(self, seconds):
-        """Waits until the machine has switched itself off."""
+        """Waits until the machine has restarted or switched itself off."""
         self._popen.wait(seconds)
+        self._reader.join(10)
 
     def kill(self):
         """Pulls the plug."""
