@@ -209,7 +209,13 @@ CREATE TABLE settings (
 	name TEXT NOT NULL UNIQUE CHECK (name = 'settings'),
 	drift TEXT NOT NULL DEFAULT 'heal' CHECK (drift IN ('heal', 'alert')),
 	ban_exempt TEXT REFERENCES address_set(name) ON DELETE RESTRICT,
-	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000)
+	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000),
+	flow_log_destination TEXT NOT NULL DEFAULT 'off' CHECK (flow_log_destination IN ('off', 'file', 'journal')),
+	flow_log_file TEXT NOT NULL DEFAULT 'flows.jsonl' CHECK (length(CAST(flow_log_file AS BLOB)) <= 64),
+	flow_log_events TEXT NOT NULL DEFAULT 'end' CHECK (flow_log_events IN ('end', 'start', 'both')),
+	flow_log_sample INTEGER NOT NULL DEFAULT 1 CHECK (flow_log_sample BETWEEN 1 AND 1000000),
+	flow_log_fields TEXT NOT NULL DEFAULT '[]' CHECK (flow_log_fields GLOB '[[]*]' AND length(flow_log_fields) <= 6477),
+	talkers_kept INTEGER NOT NULL DEFAULT 16384 CHECK (talkers_kept BETWEEN 0 AND 262144)
 ) STRICT;
 INSERT INTO settings (revision, name) VALUES (0, 'settings');
 CREATE INDEX settings_ban_exempt ON settings(ban_exempt) WHERE ban_exempt IS NOT NULL;

@@ -8,6 +8,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/changeset.h"
+#include "gatewayd/records.h"
 #include "schema/encode.h"
 #include "schema/unenforced.h"
 
@@ -124,6 +125,8 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	core_targets_follow(core);
 	if (core->shortcut)
 		shortcut_follow(core->shortcut, set->to);
+	if (core->records)
+		records_follow(core->records);
 	/* How drift is dealt with may have changed: what was only told so far may be to be put right. */
 	if (core->drift)
 		drift_look_if_present(core->drift);

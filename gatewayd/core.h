@@ -32,6 +32,8 @@ struct core_pending {
 	int64_t deadline; /* seconds since 1970: it must mean the same after a reboot */
 };
 
+struct records;
+
 struct core {
 	sd_event *event;
 	struct store *store;
@@ -49,6 +51,7 @@ struct core {
 	struct target_watch *watch;  /* NULL in tests that have none */
 	struct tracer *tracer;       /* NULL in tests that have none */
 	struct return_paths *ways;   /* NULL in tests that have none */
+	struct records *records;     /* NULL in tests that have none */
 	struct rule_index rules;     /* that the kernel has, as of the last look */
 	struct names names;          /* of the configuration that was last asked about */
 	uint64_t flows_sampled_us;   /* when the relay was last asked for round-trip times */

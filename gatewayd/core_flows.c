@@ -9,12 +9,14 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "gatewayd/core.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/document.h"
 #include "gatewayd/flows.h"
+#include "gatewayd/records.h"
 #include "schema/value.h"
 
 /* Rows that one request looks at: some 20 ms. */
@@ -195,6 +197,7 @@ static uint64_t rank_of(enum core_flows_sort sort, const struct stats_flow *flow
 struct page {
 	json_t *items;
 	char next[64]; /* cursor, or "" */
+	json_t *ended; /* what is kept of flows that have ended; NULL: not asked for */
 	bool complete; /* every flow was looked at */
 	bool failed;
 };
@@ -204,8 +207,8 @@ static json_t *page_document(struct core *core, struct page *page)
 	json_t *next = *page->next ? json_string(page->next) : json_null();
 
 	return document_done(
-	        json_pack("{s:o, s:o, s:b, s:o}", "items", page->items, "next", next, "complete", page->complete,
-	                "active", document_number(stats_active_all(worker_stats(core->worker)))),
+	        json_pack("{s:o, s:o, s:b, s:o, s:o*}", "items", page->items, "next", next, "complete", page->complete,
+	                "active", document_number(stats_active_all(worker_stats(core->worker))), "ended", page->ended),
 	        page->failed);
 }
 
@@ -317,14 +320,16 @@ static int page_sorted(
 /* What the flows of a group have in common; all bytes count, and what does not belong to it is 0. */
 struct group_key {
 	uint32_t listener, upstream;
-	struct addr client, target;
-	uint16_t target_port;
+	struct addr client, target, original;
+	uint16_t target_port, original_port;
 	char sni[STATS_SNI_MAX];
 };
 
 struct flow_group {
 	struct group_key key;
-	uint64_t flows, bytes[STATS_DIRECTIONS];
+	uint64_t flows, ended, refused, bytes[STATS_DIRECTIONS];
+	int64_t first_ms, last_ms; /* of the day; only if those that have ended are asked for */
+	bool used;
 };
 
 struct groups {
@@ -351,8 +356,12 @@ static void key_of(uint32_t group, const struct stats_flow *flow, struct group_k
 		ret->target = flow->target;
 		ret->target_port = flow->target_port;
 	}
-	if (is_by(group, CORE_FLOWS_SNI))
+	if (is_by(group, CORE_FLOWS_SNI) || is_by(group, CORE_FLOWS_DESTINATION))
 		memcpy(ret->sni, flow->sni, sizeof(ret->sni));
+	if (is_by(group, CORE_FLOWS_DESTINATION) && !*ret->sni) {
+		ret->original = flow->original;
+		ret->original_port = flow->original_port;
+	}
 }
 
 static struct flow_group *group_find(struct groups *groups, const struct group_key *key)
@@ -362,13 +371,14 @@ static struct flow_group *group_find(struct groups *groups, const struct group_k
 
 	for (size_t i = 0; i < sizeof(*key); i++)
 		slot = (slot ^ bytes[i]) * 16777619U;
-	for (slot %= FLOWS_GROUP_SLOTS; groups->slots[slot].flows > 0; slot = (slot + 1) % FLOWS_GROUP_SLOTS)
+	for (slot %= FLOWS_GROUP_SLOTS; groups->slots[slot].used; slot = (slot + 1) % FLOWS_GROUP_SLOTS)
 		if (memcmp(&groups->slots[slot].key, key, sizeof(*key)) == 0)
 			return &groups->slots[slot];
 	if (groups->n == FLOWS_GROUPS_MAX)
 		return &groups->others;
 	groups->n++;
 	groups->slots[slot].key = *key;
+	groups->slots[slot].used = true;
 	return &groups->slots[slot];
 }
 
@@ -379,14 +389,24 @@ static int compare_groups(const void *a, const void *b)
 
 	if (p != q)
 		return p > q ? -1 : 1;
-	if (x->flows != y->flows)
-		return x->flows > y->flows ? -1 : 1;
+	if (x->flows + x->ended != y->flows + y->ended)
+		return x->flows + x->ended > y->flows + y->ended ? -1 : 1;
 	return memcmp(&x->key, &y->key, sizeof(x->key));
+}
+
+static json_t *place_text(const struct addr *addr, uint16_t port)
+{
+	char address[ADDR_TEXT_MAX] = "", text[NAMES_TARGET_MAX];
+
+	if (addr->family)
+		addr_format(addr, address);
+	snprintf(text, sizeof(text), addr->family == AF_INET6 ? "[%s]:%u" : "%s:%u", address, (unsigned)port);
+	return json_string(text);
 }
 
 static json_t *key_document(struct core *core, enum core_flows_key which, const struct group_key *key)
 {
-	char address[ADDR_TEXT_MAX] = "", text[NAMES_TARGET_MAX];
+	char address[ADDR_TEXT_MAX] = "";
 
 	switch (which) {
 	case CORE_FLOWS_LISTENER:
@@ -400,11 +420,9 @@ static json_t *key_document(struct core *core, enum core_flows_key which, const 
 			addr_format(&key->client, address);
 		return json_string(address);
 	case CORE_FLOWS_TARGET:
-		if (key->target.family)
-			addr_format(&key->target, address);
-		snprintf(text, sizeof(text), key->target.family == AF_INET6 ? "[%s]:%u" : "%s:%u", address,
-		        (unsigned)key->target_port);
-		return json_string(text);
+		return place_text(&key->target, key->target_port);
+	case CORE_FLOWS_DESTINATION:
+		return *key->sni ? json_string(key->sni) : place_text(&key->original, key->original_port);
 	case CORE_FLOWS_KEYS:
 		break;
 	}
@@ -432,26 +450,58 @@ static json_t *title_document(const json_t *by)
 	return json_string(title);
 }
 
-static void group_add(struct flow_group *group, const struct stats_flow *flow)
+/* From when until when something of the group was seen. */
+static void group_span(struct flow_group *group, int64_t first_ms, int64_t last_ms)
+{
+	if (group->first_ms == 0 || first_ms < group->first_ms)
+		group->first_ms = first_ms;
+	if (last_ms > group->last_ms)
+		group->last_ms = last_ms;
+}
+
+static void group_add(struct flow_group *group, const struct stats_flow *flow, int64_t clock_ms)
 {
 	group->flows++;
+	group_span(group, (int64_t)flow->started_ms + clock_ms, (int64_t)flow->active_ms + clock_ms);
 	for (int i = 0; i < STATS_DIRECTIONS; i++)
 		group->bytes[i] += flow->bytes[i];
 }
 
-static json_t *group_document(struct core *core, uint32_t keys, const struct flow_group *group)
+static void group_add_ended(struct flow_group *group, const struct talker *talker)
+{
+	group->ended += talker->ended;
+	group->refused += talker->refused;
+	group_span(group, talker->first_ms, talker->last_ms);
+	for (int i = 0; i < STATS_DIRECTIONS; i++)
+		group->bytes[i] += talker->flow.bytes[i];
+}
+
+static json_t *time_document(int64_t ms)
+{
+	char text[32];
+
+	return json_string(value_time_format(ms / 1000, text));
+}
+
+static json_t *group_document(struct core *core, const struct core_flows_query *query, const struct flow_group *group)
 {
 	json_t *by = json_object(), *object = json_object();
 	bool failed = !by || !object;
 
 	for (enum core_flows_key key = 0; key < CORE_FLOWS_KEYS; key++)
-		if (is_by(keys, key))
+		if (is_by(query->group, key))
 			document_set(by, core_flows_keys[key], key_document(core, key, &group->key), &failed);
 	document_set(object, "group", title_document(by), &failed);
 	document_set(object, "by", by, &failed);
 	document_set(object, "flows", document_number(group->flows), &failed);
 	document_set(object, "bytes_to_target", document_number(group->bytes[STATS_TO_TARGET]), &failed);
 	document_set(object, "bytes_to_client", document_number(group->bytes[STATS_TO_CLIENT]), &failed);
+	if (query->ended) {
+		document_set(object, "ended", document_number(group->ended), &failed);
+		document_set(object, "refused", document_number(group->refused), &failed);
+		document_set(object, "first_seen", time_document(group->first_ms), &failed);
+		document_set(object, "last_seen", time_document(group->last_ms), &failed);
+	}
 	return document_done(object, failed);
 }
 
@@ -461,10 +511,32 @@ static void groups_sort(struct groups *groups)
 	size_t n = 0;
 
 	for (size_t i = 0; i < FLOWS_GROUP_SLOTS; i++)
-		if (groups->slots[i].flows > 0)
+		if (groups->slots[i].used)
 			groups->slots[n++] = groups->slots[i];
 	if (n > 1)
 		qsort(groups->slots, n, sizeof(*groups->slots), compare_groups);
+}
+
+/* Those that have ended, as far as they are kept: they are told beside the groups. */
+static void page_add_ended(struct core *core, const struct core_flows_query *query, const struct flows_filter *filter,
+        struct groups *groups, struct page *page)
+{
+	int64_t since;
+	const struct talkers *talkers = records_talkers(core->records, &since);
+	const struct talker *talker = talkers_newest(talkers);
+
+	for (; talker; talker = talkers_older(talkers, talker)) {
+		struct group_key key;
+
+		if (!flows_match(filter, &talker->flow))
+			continue;
+		key_of(query->group, &talker->flow, &key);
+		group_add_ended(group_find(groups, &key), talker);
+	}
+	page->ended = json_pack("{s:o, s:I, s:I, s:I}", "since", time_document(since * 1000), "kept",
+	        (json_int_t)talkers_count(talkers), "most", (json_int_t)talkers_max(talkers), "evicted",
+	        (json_int_t)talkers_evicted(talkers));
+	page->failed |= page->ended == NULL;
 }
 
 static int page_grouped(
@@ -472,6 +544,7 @@ static int page_grouped(
 {
 	_cleanup_free_ struct flow_group *slots = calloc(FLOWS_GROUP_SLOTS, sizeof(*slots));
 	struct groups groups = { .slots = slots };
+	int64_t clock_ms = (int64_t)time(NULL) * 1000 - (int64_t)(clock_us() / 1000);
 	size_t budget = FLOWS_SCAN_MAX;
 	struct flows_place place = { 0 };
 	struct flows_found found;
@@ -484,12 +557,14 @@ static int page_grouped(
 		if (!flows_match(filter, &found.flow))
 			continue;
 		key_of(query->group, &found.flow, &key);
-		group_add(group_find(&groups, &key), &found.flow);
+		group_add(group_find(&groups, &key), &found.flow, clock_ms);
 	}
-	page->complete = place.bank == STATS_BANKS && groups.others.flows == 0;
+	if (query->ended && core->records)
+		page_add_ended(core, query, filter, &groups, page);
+	page->complete = place.bank == STATS_BANKS && groups.others.flows + groups.others.ended == 0;
 	groups_sort(&groups);
 	for (size_t i = 0; i < groups.n && i < query->limit && !page->failed; i++) {
-		json_t *document = group_document(core, query->group, &slots[i]);
+		json_t *document = group_document(core, query, &slots[i]);
 
 		page->failed = json_array_append_new(page->items, document) < 0;
 	}

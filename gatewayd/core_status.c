@@ -8,6 +8,7 @@
 #include "gatewayd/doctor.h"
 #include "gatewayd/document.h"
 #include "gatewayd/health_view.h"
+#include "gatewayd/records.h"
 #include "gatewayd/rights.h"
 #include "schema/unenforced.h"
 
@@ -269,6 +270,7 @@ json_t *core_status(struct core *core)
 	document_set(object, "drift", core->drift ? drift_status(core->drift) : json_null(), &failed);
 	document_set(object, "relay", relay(core, &failed), &failed);
 	document_set(object, "upstreams", upstreams(core, &failed), &failed);
+	document_set(object, "flow_log", core->records ? records_status(core->records) : json_null(), &failed);
 	document_set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
 	document_set(object, "prefilters", core->shield ? shield_status(core->shield) : json_array(), &failed);
 	document_set(object, "waiting", waiting(core, &failed), &failed);

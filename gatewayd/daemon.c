@@ -26,6 +26,7 @@
 #include "gatewayd/drift.h"
 #include "gatewayd/files.h"
 #include "gatewayd/open.h"
+#include "gatewayd/records.h"
 #include "gatewayd/rights.h"
 #include "gatewayd/shield.h"
 #include "gatewayd/shortcut.h"
@@ -116,6 +117,14 @@ static void on_health_changed(void *userdata)
 static void on_probed(void *userdata, const struct proto_probed *found)
 {
 	return_paths_found(((struct daemon *)userdata)->core.ways, found);
+}
+
+static void on_relay_ended(void *userdata, unsigned bank, bool handed_over)
+{
+	struct daemon *daemon = userdata;
+
+	if (daemon->core.records)
+		records_relay_ended(daemon->core.records, bank, handed_over);
 }
 
 static int relay_prepare(void *userdata, const struct plan *plan, const char **ret_reason)
@@ -226,7 +235,7 @@ static int make_event_loop(struct daemon *daemon)
 static int make_worker(struct daemon *daemon)
 {
 	struct worker_owner owner = { daemon, owner_snapshot, owner_model, on_worker_state, on_health_changed,
-		daemon->shortcut, on_probed };
+		daemon->shortcut, on_probed, on_relay_ended };
 
 	return worker_new(daemon->event, daemon->options, &owner, &daemon->worker);
 }
@@ -398,6 +407,8 @@ static int start(struct daemon *daemon)
 		r = target_watch_new(&daemon->core, &daemon->core.watch);
 	if (r == 0)
 		r = return_paths_new(&daemon->core, &daemon->core.ways);
+	if (r == 0)
+		r = records_new(&daemon->core, &daemon->core.records);
 	if (r < 0)
 		return r;
 	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
@@ -425,6 +436,7 @@ static void stop(struct daemon *daemon)
 	bans_free(daemon->bans);
 	sampler_free(daemon->sampler);
 	ledger_free(daemon->core.ledger);
+	records_free(daemon->core.records);
 	target_watch_free(daemon->core.watch);
 	return_paths_free(daemon->core.ways);
 	if (daemon->shield)

@@ -121,6 +121,11 @@ static struct entry *entry_find(const struct keeper *keeper, uint64_t id)
 	return NULL;
 }
 
+bool keeper_holds(const struct keeper *keeper, uint64_t id)
+{
+	return entry_find(keeper, id) != NULL;
+}
+
 static struct entry *entry_add(struct keeper *keeper, const struct keep_flow *flow)
 {
 	uint32_t *bucket = bucket_of(keeper, flow->id), index = keeper->free_head;

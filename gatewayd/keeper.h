@@ -65,6 +65,8 @@ void keeper_offer(struct keeper *keeper, unsigned threads);
  * flows are held now. */
 uint32_t keeper_orphan(struct keeper *keeper, bool crashed);
 
+/* Whether the flow of this id is held. */
+bool keeper_holds(const struct keeper *keeper, uint64_t id);
 /* What is held now, and what became of flows since the start of the daemon. */
 void keeper_get_counts(const struct keeper *keeper, struct keeper_counts *ret);
 

@@ -106,6 +106,16 @@ int meter_fd(const struct meter *meter)
 	return meter->fd;
 }
 
+struct stats_wanted *meter_wanted(const struct meter *meter)
+{
+	return &meter->memory->wanted;
+}
+
+struct stats_ring *meter_ring(const struct meter *meter, unsigned bank, unsigned thread)
+{
+	return &meter->memory->ring[bank][thread];
+}
+
 void meter_add(struct meter *meter, enum stats_counter counter, uint64_t amount)
 {
 	stats_word_add(&meter->memory->daemon[counter], amount);

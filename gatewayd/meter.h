@@ -24,6 +24,9 @@ int meter_take(struct meter *meter, int fd, unsigned bank, uint32_t run);
 /* Borrowed; the memory's address changes with meter_take. */
 const struct stats_memory *meter_memory(const struct meter *meter);
 int meter_fd(const struct meter *meter);
+/* The daemon's word on what it wants to be told of flows, and the ring in which a thread of a bank tells it. */
+struct stats_wanted *meter_wanted(const struct meter *meter);
+struct stats_ring *meter_ring(const struct meter *meter, unsigned bank, unsigned thread);
 /* What the daemon counts itself. */
 void meter_add(struct meter *meter, enum stats_counter counter, uint64_t amount);
 

@@ -24,6 +24,7 @@
 enum {
 	OPT_STATE_DIR = 256,
 	OPT_RUNTIME_DIR,
+	OPT_LOG_DIR,
 	OPT_LISTEN,
 	OPT_UI_DIR,
 	OPT_RELAY,
@@ -47,6 +48,7 @@ enum {
 static const struct option long_options[] = {
 	{ "state-dir", required_argument, NULL, OPT_STATE_DIR },
 	{ "runtime-dir", required_argument, NULL, OPT_RUNTIME_DIR },
+	{ "log-dir", required_argument, NULL, OPT_LOG_DIR },
 	{ "listen", required_argument, NULL, OPT_LISTEN },
 	{ "ui-dir", required_argument, NULL, OPT_UI_DIR },
 	{ "relay", required_argument, NULL, OPT_RELAY },
@@ -75,6 +77,7 @@ static const char usage[] =
         "Management daemon of the transparent gateway.\n\n"
         "  --state-dir DIR     database and admin token (default /var/lib/gatewayd)\n"
         "  --runtime-dir DIR   api.sock and relay.sock (default /run/gatewayd)\n"
+        "  --log-dir DIR       records of flows (default /var/log/gatewayd)\n"
         "  --listen URL        serve the API on https://ADDRESS:PORT, or http:// on loopback; repeatable\n"
         "                      (default https://127.0.0.1:8443)\n"
         "  --ui-dir DIR        static files of the web UI\n"
@@ -170,6 +173,9 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return 0;
 	case OPT_RUNTIME_DIR:
 		ret->runtime_dir = text;
+		return 0;
+	case OPT_LOG_DIR:
+		ret->log_dir = text;
 		return 0;
 	case OPT_LISTEN:
 		return add_listen(ret, text);
@@ -319,6 +325,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 	*ret = (struct options){
 		.state_dir = "/var/lib/gatewayd",
 		.runtime_dir = "/run/gatewayd",
+		.log_dir = "/var/log/gatewayd",
 		.ui_dir = find_ui(),
 		.relay = GW_RELAY_PATH,
 		.mover = "auto",

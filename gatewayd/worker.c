@@ -90,21 +90,23 @@ static bool log_exit(const struct worker *worker)
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
+	unsigned bank = worker->run ? worker->bank : STATS_BANKS;
+	bool handed_over = worker->handed_over;
 
 	(void)source;
 	(void)fd;
 	(void)events;
-	if (worker->handed_over) {
+	if (handed_over) {
 		worker->handovers++;
 		worker->young_deaths = 0;
 	} else {
 		worker->restarts++;
 	}
-	worker->crashed = log_exit(worker) && !worker->handed_over;
+	worker->crashed = log_exit(worker) && !handed_over;
 	close_channel(worker);
 	forget_process(worker);
 	movers_sweep(worker->movers);
-	worker_bequeath(worker);
+	worker_bequeath(worker, bank, handed_over);
 	set_state(worker, WORKER_DOWN);
 	worker_restart_later(worker);
 	return 0;

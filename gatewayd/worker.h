@@ -47,6 +47,9 @@ struct worker_owner {
 	struct shortcut *shortcut;
 	/* What a probe has found (worker_probe). May be NULL. */
 	void (*probed)(void *userdata, const struct proto_probed *found);
+	/* The relay of this bank is dead, and what flows of it are held is known. handed_over: it was told to end. May
+	 * be NULL. */
+	void (*relay_ended)(void *userdata, unsigned bank, bool handed_over);
 };
 
 struct worker;
@@ -110,6 +113,14 @@ uint64_t worker_handovers(const struct worker *worker);
 uint64_t worker_uptime_s(const struct worker *worker);
 const struct meter *worker_meter(const struct worker *worker);
 const struct stats_memory *worker_stats(const struct worker *worker);
+/* What the daemon wants to be told of flows, and where a thread of a bank tells it; valid until control returns to the
+ * event loop. */
+struct stats_wanted *worker_wanted(const struct worker *worker);
+struct stats_ring *worker_ring(const struct worker *worker, unsigned bank, unsigned thread);
+/* Counts what the daemon does itself. */
+void worker_count(struct worker *worker, enum stats_counter counter, uint64_t amount);
+/* Whether the flow is held for the next relay. */
+bool worker_holds(const struct worker *worker, uint64_t id);
 /* What there is beyond copy and splice; borrowed. */
 const struct movers *worker_movers(const struct worker *worker);
 /* Flows that began and have not ended. */

@@ -23,12 +23,14 @@ static uint64_t open_flows(const struct worker *worker)
 	       stats_sum(meter_memory(worker->meter), STATS_flows_lost);
 }
 
-void worker_bequeath(struct worker *worker)
+void worker_bequeath(struct worker *worker, unsigned bank, bool handed_over)
 {
 	uint32_t held = keeper_orphan(worker->keeper, worker->crashed);
 
 	log_notice("%u flows wait for the next relay", (unsigned)held);
 	worker->unaccounted = (int64_t)open_flows(worker) - held;
+	if (worker->owner.relay_ended && bank < STATS_BANKS)
+		worker->owner.relay_ended(worker->owner.userdata, bank, handed_over);
 }
 
 int worker_send_keep_channels(struct worker *worker)
@@ -94,6 +96,26 @@ uint64_t worker_flows(const struct worker *worker)
 void worker_kept(const struct worker *worker, struct keeper_counts *ret)
 {
 	keeper_get_counts(worker->keeper, ret);
+}
+
+struct stats_wanted *worker_wanted(const struct worker *worker)
+{
+	return meter_wanted(worker->meter);
+}
+
+struct stats_ring *worker_ring(const struct worker *worker, unsigned bank, unsigned thread)
+{
+	return meter_ring(worker->meter, bank, thread);
+}
+
+void worker_count(struct worker *worker, enum stats_counter counter, uint64_t amount)
+{
+	meter_add(worker->meter, counter, amount);
+}
+
+bool worker_holds(const struct worker *worker, uint64_t id)
+{
+	return keeper_holds(worker->keeper, id);
 }
 
 /* --- handing over --- */

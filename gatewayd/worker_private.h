@@ -60,8 +60,9 @@ int worker_send_hello(struct worker *worker, int64_t generation);
 
 /* worker_flows.c: what holds the flows. 0 or a negative errno. */
 int worker_make_keeper(struct worker *worker);
-/* The relay is dead: its flows wait for the next one. Those that were not held end in resets. */
-void worker_bequeath(struct worker *worker);
+/* The relay that wrote to this bank (STATS_BANKS: to none) is dead: its flows wait for the next one. Those that were
+ * not held end in resets. */
+void worker_bequeath(struct worker *worker, unsigned bank, bool handed_over);
 /* Gives a new relay the channels of kept flows, and hands it the waiting ones. 0 or a negative errno. */
 int worker_send_keep_channels(struct worker *worker);
 /* Notes from a relay's HELLO what it can be used for. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "schema/flow_field.h"
 #include "schema/value.h"
 
 /* A row under examination and where it stands in the document. */
@@ -197,6 +198,24 @@ static void check_nothing(const struct row *row, const struct subject *subject)
 	(void)subject;
 }
 
+/* A name that cannot lead anywhere else, and that no tool takes for an option or something hidden. */
+static bool is_file_name(const char *text)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+	return *text && *text != '.' && *text != '-' && strspn(text, allowed) == strlen(text);
+}
+
+static void check_settings(const struct row *row, const struct subject *subject)
+{
+	const struct settings *settings = (const struct settings *)row;
+
+	static_assert(FLOW_FIELDS == 25, "flow_log.fields has room for all of them");
+	if (!is_file_name(settings->flow_log_file) && !is_faulty(subject, "flow_log/file"))
+		FAULT(subject, "flow_log/file", "bad_value",
+		        "a name made of a-z A-Z 0-9 . _ -, with a letter, a digit or _ first");
+}
+
 void check_rules(const struct row *row, const char *base, struct errs *errs)
 {
 	static void (*const rules[])(const struct row *, const struct subject *) = {
@@ -208,7 +227,7 @@ void check_rules(const struct row *row, const char *base, struct errs *errs)
 		[RESOURCE_LISTENER_ROUTE] = check_route,
 		[RESOURCE_PREFILTER] = check_nothing,
 		[RESOURCE_TOKEN] = check_nothing,
-		[RESOURCE_SETTINGS] = check_nothing,
+		[RESOURCE_SETTINGS] = check_settings,
 	};
 	struct subject subject = { base, errs };
 

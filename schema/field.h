@@ -26,13 +26,14 @@ enum field_kind {
 
 /* What the strings of a list are. */
 enum item_kind {
-	ITEM_INTERFACE, /* an interface name as the kernel takes it, of the characters a-z A-Z 0-9 . _ - @ */
-	ITEM_PREFIX,    /* prefix or "first-last" range, canonical text; or "@name" of an address set */
-	ITEM_PORTS,     /* "443" or "8000-8100" */
-	ITEM_HOST,      /* DNS name in lower case, or "*." and one */
-	ITEM_ALPN,      /* protocol name as TLS has it, visible ASCII */
-	ITEM_METHOD,    /* HTTP method in upper case */
-	ITEM_PATH,      /* beginning of an HTTP path */
+	ITEM_INTERFACE,  /* an interface name as the kernel takes it, of the characters a-z A-Z 0-9 . _ - @ */
+	ITEM_PREFIX,     /* prefix or "first-last" range, canonical text; or "@name" of an address set */
+	ITEM_PORTS,      /* "443" or "8000-8100" */
+	ITEM_HOST,       /* DNS name in lower case, or "*." and one */
+	ITEM_ALPN,       /* protocol name as TLS has it, visible ASCII */
+	ITEM_METHOD,     /* HTTP method in upper case */
+	ITEM_PATH,       /* beginning of an HTTP path */
+	ITEM_FLOW_FIELD, /* of a record of a flow (flow_field.h) */
 	ITEM_KINDS
 };
 

@@ -11,6 +11,7 @@
 
 #include "schema/decode.h"
 #include "schema/encode.h"
+#include "schema/flow_field.h"
 
 #define INTERFACE_PATTERN "^[A-Za-z0-9._@-]{1,15}$"
 #define NAME_PATTERN      "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -39,6 +40,15 @@ static void set(json_t *object, const char *key, json_t *value)
 
 /* ---- schemas of fields ---- */
 
+static json_t *flow_field_words(void)
+{
+	json_t *words = gwgen_need(json_array());
+
+	for (int i = 0; i < FLOW_FIELDS; i++)
+		json_array_append_new(words, json_string(flow_field_word((enum flow_field)i)));
+	return words;
+}
+
 static json_t *item_schema(enum item_kind item)
 {
 	static const char *const patterns[] = {
@@ -49,10 +59,12 @@ static json_t *item_schema(enum item_kind item)
 		"^[!-~]{1,32}$",
 		"^[A-Z_-]{1,32}$",
 		"^/[!-~]{0,254}$",
+		NULL,
 	};
 
-	static_assert(ARRAY_SIZE(patterns) == ITEM_KINDS, "a pattern for each kind of item");
-
+	static_assert(ARRAY_SIZE(patterns) == ITEM_KINDS, "a pattern for each kind of item, or its words");
+	if (item == ITEM_FLOW_FIELD)
+		return gwgen_need(json_pack("{s:s, s:o}", "type", "string", "enum", flow_field_words()));
 	return gwgen_need(json_pack("{s:s, s:s}", "type", "string", "pattern", patterns[item]));
 }
 

@@ -15,7 +15,8 @@ const char *gwgen_kind(enum field_kind kind)
 
 const char *gwgen_item(enum item_kind item)
 {
-	static const char *const words[] = { "interface", "prefix", "ports", "host", "alpn", "method", "path" };
+	static const char *const words[] = { "interface", "prefix", "ports", "host", "alpn", "method", "path",
+		"flow_field" };
 
 	static_assert(ARRAY_SIZE(words) == ITEM_KINDS, "a word for each kind of item");
 	return words[item];

@@ -44,6 +44,8 @@
 	IN_GROUP(group_, key_, FIELD_ENUM, .max = ARRAY_SIZE(table_##_words) - 1, .initial = initial_, .words = table_##_words, .flags = flags_, .doc = doc_)
 #define GROUP_TEXT(group_, key_, max_, initial_, flags_, doc_) \
 	IN_GROUP(group_, key_, FIELD_TEXT, .max = max_, .initial_text = initial_, .flags = flags_, .doc = doc_)
+#define GROUP_LIST(group_, key_, item_, max_, flags_, doc_) \
+	IN_GROUP(group_, key_, FIELD_LIST, .max = max_, .item = item_, .flags = flags_, .doc = doc_)
 #define INT(member_, min_, max_, initial_, flags_, doc_) \
 	FIELD(member_, FIELD_INT, .min = min_, .max = max_, .initial = initial_, .flags = flags_, .doc = doc_)
 #define ENUM(member_, table_, initial_, flags_, doc_) \

@@ -82,6 +82,7 @@ struct prefixes {
 #define GROUP_INT(group, key, min, max, initial, flags, doc) int64_t group##_##key;
 #define GROUP_ENUM(group, key, table, initial, flags, doc) int64_t group##_##key;
 #define GROUP_TEXT(group, key, max, initial, flags, doc) char *group##_##key;
+#define GROUP_LIST(group, key, item, max, flags, doc) struct strings group##_##key;
 #define RESOURCE(upper, lower, plural, path, parent, flags, doc) struct lower;
 #include "schema/resources.def"
 #undef RESOURCE
@@ -138,6 +139,7 @@ struct settings {
 #undef GROUP_INT
 #undef GROUP_ENUM
 #undef GROUP_TEXT
+#undef GROUP_LIST
 // clang-format on
 
 /* A new row with every field at its default and one reference; NULL only when memory is out. */

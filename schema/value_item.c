@@ -4,6 +4,7 @@
 #include <net/if.h>
 #include <string.h>
 
+#include "schema/flow_field.h"
 #include "schema/value.h"
 
 /* ::ffff:0:0/96 stands for IPv4 inside a program and never in a packet. */
@@ -222,6 +223,9 @@ int value_item(
 		return item_text(text, buffer, *text == '/' && !strpbrk(text, "?#"),
 		        "a path begins with / and has at most 255 visible ASCII characters, no \" \\ ? and #", pointer,
 		        errs);
+	case ITEM_FLOW_FIELD:
+		return item_text(text, buffer, flow_field_of_word(text) < FLOW_FIELDS,
+		        "no field that a record of a flow has", pointer, errs);
 	case ITEM_KINDS:
 		break;
 	}

@@ -145,6 +145,7 @@ enum core_flows_key {
 	CORE_FLOWS_UPSTREAM,
 	CORE_FLOWS_TARGET,
 	CORE_FLOWS_SNI,
+	CORE_FLOWS_DESTINATION, /* the name that the client said, else the address that it wanted to reach */
 	CORE_FLOWS_KEYS
 };
 extern const char *const core_flows_keys[CORE_FLOWS_KEYS]; /* their words; of flowlist.c */
@@ -153,6 +154,7 @@ struct core_flows_query {
 	const char *after; /* cursor; NULL: from the beginning */
 	enum core_flows_sort sort;
 	uint32_t group;                  /* bits 1 << enum core_flows_key; 0: flows, no groups */
+	bool ended;                      /* groups of those that have ended too, as far as they are kept */
 	const char *listener, *upstream; /* names; NULL: any */
 	const char *sni;                 /* as a value of FIRST_SNI (base/first_route.h); NULL: any */
 	uint8_t protocol;                /* 0: any */

@@ -3,9 +3,12 @@
  *
  * Theory of operation. An event is made into the bytes of the stream once. A
  * reader takes a copy of the one it is sending, so that the ring can go on
- * under it; its place is the number of the next event it wants. When that
- * number has left the ring, the reader was too slow and is dropped. Only a
- * new reader may begin with a gap, which it is told of.
+ * under it. There are two rings, of which the one of single flows is read only
+ * by those who ask for it; numbers are given out across both, so that a reader
+ * has one place, the number of the last event it has got. In each ring it has a
+ * position besides. When that has left the ring, the reader was too slow: it is
+ * dropped, or, for single flows, told how many are missing. Only a new reader
+ * may begin with a gap, which it is told of.
  */
 #include "webapi/events.h"
 
@@ -25,19 +28,31 @@ struct event {
 	size_t length;
 };
 
+/* Positions count from the first event of a ring on. */
+struct ring {
+	struct event *slots;
+	size_t room, bytes, bytes_max;
+	uint64_t first, next; /* positions: of the oldest event that is kept, and of the one to come */
+	int64_t forgotten;    /* number of the newest event that is not kept any more; 0: none */
+};
+
+enum { RING_ALL, RING_FLOWS, RINGS };
+
 struct events {
-	struct event ring[EVENTS_RING];
-	size_t bytes;        /* of all texts */
-	int64_t first, next; /* numbers: of the oldest event that is kept, and of the one to come */
-	unsigned readers;
+	struct ring ring[RINGS];
+	struct event slots[EVENTS_RING], flow_slots[EVENTS_FLOWS_RING];
+	int64_t first, next; /* numbers: of the first event ever, and of the one to come */
+	unsigned readers, flow_readers;
 	struct events_listener *listeners;
 };
 
 struct events_reader {
 	struct events *events;
-	int64_t next;
-	char *types; /* ",a,b,"; NULL: all */
-	char *out;   /* what is being sent */
+	uint64_t next[RINGS]; /* positions */
+	int64_t last;         /* number of the event that was sent last, or stands for the place where it began */
+	char *types;          /* ",a,b,"; NULL: all but single flows */
+	bool flows;           /* single flows too */
+	char *out;            /* what is being sent */
 	size_t at, length;
 	uint64_t until; /* when the stream ends by itself, microseconds */
 	bool beat, over;
@@ -47,21 +62,26 @@ struct events *events_new(void)
 {
 	struct events *events = calloc(1, sizeof(*events));
 
-	if (events)
-		events->first = events->next = (int64_t)time(NULL) * 1000000;
+	if (!events)
+		return NULL;
+	events->first = events->next = (int64_t)time(NULL) * 1000000;
+	events->ring[RING_ALL] = (struct ring){ .slots = events->slots, EVENTS_RING, .bytes_max = EVENTS_BYTES_MAX };
+	events->ring[RING_FLOWS] =
+	        (struct ring){ .slots = events->flow_slots, EVENTS_FLOWS_RING, .bytes_max = EVENTS_FLOWS_BYTES_MAX };
 	return events;
 }
 
-static struct event *slot(struct events *events, int64_t id)
+static struct event *slot(const struct ring *ring, uint64_t position)
 {
-	return &events->ring[(uint64_t)id % EVENTS_RING];
+	return &ring->slots[position % ring->room];
 }
 
-static void forget_oldest(struct events *events)
+static void forget_oldest(struct ring *ring)
 {
-	struct event *event = slot(events, events->first++);
+	struct event *event = slot(ring, ring->first++);
 
-	events->bytes -= event->length;
+	ring->forgotten = event->id;
+	ring->bytes -= event->length;
 	free(event->type);
 	free(event->text);
 	*event = (struct event){ 0 };
@@ -71,14 +91,25 @@ void events_free(struct events *events)
 {
 	if (!events)
 		return;
-	while (events->first < events->next)
-		forget_oldest(events);
+	for (int i = 0; i < RINGS; i++)
+		while (events->ring[i].first < events->ring[i].next)
+			forget_oldest(&events->ring[i]);
 	free(events);
 }
 
 int64_t events_newest(const struct events *events)
 {
 	return events->first < events->next ? events->next - 1 : 0;
+}
+
+unsigned events_flow_readers(const struct events *events)
+{
+	return events->flow_readers;
+}
+
+static bool is_of_flow(const char *type)
+{
+	return strncmp(type, "flow_", strlen("flow_")) == 0;
 }
 
 /* The bytes of an event, without line breaks in its data. NULL when memory is out. */
@@ -95,23 +126,36 @@ static char *text_of(int64_t id, const char *type, const json_t *data)
 	               : text;
 }
 
-void events_publish(struct events *events, const char *type, json_t *data)
+/* An event that could not be made for want of memory takes its place too: readers see a gap in the numbers. */
+static void ring_put(struct ring *ring, const struct event *event)
 {
-	int64_t id = events->next;
-	_cleanup_free_ char *text = text_of(id, type, data), *copy = strdup(type);
-	size_t length = text && copy ? strlen(text) : 0;
+	while (ring->first < ring->next &&
+	        (ring->next - ring->first >= ring->room || ring->bytes + event->length > ring->bytes_max))
+		forget_oldest(ring);
+	*slot(ring, ring->next++) = *event;
+	ring->bytes += event->length;
+}
 
-	json_decref(data);
-	while (events->first < events->next &&
-	        (events->next - events->first >= EVENTS_RING || events->bytes + length > EVENTS_BYTES_MAX))
-		forget_oldest(events);
-	events->next++;
-	if (length) {
-		*slot(events, id) = (struct event){ id, TAKE_PTR(copy), TAKE_PTR(text), length };
-		events->bytes += length;
-	}
+static void wake_all(const struct events *events)
+{
 	for (struct events_listener *listener = events->listeners; listener; listener = listener->next)
 		listener->wake(listener->userdata);
+}
+
+void events_publish(struct events *events, const char *type, json_t *data)
+{
+	_cleanup_free_ char *text = text_of(events->next, type, data), *copy = strdup(type);
+	struct event event = { .id = events->next };
+
+	json_decref(data);
+	if (text && copy) {
+		event.length = strlen(text);
+		event.type = TAKE_PTR(copy);
+		event.text = TAKE_PTR(text);
+	}
+	events->next++;
+	ring_put(&events->ring[is_of_flow(type) ? RING_FLOWS : RING_ALL], &event);
+	wake_all(events);
 }
 
 void events_listen(struct events *events, struct events_listener *listener)
@@ -157,24 +201,53 @@ static int take_types(struct events_reader *reader, const char *types)
 	if (!*types || strlen(types) > EVENTS_TYPES_BYTES_MAX ||
 	        strspn(types, "abcdefghijklmnopqrstuvwxyz0123456789_,") != strlen(types))
 		return -EINVAL;
-	if (asprintf(&reader->types, ",%s,", types) >= 0)
-		return 0;
-	reader->types = NULL;
-	return -ENOMEM;
+	if (asprintf(&reader->types, ",%s,", types) < 0) {
+		reader->types = NULL;
+		return -ENOMEM;
+	}
+	reader->flows = strstr(reader->types, ",flow_") != NULL;
+	reader->events->flow_readers += reader->flows;
+	return 0;
+}
+
+/* The position behind the events up to this number. */
+static uint64_t position_behind(const struct ring *ring, int64_t number)
+{
+	uint64_t low = ring->first, high = ring->next;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (slot(ring, middle)->id <= number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Number of the oldest event that is kept, or to come. */
+static int64_t oldest(const struct events *events)
+{
+	const struct ring *ring = &events->ring[RING_ALL];
+
+	return ring->first < ring->next ? slot(ring, ring->first)->id : events->next;
 }
 
 /* Puts the reader behind an event that may have left the ring, or be of another time. */
 static int take_place(struct events_reader *reader, int64_t after)
 {
 	const struct events *events = reader->events;
+	const struct ring *ring = &events->ring[RING_ALL];
 
-	reader->next = after < 0 || after >= events->next ? events->next : after + 1;
-	if (reader->next >= events->first)
+	reader->last = after < 0 || after >= events->next ? events->next - 1 : after;
+	for (int i = 0; i < RINGS; i++)
+		reader->next[i] = position_behind(&events->ring[i], reader->last);
+	if (reader->last >= ring->forgotten && reader->last >= events->first - 1)
 		/* Something to send at once: the client then knows that it is connected. */
 		return say(reader, ":\n\n");
-	reader->next = events->first;
 	return say(
-	        reader, "event: missed\ndata: {\"after\":%" PRId64 ",\"next\":%" PRId64 "}\n\n", after, events->first);
+	        reader, "event: missed\ndata: {\"after\":%" PRId64 ",\"next\":%" PRId64 "}\n\n", after, oldest(events));
 }
 
 int events_reader_new(struct events *events, int64_t after, const char *types, struct events_reader **ret)
@@ -193,11 +266,14 @@ int events_reader_new(struct events *events, int64_t after, const char *types, s
 	r = take_types(reader, types);
 	if (!r)
 		r = take_place(reader, after);
-	if (r < 0)
+	if (r < 0) {
 		events_reader_free(reader);
-	else
-		*ret = reader;
-	return r;
+		return r;
+	}
+	*ret = reader;
+	if (reader->flows)
+		wake_all(events); /* single flows are wanted from now on */
+	return 0;
 }
 
 void events_reader_free(struct events_reader *reader)
@@ -205,6 +281,7 @@ void events_reader_free(struct events_reader *reader)
 	if (!reader)
 		return;
 	reader->events->readers--;
+	reader->events->flow_readers -= reader->flows;
 	free(reader->types);
 	free(reader->out);
 	free(reader);
@@ -227,22 +304,58 @@ static bool wants(const struct events_reader *reader, const struct event *event)
 	if (!event->text)
 		return false;
 	snprintf(type, sizeof(type), ",%s,", event->type);
-	return !reader->types || strstr(reader->types, type);
+	return !reader->types || strstr(reader->types, type) || strcmp(event->type, EVENTS_LEFT_OUT) == 0;
+}
+
+/* The next event of all that the reader has not got yet, of whatever ring. NULL: there is none. */
+static const struct event *next_event(struct events_reader *reader)
+{
+	const struct event *found = NULL;
+	int from = RING_ALL;
+
+	for (int i = 0; i < (reader->flows ? RINGS : RING_FLOWS); i++) {
+		const struct ring *ring = &reader->events->ring[i];
+
+		if (reader->next[i] == ring->next || (found && found->id < slot(ring, reader->next[i])->id))
+			continue;
+		found = slot(ring, reader->next[i]);
+		from = i;
+	}
+	if (found)
+		reader->next[from]++;
+	return found;
+}
+
+/* Says what the reader was too slow for. 0: nothing; else what there is to send. */
+static int say_lost(struct events_reader *reader)
+{
+	const struct ring *all = &reader->events->ring[RING_ALL], *flows = &reader->events->ring[RING_FLOWS];
+	uint64_t lost;
+
+	if (reader->next[RING_ALL] < all->first) {
+		reader->over = true;
+		(void)say(reader, "event: dropped\ndata: {\"after\":%" PRId64 ",\"next\":%" PRId64 "}\n\n",
+		        reader->last, oldest(reader->events));
+		return 1;
+	}
+	if (!reader->flows || reader->next[RING_FLOWS] >= flows->first)
+		return 0;
+	lost = flows->first - reader->next[RING_FLOWS];
+	reader->next[RING_FLOWS] = flows->first;
+	(void)say(reader, "event: " EVENTS_LEFT_OUT "\ndata: {\"left_out\":%" PRIu64 ",\"why\":\"slow_reader\"}\n\n",
+	        lost);
+	return 1;
 }
 
 /* Finds something to send. 0 also when there is nothing. */
 static int next_piece(struct events_reader *reader)
 {
-	struct events *events = reader->events;
+	const struct event *event;
 
-	if (reader->next < events->first) {
-		reader->over = true;
-		return say(reader, "event: dropped\ndata: {\"after\":%" PRId64 ",\"next\":%" PRId64 "}\n\n",
-		        reader->next - 1, events->first);
-	}
-	while (reader->next < events->next) {
-		const struct event *event = slot(events, reader->next++);
-
+	if (say_lost(reader))
+		return 0;
+	while ((event = next_event(reader))) {
+		reader->last = event->id;
 		if (wants(reader, event)) {
 			reader->beat = false;
 			return say(reader, "%s", event->text);

@@ -1,11 +1,14 @@
 /*
  * What happens in the gateway, as server-sent events: a ring of the newest
  * ones and readers that each have a place in it. Published to by the daemon,
- * read by http.c; knows no HTTP library.
+ * read by http.c; knows no HTTP library. Events of single flows ("flow_...") are
+ * many: they have a ring of their own, and only readers that ask for them by
+ * type get them.
  *
  * GET /api/v1/events: each event as "id: N", "event: TYPE", "data: JSON". ?types=a,b lets only these through;
  * Last-Event-ID or ?after=N goes on behind an event. Two types are about the stream itself: "missed" (events between
- * were overwritten before this reader came back) and "dropped" (the reader was too slow; the stream ends after it).
+ * were overwritten before this reader came back) and "dropped" (the reader was too slow; the stream ends after it). A
+ * reader of single flows that is too slow for them is told how many it has not got, in "flow_left_out", and goes on.
  * A comment each 15 seconds tells that the stream is alive; after an hour it ends and is to be asked for anew, so that
  * a token that is no longer valid does not read on.
  */
@@ -13,6 +16,9 @@
 #define GW_WEBAPI_EVENTS_H
 
 #include "webapi/router.h"
+
+/* Told to all readers of single flows, whatever types they name: so many events there are no more, or never were. */
+#define EVENTS_LEFT_OUT "flow_left_out"
 
 struct events;
 struct events_reader;
@@ -27,7 +33,10 @@ void events_publish(struct events *events, const char *type, json_t *data);
 /* Number of the newest event; 0 before the first. */
 int64_t events_newest(const struct events *events);
 
-/* Called after each event. */
+/* Readers that ask for single flows. */
+unsigned events_flow_readers(const struct events *events);
+
+/* Called after each event, and when there is a reader of single flows. */
 struct events_listener {
 	void (*wake)(void *userdata);
 	void *userdata;

@@ -22,17 +22,19 @@ enum parameter {
 	PARAMETER_CLIENT,
 	PARAMETER_PROTOCOL,
 	PARAMETER_SNI,
+	PARAMETER_INCLUDE,
 	PARAMETERS
 };
 static const char *const known[] = { "limit", "after", "sort", "group", "listener", "upstream", "target", "client",
-	"protocol", "sni" };
+	"protocol", "sni", "include" };
 static_assert(ARRAY_SIZE(known) == PARAMETERS, "one name per parameter");
 
 /* In the order of the enums of core.h, behind the first entry of each. */
 static const char *const sorts[] = { "bytes", "age", "rtt" };
 static const char *const protocols[] = { "tcp", "udp" };
 
-const char *const core_flows_keys[CORE_FLOWS_KEYS] = { "client", "listener", "upstream", "target", "sni" };
+const char *const core_flows_keys[CORE_FLOWS_KEYS] = { "client", "listener", "upstream", "target", "sni",
+	"destination" };
 
 /* "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80". */
 static int target_parse(const char *text, struct core_flows_query *query)
@@ -124,6 +126,25 @@ static int parse_words(
 	return r;
 }
 
+/* As query_parse: flows that have ended, of which only sums are kept, and not of each target. */
+static int parse_include(
+        const struct request *request, const char *include, struct core_flows_query *query, struct response *response)
+{
+	static const char *const words[] = { "ended" };
+	size_t which = SIZE_MAX;
+	int r = query_word(request, "include", include, words, ARRAY_SIZE(words), &which, response);
+
+	query->ended = which == 0;
+	if (r || !query->ended)
+		return r;
+	if (!query->group)
+		return query_refuse(request, "include", "only possible together with \"group\"", response);
+	if (query->has_target || (query->group & (1U << CORE_FLOWS_TARGET)))
+		return query_refuse(request, "include",
+		        "not possible together with targets: of what has ended the destination is kept", response);
+	return 0;
+}
+
 static int answer(const struct request *request, char **values, struct response *response)
 {
 	struct core_flows_query query = { .after = values[PARAMETER_AFTER],
@@ -140,6 +161,8 @@ static int answer(const struct request *request, char **values, struct response 
 		r = parse_addresses(request, values, &query, response);
 	if (!r)
 		r = parse_sni(request, values[PARAMETER_SNI], &query, response);
+	if (!r)
+		r = parse_include(request, values[PARAMETER_INCLUDE], &query, response);
 	if (r)
 		return r < 0 ? r : 0;
 	r = core_flows(request->core, &query, &document);

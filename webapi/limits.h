@@ -52,6 +52,9 @@
 /* Events kept for readers that come back, and their bytes: some minutes of a busy gateway. */
 #define EVENTS_RING      4096
 #define EVENTS_BYTES_MAX ((size_t)4 * 1024 * 1024)
+/* The same for events of single flows, which have a place of their own so that they do not push others out. */
+#define EVENTS_FLOWS_RING      1024
+#define EVENTS_FLOWS_BYTES_MAX ((size_t)1024 * 1024)
 /* Data of one event. */
 #define EVENT_BYTES_MAX ((size_t)16 * 1024)
 /* Readers of events on all servers together; each holds a connection. */

@@ -183,8 +183,7 @@ unsigned stats_tables(const struct stats_memory *memory, unsigned bank)
 	return stats_threads(memory, bank) * STATS_TABLES;
 }
 
-/* The rows of a table, also of a relay that may be dead, and their number. */
-static uint32_t rows_of(
+uint32_t stats_rows_left(
         const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
 {
 	const struct stats_thread *its;
@@ -203,7 +202,7 @@ static uint32_t rows_of(
 
 uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
 {
-	return living_run(memory, bank) ? rows_of(memory, bank, table, ret_rows) : 0;
+	return living_run(memory, bank) ? stats_rows_left(memory, bank, table, ret_rows) : 0;
 }
 
 bool stats_flow_is_shown(const struct stats_memory *memory, uint64_t id)
@@ -211,7 +210,7 @@ bool stats_flow_is_shown(const struct stats_memory *memory, uint64_t id)
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned table = 0; table < stats_tables(memory, bank); table++) {
 			const struct stats_row *rows;
-			uint32_t n = rows_of(memory, bank, table, &rows);
+			uint32_t n = stats_rows_left(memory, bank, table, &rows);
 
 			for (uint32_t i = 0; i < n; i++)
 				if (stats_row_id(&rows[i]) == id)

@@ -1,10 +1,10 @@
 /*
  * Layout of the memory in which the relay counts and shows what it does, and
  * the daemon reads: counters and histograms per thread (stats.def), counters
- * per listener, upstream and target (stats_object.def), and one row per flow
- * (stats_row.h). The daemon makes the memory; it outlives each relay, and a
- * relay hands it on to the next daemon. It is sparse: only what is written
- * takes room, and readers must not touch the rest.
+ * per listener, upstream and target (stats_object.def), one row per flow
+ * (stats_row.h), and rings of what becomes of flows (stats_record.h). The daemon makes the memory; it outlives each
+ * relay, and a relay hands it on to the next daemon. It is sparse: only what is written takes room, and readers must
+ * not touch the rest.
  *
  * Theory of operation: each word has one writer, a thread of a relay, which
  * neither locks nor waits; readers sum over the threads. Two relays that take
@@ -25,11 +25,12 @@
 #include <stdint.h>
 
 #include "gatewayd/base/histogram.h"
+#include "gatewayd/base/stats_record.h"
 #include "gatewayd/base/stats_row.h"
 #include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 11
+#define STATS_LAYOUT 12
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -120,8 +121,10 @@ struct stats_memory {
 	_Atomic uint32_t id[STATS_SLOTS_MAX];    /* the daemon's: which object has the slot; 0: none */
 	_Atomic uint64_t daemon[STATS_COUNTERS]; /* what the daemon counts itself */
 	struct stats_health health;
+	struct stats_wanted wanted;                    /* the daemon's */
 	struct target_state target[STATS_TARGETS_MAX]; /* of the targets' slots, from 0 */
 	struct stats_bank bank[STATS_BANKS];
+	struct stats_ring ring[STATS_BANKS][STATS_THREADS_MAX];
 	struct stats_row row[STATS_BANKS][STATS_ROWS_MAX];
 };
 
@@ -139,6 +142,7 @@ struct stats_place {
 	struct stats_row *rows[STATS_TABLES]; /* NULL: none */
 	uint32_t n_rows[STATS_TABLES];
 	struct stats_memory *memory; /* the whole of it: other threads' counters, and targets' states; NULL: none */
+	struct stats_ring *ring;     /* of records; NULL: none */
 	uint32_t run;
 };
 
@@ -206,6 +210,10 @@ bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t s
 unsigned stats_tables(const struct stats_memory *memory, unsigned bank);
 /* The rows of one table that may hold flows, and their number; 0 if no relay writes to the bank. */
 uint32_t stats_rows(
+        const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows);
+
+/* The same for a bank whose relay may be dead: what it has left. */
+uint32_t stats_rows_left(
         const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows);
 
 /* Whether a row of any bank, also of a relay that is dead, still shows this flow: whoever had it has not counted its

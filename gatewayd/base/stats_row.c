@@ -33,6 +33,23 @@ void stats_row_clear(struct stats_row *row)
 	atomic_store_explicit(&row->sequence, sequence + 1, memory_order_release);
 }
 
+void stats_row_copy(const struct stats_row *row, struct stats_flow *ret)
+{
+	uint64_t words[STATS_FLOW_WORDS];
+
+	for (size_t i = 0; i < STATS_FLOW_WORDS; i++)
+		words[i] = atomic_load_explicit(&row->word[i], memory_order_relaxed);
+	memcpy(ret, words, sizeof(words));
+}
+
+void stats_row_get_name(const struct stats_row *row, char ret[STATS_SNI_MAX])
+{
+	struct stats_flow flow;
+
+	stats_row_copy(row, &flow);
+	memcpy(ret, flow.sni, STATS_SNI_MAX);
+}
+
 static void clean_text(char *text, size_t size)
 {
 	size_t i;
@@ -49,7 +66,7 @@ static void clean_address(struct addr *addr)
 }
 
 /* The writer is another process with fewer rights: what it has written may be anything. */
-static void clean(struct stats_flow *flow)
+void stats_flow_clean(struct stats_flow *flow)
 {
 	for (int i = 0; i < STATS_DIRECTIONS; i++) {
 		clean_text(flow->mover[i], sizeof(flow->mover[i]));
@@ -86,7 +103,7 @@ bool stats_row_read(const struct stats_row *row, struct stats_flow *ret)
 			continue;
 		if (flow.id == 0)
 			return false;
-		clean(&flow);
+		stats_flow_clean(&flow);
 		*ret = flow;
 		return true;
 	}

@@ -45,8 +45,11 @@ struct stats_flow {
 	} client_tcp, target_tcp;               /* as of sampled_ms */
 	uint64_t sampled_ms;                    /* 0: never */
 	uint32_t listener, upstream, target_id; /* ids; 0: none */
+	uint32_t ifindex;                       /* where the client's packets come in; 0: not known */
 	uint16_t client_port, original_port, target_port;
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	uint8_t route;    /* number of the listener's route that it took, from 1; 0: none */
+	uint8_t retries;  /* targets that were tried before */
 	struct addr client, original, target;
 	char sni[STATS_SNI_MAX];
 };
@@ -83,11 +86,17 @@ static inline uint64_t stats_word_from(const void *bytes)
 	return word;
 }
 
+/* A copy of the writer's own row, which nobody else changes; and of the name alone. */
+void stats_row_copy(const struct stats_row *row, struct stats_flow *ret);
+void stats_row_get_name(const struct stats_row *row, char ret[STATS_SNI_MAX]);
+
 /* --- readers --- */
 
 /* A copy of the row that is of one flow throughout. False if the row is free, or written all the time. Nothing in it
  * is trusted to be well-formed but this: text is printable and terminated, families are known or 0. */
 bool stats_row_read(const struct stats_row *row, struct stats_flow *ret);
+/* Makes a flow that somebody else has written as well-formed as that. */
+void stats_flow_clean(struct stats_flow *flow);
 /* The id alone, without a copy: 0 if the row is free. */
 static inline uint64_t stats_row_id(const struct stats_row *row)
 {

@@ -40,6 +40,8 @@ static char *query(struct ctl *ctl, uint64_t limit)
 		if (escaped)
 			fprintf(out, "&%s=%s", filters[i].parameter, escaped);
 	}
+	if (ctl->args.option[OPTION_ended])
+		fputs("&include=ended", out);
 	fclose(out);
 	return text;
 }
@@ -83,14 +85,15 @@ void flows_print(FILE *out, const json_t *items)
 	print_end(&table);
 }
 
-/* Sums: whatever the group has, the name first. */
-static void print_groups(const json_t *items)
+/* Sums: whatever the group has, the name first. ended: of those that have ended too. */
+static void print_groups(const json_t *items, bool ended)
 {
 	struct print_table table;
 	const json_t *group;
 	size_t i;
 
-	print_begin(&table, stdout, "GROUP >FLOWS >SENT >RECEIVED");
+	print_begin(&table, stdout,
+	        ended ? "GROUP >FLOWS >ENDED >REFUSED >SENT >RECEIVED LAST_SEEN" : "GROUP >FLOWS >SENT >RECEIVED");
 	json_array_foreach(items, i, group)
 	{
 		_cleanup_free_ char *name = print_value(json_object_get(group, "group"));
@@ -98,8 +101,14 @@ static void print_groups(const json_t *items)
 
 		print_cell(&table, "%s", name ? name : "?");
 		print_cell(&table, "%.0f", print_number(group, "flows"));
+		if (ended) {
+			print_cell(&table, "%.0f", print_number(group, "ended"));
+			print_cell(&table, "%.0f", print_number(group, "refused"));
+		}
 		print_cell(&table, "%s", print_amount(print_number(group, "bytes_to_target"), sent));
 		print_cell(&table, "%s", print_amount(print_number(group, "bytes_to_client"), received));
+		if (ended)
+			print_cell(&table, "%s", print_text(group, "last_seen"));
 	}
 	print_end(&table);
 }
@@ -192,7 +201,7 @@ int ctl_flows(struct ctl *ctl)
 	if (ctl->json)
 		print_json(document);
 	else if (ctl->args.option[OPTION_group])
-		print_groups(json_object_get(document, "items"));
+		print_groups(json_object_get(document, "items"), ctl->args.option[OPTION_ended] != NULL);
 	else
 		flows_print(stdout, json_object_get(document, "items"));
 	return CTL_OK;

@@ -8,6 +8,7 @@
 #include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/record.h"
 
 /* What an idle relayed connection costs in user space. */
 #define FLOW_BYTES_MAX 1024
@@ -26,7 +27,7 @@ void account_count(struct loop *loop, const struct flow *flow, enum stats_object
 }
 
 /* The upstream's own histogram beside the thread's. */
-static void record(struct loop *loop, const struct flow *flow, enum stats_histogram which, uint64_t value)
+static void note(struct loop *loop, const struct flow *flow, enum stats_histogram which, uint64_t value)
 {
 	struct stats_upstream *own;
 
@@ -72,6 +73,7 @@ static void row_fill(const struct flow *flow, struct stats_flow *ret)
 	*ret = account_row_of(&flow->origin, IPPROTO_TCP);
 	ret->active_ms = flow->active_ms ? flow->active_ms : flow->origin.started_ms;
 	ret->status = status_of(flow);
+	ret->retries = flow->n_tried;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		ret->bytes[side] = flow->account.bytes[side];
 		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
@@ -87,6 +89,8 @@ static void row_show(struct loop *loop, const struct flow *flow)
 	if (!row)
 		return;
 	row_fill(flow, &shown);
+	if (stats_row_id(row) == flow->origin.id)
+		stats_row_get_name(row, shown.sni);
 	stats_row_write(row, &shown);
 	account_row_touched(loop, STATS_CONNECTIONS, flow_index(&loop->flows, flow));
 }
@@ -231,8 +235,9 @@ void account_connected(struct loop *loop, struct flow *flow)
 	uint64_t took = clock_us() - flow->account.routed_us;
 
 	flow->account.connect_us = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
-	record(loop, flow, STATS_HISTOGRAM_connect_time, took);
+	note(loop, flow, STATS_HISTOGRAM_connect_time, took);
 	account_changed(loop, flow);
+	record_start(loop, row_of(loop, flow));
 }
 
 void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes)
@@ -242,7 +247,7 @@ void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, si
 	struct stats_row *row = row_of(loop, flow);
 
 	if (side == FLOW_TARGET && flow->account.bytes[side] == 0)
-		record(loop, flow, STATS_HISTOGRAM_first_byte, clock_us() - flow->account.routed_us);
+		note(loop, flow, STATS_HISTOGRAM_first_byte, clock_us() - flow->account.routed_us);
 	flow->account.bytes[side] += bytes;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
 	account_objects_count(loop, &flow->origin, flow->account.slot, counter, bytes);
@@ -268,11 +273,13 @@ void account_end(struct loop *loop, struct flow *flow, bool counted)
 {
 	if (flow->account.started_us == 0)
 		return;
+	if (flow->end_why != FLOW_END_unknown)
+		record_end(loop, row_of(loop, flow), (enum flow_why)flow->end_why);
 	if (counted)
 		account_count(loop, flow, STATS_OBJECT_flows_closed);
 	if (counted && flow->state == FLOW_RELAYING) {
-		record(loop, flow, STATS_HISTOGRAM_duration, clock_us() - flow->account.started_us);
-		record(loop, flow, STATS_HISTOGRAM_flow_bytes,
+		note(loop, flow, STATS_HISTOGRAM_duration, clock_us() - flow->account.started_us);
+		note(loop, flow, STATS_HISTOGRAM_flow_bytes,
 		        flow->account.bytes[FLOW_CLIENT] + flow->account.bytes[FLOW_TARGET]);
 	}
 	leave(loop, flow);

@@ -83,10 +83,12 @@ struct stats_flow account_row_of(const struct flow_origin *origin, uint8_t proto
 		.listener = origin->listener,
 		.upstream = origin->upstream,
 		.target_id = origin->target_id,
+		.ifindex = origin->ifindex,
 		.client_port = origin->client_port,
 		.original_port = origin->original_port,
 		.target_port = origin->target_port,
 		.protocol = protocol,
+		.route = origin->route,
 		.client = origin->client,
 		.original = origin->original,
 		.target = origin->target };

@@ -6,6 +6,7 @@
 
 #include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/record.h"
 
 static struct stats_row *row_of(const struct loop *loop, const struct udp_flow *flow)
 {
@@ -71,10 +72,16 @@ void account_udp_mover(struct loop *loop, const struct udp_flow *flow, const cha
 		stats_row_set_bytes(row, mover[side], word);
 }
 
-void account_udp_end(struct loop *loop, struct udp_flow *flow)
+void account_udp_started(const struct loop *loop, const struct udp_flow *flow)
+{
+	record_start(loop, row_of(loop, flow));
+}
+
+void account_udp_end(struct loop *loop, struct udp_flow *flow, enum flow_why why)
 {
 	struct stats_row *row = row_of(loop, flow);
 
+	record_end(loop, row, why);
 	account_udp_count(loop, flow, STATS_OBJECT_flows_closed);
 	load_give(&loop->place, &flow->hold);
 	account_objects_leave(loop, STATS_UDP, &flow->origin, flow->slot);

@@ -20,8 +20,10 @@ void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side 
 void account_udp_mover(struct loop *loop, const struct udp_flow *flow, const char *mover);
 /* Something that listener, upstream and target count. */
 void account_udp_count(struct loop *loop, const struct udp_flow *flow, enum stats_object_counter counter);
+/* It has its sockets. */
+void account_udp_started(const struct loop *loop, const struct udp_flow *flow);
 /* The flow ends; to be called before udp_table_remove. */
-void account_udp_end(struct loop *loop, struct udp_flow *flow);
+void account_udp_end(struct loop *loop, struct udp_flow *flow, enum flow_why why);
 /* The thread counts in another place from now on: flows that are open move there. */
 void account_udp_move(struct loop *loop);
 

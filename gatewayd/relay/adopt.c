@@ -15,11 +15,14 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/ledger.h"
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/record.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 
 void adopt_clear(struct adopt *adopt)
@@ -32,6 +35,7 @@ void adopt_clear(struct adopt *adopt)
 	}
 	free(adopt->memories);
 	free(adopt->pipes);
+	heir_clear(&adopt->heir);
 	*adopt = (struct adopt){ 0 };
 }
 
@@ -345,6 +349,34 @@ static bool end_was_counted(const struct loop *loop, const struct flow *flow)
 	return !loop->place.memory || !stats_flow_is_shown(loop->place.memory, flow->origin.id);
 }
 
+/* The flow begins to live here, with what was known of it before. */
+static void begin_again(struct loop *loop, struct flow *flow)
+{
+	struct stats_flow before;
+	bool known = heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->origin.id, &before);
+
+	if (known) {
+		flow->origin.ifindex = before.ifindex;
+		flow->origin.route = before.route;
+		flow->n_tried = before.retries;
+		flow->account.connect_us = before.status.connect_us;
+	}
+	life_begin(loop, flow, true);
+	if (known && *before.sni)
+		account_name(loop, flow, before.sni, strlen(before.sni));
+}
+
+/* It cannot go on: what was known of it is told once more. */
+static void lose(struct loop *loop, struct flow *flow)
+{
+	struct stats_flow before;
+
+	if (!heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->origin.id, &before))
+		before = account_row_of(&flow->origin, IPPROTO_TCP);
+	record_end_flow(loop, &before, FLOW_END_lost);
+	life_lose(loop, flow);
+}
+
 static void flow_take_over(struct loop *loop, struct flow *flow, const struct keep_flow *message)
 {
 	struct ledger ledger[FLOW_SIDES];
@@ -358,7 +390,7 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 		verdict = verdict == VERDICT_GO_ON ? VERDICT_WRONG : VERDICT_RESET;
 	}
 	if (verdict == VERDICT_WRONG) {
-		life_lose(loop, flow);
+		lose(loop, flow);
 		return;
 	}
 	if (verdict == VERDICT_OVER && end_was_counted(loop, flow)) {
@@ -366,12 +398,12 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 		life_forget(loop, flow);
 		return;
 	}
-	life_begin(loop, flow, true);
+	begin_again(loop, flow);
 	loop->keep.adopt.adopted++;
 	if (verdict == VERDICT_RESET)
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_reset);
 	else if (verdict == VERDICT_OVER)
-		life_close(loop, flow);
+		life_close(loop, flow, FLOW_END_closed);
 }
 
 static int on_flow(struct loop *loop, const struct keep_flow *message, int fds[KEEP_DESCRIPTORS_EACH])

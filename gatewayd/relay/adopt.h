@@ -32,6 +32,7 @@
 
 #include "gatewayd/base/keep.h"
 #include "gatewayd/base/keep_memory.h"
+#include "gatewayd/relay/heir.h"
 #include "gatewayd/relay/pipes.h"
 
 struct loop;
@@ -54,6 +55,7 @@ struct adopt {
 	uint32_t n_memories, n_pipes;
 	uint32_t adopted, over; /* flows that live on, or that had ended before */
 	bool answer_due;        /* the daemon waits for our END */
+	struct heir heir;       /* what is known of the flows besides */
 };
 
 /* Handles a message; its descriptors are taken over. 0, -EBADMSG, -ENOMEM. */

@@ -403,11 +403,13 @@ static void stats_deal(struct control *control)
 	uint32_t first = 0;
 
 	for (unsigned i = 0; i < control->params->n_loops; i++) {
-		struct stats_thread *thread = &bank->thread[i];
 		const struct loop *loop = control->params->loops[i];
 		struct order order = { .kind = ORDER_STATS,
-			.place = { .thread = thread, .memory = control->stats, .run = control->stats_place.run } };
+			.place = { .thread = &bank->thread[i],
+			        .memory = control->stats,
+			        .run = control->stats_place.run } };
 
+		order.place.ring = &control->stats->ring[control->stats_place.bank][i];
 		first += rows_deal(control, &order.place, STATS_CONNECTIONS, loop->flows.size, first);
 		first += rows_deal(control, &order.place, STATS_UDP, loop->udp->table.size, first);
 		if (order_one(control, i, &order) < 0)

@@ -71,6 +71,8 @@ struct flow_origin {
 	uint16_t client_port, original_port, target_port;
 	uint32_t listener;
 	uint32_t upstream, target_id; /* 0: the packet's own destination */
+	uint32_t ifindex;             /* where the client's packets come in; 0: not known */
+	uint8_t route;                /* number of the listener's route that it took, from 1; 0: none */
 };
 
 struct mover;
@@ -137,6 +139,7 @@ struct flow {
 	bool proxy_awaited;       /* the client's end is to begin with a PROXY header (proxy.h) */
 	uint8_t proxy;            /* version of the header that the target is sent; 0: none */
 	uint8_t proxy_sent;       /* bytes of it so far */
+	uint8_t end_why;          /* enum flow_why: why it is ending */
 	uint32_t account_ms;      /* pause between looks at the sockmap's counters */
 	uint32_t idle_timeout_ms; /* 0: none */
 	uint64_t deadline_ms;     /* of the first bytes or the connect; 0: none */

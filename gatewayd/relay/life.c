@@ -83,8 +83,10 @@ static void release(struct loop *loop, struct flow *flow, enum stats_counter cou
 	flow_free(&loop->flows, flow);
 }
 
-void life_reset(struct loop *loop, struct flow *flow)
+void life_reset(struct loop *loop, struct flow *flow, enum flow_why why)
 {
+	if (flow->end_why == FLOW_END_unknown)
+		flow->end_why = (uint8_t)why;
 	end_reset(flow, FLOW_CLIENT);
 	end_reset(flow, FLOW_TARGET);
 	stats_add(loop->stats, STATS_flows_reset, 1);
@@ -104,8 +106,9 @@ static void end_both(const struct flow *flow)
 	}
 }
 
-void life_close(struct loop *loop, struct flow *flow)
+void life_close(struct loop *loop, struct flow *flow, enum flow_why why)
 {
+	flow->end_why = (uint8_t)why;
 	end_both(flow);
 	release(loop, flow, STATS_flows_closed);
 }

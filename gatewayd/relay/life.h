@@ -21,10 +21,10 @@ void life_begin(struct loop *loop, struct flow *flow, bool adopted);
 int life_poll(struct loop *loop, struct flow *flow, enum flow_side side);
 /* Polls an end that is polled already for what its mover wants to know by now. */
 void life_poll_again(const struct loop *loop, const struct flow *flow, enum flow_side side);
-/* Ends the flow at once: both peers see a reset. */
-void life_reset(struct loop *loop, struct flow *flow);
+/* Ends the flow at once: both peers see a reset. why: unless flow.end_why says it already. */
+void life_reset(struct loop *loop, struct flow *flow, enum flow_why why);
 /* The orderly end, both directions having ended: what is left and the ends of stream are sent in the background. */
-void life_close(struct loop *loop, struct flow *flow);
+void life_close(struct loop *loop, struct flow *flow, enum flow_why why);
 /* For a flow whose orderly end another process has seen to and counted. */
 void life_forget(struct loop *loop, struct flow *flow);
 /* For a flow that could not be adopted: as life_reset, but it counts as lost. Legal before life_begin. */

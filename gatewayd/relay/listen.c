@@ -199,7 +199,8 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 		.client_port = client_port,
 		.original = packet.dst,
 		.original_port = packet.dst_port,
-		.listener = ret->listener->id };
+		.listener = ret->listener->id,
+		.ifindex = ifindex > 0 ? (uint32_t)ifindex : 0 };
 	ret->proxied = trust_has(&ret->listener->trust, &packet.src);
 	if (ret->listener->routes.n > 0 || ret->proxied) /* the target is found once the client has spoken */
 		return 0;

@@ -94,6 +94,11 @@ void reap_begin(struct loop *loop)
 		wheel_set(&loop->wheel, &loop->reap.timer, wake_ms);
 }
 
+static enum flow_why end_of(enum reap_why why)
+{
+	return why == REAP_DOWN ? FLOW_END_target_down : FLOW_END_drained;
+}
+
 /* True if the flow was reset. */
 static bool reap_tcp(struct loop *loop, struct flow *flow)
 {
@@ -115,7 +120,7 @@ static bool reap_tcp(struct loop *loop, struct flow *flow)
 		return false;
 	}
 	stats_add(loop->stats, counters[why], 1);
-	life_reset(loop, flow);
+	life_reset(loop, flow, end_of(why));
 	return true;
 }
 
@@ -134,7 +139,7 @@ static bool reap_udp(struct loop *loop, struct udp_flow *flow)
 		loop->reap.left = true;
 		return false;
 	}
-	udp_flow_end(loop, flow);
+	udp_flow_end(loop, flow, end_of((enum reap_why)loop->reap.why[number]));
 	return true;
 }
 

@@ -16,6 +16,7 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/proxy.h"
+#include "gatewayd/relay/record.h"
 #include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp_sockmap.h"
@@ -118,16 +119,15 @@ static int connect_try(struct loop *loop, struct flow *flow, const struct config
 /* Begins to connect to the flow's target, or goes on with another one. */
 static void connect_begin(struct loop *loop, struct flow *flow, const struct config_listener *listener)
 {
-	for (;;) {
-		int r = connect_try(loop, flow, listener);
+	int r;
 
+	do {
+		r = connect_try(loop, flow, listener);
 		if (r >= 0)
 			return;
 		count_connect_failure(loop, flow, r);
-		if (!retry_next(loop, flow, listener, r))
-			break;
-	}
-	life_reset(loop, flow);
+	} while (retry_next(loop, flow, listener, r));
+	life_reset(loop, flow, record_end_of_connect(r));
 }
 
 /* The target has not taken the connection (error: a negative errno). */
@@ -139,7 +139,7 @@ static void connect_failed(struct loop *loop, struct flow *flow, int error)
 	if (listener && retry_next(loop, flow, listener, error))
 		connect_begin(loop, flow, listener);
 	else
-		life_reset(loop, flow);
+		life_reset(loop, flow, record_end_of_connect(error));
 }
 
 /* --- first bytes --- */
@@ -148,13 +148,12 @@ static void refuse(struct loop *loop, struct flow *flow, enum stats_counter coun
 {
 	stats_add(loop->stats, counter, 1);
 	loop_warn(loop, counter, 0);
-	life_reset(loop, flow);
+	life_reset(loop, flow, record_end_of_refusal(counter));
 }
 
-/* The client has said what it had to: the flow gets its target, the listener's or that of a route. first: NULL if what
- * it said was not understood, or not asked for. */
+/* The client has said what it had to: the flow gets its target, the listener's or that of a route. */
 static void peek_done(struct loop *loop, struct flow *flow, const struct config_listener *listener,
-        const struct first_routes_item *item, const struct first *first)
+        const struct first_routes_item *item)
 {
 	struct config_listener way = *listener;
 	int refusal;
@@ -167,24 +166,25 @@ static void peek_done(struct loop *loop, struct flow *flow, const struct config_
 		return;
 	}
 	account_routed(loop, flow);
-	if (first && *first->host)
-		account_name(loop, flow, first->host, strlen(first->host));
 	connect_begin(loop, flow, listener);
 }
 
-/* The routes decide about what the client has said. */
+/* The routes decide about what the client has said. first: NULL if that was not understood. */
 static void peek_decide(
         struct loop *loop, struct flow *flow, const struct config_listener *listener, const struct first *first)
 {
 	const struct first_routes_item *item = first_routes_find(&listener->routes, first);
 
 	stats_add(loop->stats, item ? STATS_route_matched : STATS_route_default, 1);
+	flow->origin.route = item ? (uint8_t)(item - listener->routes.items + 1) : 0;
+	if (first && *first->host)
+		account_name(loop, flow, first->host, strlen(first->host));
 	if (item && item->action == FIRST_ACTION_REJECT) {
 		stats_add(loop->stats, STATS_route_rejected, 1);
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_rejected);
 		return;
 	}
-	peek_done(loop, flow, listener, item, first);
+	peek_done(loop, flow, listener, item);
 }
 
 /* final: what is not there by now is not waited for. */
@@ -195,7 +195,7 @@ static void peek_first(struct loop *loop, struct flow *flow, const struct config
 	int r = peek_look(&loop->peek, flow->end[FLOW_CLIENT].fd, final, &first, &counter);
 
 	if (r < 0) {
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_reset_by_client);
 	} else if (r > 0) {
 		stats_add(loop->stats, counter, 1);
 		peek_decide(loop, flow, listener, first);
@@ -214,7 +214,7 @@ static bool proxy_taken(struct loop *loop, struct flow *flow, bool final)
 	} else if (r == -EBADMSG) {
 		refuse(loop, flow, counter);
 	} else if (r < 0) {
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_reset_by_client);
 	}
 	return r > 0;
 }
@@ -231,7 +231,7 @@ static void peek_try(struct loop *loop, struct flow *flow, bool final)
 	else if (listener->routes.n > 0)
 		peek_first(loop, flow, listener, final);
 	else
-		peek_done(loop, flow, listener, NULL, NULL);
+		peek_done(loop, flow, listener, NULL);
 }
 
 /* The client's socket tells of each arrival once, also of what has arrived already. */
@@ -283,19 +283,31 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 
 /* --- moving --- */
 
-/* Ends a flow that is broken. A target that has reset it and never said anything has failed: its socket is closed by
- * now, whichever side showed the error first. */
-static void broken(struct loop *loop, struct flow *flow)
+static bool is_closed(int fd)
 {
 	struct tcp_info info;
 	socklen_t length = sizeof(info);
 
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
+/* Ends a flow that is broken. error: what its pump has met, or 0. A target that has reset it and never said anything
+ * has failed: its socket is closed by now, whichever side showed the error first. */
+static void broken(struct loop *loop, struct flow *flow, int error)
+{
+	bool client = flow->end[FLOW_CLIENT].broken, target = flow->end[FLOW_TARGET].broken, closed;
+
 	(void)tcp_account(loop, flow);
-	if (!flow->direction[FLOW_TARGET].moved && !flow->end[FLOW_CLIENT].broken &&
-	        getsockopt(flow->end[FLOW_TARGET].fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
-	        info.tcpi_state == TCP_CLOSE)
+	closed = !client && !(target && flow->direction[FLOW_TARGET].moved) && is_closed(flow->end[FLOW_TARGET].fd);
+	if (closed && !flow->direction[FLOW_TARGET].moved)
 		retry_target_failed(loop, &flow->origin, flow->account.slot);
-	life_reset(loop, flow);
+	target = target || closed;
+	if (client == target)
+		life_reset(loop, flow, client ? FLOW_END_reset : FLOW_END_reset_by_client);
+	else if (error == -ETIMEDOUT)
+		life_reset(loop, flow, client ? FLOW_END_client_gone : FLOW_END_target_gone);
+	else
+		life_reset(loop, flow, client ? FLOW_END_reset_by_client : FLOW_END_reset_by_target);
 }
 
 /* Lets the direction change its mover if the way it was used lately says so. Legal only while nothing is held. */
@@ -410,11 +422,11 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
 		retry_target_answered(loop, &flow->origin, flow->account.slot);
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
-		life_close(loop, flow);
+		life_close(loop, flow, side == FLOW_CLIENT ? FLOW_END_closed_by_target : FLOW_END_closed_by_client);
 		return 0;
 	}
 	if (shutdown(flow->end[!side].fd, SHUT_WR) < 0) {
-		life_reset(loop, flow);
+		life_reset(loop, flow, side == FLOW_CLIENT ? FLOW_END_reset_by_target : FLOW_END_reset_by_client);
 		return 0;
 	}
 	account_changed(loop, flow);
@@ -430,7 +442,7 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
 		return 1;
 	r = direction_pump(loop, flow, side);
 	if (r < 0) {
-		broken(loop, flow);
+		broken(loop, flow, r);
 		return 0;
 	}
 	if (r == MOVER_ENDED)
@@ -481,7 +493,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_no_resources);
 		return;
 	}
 	if (flow->mode == PROTO_MOVER_SOCKMAP)
@@ -513,7 +525,7 @@ static int connecting_event(struct loop *loop, struct flow *flow, enum flow_side
 	if (side == FLOW_TARGET && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
 		connect_done(loop, flow, events);
 	else if (flow->end[side].broken)
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_reset_by_client);
 	return flow->generation == generation && flow->state == FLOW_RELAYING;
 }
 
@@ -525,7 +537,7 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 	end_note(end, events);
 	if (flow->state == FLOW_PEEKING) {
 		if (end->broken)
-			life_reset(loop, flow);
+			life_reset(loop, flow, FLOW_END_reset_by_client);
 		else
 			peek_try(loop, flow, end->hangup);
 		return;
@@ -538,7 +550,7 @@ void tcp_event(struct loop *loop, struct flow *flow, enum flow_side side, uint32
 		connect_finish(flow);
 	/* What could still be read of a broken connection has been passed on. */
 	if (end->broken)
-		broken(loop, flow);
+		broken(loop, flow, 0);
 }
 
 void tcp_continue(struct loop *loop, struct flow *flow)
@@ -555,7 +567,7 @@ bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
 		return false;
 	stats_add(loop->stats, STATS_killed, 1);
 	account_count(loop, flow, STATS_OBJECT_killed);
-	life_reset(loop, flow);
+	life_reset(loop, flow, FLOW_END_killed);
 	return true;
 }
 
@@ -577,7 +589,7 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 	}
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_no_resources);
 		return;
 	}
 	if (flow->deadline_ms)
@@ -609,7 +621,7 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
 		account_count(loop, flow, STATS_OBJECT_idle_timeout);
-		life_reset(loop, flow);
+		life_reset(loop, flow, FLOW_END_idle);
 		return;
 	}
 	relaying_timer_set(loop, flow);

@@ -442,6 +442,7 @@ static int drain_wait(struct loop *loop, struct flow *flow, enum flow_side side)
 		direction->map.drain_ms = loop->now_ms;
 	} else if (loop->now_ms - direction->map.drain_ms > SOCKMAP_DRAIN_MS) {
 		stats_add(loop->stats, STATS_sockmap_drain_timeout, 1);
+		flow->end_why = FLOW_END_stalled;
 		return -ETIMEDOUT;
 	}
 	loop_wait(loop, flow);

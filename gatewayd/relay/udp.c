@@ -83,7 +83,7 @@ static void target_refuses(struct loop *loop, struct udp_flow *flow)
 		retry_target_failed(loop, &flow->origin, flow->slot);
 	if (flow->origin.upstream != 0 && !flow->answered && !flow->held) {
 		udp_flush(loop);
-		udp_flow_end(loop, flow);
+		udp_flow_end(loop, flow, FLOW_END_connect_failed);
 	}
 }
 
@@ -410,7 +410,7 @@ bool udp_timer(struct loop *loop, struct wheel_entry *timer)
 	stats_add(loop->stats, STATS_udp_idle, 1);
 	account_udp_count(loop, flow, STATS_OBJECT_idle_timeout);
 	udp_flush(loop);
-	udp_flow_end(loop, flow);
+	udp_flow_end(loop, flow, FLOW_END_idle);
 	return true;
 }
 
@@ -423,7 +423,7 @@ bool udp_kill(struct loop *loop, uint32_t index, uint64_t id)
 	stats_add(loop->stats, STATS_killed, 1);
 	account_udp_count(loop, flow, STATS_OBJECT_killed);
 	udp_flush(loop);
-	udp_flow_end(loop, flow);
+	udp_flow_end(loop, flow, FLOW_END_killed);
 	return true;
 }
 

@@ -28,7 +28,7 @@ uint64_t udp_flow_idle_ms(const struct udp_flow *flow)
 
 /* --- the end --- */
 
-void udp_flow_end(struct loop *loop, struct udp_flow *flow)
+void udp_flow_end(struct loop *loop, struct udp_flow *flow, enum flow_why why)
 {
 	struct udp *udp = loop->udp;
 
@@ -38,7 +38,7 @@ void udp_flow_end(struct loop *loop, struct udp_flow *flow)
 		close(flow->fd);
 	if (flow->reply != FLOW_NONE)
 		udp_reply_leave(&udp->replies, flow->reply);
-	account_udp_end(loop, flow);
+	account_udp_end(loop, flow, why);
 	udp_table_remove(&udp->table, flow);
 	stats_add(loop->stats, STATS_udp_flows_closed, 1);
 }
@@ -64,7 +64,7 @@ bool udp_flow_evict(struct loop *loop)
 		return false;
 	/* Answers that wait to be sent name the flow's socket. */
 	udp_flush(loop);
-	udp_flow_end(loop, flow);
+	udp_flow_end(loop, flow, FLOW_END_evicted);
 	refuse(loop, STATS_udp_evicted, 0);
 	return true;
 }
@@ -119,7 +119,8 @@ static int admit(struct loop *loop, const struct udp_datagram *datagram, int fd,
 		.client_port = datagram->source_port,
 		.original = datagram->original,
 		.original_port = datagram->original_port,
-		.listener = (*ret_listener)->id };
+		.listener = (*ret_listener)->id,
+		.ifindex = (uint32_t)datagram->ifindex };
 	return route_find(loop, *ret_listener, ret, ret_hold);
 }
 
@@ -184,7 +185,7 @@ static struct udp_flow *begin(
 	if (r < 0) {
 		if (!is_want_of_descriptors(r))
 			account_udp_count(loop, flow, STATS_OBJECT_connect_failed);
-		udp_flow_end(loop, flow);
+		udp_flow_end(loop, flow, is_want_of_descriptors(r) ? FLOW_END_no_resources : FLOW_END_connect_failed);
 		if (is_want_of_descriptors(r))
 			overload_starved(&loop->overload, loop->now_ms);
 		refuse(loop, is_want_of_descriptors(r) ? STATS_refused_no_descriptor : STATS_connect_failed, r);
@@ -193,6 +194,7 @@ static struct udp_flow *begin(
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + udp_flow_idle_ms(flow));
 	if (flow->proxy)
 		stats_add(loop->stats, STATS_proxy_sent, 1);
+	account_udp_started(loop, flow);
 	return flow;
 }
 
@@ -228,7 +230,7 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 		return flow;
 	if (flow) {
 		udp_flush(loop);
-		udp_flow_end(loop, flow);
+		udp_flow_end(loop, flow, FLOW_END_reconfigured);
 	}
 	refusal = admit(loop, datagram, fd, &listener, &origin, &hold);
 	if (refusal == 0 && table_is_full(loop) && !udp_flow_evict(loop))

@@ -25,7 +25,7 @@
  * the socket it came from. */
 struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datagram, int fd);
 /* Ends a flow that is not held. */
-void udp_flow_end(struct loop *loop, struct udp_flow *flow);
+void udp_flow_end(struct loop *loop, struct udp_flow *flow, enum flow_why why);
 /* Ends the flow that was not used for longest; false if there is none that may end. Counted as evicted. */
 bool udp_flow_evict(struct loop *loop);
 /* How long the flow, as it is now, may be idle. */

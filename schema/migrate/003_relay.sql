@@ -1,5 +1,5 @@
 -- From version 2 to 3: the client's source port, what moves the bytes, proxies in front of the gateway, how many flows a
--- target may have, more about health checks, and what operators have said about targets.
+-- target may have, more about health checks, what operators have said about targets, and where records of flows go.
 
 CREATE TABLE listener_3 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -70,7 +70,13 @@ CREATE TABLE settings_3 (
 	name TEXT NOT NULL UNIQUE CHECK (name = 'settings'),
 	drift TEXT NOT NULL DEFAULT 'heal' CHECK (drift IN ('heal', 'alert')),
 	ban_exempt TEXT REFERENCES address_set(name) ON DELETE RESTRICT,
-	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000)
+	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000),
+	flow_log_destination TEXT NOT NULL DEFAULT 'off' CHECK (flow_log_destination IN ('off', 'file', 'journal')),
+	flow_log_file TEXT NOT NULL DEFAULT 'flows.jsonl' CHECK (length(CAST(flow_log_file AS BLOB)) <= 64),
+	flow_log_events TEXT NOT NULL DEFAULT 'end' CHECK (flow_log_events IN ('end', 'start', 'both')),
+	flow_log_sample INTEGER NOT NULL DEFAULT 1 CHECK (flow_log_sample BETWEEN 1 AND 1000000),
+	flow_log_fields TEXT NOT NULL DEFAULT '[]' CHECK (flow_log_fields GLOB '[[]*]' AND length(flow_log_fields) <= 6477),
+	talkers_kept INTEGER NOT NULL DEFAULT 16384 CHECK (talkers_kept BETWEEN 0 AND 262144)
 ) STRICT;
 INSERT INTO settings_3 (id, revision, name, drift, revisions_kept)
 	SELECT id, revision, name, drift, revisions_kept FROM settings;

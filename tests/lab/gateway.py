@@ -75,6 +75,7 @@ class Gateway:
         self.state = self.directory / "state"
         self.runtime = self.directory / "run"
         self.bpf = self.directory / "bpf"
+        self.logs = self.directory / "logs"
         for path in (self.directory, self.state, self.runtime, self.bpf):
             path.mkdir()
         self.log = self.directory / "gatewayd.log"
@@ -104,7 +105,8 @@ class Gateway:
 
     def command(self, *more, program=None):
         """The daemon's command line; program: another one than that of the build."""
-        line = [program or self.binaries / "gatewayd", "--state-dir", self.state, "--runtime-dir", self.runtime, "--listen",
+        line = [program or self.binaries / "gatewayd", "--state-dir", self.state, "--runtime-dir", self.runtime,
+                "--log-dir", self.logs, "--listen",
                 self.listen, "--relay", self.relay, "--bpf-dir", self.bpf / "gatewayd", "--log-level", os.environ.get("LAB_LOG_LEVEL", "info")]
         if self.mover:
             line += ["--mover", self.mover]

@@ -111,6 +111,24 @@ def test_streams_and_who_talks_to_whom(lab, names, egress, family):
         connection.close()
     wait_for(lambda: egress.must("GET", "flows")["items"] == [], 10, "the end of all flows")
 
+    past = {(one, "api.openai.com"): (2, 0), (one, "eu.openai.com"): (1, 0), (one, "api.anthropic.com"): (2, 0),
+            (two, "api.anthropic.com"): (1, 0), (two, "example.org"): (1, 1), (two, "openai.com"): (1, 1)}
+    wait_for(lambda: ended(egress) == past, 10, f"{past} and not {ended(egress)}")
+    egress.wait_relay(egress.kill_relay())
+    assert ended(egress) == past  # a relay more or less is nothing to that
+    assert ended(egress, "&sni=*.anthropic.com&listener=egress") == {key: past[key] for key in past if "anthropic" in key[1]}
+    said = egress.lab.gateway.run(egress.binaries / "gatewayctl", "flows", "--group", "client,destination", "--ended",
+                                  "--socket", egress.socket).stdout
+    assert re.search(rf"^{two} example\.org +0 +1 +1 ", said, re.MULTILINE), said
+
+
+def ended(gateway, more=""):
+    """{(client, destination): (ended, refused)} of flows that have ended."""
+    answer = gateway.must("GET", f"flows?group=client,destination&include=ended{more}")
+    assert answer["complete"] and answer["ended"]["evicted"] == 0
+    assert all(item["flows"] == 0 and item["first_seen"] <= item["last_seen"] for item in answer["items"])
+    return {(item["by"]["client"], item["by"]["destination"]): (item["ended"], item["refused"]) for item in answer["items"]}
+
 
 def again(lab, names, family):
     """Another stream if there is room for it."""

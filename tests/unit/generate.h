@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "schema/check.h"
+#include "schema/flow_field.h"
 #include "schema/prefixes.h"
 #include "schema/value.h"
 
@@ -59,6 +60,9 @@ static inline void generate_item_text(enum item_kind kind, char *text, size_t si
 		return;
 	case ITEM_PATH:
 		snprintf(text, size, "/p%u/%%20%u", a, b);
+		return;
+	case ITEM_FLOW_FIELD:
+		snprintf(text, size, "%s", flow_field_word((enum flow_field)(b % FLOW_FIELDS)));
 		return;
 	case ITEM_KINDS:
 		return;
@@ -137,9 +141,9 @@ static inline void generate_field(const struct field *field, struct row *row, co
 		return;
 	case FIELD_TEXT:
 		snprintf(text, sizeof(text),
-		        !strcmp(field->key, "http_host") ? "h%u"
-		        : field->group                   ? "/%u"
-		                                         : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
+		        !strcmp(field->key, "http_host") || !strcmp(field->key, "file") ? "h%u"
+		        : field->group                                                  ? "/%u"
+		                       : "gr\xc3\xbc\xc3\x9f' \"%u\"; -- \\",
 		        generate_number(1000));
 		generate_text(FIELD_AT(row, field, char *), text);
 		return;

@@ -96,7 +96,7 @@ static int teardown(void **state)
 {
 	struct bench *bench = *state;
 
-	udp_flow_end(bench->loop, bench->flow);
+	udp_flow_end(bench->loop, bench->flow, FLOW_END_killed);
 	loop_free(bench->loop);
 	close(bench->client);
 	close(bench->target);

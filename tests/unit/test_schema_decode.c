@@ -79,6 +79,12 @@ static void listener_takes(const char *listener_member, const char *json, const 
 	expect_only(RESOURCE_LISTENER, object, code, pointer);
 }
 
+/* A text that is the name of a file, not a path. */
+static bool is_file(const struct field *field)
+{
+	return strcmp(field->key, "file") == 0;
+}
+
 /* All "a", behind a slash for a field that is a path. */
 static json_t *long_text(const struct field *field, int64_t length)
 {
@@ -87,7 +93,7 @@ static json_t *long_text(const struct field *field, int64_t length)
 
 	memset(text, 'a', (size_t)length);
 	text[length] = '\0';
-	if (field->group)
+	if (field->group && !is_file(field))
 		text[0] = '/';
 	value = json_string(text);
 	free(text);
@@ -119,6 +125,9 @@ static json_t *long_list(const struct field *field, int64_t n)
 			json_array_append_new(array, json_sprintf("M%c", 'A' + (int)i));
 		else if (field->item == ITEM_PATH)
 			json_array_append_new(array, json_sprintf("/%d", (int)i));
+		else if (field->item == ITEM_FLOW_FIELD)
+			json_array_append_new(
+			        array, json_string(i < FLOW_FIELDS ? flow_field_word((enum flow_field)i) : "more"));
 		else if (field->item == ITEM_HOST || field->item == ITEM_ALPN)
 			json_array_append_new(array, json_sprintf("h%d", (int)i));
 		else
@@ -180,7 +189,7 @@ static void bounds_of(const struct resource *resource, const struct field *field
 		field_takes(resource, field, json_string("line\nbreak"), "bad_value");
 		field_takes(resource, field, json_string("\xc2\x85"), "bad_value");
 		field_takes(resource, field, json_stringn("a\0b", 3), "bad_value");
-		field_takes(resource, field, json_string("/\xf0\x9f\x98\x80"), NULL);
+		field_takes(resource, field, json_string("/\xf0\x9f\x98\x80"), is_file(field) ? "bad_value" : NULL);
 		field_takes(resource, field, long_text(field, field->max), NULL);
 		return;
 	case FIELD_INT:
@@ -595,6 +604,8 @@ static void test_items_of_routes(void **state)
 		{ ITEM_ALPN, "h\xc3\xbc", NULL },
 		{ ITEM_METHOD, "GET", "GET" },
 		{ ITEM_METHOD, "get", NULL },
+		{ ITEM_FLOW_FIELD, "bytes_to_client", "bytes_to_client" },
+		{ ITEM_FLOW_FIELD, "bytes", NULL },
 		{ ITEM_PATH, "/v1/", "/v1/" },
 		{ ITEM_PATH, "v1", NULL },
 		{ ITEM_PATH, "/a\\", NULL },

@@ -193,6 +193,66 @@ static void test_slow(void **state)
 	expect_stream(quick, ":\n\n");
 }
 
+/* Reads a reader to where there is nothing more; what came, to be freed. */
+static char *read_all(struct events_reader *reader)
+{
+	char *got = calloc(1, 4 << 20);
+	ssize_t n;
+
+	for (size_t length = 0; (n = events_read(reader, got + length, 4096)) > 0;)
+		length += (size_t)n;
+	return got;
+}
+
+/* Single flows come to those who name them, in the order of all events, and push nothing else out. */
+static void test_flows(void **state)
+{
+	struct events_reader *all, *flows, *ends;
+
+	(void)state;
+	assert_int_equal(events_reader_new(events, -1, NULL, &all), 0);
+	assert_int_equal(events_flow_readers(events), 0);
+	assert_int_equal(events_reader_new(events, -1, "flow_start,flow_end,a", &flows), 0);
+	assert_int_equal(events_reader_new(events, -1, "flow_end", &ends), 0);
+	assert_int_equal(events_flow_readers(events), 2);
+	publish("flow_start", 1);
+	publish("a", 2);
+	publish("flow_end", 3);
+	publish(EVENTS_LEFT_OUT, 4);
+	_cleanup_free_ char *to_all = read_all(all), *to_flows = read_all(flows), *to_ends = read_all(ends);
+	assert_null(strstr(to_all, "flow_"));
+	assert_non_null(strstr(to_all, "{\"n\":2}"));
+	assert_true(strstr(to_flows, "{\"n\":1}") < strstr(to_flows, "{\"n\":2}"));
+	assert_true(strstr(to_flows, "{\"n\":2}") < strstr(to_flows, "{\"n\":3}"));
+	assert_non_null(strstr(to_flows, "event: " EVENTS_LEFT_OUT "\ndata: {\"n\":4}"));
+	assert_null(strstr(to_ends, "{\"n\":1}"));
+	assert_null(strstr(to_ends, "{\"n\":2}"));
+	assert_non_null(strstr(to_ends, "{\"n\":4}"));
+
+	for (int i = 0; i < EVENTS_FLOWS_RING + 10; i++)
+		publish("flow_end", i);
+	publish("a", 77777);
+	_cleanup_free_ char *late = read_all(flows), *other = read_all(all);
+	assert_non_null(strstr(late, "{\"left_out\":10,"));
+	assert_null(strstr(late, "{\"n\":9}"));
+	assert_non_null(strstr(late, "{\"n\":10}"));
+	assert_non_null(strstr(late, "{\"n\":77777}"));
+	assert_null(strstr(other, "dropped"));
+	assert_non_null(strstr(other, "{\"n\":77777}"));
+	events_reader_free(all);
+	events_reader_free(flows);
+	events_reader_free(ends);
+	assert_int_equal(events_flow_readers(events), 0);
+	/* One that comes back behind the first of all gets every "a", and those flows that are left. */
+	assert_int_equal(
+	        events_reader_new(events, events_newest(events) - EVENTS_FLOWS_RING - 14, "flow_end,a", &flows), 0);
+	_cleanup_free_ char *again = read_all(flows);
+	assert_null(strstr(again, "missed"));
+	assert_non_null(strstr(again, "{\"n\":2}"));
+	assert_non_null(strstr(again, "{\"n\":1033}"));
+	events_reader_free(flows);
+}
+
 static void test_bytes_are_bounded(void **state)
 {
 	_cleanup_free_ char *long_text = malloc(EVENT_BYTES_MAX + 1);
@@ -287,6 +347,7 @@ int main(void)
 		WITH(test_resume),
 		WITH(test_missed),
 		WITH(test_slow),
+		WITH(test_flows),
 		WITH(test_bytes_are_bounded),
 		SHORT(test_heartbeat),
 		SHORT(test_gone),

@@ -8,8 +8,10 @@ import { get, Problem, setReachable } from './api.js';
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const KEPT = 1000;
 const HIDDEN_MS = 10000;
-export const TYPES = ['revision', 'pending', 'drift', 'relay', 'flow_start', 'flow_end', 'flow', 'health', 'target', 'ejected', 'ban', 'bans', 'upstream',
+export const TYPES = ['revision', 'pending', 'drift', 'relay', 'health', 'target', 'ejected', 'ban', 'bans', 'upstream',
 	'drop', 'trace', 'trace_end', 'limit', 'missed', 'dropped'];
+/* Of single flows: they come only to who asks for them. */
+const FLOW_TYPES = ['flow_start', 'flow_end', 'flow_left_out'];
 
 /* The newest events, oldest first: {number, type, data, at}. */
 export const kept = [];
@@ -29,7 +31,7 @@ function tell(event) {
 			callback(event);
 }
 
-function take(message) {
+function keep(message) {
 	let data;
 	try {
 		data = JSON.parse(message.data);
@@ -37,11 +39,23 @@ function take(message) {
 		data = { text: message.data };
 	}
 	const event = { number: message.lastEventId, type: message.type, data, at: new Date() };
-	last = message.lastEventId || last;
 	kept.push(event);
 	if (kept.length > KEPT)
 		kept.splice(0, kept.length - KEPT);
 	tell(event);
+}
+
+function take(message) {
+	last = message.lastEventId || last;
+	keep(message);
+}
+
+/* Single flows too, in a stream of their own, until what this returns is called. */
+export function followFlows() {
+	const stream = new EventSource(`/api/v1/events?types=${FLOW_TYPES}`);
+	for (const type of FLOW_TYPES)
+		stream.addEventListener(type, keep);
+	return () => stream.close();
 }
 
 async function again() {

@@ -1,7 +1,7 @@
 /* Live flows: sorted, filtered, grouped, ended. */
 import { get, may, Problem, request } from '../api.js';
 import { badge, button, fill, h, id, toast } from '../dom.js';
-import { bytes, count, duration, endpoint, micros } from '../format.js';
+import { bytes, count, duration, endpoint, micros, when } from '../format.js';
 import { ask } from '../dialog.js';
 import { head } from '../page.js';
 import { Table } from '../table.js';
@@ -10,7 +10,7 @@ const LIVE_MS = 3000;
 const SORTED = 1000, PAGE = 1000;
 const FILTERS = [['client', 'Client or prefix'], ['listener', 'Listener'], ['upstream', 'Upstream'], ['target', 'Target'], ['sni', 'Server name']];
 const SORTS = [['bytes', 'most bytes first'], ['age', 'oldest first'], ['rtt', 'slowest round trip first'], ['', 'all, unsorted']];
-const GROUPS = [['', 'each flow'], ['client', 'by client'], ['listener', 'by listener'], ['upstream', 'by upstream'], ['target', 'by target'], ['sni', 'by server name'], ['client,sni', 'who talks to whom']];
+const GROUPS = [['', 'each flow'], ['client', 'by client'], ['listener', 'by listener'], ['upstream', 'by upstream'], ['target', 'by target'], ['sni', 'by server name'], ['client,sni', 'who talks to whom'], ['client,destination', 'who talks to where']];
 
 const moved = (row) => row.to_target.bytes + row.to_client.bytes;
 
@@ -50,9 +50,14 @@ function flowColumns(reload) {
 	];
 }
 
-const GROUP_COLUMNS = [
+const groupColumns = (ended) => [
 	{ title: 'Group', width: 'minmax(8rem, 3fr)', cell: (row) => (row.group === null ? 'none' : h('bdi', {}, row.group)) },
 	{ title: 'Flows', width: '5rem', end: true, cell: (row) => count(row.flows) },
+	...ended ? [
+		{ title: 'Ended', width: '5rem', end: true, cell: (row) => count(row.ended) },
+		{ title: 'Refused', width: '5rem', wide: true, end: true, cell: (row) => count(row.refused) },
+		{ title: 'Last seen', width: '11rem', wide: true, cell: (row) => when(row.last_seen) },
+	] : [],
 	{ title: 'To targets', width: '7rem', wide: true, end: true, cell: (row) => bytes(row.bytes_to_target) },
 	{ title: 'To clients', width: '7rem', small: '6rem', end: true, cell: (row) => bytes(row.bytes_to_client) },
 ];
@@ -66,9 +71,12 @@ const select = (options, value) => {
 export default async function flows({ content, scope, query }) {
 	const inputs = FILTERS.map(([name, text]) => [name, text, h('input', { type: 'search', id: id('q'), value: query.get(name) || '', autocomplete: 'off', spellcheck: 'false' })]);
 	const sort = select(SORTS, query.get('sort') ?? 'bytes'), group = select(GROUPS, query.get('group') ?? '');
+	const ended = h('input', { type: 'checkbox', id: id('ended'), checked: query.get('include') === 'ended' });
 	const live = h('input', { type: 'checkbox', id: id('live'), checked: true }), told = h('span', { class: 'hint', role: 'status' });
 	const place = h('div');
 	let table = null;
+	/* Of flows that have ended no targets are kept. */
+	const withEnded = () => ended.checked && group.value && group.value !== 'target' && !inputs.some(([name, , input]) => name === 'target' && input.value.trim());
 
 	const path = (after) => {
 		const words = new URLSearchParams();
@@ -77,6 +85,8 @@ export default async function flows({ content, scope, query }) {
 				words.set(name, input.value.trim());
 		if (group.value)
 			words.set('group', group.value);
+		if (withEnded())
+			words.set('include', 'ended');
 		else if (sort.value)
 			words.set('sort', sort.value);
 		words.set('limit', group.value || sort.value ? SORTED : PAGE);
@@ -92,7 +102,7 @@ export default async function flows({ content, scope, query }) {
 	};
 	const build = () => {
 		table?.end();
-		table = new Table({ label: 'Flows', empty: 'No flows.', key: (row) => row.id ?? String(row.group), page, columns: group.value ? GROUP_COLUMNS : flowColumns(() => table.load()) });
+		table = new Table({ label: 'Flows', empty: 'No flows.', key: (row) => row.id ?? String(row.group), page, columns: group.value ? groupColumns(withEnded()) : flowColumns(() => table.load()) });
 		fill(place, table.element);
 		return table.load();
 	};
@@ -101,9 +111,10 @@ export default async function flows({ content, scope, query }) {
 		input.addEventListener('input', () => { clearTimeout(timer); timer = setTimeout(() => table.load(), 300); });
 	sort.addEventListener('change', build);
 	group.addEventListener('change', build);
+	ended.addEventListener('change', build);
 	fill(content, head('Flows', 'What goes through right now.'),
 		h('div', { class: 'row tools' }, inputs.map(([, text, input]) => h('span', { class: 'pair' }, h('label', { htmlFor: input.id }, text), input)),
-			h('span', { class: 'pair' }, h('label', { htmlFor: sort.id }, 'Order'), sort), h('span', { class: 'pair' }, h('label', { htmlFor: group.id }, 'Show'), group),
+			h('span', { class: 'pair' }, h('label', { htmlFor: sort.id }, 'Order'), sort), h('span', { class: 'pair' }, h('label', { htmlFor: group.id }, 'Show'), group, h('label', { class: 'check', htmlFor: ended.id }, ended, ' with those that have ended')),
 			h('span', { class: 'pair' }, h('label', { class: 'check', htmlFor: live.id }, live, ' live'), button('Read again', () => table.load(), 'small'), told)), place);
 	scope.onEnd(() => table?.end());
 	await build();
