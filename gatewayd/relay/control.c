@@ -76,7 +76,7 @@ static int order_one(struct control *control, unsigned loop, struct order *order
 	return loop_order(control->params->loops[loop], order);
 }
 
-/* Gives the same order to all loops; the sequence number that stands for all of them. */
+/* Gives the same order to all loops; the sequence number that stands for all of them, unless ret_sequence is NULL. */
 static int order_all(struct control *control, struct order *order, uint64_t *ret_sequence)
 {
 	uint64_t sequence = ++control->sequence;
@@ -88,7 +88,8 @@ static int order_all(struct control *control, struct order *order, uint64_t *ret
 
 		r = r < 0 ? r : s;
 	}
-	*ret_sequence = sequence;
+	if (ret_sequence)
+		*ret_sequence = sequence;
 	return r;
 }
 
@@ -445,14 +446,13 @@ static int on_sockmap(struct control *control, const struct proto_message *messa
 {
 	struct order order = { .kind = ORDER_SOCKMAP, .sockmap = &control->sockmap };
 	bool before = control->sockmap.complete;
-	uint64_t sequence;
 	int r = sockmap_set_add(&control->sockmap, &message->sockmap, control->params->n_loops, fd);
 
 	if (r == -EBADMSG)
 		return r;
 	if (r < 0)
 		log_error("a map of the sockmap mover cannot be used: %s", strerror(-r));
-	else if (r > 0 && !before && order_all(control, &order, &sequence) < 0)
+	else if (r > 0 && !before && order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }
@@ -460,10 +460,9 @@ static int on_sockmap(struct control *control, const struct proto_message *messa
 static int on_shortcut(struct control *control, const struct proto_message *message, int *fd)
 {
 	struct order order = { .kind = ORDER_SHORTCUT, .shortcut = &control->shortcut };
-	uint64_t sequence;
 	int r = shortcut_maps_add(&control->shortcut, &message->shortcut, fd);
 
-	if (r > 0 && order_all(control, &order, &sequence) < 0)
+	if (r > 0 && order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 	return r < 0 ? r : 0;
 }
@@ -572,9 +571,8 @@ static int on_ping(struct control *control, const struct proto_message *message,
 static void reap(struct control *control)
 {
 	struct order order = { .kind = ORDER_REAP };
-	uint64_t sequence;
 
-	if (order_all(control, &order, &sequence) < 0)
+	if (order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 }
 
@@ -588,10 +586,9 @@ static int on_reap(struct control *control, const struct proto_message *message,
 static int on_flow_sample(struct control *control, const struct proto_message *message, int *fd)
 {
 	struct order order = { .kind = ORDER_SAMPLE };
-	uint64_t sequence;
 
 	(void)message, (void)fd;
-	if (order_all(control, &order, &sequence) < 0)
+	if (order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }
@@ -631,12 +628,11 @@ static int on_probe(struct control *control, const struct proto_message *message
 static void drain(struct control *control, uint32_t deadline_ms)
 {
 	struct order order = { .kind = ORDER_DRAIN };
-	uint64_t sequence;
 
 	control->draining = true;
 	control->drain_deadline_ms = clock_ms() + deadline_ms;
 	log_info("ending; %u flows have %u ms", (unsigned)open_flows(control), (unsigned)deadline_ms);
-	if (order_all(control, &order, &sequence) < 0)
+	if (order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 }
 
@@ -650,14 +646,13 @@ static int on_shutdown(struct control *control, const struct proto_message *mess
 static int on_handover(struct control *control, const struct proto_message *message, int *fd)
 {
 	struct order order = { .kind = ORDER_HANDOVER, .deadline_ms = message->handover.deadline_ms };
-	uint64_t sequence;
 
 	(void)fd;
 	if (control->draining || control->handing_over)
 		return 0;
 	control->handing_over = true;
 	log_info("handing over %u flows", (unsigned)open_flows(control));
-	if (order_all(control, &order, &sequence) < 0)
+	if (order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 	return 0;
 }
