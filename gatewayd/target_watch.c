@@ -95,7 +95,8 @@ static void look_at_target(struct target_watch *watch, const struct name *name, 
 		.ejected = view.ejected_until_ms != 0 };
 	if (before.id != name->id) /* a new target: that it is well, or not known, is no news */
 		before = (struct seen_target){ .id = name->id, .ejections = view.ejections };
-	if (!watch->begun)
+	/* What an earlier daemon has seen is no news, but what has become so since this one's start is. */
+	if (!watch->begun && view.since_ms * 1000 < watch->core->started_us)
 		return;
 	if (before.health != seen->health)
 		tell_health(watch, name, before.health, &view);

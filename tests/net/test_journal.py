@@ -3,6 +3,7 @@ is no journal any more."""
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -16,21 +17,30 @@ class Journal:
     """A stand-in for journald's socket: keeps the records, each a dict of its fields."""
 
     def __init__(self, directory):
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)  # a second try comes to the same place
+        (directory / "socket").unlink(missing_ok=True)
         directory.chmod(0o755)
         self.directory, self.records = directory, []
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(directory / "socket"))
         (directory / "socket").chmod(0o666)
+        # Read at once, as the journal does: only a few datagrams wait in a socket.
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while data := self.socket.recv(65536):
+            self.records.append(fields_of(data))
 
     def read(self):
         """What has come so far."""
-        while True:
-            try:
-                data = self.socket.recv(65536)
-            except BlockingIOError:
-                return self.records
-            self.records.append(fields_of(data))
+        return list(self.records)
+
+    def close(self):
+        """Nobody is there any more."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join(5)
+        self.socket.close()
 
     def find(self, **wanted):
         """The records that have these fields."""
@@ -86,12 +96,14 @@ def test_fields(lab, journal):
                          health={"type": "tcp", "interval_ms": 100, "timeout_ms": 100, "fall": 1})
         gateway.listener("web", ports=[str(PORT)], upstream="pool")
         revision = str(gateway.status()["revision"])
-        assert journal.find(GATEWAY_LISTENER="web", GATEWAY_REVISION=revision, SYSLOG_IDENTIFIER="gatewayd", PRIORITY="6")
+        wait_for(lambda: journal.find(GATEWAY_LISTENER="web", GATEWAY_REVISION=revision, SYSLOG_IDENTIFIER="gatewayd",
+                                      PRIORITY="6"), 5, "the revision")
         wait_for(lambda: journal.find(GATEWAY_UPSTREAM="pool", GATEWAY_TARGET="10.71.2.3:9", PRIORITY="5"), 10, "the target's end")
         with lab.client.connect(lab.server.v4, PORT), server.accept()[0]:
             flow = wait_for(lambda: gateway.must("GET", "flows?listener=web")["items"], 5, "the flow")[0]["id"]
             assert gateway.api("DELETE", f"flows/{flow}").status == 204
-        killed = journal.find(GATEWAY_FLOW=flow, GATEWAY_LISTENER="web", GATEWAY_CLIENT=lab.client.v4)
+        killed = wait_for(lambda: journal.find(GATEWAY_FLOW=flow, GATEWAY_LISTENER="web", GATEWAY_CLIENT=lab.client.v4), 5,
+                          "the end of the flow")
         assert len(killed) == 1 and flow in killed[0]["MESSAGE"]
         was = gateway.relay_pid()
         gateway.must("POST", "relay/restart")
@@ -103,6 +115,6 @@ def test_fields(lab, journal):
         # A sanitizer may have something to say there, but no line of the programs is.
         assert "gatewayd:" not in gateway.log.read_text() and "gateway-relay:" not in gateway.log.read_text()
         # Without a journal the lines are where a service manager would look for them.
-        journal.socket.close()
+        journal.close()
         gateway.must("PATCH", "listeners/web", {"comment": "no journal"})
         assert "<6>gatewayd: revision " in gateway.log.read_text()
