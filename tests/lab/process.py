@@ -99,11 +99,11 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def rss_kib(pid):
-    """Resident memory of a process in KiB."""
+def rss_kib(pid, kind="VmRSS"):
+    """Resident memory of a process in KiB; of one kind as in its status, RssAnon for what is its own."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
         for line in file:
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{kind}:"):
                 return int(line.split()[1])
     return 0
 
