@@ -70,10 +70,10 @@ class Service(Gateway):
         self.journal = journal
         super().__init__(lab, **options)
 
-    def command(self, *more):
+    def command(self, *more, **options):
         """With a /run of its own, where the journal is."""
         place = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && mount --bind \"$0\" /run/systemd/journal && exec \"$@\""
-        return ["unshare", "--mount", "sh", "-ec", place, self.journal.directory, *super().command(*more)]
+        return ["unshare", "--mount", "sh", "-ec", place, self.journal.directory, *super().command(*more, **options)]
 
     def environment(self):
         """The stream that is the journal."""
