@@ -190,7 +190,7 @@ def check_purged(lab, machine):
 def check_autopkgtest(machine):
     """The package's own test, as Debian would run it."""
     machine.put_source()
-    machine.sh("apt-get -qq install -y --no-install-recommends autopkgtest")
+    machine.sh("apt-get -qq install -y --no-install-recommends autopkgtest dpkg-dev")
     done = machine.call(f"autopkgtest --no-built-binaries /newer/*.deb /source -- null", timeout=1200)
     (WORK / "autopkgtest.log").write_text(done.stdout + done.stderr)
     results = re.findall(r"^(\S+) +(PASS|FAIL|SKIP)\b", done.stdout + done.stderr, re.M)

@@ -23,7 +23,7 @@ SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources")
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_BPF,CAP_PERFMON,CAP_SYS_RESOURCE"
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 # What the tests use in the machine, besides our packages.
-TOOLS = ("autopkgtest", "curl", "jq", "procps")
+TOOLS = ("autopkgtest", "curl", "dpkg-dev", "jq", "procps")
 
 
 class Failed(SystemExit):
