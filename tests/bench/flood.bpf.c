@@ -10,6 +10,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+/* The longest frame. */
+#define FLOOD_FRAME_MAX 128
+/* Bytes that a frame is longer when it gets here. */
+#define FLOOD_SPARE 2
+
 const volatile __u32 target = 0;    /* interface to send from */
 const volatile __u32 sources = 1;   /* addresses, from that of the first frame on */
 const volatile __u32 at_source = 0; /* its last four bytes */
@@ -17,6 +22,9 @@ const volatile __u32 at_transport = 0;
 const volatile __u32 at_check = 0;    /* of the transport's sum; 0: it has none */
 const volatile __u32 at_ip_check = 0; /* of IPv4's sum; 0: there is none */
 const volatile __u32 first_source = 0;
+const volatile __u32 length = 0;
+/* Frames come back as whoever had them left them, turned into an answer perhaps: each is written anew. */
+__u8 first[FLOOD_FRAME_MAX] = { 0 };
 __u32 number = 0;
 __u64 swallowed = 0;
 
@@ -37,14 +45,23 @@ static __always_inline void update(__u16 *check, __u32 old, __u32 new)
 SEC("xdp")
 int flood(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 *source = data + at_source, *ports = data + at_transport, old_source, old_ports;
-	__u16 *check = data + at_check, *ip_check = data + at_ip_check;
+	__u32 *source, *ports, old_source, old_ports;
+	__u16 *check, *ip_check;
+	void *data, *end;
 
+	/* The kernel forgets the length that a frame was left with only if it is given another one here. */
+	if (length > FLOOD_FRAME_MAX || bpf_xdp_adjust_tail(ctx, -FLOOD_SPARE) < 0 ||
+	        bpf_xdp_store_bytes(ctx, 0, first, length) < 0)
+		return XDP_ABORTED;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	source = data + at_source;
+	ports = data + at_transport;
+	check = data + at_check;
+	ip_check = data + at_ip_check;
 	if ((void *)(source + 1) > end || (void *)(ports + 1) > end || (void *)(check + 1) > end ||
 	        (void *)(ip_check + 1) > end)
 		return XDP_ABORTED;
-	/* Frames come back with what was written last time. */
 	old_source = *source;
 	old_ports = *ports;
 	*source = bpf_htonl(first_source + number % sources);

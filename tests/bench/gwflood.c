@@ -9,6 +9,7 @@
  * seconds, per_second, swallowed.
  */
 #include <arpa/inet.h>
+#include <assert.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -34,9 +35,10 @@
 #define BURST     65536U
 #define SLICES    500U
 #define FRAME_MAX 128
+#define SPARE     2 /* as in flood.bpf.c */
 
 struct frame {
-	uint8_t bytes[FRAME_MAX];
+	uint8_t bytes[FRAME_MAX + SPARE];
 	size_t n, source, transport, check, ip_check;
 	uint32_t first_source;
 };
@@ -162,6 +164,9 @@ static struct flood_bpf *load(const struct frame *frame, unsigned interface, uns
 	program->rodata->at_check = (uint32_t)frame->check;
 	program->rodata->at_ip_check = (uint32_t)frame->ip_check;
 	program->rodata->first_source = frame->first_source;
+	program->rodata->length = (uint32_t)frame->n;
+	static_assert(sizeof(program->bss->first) == FRAME_MAX, "as long as a frame can be");
+	memcpy(program->bss->first, frame->bytes, FRAME_MAX);
 	r = flood_bpf__load(program);
 	if (r < 0)
 		fail("the program", r);
@@ -178,7 +183,7 @@ static double now(void)
 
 static void send_frames(const struct flood_bpf *program, const struct frame *frame, unsigned n)
 {
-	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame->bytes, .data_size_in = (uint32_t)frame->n,
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame->bytes, .data_size_in = (uint32_t)frame->n + SPARE,
 	        .repeat = (int)n, .flags = BPF_F_TEST_XDP_LIVE_FRAMES);
 	int r = bpf_prog_test_run_opts(bpf_program__fd(program->progs.flood), &run);
 
