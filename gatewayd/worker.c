@@ -22,6 +22,7 @@
 #include "gatewayd/shortcut.h"
 #include "gatewayd/spawn.h"
 #include "gatewayd/worker_private.h"
+#include "rules/kernel_others.h"
 
 /* First pause after a relay that died young; doubles up to the longest. One that lived long is replaced at once. */
 #define RESTART_FIRST_MS   20
@@ -433,16 +434,6 @@ static int on_channel(sd_event_source *source, int fd, uint32_t events, void *us
 	return 0;
 }
 
-/* Whether any connection of this network namespace is in conntrack's table: somebody's rules make it look at all of
- * them. Without that file there is no conntrack. */
-static bool conntrack_is_used(void)
-{
-	_cleanup_close_ int fd = open("/proc/sys/net/netfilter/nf_conntrack_count", O_RDONLY | O_CLOEXEC);
-	char digit = '0';
-
-	return fd >= 0 && read(fd, &digit, 1) == 1 && digit != '0';
-}
-
 static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct worker *worker = userdata;
@@ -460,7 +451,7 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 		return 0;
 	}
 	message.ping.cookie = clock_us();
-	message.ping.tracked = conntrack_is_used();
+	message.ping.tracked = kernel_others_track();
 	shortcut_look(worker->owner.shortcut);
 	/* One that is not greeted yet takes nothing else; one of another version does not know the message: it has the
 	 * limit's time to hand over. */

@@ -12,25 +12,17 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
-#include "gatewayd/base/cleanup.h"
+#include "rules/kernel_netlink.h"
 #include "rules/kernel_ops.h"
 #include "rules/render_nft.h"
 
 /* A dump that met a change is begun again, at most so often. */
 #define DUMP_TRIES 5
-/* More than the kernel puts into one answer of a dump. */
-#define ANSWER_MAX 32768
 
 struct counter {
 	const char *name;
 	uint64_t packets, bytes;
 };
-
-static void cleanup_socket(struct mnl_socket **socket)
-{
-	if (*socket)
-		mnl_socket_close(*socket);
-}
 
 static int keep_value(const struct nlattr *attribute, void *data)
 {
@@ -93,24 +85,11 @@ static void make_request(char *buffer, struct nlmsghdr **ret)
 /* -EINTR: something has changed meanwhile, and the answer may lack a counter. */
 static int dump(json_t *counters)
 {
-	char buffer[ANSWER_MAX] __attribute__((aligned(NLMSG_ALIGNTO)));
-	_cleanup_(cleanup_socket) struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	char buffer[MNL_NLMSG_HDRLEN + 128] __attribute__((aligned(NLMSG_ALIGNTO)));
 	struct nlmsghdr *request;
-	int r = MNL_CB_OK;
 
-	if (!socket)
-		return -errno;
 	make_request(buffer, &request);
-	if (mnl_socket_sendto(socket, request, request->nlmsg_len) < 0)
-		return -errno;
-	while (r > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, sizeof(buffer));
-
-		if (n < 0)
-			return -errno;
-		r = mnl_cb_run(buffer, (size_t)n, 0, 0, keep, counters);
-	}
-	return r < 0 ? -errno : 0;
+	return kernel_netlink_ask(NETLINK_NETFILTER, request, keep, counters);
 }
 
 int kernel_counters_read(json_t **ret)

@@ -1,12 +1,13 @@
 /* Filters by netlink; see kernel_filters.h. */
 #include "rules/kernel_filters.h"
 
-#include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
+
+#include "rules/kernel_netlink.h"
 
 /* One dump of one direction. */
 struct dump {
@@ -50,47 +51,28 @@ static int look_filter(const struct nlmsghdr *header, void *data)
 	return MNL_CB_OK;
 }
 
-static int run(struct mnl_socket *socket, unsigned ifindex, struct dump *dump)
+static int run(unsigned ifindex, struct dump *dump)
 {
-	char buffer[16384] __attribute__((aligned(NLMSG_ALIGNTO)));
+	char buffer[MNL_NLMSG_HDRLEN + 64] __attribute__((aligned(NLMSG_ALIGNTO)));
 	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
 	struct tcmsg *message;
-	int r = MNL_CB_OK;
 
 	header->nlmsg_type = RTM_GETTFILTER;
 	header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	header->nlmsg_seq = dump->parent;
 	message = mnl_nlmsg_put_extra_header(header, sizeof(*message));
 	message->tcm_family = AF_UNSPEC;
 	message->tcm_ifindex = (int)ifindex;
 	message->tcm_parent = TC_H_MAKE(TC_H_CLSACT, dump->parent);
-	if (mnl_socket_sendto(socket, header, header->nlmsg_len) < 0)
-		return -errno;
-	while (r > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, sizeof(buffer));
-
-		r = n < 0 ? MNL_CB_ERROR
-		          : mnl_cb_run(
-		                    buffer, (size_t)n, dump->parent, mnl_socket_get_portid(socket), look_filter, dump);
-	}
-	return r < 0 ? -errno : 0;
+	return kernel_netlink_ask(NETLINK_ROUTE, header, look_filter, dump);
 }
 
 int kernel_filters_look(unsigned ifindex, uint16_t priority, uint32_t handle, struct kernel_filters *ret)
 {
 	struct dump ingress = { TC_H_MIN_INGRESS, priority, handle, ret };
 	struct dump egress = { .parent = TC_H_MIN_EGRESS, .found = ret };
-	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
 	int r;
 
 	*ret = (struct kernel_filters){ 0 };
-	if (!socket)
-		return -errno;
-	r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
-	if (r == 0)
-		r = run(socket, ifindex, &ingress);
-	if (r == 0)
-		r = run(socket, ifindex, &egress);
-	mnl_socket_close(socket);
-	return r;
+	r = run(ifindex, &ingress);
+	return r < 0 ? r : run(ifindex, &egress);
 }

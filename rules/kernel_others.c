@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "rules/kernel_netlink.h"
 
 /* Our tables begin with it: the ruleset, and those of traces. */
 #define OWN_TABLES "gatewayd"
@@ -24,30 +25,6 @@ struct found {
 	size_t size;
 	bool any;
 };
-
-/* Sends a request and takes in all answers. 0 or a negative errno. */
-static int talk(int bus, struct nlmsghdr *request, mnl_cb_t callback, void *data)
-{
-	struct mnl_socket *socket = mnl_socket_open2(bus, SOCK_CLOEXEC);
-	char buffer[16384] __attribute__((aligned(NLMSG_ALIGNTO)));
-	int r = MNL_CB_OK;
-
-	if (!socket)
-		return -errno;
-	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
-	        mnl_socket_sendto(socket, request, request->nlmsg_len) < 0)
-		r = MNL_CB_ERROR;
-	while (r > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, sizeof(buffer));
-
-		r = n < 0 ? MNL_CB_ERROR
-		          : mnl_cb_run(buffer, (size_t)n, request->nlmsg_seq, mnl_socket_get_portid(socket), callback,
-		                    data);
-	}
-	r = r < 0 ? -errno : 0;
-	mnl_socket_close(socket);
-	return r;
-}
 
 /* --- nft --- */
 
@@ -118,11 +95,10 @@ static int look_at_nft(struct found *found)
 
 	header->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN;
 	header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	header->nlmsg_seq = 1;
 	message = mnl_nlmsg_put_extra_header(header, sizeof(*message));
 	message->nfgen_family = NFPROTO_UNSPEC;
 	message->version = NFNETLINK_V0;
-	return talk(NETLINK_NETFILTER, header, look_chain, found);
+	return kernel_netlink_ask(NETLINK_NETFILTER, header, look_chain, found);
 }
 
 /* --- IPsec --- */
@@ -159,10 +135,9 @@ static int look_at_ipsec(struct found *found)
 
 	header->nlmsg_type = XFRM_MSG_GETSPDINFO;
 	header->nlmsg_flags = NLM_F_REQUEST;
-	header->nlmsg_seq = 1;
 	flags = mnl_nlmsg_put_extra_header(header, sizeof(*flags));
 	*flags = 0;
-	r = talk(NETLINK_XFRM, header, look_info, found);
+	r = kernel_netlink_ask(NETLINK_XFRM, header, look_info, found);
 	return r == -EPROTONOSUPPORT ? 0 : r; /* a kernel without IPsec */
 }
 
@@ -177,14 +152,20 @@ static char first_byte(const char *path)
 	return fd >= 0 && read(fd, &byte, 1) == 1 ? byte : '\0';
 }
 
+bool kernel_others_track(void)
+{
+	char digit = first_byte("/proc/sys/net/netfilter/nf_conntrack_count");
+
+	return digit && digit != '0';
+}
+
 static void look_at_files(struct found *found)
 {
 	const char *words = NULL;
-	char tracked = first_byte("/proc/sys/net/netfilter/nf_conntrack_count");
 
 	if (first_byte("/proc/net/ip_tables_names") || first_byte("/proc/net/ip6_tables_names"))
 		words = "iptables has tables of its own, which may want to see each packet";
-	else if (tracked && tracked != '0')
+	else if (kernel_others_track())
 		words = "connections are tracked, and their addresses may be translated";
 	if (!words || found->any)
 		return;

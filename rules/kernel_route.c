@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rules/kernel_netlink.h"
 #include "rules/kernel_ops.h"
 
 #define RULES 3
@@ -96,29 +97,6 @@ static int keep_message(const struct nlmsghdr *header, void *data)
 	return MNL_CB_OK;
 }
 
-/* Sends a request and takes in its answers up to the acknowledgement or the end of the dump. */
-static int talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t callback, void *data)
-{
-	static unsigned sequence;
-	char buffer[32768] __attribute__((aligned(NLMSG_ALIGNTO)));
-	int r = MNL_CB_OK;
-
-	request->nlmsg_seq = ++sequence;
-	request->nlmsg_pid = 0;
-	if (mnl_socket_sendto(socket, request, request->nlmsg_len) < 0)
-		return -errno;
-	while (r > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, sizeof(buffer));
-
-		if (n < 0)
-			return -errno;
-		r = mnl_cb_run(buffer, (size_t)n, request->nlmsg_seq, mnl_socket_get_portid(socket), callback, data);
-		if (r < 0)
-			return -errno;
-	}
-	return 0;
-}
-
 /* Rules of all kinds; routes of our protocol or, with a table, of that table. */
 static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family, uint32_t table, struct dump *dump)
 {
@@ -138,7 +116,7 @@ static int dump_objects(struct mnl_socket *socket, uint16_t type, uint8_t family
 	else if (type == RTM_GETROUTE)
 		head->rtm_protocol = KERNEL_ROUTE_PROTOCOL;
 	dump->last = &dump->first;
-	return talk(socket, request, keep_message, dump);
+	return kernel_netlink_talk(socket, request, keep_message, dump);
 }
 
 /* Deletes exactly what was dumped. */
@@ -151,7 +129,7 @@ static int delete_object(struct pass *pass, struct nlmsghdr *dumped, uint16_t ty
 		return 0;
 	dumped->nlmsg_type = type;
 	dumped->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-	r = talk(pass->socket, dumped, NULL, NULL);
+	r = kernel_netlink_talk(pass->socket, dumped, NULL, NULL);
 	return r == -ENOENT || r == -ESRCH ? 0 : r;
 }
 
@@ -263,7 +241,7 @@ static int add_rule(struct pass *pass, uint8_t family, const struct rule *rule)
 		mnl_attr_put_u32(request, FRA_GOTO, rule->target);
 	if (rule->table)
 		mnl_attr_put_u32(request, FRA_TABLE, rule->table);
-	return talk(pass->socket, request, NULL, NULL);
+	return kernel_netlink_talk(pass->socket, request, NULL, NULL);
 }
 
 /* Whether a dumped rule is one of those wanted, and the first of its kind. */
@@ -376,7 +354,7 @@ static int add_route(struct pass *pass, uint8_t family, unsigned lo)
 	head->rtm_type = RTN_LOCAL;
 	mnl_attr_put_u32(request, RTA_TABLE, pass->params->table);
 	mnl_attr_put_u32(request, RTA_OIF, lo);
-	return talk(pass->socket, request, NULL, NULL);
+	return kernel_netlink_talk(pass->socket, request, NULL, NULL);
 }
 
 static int sync_routes(struct pass *pass, uint8_t family)

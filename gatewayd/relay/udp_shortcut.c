@@ -178,16 +178,20 @@ static bool direction_look(
 	return true;
 }
 
-bool udp_shortcut_look(struct loop *loop, struct udp_flow *flow)
+static bool directions_look(struct loop *loop, struct udp_flow *flow, const struct bpf_shortcut_key keys[FLOW_SIDES])
 {
-	struct bpf_shortcut_key keys[FLOW_SIDES];
 	bool moved = false;
 
-	if (!flow->shortcut.in || keys_of(flow, keys) < 0)
-		return false;
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		moved = direction_look(loop, flow, (enum flow_side)side, keys) || moved;
 	return moved;
+}
+
+bool udp_shortcut_look(struct loop *loop, struct udp_flow *flow)
+{
+	struct bpf_shortcut_key keys[FLOW_SIDES];
+
+	return flow->shortcut.in && keys_of(flow, keys) == 0 && directions_look(loop, flow, keys);
 }
 
 void udp_shortcut_leave(struct loop *loop, struct udp_flow *flow)
@@ -196,7 +200,7 @@ void udp_shortcut_leave(struct loop *loop, struct udp_flow *flow)
 
 	if (!flow->shortcut.in || keys_of(flow, keys) < 0)
 		return;
-	(void)udp_shortcut_look(loop, flow);
+	(void)directions_look(loop, flow, keys);
 	keys_delete(loop, keys);
 	flow->shortcut.in = false;
 }

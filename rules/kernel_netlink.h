@@ -1,0 +1,17 @@
+/*
+ * One question to the kernel by netlink, and all that it answers. Used by the
+ * files rules/kernel_*.c that ask seldom and keep no socket for it.
+ */
+#ifndef GW_RULES_KERNEL_NETLINK_H
+#define GW_RULES_KERNEL_NETLINK_H
+
+#include <libmnl/libmnl.h>
+
+/* Sends the request, whose number and sender are filled in, and gives each message of the answer to the callback (may
+ * be NULL), up to the acknowledgement, the end of the dump, or MNL_CB_STOP. 0, or a negative errno: the kernel's, or
+ * what errno was when the callback returned MNL_CB_ERROR. */
+int kernel_netlink_talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t callback, void *data);
+/* The same on a socket of its own; bus: NETLINK_ROUTE or another. */
+int kernel_netlink_ask(int bus, struct nlmsghdr *request, mnl_cb_t callback, void *data);
+
+#endif
