@@ -4,22 +4,12 @@ Three namespaces: a client, a gateway with that table and its routing, a server.
 socket stands in for gateway-relay: it answers "relay <original destination>"; the server answers "server <client>".
 """
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from lab.golden import DIRECT_SERVER, GATEWAY, GOLDEN, HALF, Net, SERVER
-
-
-@pytest.fixture(scope="module")
-def net():
-    """One network for the module; each test begins with a fresh table."""
-    if os.geteuid():
-        pytest.skip("making network namespaces needs root")
-    with Net() as made:
-        yield made
+from lab.golden import DIRECT_SERVER, GATEWAY, GOLDEN, HALF, SERVER
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from lab.gateway import ROOT
-from lab.golden import RELAY_PORTS, SERVER, Net, run
+from lab.golden import RELAY_PORTS, SERVER, run
 
 PROGRAM = """
 #include "rules/bpf/syn_cookie.h"
@@ -80,15 +80,6 @@ SEC("xdp") int answer(struct xdp_md *ctx)
 }
 char test_license[] SEC("license") = "GPL";
 """
-
-
-@pytest.fixture(scope="module")
-def net():
-    """One network for the module."""
-    if os.geteuid():
-        pytest.skip("making network namespaces needs root")
-    with Net() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
