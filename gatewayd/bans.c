@@ -48,6 +48,21 @@ const struct ban *bans_find(const struct bans *bans, const struct prefix *prefix
 	return is_at(bans, at, prefix) ? &bans->items[at] : NULL;
 }
 
+bool bans_cover(const struct bans *bans, const struct addr *addr)
+{
+	struct prefix prefix = { .addr = *addr };
+
+	for (unsigned length = addr_bits(addr->family); bans->n > 0; length--) {
+		addr_mask(&prefix.addr, length);
+		prefix.length = (uint8_t)length;
+		if (bans_find(bans, &prefix))
+			return true;
+		if (length == 0)
+			break;
+	}
+	return false;
+}
+
 size_t bans_count(const struct bans *bans)
 {
 	return bans->n;

@@ -302,6 +302,16 @@ static void tell_ban(void *userdata, json_t *data)
 	events_publish(daemon->events, "ban", data);
 }
 
+static bool client_is_banned(void *userdata, const struct addr *client)
+{
+	return bans_cover(((struct daemon *)userdata)->bans, client);
+}
+
+static bool flow_is_known(void *userdata, uint64_t flow)
+{
+	return worker_holds(((struct daemon *)userdata)->worker, flow);
+}
+
 static int start_bans(struct daemon *daemon)
 {
 	struct bans_owner owner = { .apply = daemon->apply,
@@ -311,6 +321,9 @@ static int start_bans(struct daemon *daemon)
 		.tell = tell_ban };
 
 	daemon->core.bans = daemon->bans;
+	shortcut_watch(daemon->shortcut,
+	        &(struct shortcut_owner){
+	                .userdata = daemon, .is_banned = client_is_banned, .is_known = flow_is_known });
 	return bans_start(daemon->bans, daemon->event, &owner);
 }
 

@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -370,6 +372,16 @@ static int on_flow(struct channel *channel, const struct keep_flow *message, int
 }
 
 /* A flow that we did not hold may go as well: there was no room for it. */
+/* What closes the sockets, here or in the relay, says nothing from here on. */
+static void mute(const struct entry *entry)
+{
+	static const int on = 1;
+
+	for (unsigned i = 0; i < KEEP_DESCRIPTORS_EACH; i++)
+		if (setsockopt(entry->fd[i], IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+			log_debug("a socket cannot be closed without a word: %s", strerror(errno));
+}
+
 static int on_gone(struct channel *channel, const struct keep_gone *message)
 {
 	struct entry *entry = entry_find(channel->keeper, message->id);
@@ -378,6 +390,8 @@ static int on_gone(struct channel *channel, const struct keep_gone *message)
 		return 0;
 	if (entry->state == ENTRY_ORPHAN || entry->thread != channel->thread)
 		return -EBADMSG;
+	if (message->mute)
+		mute(entry);
 	entry_drop(channel->keeper, entry);
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* The short cut of UDP flows; see shortcut.h. */
+/* The short cut of flows; see shortcut.h. */
 #include "gatewayd/shortcut.h"
 
 #include <errno.h>
@@ -9,9 +9,16 @@
 
 #include "gatewayd/base/array.h"
 #include "gatewayd/base/bpf_shortcut.h"
+#include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "rules/kernel_others.h"
 #include "rules/kernel_shortcut.h"
+
+/* TCP flows in the maps are looked after this often, and a second after a ban. */
+#define REVIEW_US (30 * UINT64_C(1000000))
+/* One that no relay knows of is taken out when it has been silent this long, or is over. */
+#define ORPHAN_IDLE_MS (15 * 60 * 1000)
 
 struct attached {
 	char interface[IFNAMSIZ];
@@ -26,10 +33,15 @@ struct shortcut {
 	uint32_t epoch;
 	unsigned holds;
 	bool followed, wanted;
+	bool lingers; /* not wanted, but there are TCP flows that the kernel carries */
 	bool closed;          /* by what others have put in the way, */
 	char in_the_way[192]; /* namely this */
 	struct attached *attached;
 	size_t n, size;
+	struct shortcut_owner owner;
+	bool review_due;
+	uint64_t reviewed_us;
+	unsigned stitched; /* TCP flows in the maps at the last review */
 };
 
 int shortcut_new(const struct options *options, struct shortcut **ret)
@@ -43,7 +55,7 @@ int shortcut_new(const struct options *options, struct shortcut **ret)
 	if (shortcut->forbidden)
 		snprintf(shortcut->why, sizeof(shortcut->why), "forbidden by --mover");
 	else if (kernel_shortcut_open(options->bpf_dir, &shortcut->kernel, shortcut->why, sizeof(shortcut->why)) < 0)
-		log_info("the short cut of UDP flows is not used: %s", shortcut->why);
+		log_info("the short cut of flows is not used: %s", shortcut->why);
 	else
 		shortcut->epoch = kernel_shortcut_epoch(shortcut->kernel);
 	*ret = shortcut;
@@ -61,8 +73,9 @@ void shortcut_free(struct shortcut *shortcut)
 
 bool shortcut_suits(const struct listener *listener)
 {
-	return listener->enabled && listener->protocol == PROTOCOL_UDP && listener->action == ACTION_RELAY &&
-	       listener->mover == MOVER_AUTO && listener->proxy_protocol == PROXY_PROTOCOL_OFF &&
+	/* A PROXY header is one of a connection's first bytes, but one of each datagram's. */
+	return listener->enabled && listener->action == ACTION_RELAY && listener->mover == MOVER_AUTO &&
+	       (listener->protocol == PROTOCOL_TCP || listener->proxy_protocol == PROXY_PROTOCOL_OFF) &&
 	       listener->rate_limits.n == 0;
 }
 
@@ -96,7 +109,7 @@ static void attach(struct shortcut *shortcut, const char *interface)
 	        : r < 0     ? strerror(-r)
 	                    : "");
 	if (r < 0)
-		log_warning("the short cut of UDP flows is not used on %s: %s", interface, item->why);
+		log_warning("the short cut of flows is not used on %s: %s", interface, item->why);
 }
 
 static void attach_all(struct shortcut *shortcut)
@@ -128,7 +141,7 @@ static void tell_program(struct shortcut *shortcut)
 	int r = kernel_shortcut_set(shortcut->kernel, shortcut->epoch, shortcut->holds == 0 && !shortcut->closed);
 
 	if (r < 0)
-		log_error("the short cut of UDP flows cannot be told of a change: %s", strerror(-r));
+		log_error("the short cut of flows cannot be told of a change: %s", strerror(-r));
 }
 
 void shortcut_flush(struct shortcut *shortcut)
@@ -136,6 +149,7 @@ void shortcut_flush(struct shortcut *shortcut)
 	if (!shortcut || !shortcut->kernel)
 		return;
 	shortcut->epoch++;
+	shortcut->review_due = true;
 	tell_program(shortcut);
 }
 
@@ -157,12 +171,77 @@ void shortcut_release(struct shortcut *shortcut)
 		tell_program(shortcut);
 }
 
+/* --- TCP flows in the maps --- */
+
+void shortcut_watch(struct shortcut *shortcut, const struct shortcut_owner *owner)
+{
+	shortcut->owner = *owner;
+	shortcut->review_due = true;
+}
+
+static bool client_is_banned(const struct shortcut *shortcut, const struct bpf_stitch *flow)
+{
+	const struct bpf_shortcut_key *key = &flow->side[0].in;
+	struct addr client = { .family = key->family == 4 ? AF_INET : AF_INET6 };
+
+	memcpy(client.bytes, key->source, sizeof(client.bytes));
+	return shortcut->owner.is_banned && shortcut->owner.is_banned(shortcut->owner.userdata, &client);
+}
+
+/* Of a flow that nobody looks after. */
+static bool has_ended(const struct bpf_stitch *flow)
+{
+	uint64_t active_ns = flow->side[0].active_ns > flow->side[1].active_ns ? flow->side[0].active_ns
+	                                                                       : flow->side[1].active_ns;
+
+	return flow->state != BPF_STITCH_ACTIVE || flow->reset_ns ||
+	       clock_us() / 1000 > active_ns / 1000000 + ORPHAN_IDLE_MS;
+}
+
+static enum kernel_stitch_verdict judge(void *userdata, uint64_t id, const struct bpf_stitch *flow)
+{
+	struct shortcut *shortcut = userdata;
+
+	if (shortcut->owner.is_known && !shortcut->owner.is_known(shortcut->owner.userdata, id) && has_ended(flow))
+		return KERNEL_STITCH_OVER;
+	return client_is_banned(shortcut, flow) ? KERNEL_STITCH_HELD : KERNEL_STITCH_STAYS;
+}
+
+static void review(struct shortcut *shortcut)
+{
+	uint64_t now = clock_us();
+
+	if (!shortcut->review_due && now < shortcut->reviewed_us + REVIEW_US)
+		return;
+	shortcut->review_due = false;
+	shortcut->reviewed_us = now;
+	shortcut->stitched = kernel_shortcut_review(shortcut->kernel, judge, shortcut);
+}
+
+/* Not while the kernel carries connections: they would be lost. */
+static void detach_unless_used(struct shortcut *shortcut)
+{
+	shortcut->review_due = true;
+	review(shortcut);
+	if (shortcut->stitched > 0)
+		return;
+	kernel_shortcut_detach_all(shortcut->options->bpf_dir);
+	shortcut->n = 0;
+	shortcut->lingers = false;
+}
+
 void shortcut_look(struct shortcut *shortcut)
 {
 	bool before;
 	int r;
 
-	if (!shortcut || !shortcut->kernel || !shortcut->wanted)
+	if (!shortcut || !shortcut->kernel)
+		return;
+	if (shortcut->wanted)
+		review(shortcut);
+	else if (shortcut->lingers)
+		detach_unless_used(shortcut);
+	if (!shortcut->wanted)
 		return;
 	before = shortcut->closed;
 	r = kernel_others_look(shortcut->in_the_way, sizeof(shortcut->in_the_way));
@@ -172,7 +251,7 @@ void shortcut_look(struct shortcut *shortcut)
 	shortcut->closed = r != 0;
 	if (shortcut->closed == before)
 		return;
-	log_info("the short cut of UDP flows is %s%s", shortcut->closed ? "closed: " : "open again",
+	log_info("the short cut of flows is %s%s", shortcut->closed ? "closed: " : "open again",
 	        shortcut->in_the_way);
 	tell_program(shortcut);
 }
@@ -187,10 +266,11 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 	for (size_t i = 0; i < rows->n && !wanted; i++)
 		wanted = shortcut_suits((const struct listener *)rows->items[i]);
 	if (wanted && !shortcut->wanted) {
+		shortcut->lingers = false;
 		attach_all(shortcut);
 	} else if (!wanted && (shortcut->wanted || !shortcut->followed)) {
-		kernel_shortcut_detach_all(shortcut->options->bpf_dir);
-		shortcut->n = 0;
+		shortcut->lingers = true;
+		detach_unless_used(shortcut);
 	}
 	shortcut->followed = true;
 	shortcut->wanted = wanted;
@@ -216,8 +296,14 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 	if (!shortcut || !shortcut->kernel)
 		return 0;
 	r = send_map(channel, PROTO_SHORTCUT_FLOWS, kernel_shortcut_flows(shortcut->kernel), timeout_ms);
-	return r < 0 ? r
-	             : send_map(channel, PROTO_SHORTCUT_CONTROL, kernel_shortcut_control(shortcut->kernel), timeout_ms);
+	if (r == 0)
+		r = send_map(channel, PROTO_SHORTCUT_CONTROL, kernel_shortcut_control(shortcut->kernel), timeout_ms);
+	if (r == 0)
+		r = send_map(channel, PROTO_SHORTCUT_WAYS, kernel_shortcut_ways(shortcut->kernel), timeout_ms);
+	if (r == 0)
+		r = send_map(
+		        channel, PROTO_SHORTCUT_STITCHES, kernel_shortcut_stitches(shortcut->kernel), timeout_ms);
+	return r;
 }
 
 void shortcut_relay_changed(struct shortcut *shortcut)
@@ -247,11 +333,12 @@ json_t *shortcut_status(const struct shortcut *shortcut)
 			return NULL;
 		}
 	}
-	return json_pack("{s:s, s:s?, s:o}", "state",
+	return json_pack("{s:s, s:s?, s:o, s:i}", "state",
 	        shortcut->forbidden ? "off"
 	        : !shortcut->kernel ? "failed"
 	        : !shortcut->wanted ? "idle"
 	        : shortcut->closed  ? "closed"
 	                            : "on",
-	        "why", words[0] ? words : NULL, "interfaces", interfaces);
+	        "why", words[0] ? words : NULL, "interfaces", interfaces, "stitched",
+	        (int)shortcut->stitched);
 }

@@ -1,15 +1,19 @@
 /*
- * The short cut of UDP flows from the daemon's side: the program is attached
- * to all interfaces while a listener can use it, its maps are handed to
- * relays, and whenever rules or bans change, flows have to come by way of the
- * rules and the relay again. Used by daemon.c and worker.c; the status tells
- * what came out.
+ * The short cut of flows from the daemon's side: the program is attached to
+ * all interfaces while a listener can use it, its maps are handed to relays,
+ * and whenever rules or bans change, UDP flows have to come by way of the
+ * rules and the relay again. TCP flows that the kernel carries cannot come
+ * back: those of a banned client are held, that is, their packets meet the
+ * rules, which drop them. Used by daemon.c and worker.c; the status tells what
+ * came out.
  */
 #ifndef GW_SHORTCUT_H
 #define GW_SHORTCUT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
+#include "gatewayd/base/addr.h"
 #include "gatewayd/base/msg.h"
 #include "gatewayd/options.h"
 #include "rules/snapshot.h"
@@ -22,14 +26,23 @@ int shortcut_new(const struct options *options, struct shortcut **ret);
 /* What is pinned and attached stays in force. Legal for NULL. */
 void shortcut_free(struct shortcut *shortcut);
 
-/* Whether UDP flows of this listener may take it: nothing of it wants to see each datagram. */
+/* What is asked about TCP flows that the kernel carries. */
+struct shortcut_owner {
+	void *userdata;
+	bool (*is_banned)(void *userdata, const struct addr *client);
+	bool (*is_known)(void *userdata, uint64_t flow); /* a relay, or the next one, looks after it */
+};
+/* From here on they are looked at. */
+void shortcut_watch(struct shortcut *shortcut, const struct shortcut_owner *owner);
+
+/* Whether flows of this listener may take it: nothing of it wants to see each packet. */
 bool shortcut_suits(const struct listener *listener);
 
 /* This configuration is in force from now on. */
 void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot);
-/* Looks whether others want to see each packet; to be called once a second. Legal for NULL. */
+/* Looks whether others want to see each packet, and after TCP flows; to be called once a second. Legal for NULL. */
 void shortcut_look(struct shortcut *shortcut);
-/* Something that datagrams have to pass has changed. Legal for NULL. */
+/* Something that packets have to pass has changed: a rule, or who is banned. Legal for NULL. */
 void shortcut_flush(struct shortcut *shortcut);
 /* While anything holds, everything goes by way of the rules and the relay. Calls count: one release for each hold.
  * Legal for NULL. */
@@ -43,7 +56,7 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 /* Another relay has begun to serve: the flows of the one before are nobody's. */
 void shortcut_relay_changed(struct shortcut *shortcut);
 
-/* {state, why, interfaces}; state: "on", "idle" (no listener can use it), "closed"
+/* {state, why, interfaces, stitched}; stitched: TCP flows in the maps, as of the last look; state: "on", "idle" (no listener can use it), "closed"
  * (others want to see each packet), "off" (by options), "failed". NULL: no
  * memory. */
 json_t *shortcut_status(const struct shortcut *shortcut);

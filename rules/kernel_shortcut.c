@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "gatewayd/base/bpf_shortcut.h"
+#include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/cleanup.h"
 #include "rules/kernel_bpf.h"
 #include "rules/kernel_filters.h"
@@ -33,6 +34,7 @@
 
 struct kernel_shortcut {
 	struct shortcut_bpf *skeleton;
+	struct bpf_shortcut_control control;
 	char directory[PATH_MAX / 2]; /* of all that is pinned, whatever layout */
 };
 
@@ -61,6 +63,7 @@ int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, ch
 {
 	struct kernel_shortcut *shortcut = calloc(1, sizeof(*shortcut));
 	int r = kernel_bpf_possible(directory, why, why_size);
+	__u32 zero = 0;
 
 	if (!shortcut || r < 0) {
 		free(shortcut);
@@ -77,6 +80,7 @@ int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, ch
 		kernel_shortcut_free(shortcut);
 		return r;
 	}
+	(void)bpf_map_lookup_elem(kernel_shortcut_control(shortcut), &zero, &shortcut->control);
 	*ret = shortcut;
 	return 0;
 }
@@ -100,21 +104,33 @@ int kernel_shortcut_control(const struct kernel_shortcut *shortcut)
 	return bpf_map__fd(shortcut->skeleton->maps.control);
 }
 
-int kernel_shortcut_set(struct kernel_shortcut *shortcut, uint32_t epoch, bool open)
+int kernel_shortcut_ways(const struct kernel_shortcut *shortcut)
 {
-	struct bpf_shortcut_control control = { .epoch = epoch, .open = open };
+	return bpf_map__fd(shortcut->skeleton->maps.ways);
+}
+
+int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut)
+{
+	return bpf_map__fd(shortcut->skeleton->maps.stitches);
+}
+
+static int control_write(struct kernel_shortcut *shortcut)
+{
 	__u32 zero = 0;
 
-	return bpf_map_update_elem(kernel_shortcut_control(shortcut), &zero, &control, BPF_ANY);
+	return bpf_map_update_elem(kernel_shortcut_control(shortcut), &zero, &shortcut->control, BPF_ANY);
+}
+
+int kernel_shortcut_set(struct kernel_shortcut *shortcut, uint32_t epoch, bool open)
+{
+	shortcut->control.epoch = epoch;
+	shortcut->control.open = open;
+	return control_write(shortcut);
 }
 
 uint32_t kernel_shortcut_epoch(const struct kernel_shortcut *shortcut)
 {
-	struct bpf_shortcut_control control = { 0 };
-	__u32 zero = 0;
-
-	(void)bpf_map_lookup_elem(kernel_shortcut_control(shortcut), &zero, &control);
-	return control.epoch;
+	return shortcut->control.epoch;
 }
 
 unsigned kernel_shortcut_sweep(struct kernel_shortcut *shortcut, uint32_t epoch)
@@ -137,6 +153,66 @@ unsigned kernel_shortcut_sweep(struct kernel_shortcut *shortcut, uint32_t epoch)
 		swept++;
 	}
 	return swept;
+}
+
+/* Takes the element out if it is still this flow's. */
+static void way_delete(struct kernel_shortcut *shortcut, const struct bpf_shortcut_key *key, __u64 id)
+{
+	int ways = kernel_shortcut_ways(shortcut);
+	struct bpf_stitch_way way;
+
+	if (bpf_map_lookup_elem(ways, key, &way) == 0 && way.flow == id)
+		(void)bpf_map_delete_elem(ways, key);
+}
+
+static void stitch_delete(struct kernel_shortcut *shortcut, __u64 id, const struct bpf_stitch *flow)
+{
+	way_delete(shortcut, &flow->side[0].in, id);
+	way_delete(shortcut, &flow->side[1].in, id);
+	(void)bpf_map_delete_elem(kernel_shortcut_stitches(shortcut), &id);
+}
+
+/* How many are in `held`: one more or less, or the same. */
+static unsigned hold(struct kernel_shortcut *shortcut, __u64 id, bool on)
+{
+	int held = bpf_map__fd(shortcut->skeleton->maps.held);
+	__u8 one = 1;
+
+	if (!on)
+		(void)bpf_map_delete_elem(held, &id);
+	return on && bpf_map_update_elem(held, &id, &one, BPF_ANY) == 0;
+}
+
+unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
+        enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow), void *userdata)
+{
+	int stitches = kernel_shortcut_stitches(shortcut);
+	bool first = true, had_held = shortcut->control.held > 0;
+	unsigned n = 0, n_held = 0;
+	struct bpf_stitch flow;
+	__u64 id, last = 0;
+
+	while (bpf_map_get_next_key(stitches, first ? NULL : &last, &id) == 0) {
+		enum kernel_stitch_verdict verdict = KERNEL_STITCH_STAYS;
+
+		if (bpf_map_lookup_elem(stitches, &id, &flow) == 0)
+			verdict = judge(userdata, id, &flow);
+		n++;
+		if (verdict == KERNEL_STITCH_HELD || had_held)
+			n_held += hold(shortcut, id, verdict == KERNEL_STITCH_HELD);
+		if (verdict == KERNEL_STITCH_OVER) {
+			/* Goes on behind the last one that stays. */
+			stitch_delete(shortcut, id, &flow);
+			continue;
+		}
+		last = id;
+		first = false;
+	}
+	if (n_held != shortcut->control.held) {
+		shortcut->control.held = n_held;
+		(void)control_write(shortcut);
+	}
+	return n;
 }
 
 /* --- interfaces --- */

@@ -22,16 +22,30 @@ int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, ch
 /* Lets go; what is pinned and attached stays. Legal for NULL. */
 void kernel_shortcut_free(struct kernel_shortcut *shortcut);
 
-/* Descriptors of the maps, borrowed. */
+/* Descriptors of the maps, borrowed: of UDP, of the control's one element, and of TCP (base/bpf_stitch.h). */
 int kernel_shortcut_flows(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_control(const struct kernel_shortcut *shortcut);
+int kernel_shortcut_ways(const struct kernel_shortcut *shortcut);
+int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut);
 
-/* From here on only flows of this many-th epoch take the short cut, and none if it is not open. */
+/* From here on only UDP flows of this many-th epoch take the short cut, and none if it is not open; then no TCP flow
+ * begins to, either. */
 int kernel_shortcut_set(struct kernel_shortcut *shortcut, uint32_t epoch, bool open);
 /* The epoch that was set last, by whatever daemon; 0: never. */
 uint32_t kernel_shortcut_epoch(const struct kernel_shortcut *shortcut);
-/* Deletes flows of other epochs. Only while no relay lives that has made them. How many directions. */
+/* Deletes UDP flows of other epochs. Only while no relay lives that has made them. How many directions. */
 unsigned kernel_shortcut_sweep(struct kernel_shortcut *shortcut, uint32_t epoch);
+
+/* How a TCP flow in the maps is treated. */
+enum kernel_stitch_verdict {
+	KERNEL_STITCH_STAYS,
+	KERNEL_STITCH_HELD, /* its packets go by way of the rules for now */
+	KERNEL_STITCH_OVER  /* it is taken out */
+};
+struct bpf_stitch;
+/* Asks about each TCP flow in the maps and does as is said; of how many. */
+unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
+        enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow), void *userdata);
 
 /* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
 bool kernel_shortcut_fits(const char *interface);

@@ -2,7 +2,7 @@
  * The maps of the short cut that UDP flows take through the kernel: shared by
  * its program (rules/bpf/shortcut.bpf.c), the daemon that loads it
  * (rules/kernel_shortcut.c) and the relay that fills it
- * (gatewayd/relay/udp_shortcut.c). Also compiled for the BPF target: nothing
+ * (gatewayd/relay/udp_shortcut.c). Those of TCP are in bpf_stitch.h. Also compiled for the BPF target: nothing
  * but fixed-size types here.
  *
  * Each direction of a flow is one element. Its key is how datagrams come in,
@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Part of the path under which the maps are pinned: raised with every change of a key, a value or a map. */
-#define BPF_SHORTCUT_LAYOUT 1
+#define BPF_SHORTCUT_LAYOUT 2
 /* Directions at once: those of 65536 flows. */
 #define BPF_SHORTCUT_MAX 131072
 
@@ -38,7 +38,9 @@ struct bpf_shortcut {
 /* Of the one element of the control map, written by the daemon. */
 struct bpf_shortcut_control {
 	__u32 epoch; /* raised whenever the rules or those who are banned change: each flow has to pass them anew */
-	__u32 open;  /* 0: everything goes the long way */
+	__u32 open;  /* 0: all of UDP goes the long way, and no TCP flow begins to be stitched */
+	__u32 held;  /* elements in `held` (bpf_stitch.h) */
+	__u32 unused;
 };
 
 #endif

@@ -14,7 +14,7 @@
 #include "gatewayd/base/wire.h"
 
 /* Raised with every change of keep.def. */
-#define KEEP_VERSION 1
+#define KEEP_VERSION 2
 /* A record's most bytes: what fits into a socket buffer many times. */
 #define KEEP_RECORD_MAX 16384
 /* SCM_MAX_FD: the kernel takes no more in one record. */

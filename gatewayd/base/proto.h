@@ -15,7 +15,7 @@
 
 /* Raised with every change of proto.def. Sides that do not name the same only use the messages up to the last stable
  * one, and those only if both name the same KEEP_VERSION. */
-#define PROTO_VERSION     10
+#define PROTO_VERSION     11
 #define PROTO_STABLE_LAST PROTO_HANDED_OVER
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384
@@ -43,7 +43,13 @@ enum proto_sockmap_kind {
 };
 
 /* What a SHORTCUT message brings. The numbers are on the wire. */
-enum proto_shortcut_kind { PROTO_SHORTCUT_FLOWS, PROTO_SHORTCUT_CONTROL, PROTO_SHORTCUT_KINDS };
+enum proto_shortcut_kind {
+	PROTO_SHORTCUT_FLOWS,
+	PROTO_SHORTCUT_CONTROL,
+	PROTO_SHORTCUT_WAYS,
+	PROTO_SHORTCUT_STITCHES,
+	PROTO_SHORTCUT_KINDS
+};
 
 /* How targets are checked. The numbers are on the wire. */
 enum proto_health_type { PROTO_HEALTH_NONE, PROTO_HEALTH_TCP, PROTO_HEALTH_HTTP, PROTO_HEALTH_TYPES };

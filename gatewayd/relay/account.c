@@ -155,7 +155,8 @@ void account_begin(struct loop *loop, struct flow *flow, bool adopted)
 	flow->account.started_us = adopted ? flow->origin.started_ms * 1000 : clock_us();
 	flow->account.routed_us = flow->account.started_us;
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		flow->account.bytes[side] = flow->direction[side].taken - flow->direction[side].held;
+		flow->account.bytes[side] =
+		        flow->direction[side].taken - flow->direction[side].held + flow->stitch.bytes[side];
 	enter(loop, flow);
 	if (!adopted)
 		account_count(loop, flow, STATS_OBJECT_flows_opened);

@@ -24,6 +24,7 @@
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/record.h"
 #include "gatewayd/relay/tcp_sockmap.h"
+#include "gatewayd/relay/tcp_stitch.h"
 
 void adopt_clear(struct adopt *adopt)
 {
@@ -336,6 +337,8 @@ static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep
 		return false;
 	if (flow->idle_timeout_ms > 0)
 		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+	if (loop->shortcut)
+		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
 	if (in_map) {
 		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + SOCKMAP_ACCOUNT_MS);
 		loop_queue(loop, flow);
@@ -382,6 +385,7 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 	struct ledger ledger[FLOW_SIDES];
 	bool in_map = tcp_sockmap_is_in(loop, flow);
 	enum verdict verdict = judge(loop, flow, message->ended, in_map, ledger);
+	bool stitched;
 
 	if ((verdict == VERDICT_GO_ON || verdict == VERDICT_BROKEN) &&
 	        !flow_restore(loop, flow, message, in_map, ledger)) {
@@ -398,8 +402,11 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 		life_forget(loop, flow);
 		return;
 	}
+	stitched = tcp_stitch_find(loop, flow);
 	begin_again(loop, flow);
 	loop->keep.adopt.adopted++;
+	if (stitched)
+		tcp_stitch_adopt(loop, flow);
 	if (verdict == VERDICT_RESET)
 		life_reset(loop, flow, FLOW_END_reset);
 	else if (verdict == VERDICT_OVER)

@@ -887,7 +887,7 @@ int control_run(const struct control_params *params)
 	control.params = params;
 	control.exit_status = -1;
 	sockmap_set_init(&control.sockmap);
-	control.shortcut = (struct shortcut_maps){ -1, -1 };
+	control.shortcut = (struct shortcut_maps)SHORTCUT_MAPS_NONE;
 	probes_init(&control.probes);
 	if (params->has_channel)
 		channel_open(&control, CONTROL_CHANNEL_FD);

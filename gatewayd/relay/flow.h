@@ -114,6 +114,15 @@ struct flow_kept {
 	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES];
 };
 
+/* What is known of a flow that the kernel may carry, or carries; see tcp_stitch.h. */
+struct flow_stitch {
+	bool tried;   /* it was considered */
+	bool in;      /* it is in the maps */
+	bool carried; /* the sockets see nothing any more */
+	uint32_t look_ms;
+	uint64_t bytes[FLOW_SIDES]; /* counted so far */
+};
+
 /* What is counted of a flow; see account.h. */
 struct flow_account {
 	uint64_t started_us; /* CLOCK_MONOTONIC, finer than the origin's */
@@ -149,6 +158,7 @@ struct flow {
 	struct flow_origin origin;
 	struct flow_account account;
 	struct flow_kept kept;
+	struct flow_stitch stitch;
 	struct load_hold hold; /* its part in its target's count of flows */
 	uint8_t n_tried;
 	uint32_t tried[FLOW_RETRIES_MAX]; /* ids of targets whose connect has failed */

@@ -202,7 +202,7 @@ static uint32_t fill_gone(const struct keep *keep, struct keep_record *record)
 	uint32_t n = 0;
 
 	while (n < keep->n_gone) {
-		struct keep_message message = { .type = KEEP_GONE, .gone.id = keep->gone[keep->n_gone - 1 - n] };
+		struct keep_message message = { .type = KEEP_GONE, .gone = keep->gone[keep->n_gone - 1 - n] };
 
 		if (keep_record_put(record, &message, NULL) < 0)
 			break;
@@ -309,7 +309,7 @@ void keep_gone(struct loop *loop, const struct flow *flow)
 		channel_close(loop);
 		return;
 	}
-	keep->gone[keep->n_gone++] = flow->origin.id;
+	keep->gone[keep->n_gone++] = (struct keep_gone){ .id = flow->origin.id, .mute = flow->stitch.carried };
 	if (!wheel_is_set(&keep->timer))
 		wheel_set(&loop->wheel, &keep->timer, loop->now_ms + KEEP_GONE_MS);
 }

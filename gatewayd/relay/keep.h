@@ -71,7 +71,7 @@ struct keep {
 	unsigned n_batch;
 	bool everything; /* young flows too: this process is about to hand over */
 	uint32_t resend; /* flows from this index on have still to be looked at for a new daemon */
-	uint64_t *gone;  /* ids of ended flows that the daemon still has: never more than the table has flows */
+	struct keep_gone *gone; /* ended flows that the daemon still has: never more than the table has flows */
 	uint32_t n_gone, gone_max;
 	struct wheel_entry timer;
 	struct adopt adopt;

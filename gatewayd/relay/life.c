@@ -12,6 +12,7 @@
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_sockmap.h"
+#include "gatewayd/relay/tcp_stitch.h"
 
 #define POLLED_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
@@ -52,6 +53,15 @@ static void end_reset(const struct flow *flow, enum flow_side side)
 		(void)connect(flow->end[side].fd, &nowhere, sizeof(nowhere));
 }
 
+/* Both peers are told at once, by the sockets or, if these know nothing any more, past them. */
+static void reset_both(struct loop *loop, struct flow *flow)
+{
+	if (tcp_stitch_leave(loop, flow, true))
+		return;
+	end_reset(flow, FLOW_CLIENT);
+	end_reset(flow, FLOW_TARGET);
+}
+
 /* STATS_COUNTERS: nothing is counted. */
 #define UNCOUNTED STATS_COUNTERS
 
@@ -59,6 +69,7 @@ static void end_reset(const struct flow *flow, enum flow_side side)
  * knows the connection and not the descriptor: they are taken out by name. */
 static void release(struct loop *loop, struct flow *flow, enum stats_counter counter)
 {
+	(void)tcp_stitch_leave(loop, flow, false);
 	(void)tcp_account(loop, flow);
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct flow_direction *direction = &flow->direction[side];
@@ -87,8 +98,7 @@ void life_reset(struct loop *loop, struct flow *flow, enum flow_why why)
 {
 	if (flow->end_why == FLOW_END_unknown)
 		flow->end_why = (uint8_t)why;
-	end_reset(flow, FLOW_CLIENT);
-	end_reset(flow, FLOW_TARGET);
+	reset_both(loop, flow);
 	stats_add(loop->stats, STATS_flows_reset, 1);
 	account_count(loop, flow, STATS_OBJECT_flows_reset);
 	release(loop, flow, STATS_flows_closed);
@@ -99,6 +109,8 @@ static void end_both(const struct flow *flow)
 {
 	static const struct linger off = { 0, 0 };
 
+	if (flow->stitch.carried)
+		return;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		if (flow->kept.shared)
 			(void)shutdown(flow->end[side].fd, SHUT_WR);
@@ -121,7 +133,6 @@ void life_forget(struct loop *loop, struct flow *flow)
 
 void life_lose(struct loop *loop, struct flow *flow)
 {
-	end_reset(flow, FLOW_CLIENT);
-	end_reset(flow, FLOW_TARGET);
+	reset_both(loop, flow);
 	release(loop, flow, STATS_flows_lost);
 }

@@ -24,6 +24,7 @@
 #include "gatewayd/relay/reap.h"
 #include "gatewayd/relay/sockmap.h"
 #include "gatewayd/relay/udp.h"
+#include "gatewayd/relay/shortcut_maps.h"
 #include "gatewayd/relay/udp_shortcut.h"
 #include "gatewayd/relay/wheel.h"
 

@@ -23,6 +23,7 @@
 #include "gatewayd/relay/control.h"
 #include "gatewayd/relay/health_check.h"
 #include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/tcp_forge.h"
 
 /* Under AddressSanitizer: a leak check at exit would need calls that the filter forbids. */
 const char *__asan_default_options(void);
@@ -210,6 +211,8 @@ static int run(const struct options *options)
 		r = -errno;
 	else
 		r = rights_reduce();
+	if (r == 0 && tcp_forge_open() < 0)
+		log_warning("no raw sockets: TCP flows that the kernel carries cannot be reset");
 	if (r == 0)
 		r = loops_start(options, params.reply_fd, loops);
 	if (r == 0)

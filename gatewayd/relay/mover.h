@@ -35,7 +35,7 @@ enum mover_reason {
 	MOVER_REASON_LITTLE,  /* copy: only small amounts came lately */
 	MOVER_REASON_NO_PIPE, /* copy: no pipe was to be had */
 	MOVER_REASON_URGENT,  /* copy: splice does not get past urgent data */
-	MOVER_REASON_STEADY,  /* sockmap: the flow has lived long enough, and its messages are small */
+	MOVER_REASON_STEADY,  /* sockmap: the flow has lived long enough, and its messages are small; kernel: it lasts */
 	MOVER_REASON_NO_MAP,  /* the kernel or the maps did not take the socket (ended, full, or no maps at all) */
 	MOVER_REASONS
 };
@@ -54,6 +54,8 @@ extern const struct mover tcp_copy;
 extern const struct mover tcp_splice;
 /* The kernel redirects from socket to socket: best for small messages on a flow that lasts (tcp_sockmap.h). */
 extern const struct mover tcp_sockmap;
+/* The kernel carries packets past both sockets: best for whatever it can (tcp_stitch.h). */
+extern const struct mover tcp_kernel;
 
 /* From here on an urgent byte of this socket is one of its stream's. */
 void mover_take_urgent(int fd);

@@ -20,10 +20,12 @@
 #include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/tcp_sockmap.h"
+#include "gatewayd/relay/tcp_stitch.h"
 
 static enum stats_counter mover_counter(const struct mover *mover)
 {
-	return mover == &tcp_sockmap  ? STATS_bytes_sockmap
+	return mover == &tcp_kernel    ? STATS_bytes_stitched
+	       : mover == &tcp_sockmap ? STATS_bytes_sockmap
 	       : mover == &tcp_splice ? STATS_bytes_spliced
 	                              : STATS_bytes_copied;
 }
@@ -54,6 +56,14 @@ bool tcp_account(struct loop *loop, struct flow *flow)
 	}
 	flow->active_ms = active_ms;
 	return any;
+}
+
+void tcp_carried_moved(struct loop *loop, struct flow *flow, enum flow_side side, uint64_t bytes, uint64_t active_ms)
+{
+	uint64_t before_ms = flow->active_ms;
+
+	count_moved(loop, flow, side, &tcp_kernel, bytes);
+	flow->active_ms = active_ms > before_ms ? active_ms : before_ms;
 }
 
 static bool flow_in_map(const struct flow *flow)
@@ -601,8 +611,11 @@ static void relaying_timer_set(struct loop *loop, struct flow *flow)
 {
 	uint64_t idle = flow->idle_timeout_ms ? flow->active_ms + flow->idle_timeout_ms : UINT64_MAX;
 	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow->account_ms : UINT64_MAX;
+	uint64_t stitch = tcp_stitch_due_ms(loop, flow);
 	uint64_t due = idle < account ? idle : account;
 
+	if (stitch < due)
+		due = stitch;
 	if (!keep_add(loop, flow) && loop->now_ms + KEEP_RETRY_MS < due)
 		due = loop->now_ms + KEEP_RETRY_MS;
 	if (due != UINT64_MAX)
@@ -618,6 +631,9 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 			flow->account_ms = SOCKMAP_ACCOUNT_MAX_MS;
 		loop_queue(loop, flow);
 	}
+	tcp_stitch_consider(loop, flow);
+	if (!tcp_stitch_look(loop, flow))
+		return;
 	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
 		account_count(loop, flow, STATS_OBJECT_idle_timeout);

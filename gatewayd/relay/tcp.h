@@ -32,6 +32,8 @@ void tcp_continue(struct loop *loop, struct flow *flow);
 /* Counts what the kernel has moved of a flow in the sockmap since the last time, and notes when. Whether it was
  * anything. */
 bool tcp_account(struct loop *loop, struct flow *flow);
+/* The kernel has carried so many bytes of the flow past its sockets, the last of them then. */
+void tcp_carried_moved(struct loop *loop, struct flow *flow, enum flow_side side, uint64_t bytes, uint64_t active_ms);
 /* Resets the flow at this place of the table if it has this id. Whether it has. */
 bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id);
 /* The flow's timer was handed out: connect or idle timeout, or too early. */

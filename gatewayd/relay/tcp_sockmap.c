@@ -43,7 +43,7 @@ static int control_write(const struct loop *loop, const struct flow *flow, enum 
 	return bpf_map_put(loop->sockmap->controls, &direction->map.cookie, &control);
 }
 
-static void direction_forget(const struct loop *loop, const struct flow_direction *direction)
+void tcp_sockmap_forget(const struct loop *loop, const struct flow_direction *direction)
 {
 	bpf_map_delete(loop->sockmap->directions, &direction->map.cookie);
 	bpf_map_delete(loop->sockmap->controls, &direction->map.cookie);
@@ -124,7 +124,7 @@ static bool direction_enter(struct loop *loop, struct flow *flow, enum flow_side
 	struct flow_direction *direction = &flow->direction[side];
 
 	if (socket_put(loop->sockmap->rx, flow, side) < 0) {
-		direction_forget(loop, direction);
+		tcp_sockmap_forget(loop, direction);
 		direction->reason = MOVER_REASON_NO_MAP;
 		stats_add(loop->stats, STATS_sockmap_refused, 1);
 		return false;
@@ -154,7 +154,7 @@ unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason)
 	if (r < 0) {
 		/* One that is in tx alone behaves like any other socket. */
 		for (unsigned side = 0; side < FLOW_SIDES; side++) {
-			direction_forget(loop, &flow->direction[side]);
+			tcp_sockmap_forget(loop, &flow->direction[side]);
 			flow->direction[side].reason = MOVER_REASON_NO_MAP;
 		}
 		stats_add(loop->stats, STATS_sockmap_refused, FLOW_SIDES);
@@ -531,7 +531,7 @@ static int sockmap_pump(struct loop *loop, struct flow *flow, enum flow_side sid
 
 static void sockmap_release(struct loop *loop, struct flow_direction *direction)
 {
-	direction_forget(loop, direction);
+	tcp_sockmap_forget(loop, direction);
 }
 
 const struct mover tcp_sockmap = { "sockmap", sockmap_pump, sockmap_release };

@@ -65,6 +65,8 @@ uint32_t tcp_sockmap_events(const struct flow *flow, enum flow_side side, uint32
 /* Bytes that moved in this direction since the last call, by the kernel's count; sets *active_ms to when the last
  * packet came, if that is later. 0 for a direction that is not in the map. */
 uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_side side, uint64_t *active_ms);
+/* The direction has gone from the map's hands; its counters were read. */
+void tcp_sockmap_forget(const struct loop *loop, const struct flow_direction *direction);
 /* Notices of the thread's ring, all of them. */
 void tcp_sockmap_notices(struct loop *loop);
 

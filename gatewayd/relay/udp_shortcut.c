@@ -12,38 +12,9 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
-
-int shortcut_maps_add(struct shortcut_maps *maps, const struct proto_shortcut *message, int *fd)
-{
-	int *map = message->kind == PROTO_SHORTCUT_FLOWS     ? &maps->flows
-	           : message->kind == PROTO_SHORTCUT_CONTROL ? &maps->control
-	                                                     : NULL;
-
-	if (message->layout != BPF_SHORTCUT_LAYOUT || !map)
-		return -EBADMSG;
-	if (*map >= 0) /* a later daemon's are the same, or flows are not to change under us */
-		return 0;
-	*map = TAKE_FD(*fd);
-	return maps->flows >= 0 && maps->control >= 0;
-}
+#include "gatewayd/relay/shortcut_key.h"
 
 /* --- addresses --- */
-
-static void key_end(const struct addr *addr, uint16_t port, __u8 bytes[16], __u16 *ret_port)
-{
-	memcpy(bytes, addr->bytes, addr->family == AF_INET ? 4 : 16);
-	*ret_port = htons(port);
-}
-
-static struct bpf_shortcut_key key_of(
-        const struct addr *source, uint16_t source_port, const struct addr *destination, uint16_t destination_port)
-{
-	struct bpf_shortcut_key key = { .family = source->family == AF_INET ? 4 : 6 };
-
-	key_end(source, source_port, key.source, &key.source_port);
-	key_end(destination, destination_port, key.destination, &key.destination_port);
-	return key;
-}
 
 /* How the target sees the client: the address of the flow's socket. */
 static int own_end(const struct udp_flow *flow, struct addr *ret, uint16_t *ret_port)
@@ -65,21 +36,9 @@ static int keys_of(const struct udp_flow *flow, struct bpf_shortcut_key ret[FLOW
 
 	if (r < 0)
 		return r;
-	ret[FLOW_CLIENT] = key_of(&origin->client, origin->client_port, &origin->original, origin->original_port);
-	ret[FLOW_TARGET] = key_of(&origin->target, origin->target_port, &own, own_port);
+	ret[FLOW_CLIENT] = shortcut_key(&origin->client, origin->client_port, &origin->original, origin->original_port);
+	ret[FLOW_TARGET] = shortcut_key(&origin->target, origin->target_port, &own, own_port);
 	return 0;
-}
-
-/* What a datagram with this key is to have when it leaves: the other side's, there and back. */
-static struct bpf_shortcut_key reverse(const struct bpf_shortcut_key *key)
-{
-	struct bpf_shortcut_key ret = *key;
-
-	memcpy(ret.source, key->destination, sizeof(ret.source));
-	memcpy(ret.destination, key->source, sizeof(ret.destination));
-	ret.source_port = key->destination_port;
-	ret.destination_port = key->source_port;
-	return ret;
 }
 
 /* --- entering --- */
@@ -88,7 +47,7 @@ static int control_read(const struct loop *loop, struct bpf_shortcut_control *re
 {
 	__u32 zero = 0;
 
-	return bpf_map_get(loop->shortcut->control, &zero, ret);
+	return bpf_map_get(loop->shortcut->fd[PROTO_SHORTCUT_CONTROL], &zero, ret);
 }
 
 /* Makes one direction's element for this epoch. One that is there rests, for it is of another epoch: what it has
@@ -98,20 +57,20 @@ static int direction_put(const struct loop *loop, const struct udp_flow *flow, e
 {
 	struct bpf_shortcut way = { 0 };
 
-	if (!flow->shortcut.in || bpf_map_get(loop->shortcut->flows, &keys[side], &way) < 0)
+	if (!flow->shortcut.in || bpf_map_get(loop->shortcut->fd[PROTO_SHORTCUT_FLOWS], &keys[side], &way) < 0)
 		way = (struct bpf_shortcut){ .datagrams = flow->shortcut.datagrams[side],
 			.bytes = flow->shortcut.bytes[side] };
-	way.out = reverse(&keys[!side]);
+	way.out = shortcut_key_reverse(&keys[!side]);
 	way.epoch = epoch;
 	/* Answers come in wherever the first one does. */
 	way.ifindex = side == FLOW_CLIENT ? flow->shortcut.ifindex : 0;
-	return bpf_map_put(loop->shortcut->flows, &keys[side], &way);
+	return bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_FLOWS], &keys[side], &way);
 }
 
 static void keys_delete(const struct loop *loop, const struct bpf_shortcut_key keys[FLOW_SIDES])
 {
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		(void)bpf_map_delete(loop->shortcut->flows, &keys[side]);
+		(void)bpf_map_delete(loop->shortcut->fd[PROTO_SHORTCUT_FLOWS], &keys[side]);
 }
 
 static void enter(struct loop *loop, struct udp_flow *flow, uint32_t epoch)
@@ -160,7 +119,7 @@ static bool direction_look(
 	struct bpf_shortcut way;
 	uint64_t datagrams, bytes, active_ms;
 
-	if (bpf_map_get(loop->shortcut->flows, &keys[side], &way) < 0)
+	if (bpf_map_get(loop->shortcut->fd[PROTO_SHORTCUT_FLOWS], &keys[side], &way) < 0)
 		return false;
 	datagrams = way.datagrams - flow->shortcut.datagrams[side];
 	bytes = way.bytes - flow->shortcut.bytes[side];

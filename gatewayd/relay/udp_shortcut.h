@@ -18,7 +18,6 @@
 
 #include <stdbool.h>
 
-#include "gatewayd/base/proto.h"
 #include "gatewayd/relay/udp_table.h"
 
 struct loop;
@@ -28,14 +27,6 @@ struct loop;
 /* How often it is read what has passed; doubles while that is nothing. */
 #define UDP_SHORTCUT_LOOK_MS     1000
 #define UDP_SHORTCUT_LOOK_MAX_MS 8000
-
-/* The maps, as handed over by the daemon; written by the control thread before the threads hear of them. */
-struct shortcut_maps {
-	int flows, control; /* -1: not there yet */
-};
-
-/* Takes one in. *fd is taken over (-1 afterwards) if it is kept. 1: both are there by this, 0, or -EBADMSG. */
-int shortcut_maps_add(struct shortcut_maps *maps, const struct proto_shortcut *message, int *fd);
 
 /* So many datagrams of the flow have gone by way of the relay: perhaps it enters now. */
 void udp_shortcut_consider(struct loop *loop, struct udp_flow *flow, unsigned datagrams);

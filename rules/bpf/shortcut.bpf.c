@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The short cut of UDP flows that the relay knows: at the ingress of each
- * interface, datagrams that belong to one get the addresses and ports of its
+ * The short cut of flows that the relay knows: at the ingress of each
+ * interface, packets that belong to one get the addresses and ports of its
  * other side and leave, without having seen rules, sockets or the relay. What
  * is not simple goes the long way, as if this were not there: fragments, IP
- * options, what the path does not take, what comes in by another interface.
+ * options; of UDP also what the path does not take, and what comes in by
+ * another interface. TCP is in stitch.h.
  *
- * See gatewayd/base/bpf_shortcut.h for the maps.
+ * See gatewayd/base/bpf_shortcut.h and bpf_stitch.h for the maps.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -14,6 +15,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <linux/tcp.h>
 #include <linux/udp.h>
 #include <stddef.h>
 
@@ -21,6 +23,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gatewayd/base/bpf_shortcut.h"
+#include "gatewayd/base/bpf_stitch.h"
 
 #define FAMILY_V4     2
 #define FAMILY_V6     10
@@ -43,17 +46,19 @@ struct {
 	__type(value, struct bpf_shortcut_control);
 } control SEC(".maps");
 
-/* A datagram that may take the short cut. */
+/* A packet that may take the short cut. */
 struct packet {
 	struct bpf_shortcut_key key;
 	__u32 network, transport; /* offsets */
 	__u32 length;             /* of the IP packet */
-	__u32 payload;            /* of the datagram, or of all that it was put together from */
+	__u32 payload;            /* of the datagram, or of all that it was put together from; not of TCP */
+	__u8 protocol;
 	__u8 hops;
-	__u8 tos;
+	__u8 tos; /* of IPv4 */
 };
 
-static __always_inline int udp_parse(const struct __sk_buff *skb, struct packet *packet)
+/* What both protocols begin with. */
+static __always_inline int ports_parse(const struct __sk_buff *skb, struct packet *packet)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct udphdr *udp = data + packet->transport;
@@ -65,7 +70,7 @@ static __always_inline int udp_parse(const struct __sk_buff *skb, struct packet 
 	if (packet->length < packet->transport - packet->network + sizeof(*udp))
 		return 0;
 	packet->payload = packet->length - (packet->transport - packet->network) - sizeof(*udp);
-	return 1;
+	return packet->protocol == IPPROTO_UDP || packet->protocol == IPPROTO_TCP;
 }
 
 static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *packet)
@@ -73,17 +78,18 @@ static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct iphdr *ip = data + packet->network;
 
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP ||
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 ||
 	        (ip->frag_off & bpf_htons(FRAGMENT_BITS)))
 		return 0;
 	packet->key.family = 4;
 	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
+	packet->protocol = ip->protocol;
 	packet->hops = ip->ttl;
 	packet->tos = ip->tos;
 	packet->length = bpf_ntohs(ip->tot_len);
 	packet->transport = packet->network + sizeof(*ip);
-	return udp_parse(skb, packet);
+	return ports_parse(skb, packet);
 }
 
 static __always_inline int v6_parse(const struct __sk_buff *skb, struct packet *packet)
@@ -91,15 +97,16 @@ static __always_inline int v6_parse(const struct __sk_buff *skb, struct packet *
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct ipv6hdr *ip = data + packet->network;
 
-	if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
+	if ((void *)(ip + 1) > end || ip->version != 6)
 		return 0;
 	packet->key.family = 6;
 	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
+	packet->protocol = ip->nexthdr;
 	packet->hops = ip->hop_limit;
 	packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	packet->transport = packet->network + sizeof(*ip);
-	return udp_parse(skb, packet);
+	return ports_parse(skb, packet);
 }
 
 static __always_inline int parse(const struct __sk_buff *skb, struct packet *packet)
@@ -114,21 +121,27 @@ static __always_inline int parse(const struct __sk_buff *skb, struct packet *pac
 	return 0;
 }
 
-/* Where a packet with these addresses would be forwarded to, if it may be as large as it is; else 0. */
-static __always_inline int find_way(struct __sk_buff *skb, const struct packet *packet,
-        const struct bpf_shortcut_key *out, struct bpf_redir_neigh *neighbour)
+/* Of a packet that was put together, what each part will be. */
+static __always_inline __u32 part_size(const struct __sk_buff *skb, const struct packet *packet, __u32 payload)
 {
-	struct bpf_fib_lookup way = { .l4_protocol = IPPROTO_UDP,
+	return skb->gso_size ? skb->gso_size + (packet->length - payload) : packet->length;
+}
+
+/* Where a packet of this size with these addresses would be forwarded to, had it come in by this interface, and if it
+ * may be as large as it is; else 0, and -1 if it is only too large. */
+static __always_inline int find_way(struct __sk_buff *skb, const struct bpf_shortcut_key *out, __u32 ifindex,
+        __u8 protocol, __u8 tos, __u32 size, struct bpf_redir_neigh *neighbour)
+{
+	struct bpf_fib_lookup way = { .l4_protocol = protocol,
 		.sport = out->source_port,
 		.dport = out->destination_port,
-		.ifindex = skb->ifindex };
+		.tot_len = (__u16)size,
+		.ifindex = ifindex };
 	long r;
 
-	/* Of a packet that was put together, what each part will be. */
-	way.tot_len = skb->gso_size ? skb->gso_size + (packet->length - packet->payload) : packet->length;
-	if (packet->key.family == 4) {
+	if (out->family == 4) {
 		way.family = FAMILY_V4;
-		way.tos = packet->tos;
+		way.tos = tos;
 		__builtin_memcpy(&way.ipv4_src, out->source, sizeof(way.ipv4_src));
 		__builtin_memcpy(&way.ipv4_dst, out->destination, sizeof(way.ipv4_dst));
 	} else {
@@ -138,7 +151,7 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct packet *
 	}
 	r = bpf_fib_lookup(skb, &way, sizeof(way), 0);
 	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return 0;
+		return r == BPF_FIB_LKUP_RET_FRAG_NEEDED ? -1 : 0;
 	/* As the look-up left it: the next hop, or the destination itself. */
 	neighbour->nh_family = way.family;
 	if (way.family == FAMILY_V4)
@@ -231,20 +244,18 @@ static __always_inline void count(const struct __sk_buff *skb, const struct pack
 	way->active_ns = bpf_ktime_get_coarse_ns();
 }
 
-SEC("tc")
-int shortcut(struct __sk_buff *skb)
+static __noinline int datagram(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct bpf_shortcut_control *now;
 	struct bpf_redir_neigh neighbour = { 0 };
-	struct packet packet = { 0 };
 	struct bpf_shortcut_key out;
 	struct bpf_shortcut *way;
 	__u32 zero = 0;
 	int ifindex;
 
-	if (!parse(skb, &packet) || packet.hops <= 1)
+	if (packet->hops <= 1)
 		return TC_ACT_UNSPEC;
-	way = bpf_map_lookup_elem(&shortcuts, &packet.key);
+	way = bpf_map_lookup_elem(&shortcuts, &packet->key);
 	if (!way)
 		return TC_ACT_UNSPEC;
 	now = bpf_map_lookup_elem(&control, &zero);
@@ -255,14 +266,27 @@ int shortcut(struct __sk_buff *skb)
 	if (way->ifindex != skb->ifindex)
 		return TC_ACT_UNSPEC;
 	out = way->out;
-	ifindex = find_way(skb, &packet, &out, &neighbour);
-	if (ifindex == 0)
+	ifindex = find_way(skb, &out, skb->ifindex, IPPROTO_UDP, packet->tos, part_size(skb, packet, packet->payload),
+	        &neighbour);
+	if (ifindex <= 0)
 		return TC_ACT_UNSPEC;
 	/* From here on the packet is another one: what fails is lost. */
-	if (!rewrite(skb, &packet, &out))
+	if (!rewrite(skb, packet, &out))
 		return TC_ACT_SHOT;
-	count(skb, &packet, way);
+	count(skb, packet, way);
 	return (int)bpf_redirect_neigh((__u32)ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+#include "rules/bpf/stitch.h"
+
+SEC("tc")
+int shortcut(struct __sk_buff *skb)
+{
+	struct packet packet = { 0 };
+
+	if (!parse(skb, &packet))
+		return TC_ACT_UNSPEC;
+	return packet.protocol == IPPROTO_UDP ? datagram(skb, &packet) : stitch(skb, &packet);
 }
 
 char shortcut_license[] SEC("license") = "GPL";

@@ -1,0 +1,79 @@
+/*
+ * The maps of TCP flows that are stitched: their packets go from one peer to
+ * the other through the kernel alone, each with the other connection's numbers.
+ * Shared by the program (rules/bpf/stitch.h), the daemon that loads it
+ * (rules/kernel_shortcut.c) and the relay that fills the maps
+ * (gatewayd/relay/tcp_stitch.c). Also compiled for the BPF target: nothing but
+ * fixed-size types here.
+ *
+ * `ways`: how packets come in -> which side of which flow they are of.
+ * `stitches`: flow id -> what is known of it.
+ * `held`: flow ids whose packets are to pass the rules, for their client is banned.
+ */
+#ifndef GW_BASE_BPF_STITCH_H
+#define GW_BASE_BPF_STITCH_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#include "gatewayd/base/bpf_shortcut.h"
+
+/* Flows at once. */
+#define BPF_STITCH_MAX 65536
+
+struct bpf_stitch_way {
+	__u64 flow; /* id */
+	__u32 side; /* 0: from the client, 1: from the target */
+	__u32 unused;
+	__u64 counted; /* by the relay, for the next one: bytes of this side that are in its counters */
+};
+
+/* Of an element in `stitches`. */
+enum bpf_stitch_state {
+	/* Packets go to the sockets; the program waits for a moment in which nothing is under way. Legal: -> ACTIVE,
+	 * -> SPOILT */
+	BPF_STITCH_WAITING,
+	/* The connections are one: the sockets see nothing any more. Legal: -> CLOSED, -> GONE */
+	BPF_STITCH_ACTIVE,
+	/* Both ends of stream are acknowledged; packets are still translated. Legal: -> GONE */
+	BPF_STITCH_CLOSED,
+	/* One peer has forgotten the connection and begins another: nothing is translated any more. */
+	BPF_STITCH_GONE,
+	/* It has ended, or carries what cannot be translated: it is not stitched. */
+	BPF_STITCH_SPOILT
+};
+
+/* What the peers have agreed upon, in both connections the same. */
+#define BPF_STITCH_TIMESTAMPS 1
+
+/* The packets that come from one side. */
+struct bpf_stitch_side {
+	/* By the relay. */
+	struct bpf_shortcut_key in, out; /* what they have, and are to have */
+	__u64 offset;                    /* received here - given to the other side, while nothing is in hand (ledger.h) */
+	__u32 clock;                     /* of the gateway's socket on this side: its timestamps less CLOCK_MONOTONIC's ms */
+	__u32 size_max;                  /* of the IP packet, or of each part of one that was put together */
+	__u8 scale_in, scale_own;        /* of windows: the peer's, and what the gateway's socket has told it */
+	__u8 unused[2];
+	/* By the program. */
+	__u32 ifindex; /* where they came in last */
+	__u32 seen;    /* 1: end, ack and tsval are known */
+	__u32 end, ack, tsval;
+	__u32 add_seq, add_ack, add_tsval, add_tsecr; /* what makes the other connection's numbers of theirs */
+	__u32 fin, fin_end, fin_acked;
+	__u32 too_big; /* packets that the way to the other side does not take */
+	__u64 packets, bytes;
+	__u64 active_ns; /* CLOCK_MONOTONIC (coarse) of the last one with a payload */
+};
+
+struct bpf_stitch {
+	struct bpf_spin_lock lock;
+	__u32 state;
+	__u32 options;   /* BPF_STITCH_TIMESTAMPS */
+	__u32 attempts;  /* by the program: packets at which it was not possible */
+	__u64 closed_ns; /* by the program: when it became CLOSED; 0: not yet */
+	__u64 reset_ns;  /* by the program: of the last packet that was a reset; 0: none, or others came after it */
+	struct bpf_stitch_side side[2];
+};
+
+#endif

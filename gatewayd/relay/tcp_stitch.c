@@ -1,0 +1,373 @@
+/* TCP flows that the kernel carries; see tcp_stitch.h. */
+#include "gatewayd/relay/tcp_stitch.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "gatewayd/base/bpf_map.h"
+#include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/clock.h"
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/life.h"
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/shortcut_key.h"
+#include "gatewayd/relay/tcp.h"
+#include "gatewayd/relay/tcp_forge.h"
+#include "gatewayd/relay/tcp_sockmap.h"
+
+#define STATE_ESTABLISHED 1
+/* tcpi_options: timestamps, selective acknowledgements, explicit congestion notification. */
+#define OPTION_TIMESTAMPS 1U
+#define OPTIONS_ALIKE     (OPTION_TIMESTAMPS | 2U | 8U)
+/* Timestamps in microseconds, of kernels from 6.7. */
+#define OPTION_MICROSECONDS 64U
+
+static int ways(const struct loop *loop)
+{
+	return loop->shortcut->fd[PROTO_SHORTCUT_WAYS];
+}
+
+static int stitches(const struct loop *loop)
+{
+	return loop->shortcut->fd[PROTO_SHORTCUT_STITCHES];
+}
+
+/* The mover of both directions: the relay moves nothing. */
+static int no_pump(struct loop *loop, struct flow *flow, enum flow_side from, size_t budget, size_t *ret_moved)
+{
+	(void)loop, (void)flow, (void)from, (void)budget;
+	*ret_moved = 0;
+	return MOVER_BLOCKED;
+}
+
+static void no_release(struct loop *loop, struct flow_direction *direction)
+{
+	(void)loop, (void)direction;
+}
+
+const struct mover tcp_kernel = { .name = "kernel", .pump = no_pump, .release = no_release };
+
+/* --- entry --- */
+
+struct numbers {
+	struct tcp_info info;
+	uint32_t clock;
+	struct addr own;
+	uint16_t own_port;
+};
+
+static int numbers_read(int fd, struct numbers *ret)
+{
+	uint32_t now, now_ms = (uint32_t)(clock_us() / 1000);
+	struct sockaddr_storage sa;
+	socklen_t length = sizeof(ret->info);
+
+	memset(ret, 0, sizeof(*ret));
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ret->info, &length) < 0)
+		return -errno;
+	length = sizeof(now);
+	if (getsockopt(fd, IPPROTO_TCP, TCP_TIMESTAMP, &now, &length) < 0)
+		return -errno;
+	ret->clock = now - now_ms + 1; /* rather a little ahead: timestamps must not go back */
+	length = sizeof(sa);
+	if (getsockname(fd, (struct sockaddr *)&sa, &length) < 0)
+		return -errno;
+	return addr_from_sockaddr(&sa, &ret->own, &ret->own_port);
+}
+
+/* The largest IP packet that the peer of this socket sends. */
+static uint32_t size_max(const struct numbers *numbers, int family)
+{
+	return numbers->info.tcpi_advmss + (family == AF_INET ? 20 : 40) + 20;
+}
+
+/* Whether the connections differ in nothing but their numbers. */
+static bool are_alike(const struct flow *flow, const struct numbers numbers[FLOW_SIDES])
+{
+	const struct tcp_info *client = &numbers[FLOW_CLIENT].info, *target = &numbers[FLOW_TARGET].info;
+	int family = flow->origin.client.family;
+
+	return family == flow->origin.target.family && family == flow->origin.original.family &&
+	       client->tcpi_state == STATE_ESTABLISHED && target->tcpi_state == STATE_ESTABLISHED &&
+	       ((client->tcpi_options ^ target->tcpi_options) & OPTIONS_ALIKE) == 0 &&
+	       ((client->tcpi_options | target->tcpi_options) & OPTION_MICROSECONDS) == 0 &&
+	       size_max(&numbers[FLOW_CLIENT], family) <= target->tcpi_pmtu &&
+	       size_max(&numbers[FLOW_TARGET], family) <= client->tcpi_pmtu;
+}
+
+/* How packets of both sides come in. */
+static void keys_of(const struct flow *flow, const struct numbers numbers[FLOW_SIDES],
+        struct bpf_shortcut_key ret[FLOW_SIDES])
+{
+	const struct flow_origin *origin = &flow->origin;
+	const struct numbers *client = &numbers[FLOW_CLIENT], *target = &numbers[FLOW_TARGET];
+
+	ret[FLOW_CLIENT] = shortcut_key(&origin->client, origin->client_port, &client->own, client->own_port);
+	ret[FLOW_TARGET] = shortcut_key(&origin->target, origin->target_port, &target->own, target->own_port);
+}
+
+static void ways_delete(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+{
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct bpf_stitch_way way;
+
+		/* The peers may have begun another connection with the same addresses and ports. */
+		if (bpf_map_get(ways(loop), &stitch->side[side].in, &way) == 0 && way.flow == flow->origin.id)
+			(void)bpf_map_delete(ways(loop), &stitch->side[side].in);
+	}
+	(void)bpf_map_delete(stitches(loop), &flow->origin.id);
+}
+
+static int way_put(const struct loop *loop, const struct flow *flow, enum flow_side side,
+        const struct bpf_shortcut_key *key)
+{
+	struct bpf_stitch_way way = { .flow = flow->origin.id, .side = side, .counted = flow->stitch.bytes[side] };
+
+	return bpf_map_put(ways(loop), key, &way);
+}
+
+static void enter(struct loop *loop, struct flow *flow, const struct numbers numbers[FLOW_SIDES])
+{
+	struct bpf_stitch stitch = { .state = BPF_STITCH_WAITING };
+	struct bpf_shortcut_key keys[FLOW_SIDES];
+	int r;
+
+	keys_of(flow, numbers, keys);
+	if (numbers[FLOW_CLIENT].info.tcpi_options & OPTION_TIMESTAMPS)
+		stitch.options |= BPF_STITCH_TIMESTAMPS;
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		const struct numbers *own = &numbers[side];
+
+		stitch.side[side] = (struct bpf_stitch_side){ .in = keys[side],
+			.out = shortcut_key_reverse(&keys[!side]),
+			.offset = flow->kept.offset[side],
+			.clock = own->clock,
+			.size_max = size_max(own, flow->origin.client.family),
+			.scale_in = own->info.tcpi_snd_wscale,
+			.scale_own = own->info.tcpi_rcv_wscale };
+	}
+	r = bpf_map_put(stitches(loop), &flow->origin.id, &stitch);
+	for (unsigned side = 0; side < FLOW_SIDES && r == 0; side++)
+		r = way_put(loop, flow, (enum flow_side)side, &keys[side]);
+	if (r < 0) {
+		ways_delete(loop, flow, &stitch);
+		stats_add(loop->stats, STATS_shortcut_refused, 1);
+		return;
+	}
+	flow->stitch.in = true;
+	flow->stitch.look_ms = STITCH_LOOK_MS;
+}
+
+/* An adopted flow does not know any more what its listener wants. */
+static bool listener_allows(const struct loop *loop, const struct flow *flow)
+{
+	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+
+	return listener && listener->shortcut;
+}
+
+static bool may_enter(const struct loop *loop, const struct flow *flow)
+{
+	return loop->shortcut && !flow->stitch.tried && flow->mode == PROTO_MOVER_AUTO && flow->kept.measured &&
+	       flow->kept.shared && flow->kept.epoch == loop->keep.epoch &&
+	       flow->direction[FLOW_CLIENT].state == DIRECTION_OPEN &&
+	       flow->direction[FLOW_TARGET].state == DIRECTION_OPEN && !flow->end[FLOW_CLIENT].urgent &&
+	       !flow->end[FLOW_TARGET].urgent;
+}
+
+void tcp_stitch_consider(struct loop *loop, struct flow *flow)
+{
+	struct numbers numbers[FLOW_SIDES];
+
+	if (!may_enter(loop, flow))
+		return;
+	flow->stitch.tried = true;
+	if (listener_allows(loop, flow) && numbers_read(flow->end[FLOW_CLIENT].fd, &numbers[FLOW_CLIENT]) == 0 &&
+	        numbers_read(flow->end[FLOW_TARGET].fd, &numbers[FLOW_TARGET]) == 0 && are_alike(flow, numbers))
+		enter(loop, flow, numbers);
+}
+
+uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
+{
+	if (flow->stitch.in)
+		return loop->now_ms + flow->stitch.look_ms;
+	/* It is being told to the daemon, and can be considered when that is done. */
+	return loop->shortcut && !flow->stitch.tried && flow->mode == PROTO_MOVER_AUTO && loop->keep.fd >= 0
+	               ? loop->now_ms + STITCH_LOOK_MS
+	               : UINT64_MAX;
+}
+
+/* --- what the kernel does --- */
+
+/* The sockets are deaf and dumb from here on. */
+static void carried_begin(struct loop *loop, struct flow *flow)
+{
+	static const int off = 0;
+
+	(void)tcp_account(loop, flow);
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct flow_direction *direction = &flow->direction[side];
+		struct flow_end *end = &flow->end[side];
+
+		if (direction->mover == &tcp_sockmap)
+			tcp_sockmap_forget(loop, direction);
+		direction->mover->release(loop, direction);
+		direction->mover = &tcp_kernel;
+		direction->reason = MOVER_REASON_STEADY;
+		if (end->polled)
+			(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
+		end->polled = false;
+		(void)setsockopt(end->fd, SOL_SOCKET, SO_KEEPALIVE, &off, sizeof(off));
+	}
+	loop_unqueue(loop, flow);
+	loop_unwait(loop, flow);
+	flow->sockmap_tried = true;
+	flow->stitch.carried = true;
+	account_changed(loop, flow);
+}
+
+static bool count(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+{
+	bool any = false;
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		const struct bpf_stitch_side *from = &stitch->side[side];
+		uint64_t bytes = from->bytes - flow->stitch.bytes[side], active_ms = from->active_ns / 1000000;
+
+		if (bytes == 0)
+			continue;
+		any = true;
+		flow->stitch.bytes[side] = from->bytes;
+		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
+		(void)way_put(loop, flow, (enum flow_side)side, &from->in);
+	}
+	return any;
+}
+
+/* Whether it has ended by itself, and how. */
+static bool is_over(const struct loop *loop, const struct bpf_stitch *stitch, bool *ret_reset)
+{
+	uint64_t now_ms = loop->now_ms, closed_ms = stitch->closed_ns / 1000000, reset_ms = stitch->reset_ns / 1000000;
+
+	*ret_reset = stitch->state != BPF_STITCH_CLOSED;
+	if (stitch->state == BPF_STITCH_GONE || stitch->side[FLOW_CLIENT].too_big || stitch->side[FLOW_TARGET].too_big)
+		return true;
+	if (stitch->state == BPF_STITCH_CLOSED)
+		return now_ms >= closed_ms + STITCH_LINGER_MS;
+	return stitch->reset_ns && now_ms >= reset_ms + STITCH_LINGER_MS;
+}
+
+static bool is_carried(const struct bpf_stitch *stitch)
+{
+	return stitch->state != BPF_STITCH_WAITING && stitch->state != BPF_STITCH_SPOILT;
+}
+
+bool tcp_stitch_look(struct loop *loop, struct flow *flow)
+{
+	struct bpf_stitch stitch;
+	bool moved, reset;
+
+	if (!flow->stitch.in)
+		return true;
+	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0) {
+		/* Somebody has taken it out: whoever did has told the peers, or wants it so. */
+		flow->stitch.in = false;
+		if (flow->stitch.carried) {
+			life_reset(loop, flow, FLOW_END_reset);
+			return false;
+		}
+		return true;
+	}
+	if (!is_carried(&stitch)) {
+		if (stitch.state == BPF_STITCH_SPOILT) {
+			ways_delete(loop, flow, &stitch);
+			flow->stitch.in = false;
+		}
+		flow->stitch.look_ms = flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2
+		                                                                 : STITCH_LOOK_MAX_MS;
+		return true;
+	}
+	if (!flow->stitch.carried) {
+		carried_begin(loop, flow);
+		stats_add(loop->stats, STATS_stitched_flows, 1);
+	}
+	moved = count(loop, flow, &stitch);
+	if (is_over(loop, &stitch, &reset)) {
+		if (reset)
+			life_reset(loop, flow, FLOW_END_reset);
+		else
+			life_close(loop, flow, FLOW_END_closed);
+		return false;
+	}
+	if (moved || stitch.state == BPF_STITCH_CLOSED || stitch.reset_ns)
+		flow->stitch.look_ms = STITCH_LOOK_MAX_MS / 4;
+	else
+		flow->stitch.look_ms = flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2
+		                                                                 : STITCH_LOOK_MAX_MS;
+	return true;
+}
+
+/* --- the end --- */
+
+/* Tells the peer of this side, in the name of the other one. */
+static void reset_peer(const struct flow *flow, enum flow_side side, const struct bpf_stitch *stitch,
+        const struct numbers *numbers)
+{
+	const struct flow_origin *origin = &flow->origin;
+	const struct addr *to = side == FLOW_CLIENT ? &origin->client : &origin->target;
+	uint16_t to_port = side == FLOW_CLIENT ? origin->client_port : origin->target_port;
+
+	(void)tcp_forge_reset(&numbers->own, numbers->own_port, to, to_port, stitch->side[side].ack,
+	        stitch->side[side].end);
+}
+
+bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset)
+{
+	struct bpf_stitch stitch;
+	struct numbers numbers;
+	bool known;
+
+	if (!flow->stitch.in)
+		return flow->stitch.carried;
+	known = bpf_map_get(stitches(loop), &flow->origin.id, &stitch) == 0;
+	if (known) {
+		ways_delete(loop, flow, &stitch);
+		if (is_carried(&stitch))
+			(void)count(loop, flow, &stitch);
+	}
+	flow->stitch.in = false;
+	flow->stitch.carried |= known && is_carried(&stitch);
+	for (unsigned side = 0; side < FLOW_SIDES && known && reset && is_carried(&stitch); side++)
+		if (numbers_read(flow->end[side].fd, &numbers) == 0)
+			reset_peer(flow, (enum flow_side)side, &stitch, &numbers);
+	return flow->stitch.carried;
+}
+
+bool tcp_stitch_find(const struct loop *loop, struct flow *flow)
+{
+	struct bpf_stitch stitch;
+	struct bpf_stitch_way way;
+
+	if (!loop->shortcut || bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0)
+		return false;
+	flow->stitch.tried = flow->stitch.in = true;
+	flow->stitch.look_ms = STITCH_LOOK_MS;
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		if (bpf_map_get(ways(loop), &stitch.side[side].in, &way) == 0 && way.flow == flow->origin.id)
+			flow->stitch.bytes[side] = way.counted;
+	return true;
+}
+
+void tcp_stitch_adopt(struct loop *loop, struct flow *flow)
+{
+	struct bpf_stitch stitch;
+
+	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) == 0 && is_carried(&stitch))
+		carried_begin(loop, flow);
+}
