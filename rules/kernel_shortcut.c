@@ -197,7 +197,6 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 
 		if (bpf_map_lookup_elem(stitches, &id, &flow) == 0)
 			verdict = judge(userdata, id, &flow);
-		n++;
 		if (verdict == KERNEL_STITCH_HELD || had_held)
 			n_held += hold(shortcut, id, verdict == KERNEL_STITCH_HELD);
 		if (verdict == KERNEL_STITCH_OVER) {
@@ -205,6 +204,7 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 			stitch_delete(shortcut, id, &flow);
 			continue;
 		}
+		n++;
 		last = id;
 		first = false;
 	}

@@ -315,7 +315,8 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 
 /* --- the end --- */
 
-/* Tells the peer of this side, in the name of the other one. */
+/* Tells the peer of this side, in the name of the other one. It takes a reset only with the number that it expects next:
+ * what it has acknowledged last, or the end of what has been sent since. */
 static void reset_peer(const struct flow *flow, enum flow_side side, const struct bpf_stitch *stitch,
         const struct numbers *numbers)
 {
@@ -323,8 +324,14 @@ static void reset_peer(const struct flow *flow, enum flow_side side, const struc
 	const struct addr *to = side == FLOW_CLIENT ? &origin->client : &origin->target;
 	uint16_t to_port = side == FLOW_CLIENT ? origin->client_port : origin->target_port;
 
-	(void)tcp_forge_reset(&numbers->own, numbers->own_port, to, to_port, stitch->side[side].ack,
-	        stitch->side[side].end);
+	const struct bpf_stitch_side *from = &stitch->side[!side];
+	uint32_t acknowledged = stitch->side[side].ack, sent = from->end + from->fin + from->add_seq;
+
+	(void)tcp_forge_reset(
+	        &numbers->own, numbers->own_port, to, to_port, acknowledged, stitch->side[side].end);
+	if (sent != acknowledged)
+		(void)tcp_forge_reset(
+		        &numbers->own, numbers->own_port, to, to_port, sent, stitch->side[side].end);
 }
 
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset)
