@@ -216,6 +216,15 @@ static void review(struct shortcut *shortcut)
 	shortcut->review_due = false;
 	shortcut->reviewed_us = now;
 	shortcut->stitched = kernel_shortcut_review(shortcut->kernel, judge, shortcut);
+	/* Without it, they stand still. */
+	for (size_t i = 0; i < shortcut->n && shortcut->stitched > 0; i++) {
+		struct attached *item = &shortcut->attached[i];
+
+		if (item->why[0] || kernel_shortcut_is_attached(item->interface))
+			continue;
+		log_warning("somebody has taken the short cut off %s; it is put there again", item->interface);
+		attach(shortcut, item->interface);
+	}
 }
 
 /* Not while the kernel carries connections: they would be lost. */

@@ -272,6 +272,13 @@ static int place_look(unsigned ifindex)
 	return strncmp(filters.name, PROGRAM_NAME ":", strlen(PROGRAM_NAME ":")) == 0 ? 1 : -EBUSY;
 }
 
+bool kernel_shortcut_is_attached(const char *interface)
+{
+	unsigned ifindex = if_nametoindex(interface);
+
+	return ifindex != 0 && place_look(ifindex) == 1;
+}
+
 int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface)
 {
 	unsigned ifindex = if_nametoindex(interface);

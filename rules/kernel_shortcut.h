@@ -52,6 +52,8 @@ bool kernel_shortcut_fits(const char *interface);
 /* Attaches the program, in the place of an earlier daemon's. 0, -EBUSY: somebody else's filter is in its place, or
  * another negative errno. */
 int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface);
+/* Whether ours is there. */
+bool kernel_shortcut_is_attached(const char *interface);
 /* Takes ours off, and the queueing discipline if we made it and nothing is left in it; shortcut's program does not
  * matter. Legal if there is none. */
 void kernel_shortcut_detach(const char *directory, const char *interface);

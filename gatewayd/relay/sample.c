@@ -21,7 +21,8 @@ static struct stats_flow_tcp look(const struct flow_end *end)
 /* Whether the flow had to be looked at. */
 static bool sample(struct loop *loop, struct flow *flow)
 {
-	if (flow->state != FLOW_RELAYING || flow->active_ms < flow->account.sampled_ms)
+	/* Of one that the kernel carries the sockets know nothing. */
+	if (flow->state != FLOW_RELAYING || flow->stitch.carried || flow->active_ms < flow->account.sampled_ms)
 		return false;
 	flow->account.sampled_ms = loop->now_ms;
 	account_sampled(loop, flow, look(&flow->end[FLOW_CLIENT]), look(&flow->end[FLOW_TARGET]));

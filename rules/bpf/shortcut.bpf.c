@@ -57,7 +57,7 @@ struct packet {
 	__u8 tos; /* of IPv4 */
 };
 
-/* What both protocols begin with. */
+/* What both protocols begin with; of others it means nothing. */
 static __always_inline int ports_parse(const struct __sk_buff *skb, struct packet *packet)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -70,7 +70,7 @@ static __always_inline int ports_parse(const struct __sk_buff *skb, struct packe
 	if (packet->length < packet->transport - packet->network + sizeof(*udp))
 		return 0;
 	packet->payload = packet->length - (packet->transport - packet->network) - sizeof(*udp);
-	return packet->protocol == IPPROTO_UDP || packet->protocol == IPPROTO_TCP;
+	return 1;
 }
 
 static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *packet)
@@ -286,7 +286,17 @@ int shortcut(struct __sk_buff *skb)
 
 	if (!parse(skb, &packet))
 		return TC_ACT_UNSPEC;
-	return packet.protocol == IPPROTO_UDP ? datagram(skb, &packet) : stitch(skb, &packet);
+	switch (packet.protocol) {
+	case IPPROTO_UDP:
+		return datagram(skb, &packet);
+	case IPPROTO_TCP:
+		return stitch(skb, &packet);
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return icmp(skb, packet.key.family);
+	default:
+		return TC_ACT_UNSPEC;
+	}
 }
 
 char shortcut_license[] SEC("license") = "GPL";

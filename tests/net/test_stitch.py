@@ -38,13 +38,13 @@ def flow_of(gateway):
     return gateway.must("GET", "/flows")["items"][0]
 
 
-def stitch(gateway, connection, flows=1, seconds=10):
+def stitch(gateway, connection, flows=1, seconds=10, interval=0.05):
     """Asks until so many flows are the kernel's, and the relay knows."""
     def done():
         ask(connection, b"a question")
         return counters(gateway)["stitched_flows"] >= flows
 
-    wait_for(done, seconds, "the stitch", interval=0.05)
+    wait_for(done, seconds, "the stitch", interval=interval)
 
 
 def ask_much(connection, data):
@@ -272,6 +272,22 @@ def test_same_ports_again(lab, gateway):
             ask_much(second, os.urandom(50_000))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_too_large_for_the_path(lab, gateway, family):
+    """A router says that a path takes smaller packets than was known: the flow is reset, for its packets cannot become
+    smaller, and the next one is right from the beginning."""
+    gateway.listener("plain", ports=[str(PORT)])
+    for number in ("-4", "-6"):
+        lab.gateway.run("ip", number, "route", "flush", "cache")
+    with servers.Peer(lab.far, FAR[family], PORT, echo):
+        with lab.client.connect(FAR[family], PORT, timeout=15) as connection:
+            stitch(gateway, connection)
+            connection.sendall(os.urandom(5000))
+            assert is_reset(connection)
+        with lab.client.connect(FAR[family], PORT, timeout=15) as connection:
+            ask_much(connection, os.urandom(50_000))
+
+
 # --- who may die, and who may not ---
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -296,6 +312,12 @@ def test_who_may_die(lab, gateway, family):
         gateway.start()
         wait_for(lambda: flow_of(gateway)["to_target"]["bytes"] > 600_000, 10, "what went by without a daemon")
         assert flow_of(gateway)["id"] == identity
+        before = gateway.relay_pid()
+        gateway.must("POST", "/relay/restart")
+        gateway.wait_relay(before)
+        wait_for(lambda: gateway.status()["relay"]["state"] == "running", 15, "the next relay")
+        ask_much(connection, os.urandom(300_000))
+        wait_for(lambda: flow_of(gateway)["to_target"]["bytes"] > 900_000, 10, "what went by meanwhile")
         gateway.must("DELETE", f"/flows/{identity}")
         assert is_reset(connection)
         wait_for(lambda: watcher.ends == ["ConnectionResetError"], 5, "the server's end")
@@ -341,10 +363,10 @@ def test_bans_and_traces(lab, gateway, family):
             assert connection.recv(1) == b"?"
             ask_much(connection, os.urandom(50_000))
         trace = gateway.must("POST", "/trace", {"protocol": "tcp", "source": address, "destination": SERVER[family],
-                                               "destination_port": PORT, "seconds": 20, "packets": 500})
+                                               "destination_port": PORT, "seconds": 20, "packets": 200})
         with lab.client.connect(SERVER[family], PORT, timeout=10) as connection:
             with pytest.raises(Timeout):
-                stitch(gateway, connection, 2, seconds=2)
+                stitch(gateway, connection, 2, seconds=2, interval=0.2)
             gateway.must("DELETE", f"/trace/{trace['id']}")
             stitch(gateway, connection, 2)
 
