@@ -33,7 +33,7 @@ struct shortcut {
 	uint32_t epoch;
 	unsigned holds;
 	bool followed, wanted;
-	bool lingers; /* not wanted, but there are TCP flows that the kernel carries */
+	bool lingers;         /* not wanted, but there are TCP flows that the kernel carries */
 	bool closed;          /* by what others have put in the way, */
 	char in_the_way[192]; /* namely this */
 	struct attached *attached;
@@ -191,8 +191,8 @@ static bool client_is_banned(const struct shortcut *shortcut, const struct bpf_s
 /* Of a flow that nobody looks after. */
 static bool has_ended(const struct bpf_stitch *flow)
 {
-	uint64_t active_ns = flow->side[0].active_ns > flow->side[1].active_ns ? flow->side[0].active_ns
-	                                                                       : flow->side[1].active_ns;
+	uint64_t active_ns =
+	        flow->side[0].active_ns > flow->side[1].active_ns ? flow->side[0].active_ns : flow->side[1].active_ns;
 
 	return flow->state != BPF_STITCH_ACTIVE || flow->reset_ns ||
 	       clock_us() / 1000 > active_ns / 1000000 + ORPHAN_IDLE_MS;
@@ -260,8 +260,7 @@ void shortcut_look(struct shortcut *shortcut)
 	shortcut->closed = r != 0;
 	if (shortcut->closed == before)
 		return;
-	log_info("the short cut of flows is %s%s", shortcut->closed ? "closed: " : "open again",
-	        shortcut->in_the_way);
+	log_info("the short cut of flows is %s%s", shortcut->closed ? "closed: " : "open again", shortcut->in_the_way);
 	tell_program(shortcut);
 }
 
@@ -310,8 +309,7 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 	if (r == 0)
 		r = send_map(channel, PROTO_SHORTCUT_WAYS, kernel_shortcut_ways(shortcut->kernel), timeout_ms);
 	if (r == 0)
-		r = send_map(
-		        channel, PROTO_SHORTCUT_STITCHES, kernel_shortcut_stitches(shortcut->kernel), timeout_ms);
+		r = send_map(channel, PROTO_SHORTCUT_STITCHES, kernel_shortcut_stitches(shortcut->kernel), timeout_ms);
 	return r;
 }
 
@@ -348,6 +346,5 @@ json_t *shortcut_status(const struct shortcut *shortcut)
 	        : !shortcut->wanted ? "idle"
 	        : shortcut->closed  ? "closed"
 	                            : "on",
-	        "why", words[0] ? words : NULL, "interfaces", interfaces, "stitched",
-	        (int)shortcut->stitched);
+	        "why", words[0] ? words : NULL, "interfaces", interfaces, "stitched", (int)shortcut->stitched);
 }

@@ -56,9 +56,8 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 /* Another relay has begun to serve: the flows of the one before are nobody's. */
 void shortcut_relay_changed(struct shortcut *shortcut);
 
-/* {state, why, interfaces, stitched}; stitched: TCP flows in the maps, as of the last look; state: "on", "idle" (no listener can use it), "closed"
- * (others want to see each packet), "off" (by options), "failed". NULL: no
- * memory. */
+/* {state, why, interfaces, stitched}; stitched: TCP flows in the maps, as of the last look; state: "on", "idle" (no
+ * listener can use it), "closed" (others want to see each packet), "off" (by options), "failed". NULL: no memory. */
 json_t *shortcut_status(const struct shortcut *shortcut);
 
 #endif

@@ -45,7 +45,8 @@ enum kernel_stitch_verdict {
 struct bpf_stitch;
 /* Asks about each TCP flow in the maps and does as is said; of how many. */
 unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
-        enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow), void *userdata);
+        enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow),
+        void *userdata);
 
 /* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
 bool kernel_shortcut_fits(const char *interface);

@@ -50,10 +50,10 @@ enum bpf_stitch_state {
 struct bpf_stitch_side {
 	/* By the relay. */
 	struct bpf_shortcut_key in, out; /* what they have, and are to have */
-	__u64 offset;                    /* received here - given to the other side, while nothing is in hand (ledger.h) */
-	__u32 clock;                     /* of the gateway's socket on this side: its timestamps less CLOCK_MONOTONIC's ms */
-	__u32 size_max;                  /* of the IP packet, or of each part of one that was put together */
-	__u8 scale_in, scale_own;        /* of windows: the peer's, and what the gateway's socket has told it */
+	__u64 offset;             /* received here - given to the other side, while nothing is in hand (ledger.h) */
+	__u32 clock;              /* of the gateway's socket on this side: its timestamps less CLOCK_MONOTONIC's ms */
+	__u32 size_max;           /* of the IP packet, or of each part of one that was put together */
+	__u8 scale_in, scale_own; /* of windows: the peer's, and what the gateway's socket has told it */
 	__u8 unused[2];
 	/* By the program. */
 	__u32 ifindex; /* where they came in last */

@@ -26,7 +26,7 @@ struct config_listener {
 	char name[CONFIG_NAME_MAX + 1];
 	uint8_t source;                              /* enum connect_source */
 	uint8_t mover;                               /* enum proto_mover */
-	bool shortcut;                               /* UDP flows may take it (udp_shortcut.h) */
+	bool shortcut;                               /* its flows may take it (udp_shortcut.h, tcp_stitch.h) */
 	uint8_t proxy;                               /* version of the PROXY header that targets are sent; 0: none */
 	uint32_t upstream;                           /* 0: the packet's own destination */
 	uint32_t connect_timeout_ms, idle_timeout_s; /* 0: none */

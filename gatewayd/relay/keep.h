@@ -69,8 +69,8 @@ struct keep {
 	bool pipe_told[PIPES_MAX];
 	struct keep_slot batch[KEEP_BATCH_MAX];
 	unsigned n_batch;
-	bool everything; /* young flows too: this process is about to hand over */
-	uint32_t resend; /* flows from this index on have still to be looked at for a new daemon */
+	bool everything;        /* young flows too: this process is about to hand over */
+	uint32_t resend;        /* flows from this index on have still to be looked at for a new daemon */
 	struct keep_gone *gone; /* ended flows that the daemon still has: never more than the table has flows */
 	uint32_t n_gone, gone_max;
 	struct wheel_entry timer;

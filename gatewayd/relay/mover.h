@@ -35,8 +35,8 @@ enum mover_reason {
 	MOVER_REASON_LITTLE,  /* copy: only small amounts came lately */
 	MOVER_REASON_NO_PIPE, /* copy: no pipe was to be had */
 	MOVER_REASON_URGENT,  /* copy: splice does not get past urgent data */
-	MOVER_REASON_STEADY,  /* sockmap: the flow has lived long enough, and its messages are small; kernel: it lasts */
-	MOVER_REASON_NO_MAP,  /* the kernel or the maps did not take the socket (ended, full, or no maps at all) */
+	MOVER_REASON_STEADY, /* sockmap: the flow has lived long enough, and its messages are small; kernel: it lasts */
+	MOVER_REASON_NO_MAP, /* the kernel or the maps did not take the socket (ended, full, or no maps at all) */
 	MOVER_REASONS
 };
 

@@ -12,7 +12,10 @@ struct shortcut_maps {
 	int fd[PROTO_SHORTCUT_KINDS]; /* -1: not there yet */
 };
 
-#define SHORTCUT_MAPS_NONE { .fd = { -1, -1, -1, -1 } }
+#define SHORTCUT_MAPS_NONE                                                                                             \
+	{                                                                                                              \
+		.fd = { -1, -1, -1, -1 }                                                                               \
+	}
 
 /* Takes one in. *fd is taken over (-1 afterwards) if it is kept. 1: all are there by this, 0, or -EBADMSG. */
 int shortcut_maps_add(struct shortcut_maps *maps, const struct proto_shortcut *message, int *fd);

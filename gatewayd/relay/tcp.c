@@ -26,8 +26,8 @@ static enum stats_counter mover_counter(const struct mover *mover)
 {
 	return mover == &tcp_kernel    ? STATS_bytes_stitched
 	       : mover == &tcp_sockmap ? STATS_bytes_sockmap
-	       : mover == &tcp_splice ? STATS_bytes_spliced
-	                              : STATS_bytes_copied;
+	       : mover == &tcp_splice  ? STATS_bytes_spliced
+	                               : STATS_bytes_copied;
 }
 
 static void count_moved(

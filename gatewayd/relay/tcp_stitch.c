@@ -102,8 +102,8 @@ static bool are_alike(const struct flow *flow, const struct numbers numbers[FLOW
 }
 
 /* How packets of both sides come in. */
-static void keys_of(const struct flow *flow, const struct numbers numbers[FLOW_SIDES],
-        struct bpf_shortcut_key ret[FLOW_SIDES])
+static void keys_of(
+        const struct flow *flow, const struct numbers numbers[FLOW_SIDES], struct bpf_shortcut_key ret[FLOW_SIDES])
 {
 	const struct flow_origin *origin = &flow->origin;
 	const struct numbers *client = &numbers[FLOW_CLIENT], *target = &numbers[FLOW_TARGET];
@@ -124,8 +124,8 @@ static void ways_delete(const struct loop *loop, const struct flow *flow, const 
 	(void)bpf_map_delete(stitches(loop), &flow->origin.id);
 }
 
-static int way_put(const struct loop *loop, const struct flow *flow, enum flow_side side,
-        const struct bpf_shortcut_key *key)
+static int way_put(
+        const struct loop *loop, const struct flow *flow, enum flow_side side, const struct bpf_shortcut_key *key)
 {
 	struct bpf_stitch_way way = { .flow = flow->origin.id, .side = side, .counted = flow->stitch.bytes[side] };
 
@@ -289,8 +289,8 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 			ways_delete(loop, flow, &stitch);
 			flow->stitch.in = false;
 		}
-		flow->stitch.look_ms = flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2
-		                                                                 : STITCH_LOOK_MAX_MS;
+		flow->stitch.look_ms =
+		        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
 		return true;
 	}
 	if (!flow->stitch.carried) {
@@ -308,17 +308,17 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 	if (moved || stitch.state == BPF_STITCH_CLOSED || stitch.reset_ns)
 		flow->stitch.look_ms = STITCH_LOOK_MAX_MS / 4;
 	else
-		flow->stitch.look_ms = flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2
-		                                                                 : STITCH_LOOK_MAX_MS;
+		flow->stitch.look_ms =
+		        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
 	return true;
 }
 
 /* --- the end --- */
 
-/* Tells the peer of this side, in the name of the other one. It takes a reset only with the number that it expects next:
- * what it has acknowledged last, or the end of what has been sent since. */
-static void reset_peer(const struct flow *flow, enum flow_side side, const struct bpf_stitch *stitch,
-        const struct numbers *numbers)
+/* Tells the peer of this side, in the name of the other one. It takes a reset only with the number that it expects
+ * next: what it has acknowledged last, or the end of what has been sent since. */
+static void reset_peer(
+        const struct flow *flow, enum flow_side side, const struct bpf_stitch *stitch, const struct numbers *numbers)
 {
 	const struct flow_origin *origin = &flow->origin;
 	const struct addr *to = side == FLOW_CLIENT ? &origin->client : &origin->target;
@@ -327,11 +327,9 @@ static void reset_peer(const struct flow *flow, enum flow_side side, const struc
 	const struct bpf_stitch_side *from = &stitch->side[!side];
 	uint32_t acknowledged = stitch->side[side].ack, sent = from->end + from->fin + from->add_seq;
 
-	(void)tcp_forge_reset(
-	        &numbers->own, numbers->own_port, to, to_port, acknowledged, stitch->side[side].end);
+	(void)tcp_forge_reset(&numbers->own, numbers->own_port, to, to_port, acknowledged, stitch->side[side].end);
 	if (sent != acknowledged)
-		(void)tcp_forge_reset(
-		        &numbers->own, numbers->own_port, to, to_port, sent, stitch->side[side].end);
+		(void)tcp_forge_reset(&numbers->own, numbers->own_port, to, to_port, sent, stitch->side[side].end);
 }
 
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset)

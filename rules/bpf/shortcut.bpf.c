@@ -78,8 +78,7 @@ static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct iphdr *ip = data + packet->network;
 
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 ||
-	        (ip->frag_off & bpf_htons(FRAGMENT_BITS)))
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || (ip->frag_off & bpf_htons(FRAGMENT_BITS)))
 		return 0;
 	packet->key.family = 4;
 	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
@@ -266,8 +265,8 @@ static __noinline int datagram(struct __sk_buff *skb, struct packet *packet)
 	if (way->ifindex != skb->ifindex)
 		return TC_ACT_UNSPEC;
 	out = way->out;
-	ifindex = find_way(skb, &out, skb->ifindex, IPPROTO_UDP, packet->tos, part_size(skb, packet, packet->payload),
-	        &neighbour);
+	ifindex = find_way(
+	        skb, &out, skb->ifindex, IPPROTO_UDP, packet->tos, part_size(skb, packet, packet->payload), &neighbour);
 	if (ifindex <= 0)
 		return TC_ACT_UNSPEC;
 	/* From here on the packet is another one: what fails is lost. */

@@ -24,10 +24,10 @@
 #define OPTION_SACK           0x01010500 /* the same, and its length */
 #define OPTION_NOPS           0x01010101
 /* A copy of a packet that brings its acknowledgement to the gateway's own socket. */
-#define MARK_COPY             0x67777363
+#define MARK_COPY 0x67777363
 /* Of packets at which a flow could not be taken over, after so many only each such a one is tried. */
-#define ATTEMPTS_MANY         256
-#define ATTEMPTS_EACH         16
+#define ATTEMPTS_MANY 256
+#define ATTEMPTS_EACH 16
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -114,8 +114,7 @@ static __always_inline void options_read(const __u32 *word, const void *end, str
 	}
 }
 
-static __always_inline int segment_read(
-        struct __sk_buff *skb, const struct packet *packet, struct segment *segment)
+static __always_inline int segment_read(struct __sk_buff *skb, const struct packet *packet, struct segment *segment)
 {
 	const __u32 transport = transport_of(packet);
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -228,7 +227,7 @@ static __always_inline void activate(struct bpf_stitch *flow, __u32 side, const 
 
 static __always_inline void word_change(__u32 *word, __u32 value, __u64 *sum)
 {
-	*sum += (__u32)~*word;
+	*sum += (__u32) ~*word;
 	*sum += value;
 	*word = value;
 }
@@ -506,8 +505,8 @@ static __always_inline int may_try(const struct bpf_stitch *flow, const struct s
 	       (flow->attempts < ATTEMPTS_MANY || flow->attempts % ATTEMPTS_EACH == 0);
 }
 
-/* Takes the flow over with this packet, if it can be. 1: it is, and the gateway's own socket has yet to hear of what the
- * packet acknowledges. */
+/* Takes the flow over with this packet, if it can be. 1: it is, and the gateway's own socket has yet to hear of what
+ * the packet acknowledges. */
 static __noinline int stitch_try(
         struct __sk_buff *skb, struct bpf_stitch *flow, __u32 side, const struct segment *segment)
 {
@@ -620,8 +619,7 @@ static __noinline int icmp(struct __sk_buff *skb, __u32 family)
 static __noinline int way_out(struct __sk_buff *skb, const struct bpf_shortcut_key *out, const struct packet *packet,
         __u32 payload, struct bpf_redir_neigh *neighbour)
 {
-	return find_way(
-	        skb, out, skb->ifindex, IPPROTO_TCP, packet->tos, part_size(skb, packet, payload), neighbour);
+	return find_way(skb, out, skb->ifindex, IPPROTO_TCP, packet->tos, part_size(skb, packet, payload), neighbour);
 }
 
 /* The verdict about a TCP packet. */
