@@ -16,7 +16,7 @@
 #include "rules/kernel_shortcut.h"
 
 /* TCP flows in the maps are looked after this often, and a second after a ban. */
-#define REVIEW_US (30 * UINT64_C(1000000))
+#define REVIEW_US (10 * UINT64_C(1000000))
 /* One that no relay knows of is taken out when it has been silent this long, or is over. */
 #define ORPHAN_IDLE_MS (15 * 60 * 1000)
 

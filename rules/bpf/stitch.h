@@ -238,6 +238,16 @@ static __always_inline __u32 sum_fold(__u64 sum)
 	return (__u32)sum + (__u32)(sum >> 32);
 }
 
+/* A checksum of this sum. */
+static __always_inline __u16 check_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__u16)~sum;
+}
+
 static __always_inline __u32 window_change(__u32 window, const struct change *change)
 {
 	__u32 scaled = (window << (change->scale_in & 15)) >> (change->scale_out & 15);
@@ -317,10 +327,7 @@ static __always_inline __u32 v4_change(
 	ip->check = 0;
 	for (int i = 0; i < 5; i++)
 		sum += word[i];
-	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	ip->check = (__u16)~sum;
+	ip->check = check_fold(sum);
 	*ret_done = 1;
 	return sum_fold(addresses);
 }
@@ -374,63 +381,62 @@ static __noinline int stitch_rewrite(struct __sk_buff *skb, const struct packet 
 
 /* --- the acknowledgement for the gateway's own socket --- */
 
-static __always_inline __u16 check_fold(__u64 sum)
+static __always_inline __u64 words_sum(const void *bytes, __u32 size)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (__u16)~sum;
+	const __u32 *word = bytes;
+	__u64 sum = 0;
+
+	for (__u32 i = 0; i < size / 4; i++)
+		sum += word[i];
+	return sum;
 }
 
-/* Makes of a copy a bare acknowledgement with the same numbers. */
-static __always_inline int copy_strip(struct __sk_buff *skb, const struct packet *packet)
+/* A header without options, nothing behind it. sum: of both addresses. */
+static __always_inline void tcp_strip(struct tcphdr *tcp, __u64 sum)
 {
-	const __u32 length = sizeof(struct tcphdr), size = transport_of(packet) + length;
-	__u64 sum = 0;
-	void *data, *end;
-	struct tcphdr *tcp;
-	__u32 *word;
-
-	skb->mark = 0;
-	if (bpf_skb_change_tail(skb, size, 0) < 0 || bpf_skb_pull_data(skb, size) < 0)
-		return 0;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	if (packet->key.family == 4) {
-		struct iphdr *ip = data + ETH_HLEN;
-
-		tcp = (void *)(ip + 1);
-		if ((void *)(tcp + 1) > end)
-			return 0;
-		ip->tot_len = bpf_htons(sizeof(*ip) + length);
-		ip->check = 0;
-		word = (void *)ip;
-		for (int i = 0; i < 5; i++)
-			sum += word[i];
-		ip->check = check_fold(sum);
-		sum = (__u64)ip->saddr + ip->daddr;
-	} else {
-		struct ipv6hdr *ip = data + ETH_HLEN;
-
-		tcp = (void *)(ip + 1);
-		if ((void *)(tcp + 1) > end)
-			return 0;
-		ip->payload_len = bpf_htons(length);
-		word = (void *)ip;
-		sum = 0;
-		for (int i = 0; i < 2 * ADDRESS_PARTS; i++)
-			sum += word[2 + i];
-	}
 	tcp->doff = sizeof(*tcp) / 4;
 	tcp->psh = 0;
 	tcp->check = 0;
-	word = (void *)tcp;
-	for (__u32 i = 0; i < sizeof(*tcp) / 4; i++)
-		sum += word[i];
-	sum += bpf_htons(IPPROTO_TCP) + bpf_htons(length);
-	tcp->check = check_fold(sum);
-	return 1;
+	tcp->check = check_fold(sum + words_sum(tcp, sizeof(*tcp)) + bpf_htons(IPPROTO_TCP) + bpf_htons(sizeof(*tcp)));
+}
+
+static __always_inline int v4_strip(struct __sk_buff *skb)
+{
+	struct {
+		struct iphdr ip;
+		struct tcphdr tcp;
+	} packet;
+
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(packet), 0) < 0 ||
+	        bpf_skb_load_bytes(skb, ETH_HLEN, &packet, sizeof(packet)) < 0)
+		return 0;
+	packet.ip.tot_len = bpf_htons(sizeof(packet));
+	packet.ip.check = 0;
+	packet.ip.check = check_fold(words_sum(&packet.ip, sizeof(packet.ip)));
+	tcp_strip(&packet.tcp, (__u64)packet.ip.saddr + packet.ip.daddr);
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &packet, sizeof(packet), BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+static __always_inline int v6_strip(struct __sk_buff *skb)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct tcphdr tcp;
+	} packet;
+
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(packet), 0) < 0 ||
+	        bpf_skb_load_bytes(skb, ETH_HLEN, &packet, sizeof(packet)) < 0)
+		return 0;
+	packet.ip.payload_len = bpf_htons(sizeof(packet.tcp));
+	tcp_strip(&packet.tcp, words_sum(&packet.ip.saddr, 2 * sizeof(packet.ip.saddr)));
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &packet, sizeof(packet), BPF_F_RECOMPUTE_CSUM) == 0;
+}
+
+/* Makes of a copy a bare acknowledgement with the same numbers. */
+static __noinline int copy_strip(struct __sk_buff *skb, __u32 family)
+{
+	skb->mark = 0;
+	return family == 4 ? v4_strip(skb) : v6_strip(skb);
 }
 
 /* --- packets --- */
@@ -646,7 +652,7 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id))
 		return TC_ACT_UNSPEC;
 	if (skb->mark == MARK_COPY)
-		return copy_strip(skb, packet) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+		return copy_strip(skb, packet->key.family) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 	if (flow->state == BPF_STITCH_WAITING) {
 		flow->attempts++;
 		if (may_try(flow, &segment) && both_ways(skb, flow, side))

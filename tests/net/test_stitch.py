@@ -15,6 +15,8 @@ from lab.process import Timeout, amount, in_threads, wait_for
 from net.test_sockmap import ask, echo
 from net.test_udp_shortcut import Frozen
 
+pytestmark = pytest.mark.shared_gateway
+
 FAMILIES = ["v4", "v6"]
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 TARGET = {"v4": "10.71.2.3", "v6": "fd71:2::3"}
@@ -29,8 +31,8 @@ def gateway(make_gateway):
 
 
 def counters(gateway):
-    """The relay's counters."""
-    return gateway.status()["relay"]["counters"]
+    """The relay's counters since the test began."""
+    return gateway.counters()
 
 
 def flow_of(gateway):
@@ -116,10 +118,9 @@ def test_it_goes_past_the_relay(lab, gateway, family):
     assert found["flows_reset"] == 0
 
 
-@pytest.mark.parametrize("case", ["plain", "no timestamps", "no sack", "no scaling at the client", "small windows",
-                                  "loss"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_peers_have_agreed_upon(lab, gateway, family, case):
+@pytest.mark.parametrize("case, family", [("no timestamps", "v4"), ("no sack", "v6"), ("no scaling at the client", "v4"),
+                                          ("small windows", "v6"), ("loss", "v4"), ("loss", "v6")])
+def test_what_peers_have_agreed_upon(lab, gateway, case, family):
     """Peers with and without options, with tiny windows, and on paths that lose packets: nothing is missing or twice."""
     gateway.listener("plain", ports=[str(PORT)])
     both = {"no timestamps": {"net__ipv4__tcp_timestamps": 0}, "no sack": {"net__ipv4__tcp_sack": 0},
@@ -166,7 +167,7 @@ def test_many_at_once(lab, gateway, figure):
     comes back once, in order."""
     gateway.listener("plain", ports=[str(PORT)])
     source = random.Random(7)
-    flows = amount(150, 2000)
+    flows = amount(100, 2000)
 
     def talk(seed):
         mine = random.Random(seed)
@@ -192,7 +193,7 @@ def test_many_at_once(lab, gateway, figure):
 
 # --- how it ends ---
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", amount(["v4"], FAMILIES))
 def test_ends(lab, gateway, family):
     """An end of stream, half-closed or not, and a reset reach the other side past a frozen relay; the flow's end is
     noticed, and no socket of the gateway's says anything about it."""
@@ -223,7 +224,7 @@ def test_ends(lab, gateway, family):
     assert counters(gateway)["flows_reset"] == 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", amount(["v6"], FAMILIES))
 def test_ended_by_the_gateway(lab, gateway, family):
     """Killed, or idle: both peers are told, though they have nothing to send; traffic past the relay keeps it alive."""
     gateway.listener("plain", ports=[str(PORT)])
@@ -240,11 +241,11 @@ def test_ended_by_the_gateway(lab, gateway, family):
             stitch(gateway, connection, 2)
             asked = [0]
 
-            def five_seconds():
+            def four_seconds():
                 ask(connection, b"still here")
                 asked[0] += 1
-                return asked[0] > 50
-            wait_for(five_seconds, 30, "some seconds of traffic", interval=0.1)
+                return asked[0] > 40
+            wait_for(four_seconds, 30, "some seconds of traffic", interval=0.1)
             assert counters(gateway)["idle_timeout"] == 0
             assert is_reset(connection)
             wait_for(lambda: watcher.ends == ["ConnectionResetError"] * 2, 5, "the server's end")
@@ -290,7 +291,7 @@ def test_too_large_for_the_path(lab, gateway, family):
 
 # --- who may die, and who may not ---
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", amount(["v6"], FAMILIES))
 def test_who_may_die(lab, gateway, family):
     """The relay, the daemon, both at once: bytes go on, and whoever comes next knows the flow, counts it and can end
     it."""
@@ -339,7 +340,7 @@ def test_both_die(lab, gateway):
         wait_for(lambda: gateway.status()["relay"]["movers"]["shortcut"]["stitched"] == 0, 60, "the maps to be empty")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", amount(["v4"], FAMILIES))
 def test_bans_and_traces(lab, gateway, family):
     """A banned client's packets are dropped, and go on when it is let in again; while there is a trace no flow begins to
     be stitched."""
