@@ -199,7 +199,7 @@ uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
 		return loop->now_ms + flow->stitch.look_ms;
 	/* It is being told to the daemon, and can be considered when that is done. */
 	return loop->shortcut && !flow->stitch.tried && flow->mode == PROTO_MOVER_AUTO && loop->keep.fd >= 0
-	               ? loop->now_ms + STITCH_LOOK_MS
+	               ? loop->now_ms + STITCH_LOOK_MS + flow_index(&loop->flows, flow) % STITCH_SPREAD_MS
 	               : UINT64_MAX;
 }
 

@@ -28,6 +28,8 @@ struct loop;
 /* How soon a flow in the maps is looked at; doubles while nothing moves. */
 #define STITCH_LOOK_MS     128
 #define STITCH_LOOK_MAX_MS 4096
+/* Flows that have begun at once are considered within so much time. */
+#define STITCH_SPREAD_MS 256
 /* After both ends of stream are acknowledged, and after a reset, packets may still come that belong to it. */
 #define STITCH_LINGER_MS 2000
 
