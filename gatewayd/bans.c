@@ -48,21 +48,6 @@ const struct ban *bans_find(const struct bans *bans, const struct prefix *prefix
 	return is_at(bans, at, prefix) ? &bans->items[at] : NULL;
 }
 
-bool bans_cover(const struct bans *bans, const struct addr *addr)
-{
-	struct prefix prefix = { .addr = *addr };
-
-	for (unsigned length = addr_bits(addr->family); bans->n > 0; length--) {
-		addr_mask(&prefix.addr, length);
-		prefix.length = (uint8_t)length;
-		if (bans_find(bans, &prefix))
-			return true;
-		if (length == 0)
-			break;
-	}
-	return false;
-}
-
 size_t bans_count(const struct bans *bans)
 {
 	return bans->n;
@@ -206,6 +191,23 @@ bool bans_is_exempt(const struct bans *bans, const struct prefix *prefix)
 		addr_mask(&wider.addr, length);
 		if (prefixes_contain(entries, &wider))
 			return true;
+	}
+	return false;
+}
+
+bool bans_cover(const struct bans *bans, const struct ban_lengths *lengths, const struct addr *addr)
+{
+	const struct prefix whole = { .addr = *addr, .length = (uint8_t)addr_bits(addr->family) };
+	int family = addr->family == AF_INET ? 4 : 6;
+
+	for (unsigned length = 0; length <= whole.length; length++) {
+		struct prefix prefix = { .addr = *addr, .length = (uint8_t)length };
+
+		if (!ban_lengths_has(lengths, family, length))
+			continue;
+		addr_mask(&prefix.addr, length);
+		if (bans_find(bans, &prefix))
+			return !bans_is_exempt(bans, &whole);
 	}
 	return false;
 }

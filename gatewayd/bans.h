@@ -56,8 +56,8 @@ int bans_add(struct bans *bans, const struct core_ban *wish);
 int bans_lift(struct bans *bans, const struct prefix *prefix, const char *actor);
 /* NULL if the daemon has none of exactly this prefix. */
 const struct ban *bans_find(const struct bans *bans, const struct prefix *prefix);
-/* Whether the address is in any of them. */
-bool bans_cover(const struct bans *bans, const struct addr *addr);
+/* Whether the address is in any of them, and not exempt. lengths: bans_lengths of them. */
+bool bans_cover(const struct bans *bans, const struct ban_lengths *lengths, const struct addr *addr);
 /* Whether all of the prefix is never to be banned; of one that is partly so, the rest is. */
 bool bans_is_exempt(const struct bans *bans, const struct prefix *prefix);
 size_t bans_count(const struct bans *bans);

@@ -53,6 +53,7 @@ struct daemon {
 	struct drift_monitor *drift;
 	struct shield *shield;
 	struct shortcut *shortcut;
+	struct ban_lengths ban_lengths; /* as of the last time that somebody was asked about */
 	struct sampler *sampler;
 	struct core core;
 	sd_event_source *gate_timer, *save_timer;
@@ -302,9 +303,19 @@ static void tell_ban(void *userdata, json_t *data)
 	events_publish(daemon->events, "ban", data);
 }
 
+static void banned_lengths(void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	daemon->ban_lengths = (struct ban_lengths){ 0 };
+	bans_lengths(daemon->bans, &daemon->ban_lengths);
+}
+
 static bool client_is_banned(void *userdata, const struct addr *client)
 {
-	return bans_cover(((struct daemon *)userdata)->bans, client);
+	const struct daemon *daemon = userdata;
+
+	return bans_cover(daemon->bans, &daemon->ban_lengths, client);
 }
 
 static bool flow_is_known(void *userdata, uint64_t flow)
@@ -321,9 +332,10 @@ static int start_bans(struct daemon *daemon)
 		.tell = tell_ban };
 
 	daemon->core.bans = daemon->bans;
-	shortcut_watch(daemon->shortcut,
-	        &(struct shortcut_owner){
-	                .userdata = daemon, .is_banned = client_is_banned, .is_known = flow_is_known });
+	shortcut_watch(daemon->shortcut, &(struct shortcut_owner){ .userdata = daemon,
+	                                         .begin = banned_lengths,
+	                                         .is_banned = client_is_banned,
+	                                         .is_known = flow_is_known });
 	return bans_start(daemon->bans, daemon->event, &owner);
 }
 

@@ -351,6 +351,16 @@ static bool is_family(uint8_t family)
 	return family == AF_INET || family == AF_INET6;
 }
 
+/* What closes the sockets, here or in the relay, says nothing from here on. */
+static void mute(const struct entry *entry)
+{
+	static const int on = 1;
+
+	for (unsigned i = 0; i < KEEP_DESCRIPTORS_EACH; i++)
+		if (setsockopt(entry->fd[i], IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+			log_debug("a socket cannot be closed without a word: %s", strerror(errno));
+}
+
 static int on_flow(struct channel *channel, const struct keep_flow *message, int fds[KEEP_DESCRIPTORS_EACH])
 {
 	struct keeper *keeper = channel->keeper;
@@ -368,20 +378,12 @@ static int on_flow(struct channel *channel, const struct keep_flow *message, int
 	entry = entry_add(keeper, message);
 	entry->thread = channel->thread;
 	memcpy(entry->fd, high, sizeof(high));
+	if (message->mute)
+		mute(entry);
 	return 0;
 }
 
 /* A flow that we did not hold may go as well: there was no room for it. */
-/* What closes the sockets, here or in the relay, says nothing from here on. */
-static void mute(const struct entry *entry)
-{
-	static const int on = 1;
-
-	for (unsigned i = 0; i < KEEP_DESCRIPTORS_EACH; i++)
-		if (setsockopt(entry->fd[i], IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
-			log_debug("a socket cannot be closed without a word: %s", strerror(errno));
-}
-
 static int on_gone(struct channel *channel, const struct keep_gone *message)
 {
 	struct entry *entry = entry_find(channel->keeper, message->id);
@@ -392,6 +394,8 @@ static int on_gone(struct channel *channel, const struct keep_gone *message)
 		return -EBADMSG;
 	if (message->mute)
 		mute(entry);
+	if (message->goes_on)
+		return 0;
 	entry_drop(channel->keeper, entry);
 	return 0;
 }

@@ -19,6 +19,8 @@
 #define REVIEW_US (10 * UINT64_C(1000000))
 /* One that no relay knows of is taken out when it has been silent this long, or is over. */
 #define ORPHAN_IDLE_MS (15 * 60 * 1000)
+/* It takes a daemon so long to hear of all flows. */
+#define LEARNED_US (20 * UINT64_C(1000000))
 
 struct attached {
 	char interface[IFNAMSIZ];
@@ -40,7 +42,7 @@ struct shortcut {
 	size_t n, size;
 	struct shortcut_owner owner;
 	bool review_due;
-	uint64_t reviewed_us;
+	uint64_t reviewed_us, watching_us;
 	unsigned stitched; /* TCP flows in the maps at the last review */
 };
 
@@ -52,12 +54,17 @@ int shortcut_new(const struct options *options, struct shortcut **ret)
 		return -ENOMEM;
 	shortcut->options = options;
 	shortcut->forbidden = strcmp(options->mover, "auto") != 0;
-	if (shortcut->forbidden)
-		snprintf(shortcut->why, sizeof(shortcut->why), "forbidden by --mover");
-	else if (kernel_shortcut_open(options->bpf_dir, &shortcut->kernel, shortcut->why, sizeof(shortcut->why)) < 0)
+	if (kernel_shortcut_open(options->bpf_dir, &shortcut->kernel, shortcut->why, sizeof(shortcut->why)) < 0 &&
+	        !shortcut->forbidden)
 		log_info("the short cut of flows is not used: %s", shortcut->why);
-	else
+	if (shortcut->kernel)
 		shortcut->epoch = kernel_shortcut_epoch(shortcut->kernel);
+	if (shortcut->forbidden) {
+		/* What an earlier daemon has begun is to end well. */
+		snprintf(shortcut->why, sizeof(shortcut->why), "forbidden by --mover");
+		shortcut->closed = true;
+		shortcut_flush(shortcut);
+	}
 	*ret = shortcut;
 	return 0;
 }
@@ -129,7 +136,7 @@ void shortcut_link_changed(struct shortcut *shortcut, const char *interface)
 	if (if_nametoindex(interface) == 0) {
 		if (item)
 			*item = shortcut->attached[--shortcut->n];
-	} else if (shortcut->wanted && (!item || item->why[0])) {
+	} else if ((shortcut->wanted || shortcut->lingers) && (!item || item->why[0])) {
 		attach(shortcut, interface);
 	}
 }
@@ -176,6 +183,7 @@ void shortcut_release(struct shortcut *shortcut)
 void shortcut_watch(struct shortcut *shortcut, const struct shortcut_owner *owner)
 {
 	shortcut->owner = *owner;
+	shortcut->watching_us = clock_us();
 	shortcut->review_due = true;
 }
 
@@ -185,7 +193,7 @@ static bool client_is_banned(const struct shortcut *shortcut, const struct bpf_s
 	struct addr client = { .family = key->family == 4 ? AF_INET : AF_INET6 };
 
 	memcpy(client.bytes, key->source, sizeof(client.bytes));
-	return shortcut->owner.is_banned && shortcut->owner.is_banned(shortcut->owner.userdata, &client);
+	return shortcut->owner.is_banned(shortcut->owner.userdata, &client);
 }
 
 /* Of a flow that nobody looks after. */
@@ -202,7 +210,8 @@ static enum kernel_stitch_verdict judge(void *userdata, uint64_t id, const struc
 {
 	struct shortcut *shortcut = userdata;
 
-	if (shortcut->owner.is_known && !shortcut->owner.is_known(shortcut->owner.userdata, id) && has_ended(flow))
+	if (shortcut->reviewed_us > shortcut->watching_us + LEARNED_US &&
+	        !shortcut->owner.is_known(shortcut->owner.userdata, id) && has_ended(flow))
 		return KERNEL_STITCH_OVER;
 	return client_is_banned(shortcut, flow) ? KERNEL_STITCH_HELD : KERNEL_STITCH_STAYS;
 }
@@ -211,10 +220,11 @@ static void review(struct shortcut *shortcut)
 {
 	uint64_t now = clock_us();
 
-	if (!shortcut->review_due && now < shortcut->reviewed_us + REVIEW_US)
+	if (!shortcut->owner.begin || (!shortcut->review_due && now < shortcut->reviewed_us + REVIEW_US))
 		return;
 	shortcut->review_due = false;
 	shortcut->reviewed_us = now;
+	shortcut->owner.begin(shortcut->owner.userdata);
 	shortcut->stitched = kernel_shortcut_review(shortcut->kernel, judge, shortcut);
 	/* Without it, they stand still. */
 	for (size_t i = 0; i < shortcut->n && shortcut->stitched > 0; i++) {
@@ -232,7 +242,7 @@ static void detach_unless_used(struct shortcut *shortcut)
 {
 	shortcut->review_due = true;
 	review(shortcut);
-	if (shortcut->stitched > 0)
+	if (kernel_shortcut_has_stitches(shortcut->kernel))
 		return;
 	kernel_shortcut_detach_all(shortcut->options->bpf_dir);
 	shortcut->n = 0;
@@ -250,7 +260,7 @@ void shortcut_look(struct shortcut *shortcut)
 		review(shortcut);
 	else if (shortcut->lingers)
 		detach_unless_used(shortcut);
-	if (!shortcut->wanted)
+	if (!shortcut->wanted || shortcut->forbidden)
 		return;
 	before = shortcut->closed;
 	r = kernel_others_look(shortcut->in_the_way, sizeof(shortcut->in_the_way));
@@ -273,6 +283,8 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 		return;
 	for (size_t i = 0; i < rows->n && !wanted; i++)
 		wanted = shortcut_suits((const struct listener *)rows->items[i]);
+	if (shortcut->forbidden)
+		wanted = false;
 	if (wanted && !shortcut->wanted) {
 		shortcut->lingers = false;
 		attach_all(shortcut);

@@ -29,6 +29,7 @@ void shortcut_free(struct shortcut *shortcut);
 /* What is asked about TCP flows that the kernel carries. */
 struct shortcut_owner {
 	void *userdata;
+	void (*begin)(void *userdata); /* before the first of several questions in a row */
 	bool (*is_banned)(void *userdata, const struct addr *client);
 	bool (*is_known)(void *userdata, uint64_t flow); /* a relay, or the next one, looks after it */
 };

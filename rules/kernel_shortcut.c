@@ -183,6 +183,33 @@ static unsigned hold(struct kernel_shortcut *shortcut, __u64 id, bool on)
 	return on && bpf_map_update_elem(held, &id, &one, BPF_ANY) == 0;
 }
 
+/* Ids that are held although their flows are gone. */
+static void held_clean(struct kernel_shortcut *shortcut)
+{
+	int held = bpf_map__fd(shortcut->skeleton->maps.held), stitches = kernel_shortcut_stitches(shortcut);
+	struct bpf_stitch flow;
+	bool first = true;
+	__u64 id, last = 0;
+
+	while (bpf_map_get_next_key(held, first ? NULL : &last, &id) == 0) {
+		if (bpf_map_lookup_elem(stitches, &id, &flow) < 0) {
+			/* Goes on behind the last one that stays. */
+			if (bpf_map_delete_elem(held, &id) < 0)
+				return;
+			continue;
+		}
+		last = id;
+		first = false;
+	}
+}
+
+bool kernel_shortcut_has_stitches(const struct kernel_shortcut *shortcut)
+{
+	__u64 id;
+
+	return bpf_map_get_next_key(kernel_shortcut_stitches(shortcut), NULL, &id) == 0;
+}
+
 unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
         enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow), void *userdata)
 {
@@ -208,6 +235,8 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 		last = id;
 		first = false;
 	}
+	if (had_held)
+		held_clean(shortcut);
 	if (n_held != shortcut->control.held) {
 		shortcut->control.held = n_held;
 		(void)control_write(shortcut);

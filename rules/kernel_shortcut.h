@@ -48,6 +48,9 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
         enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow),
         void *userdata);
 
+/* Whether there is any TCP flow in the maps. */
+bool kernel_shortcut_has_stitches(const struct kernel_shortcut *shortcut);
+
 /* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
 bool kernel_shortcut_fits(const char *interface);
 /* Attaches the program, in the place of an earlier daemon's. 0, -EBUSY: somebody else's filter is in its place, or

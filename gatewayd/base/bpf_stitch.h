@@ -59,11 +59,14 @@ struct bpf_stitch_side {
 	__u32 ifindex; /* where they came in last */
 	__u32 seen;    /* 1: end, ack and tsval are known */
 	__u32 end, ack, tsval;
+	__u32 window; /* its own, in bytes */
+	__u32 syn;    /* the end of a SYN that the other peer was shown, to find out whether it knows the connection; 0:
+	                 none */
 	__u32 add_seq, add_ack, add_tsval, add_tsecr; /* what makes the other connection's numbers of theirs */
 	__u32 fin, fin_end, fin_acked;
-	__u32 too_big; /* packets that the way to the other side does not take */
+	__u32 too_big; /* packets that the way to the other side does not take, or that cannot be translated */
 	__u64 packets, bytes;
-	__u64 active_ns; /* CLOCK_MONOTONIC (coarse) of the last one with a payload */
+	__u64 active_ns; /* CLOCK_MONOTONIC (coarse) of the last one with a payload, at first when it became ACTIVE */
 };
 
 struct bpf_stitch {
@@ -72,7 +75,7 @@ struct bpf_stitch {
 	__u32 options;   /* BPF_STITCH_TIMESTAMPS */
 	__u32 attempts;  /* by the program: packets at which it was not possible */
 	__u64 closed_ns; /* by the program: when it became CLOSED; 0: not yet */
-	__u64 reset_ns;  /* by the program: of the last packet that was a reset; 0: none, or others came after it */
+	__u64 reset_ns;  /* by the program: of a reset that the other peer takes; 0: none */
 	struct bpf_stitch_side side[2];
 };
 

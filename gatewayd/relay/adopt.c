@@ -380,12 +380,39 @@ static void lose(struct loop *loop, struct flow *flow)
 	life_lose(loop, flow);
 }
 
+/* The kernel carries it: its sockets are as they were when that began, and only what had moved by then is read from
+ * them. */
+static void take_over_carried(struct loop *loop, struct flow *flow, const struct keep_flow *message)
+{
+	const uint8_t movers[FLOW_SIDES] = { message->mover_up, message->mover_down };
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct flow_direction *direction = &flow->direction[side];
+		struct ledger ledger;
+
+		direction->mover = mover_for(loop, movers[side]);
+		direction->store = UINT32_MAX;
+		direction->moved = true;
+		if (ledger_read(flow->end[side].fd, &ledger) == 0)
+			direction->taken = ledger.taken - flow->kept.base[side];
+	}
+	begin_again(loop, flow);
+	loop->keep.adopt.adopted++;
+	tcp_stitch_adopt(loop, flow);
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
+}
+
 static void flow_take_over(struct loop *loop, struct flow *flow, const struct keep_flow *message)
 {
 	struct ledger ledger[FLOW_SIDES];
 	bool in_map = tcp_sockmap_is_in(loop, flow);
-	enum verdict verdict = judge(loop, flow, message->ended, in_map, ledger);
-	bool stitched;
+	enum verdict verdict;
+
+	if (tcp_stitch_find(loop, flow)) {
+		take_over_carried(loop, flow, message);
+		return;
+	}
+	verdict = judge(loop, flow, message->ended, in_map, ledger);
 
 	if ((verdict == VERDICT_GO_ON || verdict == VERDICT_BROKEN) &&
 	        !flow_restore(loop, flow, message, in_map, ledger)) {
@@ -402,11 +429,8 @@ static void flow_take_over(struct loop *loop, struct flow *flow, const struct ke
 		life_forget(loop, flow);
 		return;
 	}
-	stitched = tcp_stitch_find(loop, flow);
 	begin_again(loop, flow);
 	loop->keep.adopt.adopted++;
-	if (stitched)
-		tcp_stitch_adopt(loop, flow);
 	if (verdict == VERDICT_RESET)
 		life_reset(loop, flow, FLOW_END_reset);
 	else if (verdict == VERDICT_OVER)

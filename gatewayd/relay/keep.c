@@ -28,6 +28,7 @@ int keep_init(struct keep *keep, uint32_t buffers, uint32_t buffer_size, uint32_
 		keep->memory_fd = -1;
 		return r;
 	}
+	max_flows = max_flows > UINT32_MAX / 2 ? UINT32_MAX : max_flows * 2;
 	gone = mmap(NULL, (size_t)max_flows * sizeof(*keep->gone), PROT_READ | PROT_WRITE,
 	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (gone == MAP_FAILED)
@@ -159,6 +160,7 @@ static void flow_message(const struct flow *flow, struct keep_message *ret)
 	message->mover_down = mover_number(&direction[FLOW_TARGET]);
 	message->ended = (direction[FLOW_CLIENT].state == DIRECTION_ENDED ? 1 : 0) |
 	                 (direction[FLOW_TARGET].state == DIRECTION_ENDED ? 2 : 0);
+	message->mute = flow->stitch.carried;
 }
 
 /* The flows of the batch, into one record: KEEP_BATCH_MAX fit. */
@@ -299,7 +301,7 @@ bool keep_add(struct loop *loop, struct flow *flow)
 	return true;
 }
 
-void keep_gone(struct loop *loop, const struct flow *flow)
+static void tell_later(struct loop *loop, const struct flow *flow, bool goes_on)
 {
 	struct keep *keep = &loop->keep;
 
@@ -309,9 +311,20 @@ void keep_gone(struct loop *loop, const struct flow *flow)
 		channel_close(loop);
 		return;
 	}
-	keep->gone[keep->n_gone++] = (struct keep_gone){ .id = flow->origin.id, .mute = flow->stitch.carried };
+	keep->gone[keep->n_gone++] =
+	        (struct keep_gone){ .id = flow->origin.id, .mute = flow->stitch.carried, .goes_on = goes_on };
 	if (!wheel_is_set(&keep->timer))
 		wheel_set(&loop->wheel, &keep->timer, loop->now_ms + KEEP_GONE_MS);
+}
+
+void keep_gone(struct loop *loop, const struct flow *flow)
+{
+	tell_later(loop, flow, false);
+}
+
+void keep_mute(struct loop *loop, const struct flow *flow)
+{
+	tell_later(loop, flow, true);
 }
 
 bool keep_pipe(struct loop *loop, uint32_t pipe)

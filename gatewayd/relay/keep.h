@@ -69,9 +69,10 @@ struct keep {
 	bool pipe_told[PIPES_MAX];
 	struct keep_slot batch[KEEP_BATCH_MAX];
 	unsigned n_batch;
-	bool everything;        /* young flows too: this process is about to hand over */
-	uint32_t resend;        /* flows from this index on have still to be looked at for a new daemon */
-	struct keep_gone *gone; /* ended flows that the daemon still has: never more than the table has flows */
+	bool everything; /* young flows too: this process is about to hand over */
+	uint32_t resend; /* flows from this index on have still to be looked at for a new daemon */
+	struct keep_gone
+	        *gone; /* what the daemon has still to hear of flows: never more than two for each in the table */
 	uint32_t n_gone, gone_max;
 	struct wheel_entry timer;
 	struct adopt adopt;
@@ -92,6 +93,8 @@ uint64_t keep_due_ms(const struct loop *loop, const struct flow *flow);
 bool keep_add(struct loop *loop, struct flow *flow);
 /* The flow ends. */
 void keep_gone(struct loop *loop, const struct flow *flow);
+/* Its sockets are to say nothing any more, whoever closes them, and however. */
+void keep_mute(struct loop *loop, const struct flow *flow);
 /* Makes sure that a pipe outlives us before bytes are put into it. False: not now. */
 bool keep_pipe(struct loop *loop, uint32_t pipe);
 /* From now on every flow is told as soon as it relays. */

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -11,8 +12,10 @@
 
 #include "gatewayd/base/bpf_map.h"
 #include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/relay/account.h"
+#include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
@@ -25,6 +28,8 @@
 /* tcpi_options: timestamps, selective acknowledgements, explicit congestion notification. */
 #define OPTION_TIMESTAMPS 1U
 #define OPTIONS_ALIKE     (OPTION_TIMESTAMPS | 2U | 8U)
+/* Of a header. */
+#define TIMESTAMPS_BYTES 12
 /* Timestamps in microseconds, of kernels from 6.7. */
 #define OPTION_MICROSECONDS 64U
 
@@ -87,6 +92,13 @@ static uint32_t size_max(const struct numbers *numbers, int family)
 	return numbers->info.tcpi_advmss + (family == AF_INET ? 20 : 40) + 20;
 }
 
+/* The largest payload that this socket's peer takes, with the room that timestamps need. Rather less than it said, if
+ * its window is tiny. */
+static uint32_t takes_max(const struct numbers *numbers)
+{
+	return numbers->info.tcpi_snd_mss + (numbers->info.tcpi_options & OPTION_TIMESTAMPS ? TIMESTAMPS_BYTES : 0);
+}
+
 /* Whether the connections differ in nothing but their numbers. */
 static bool are_alike(const struct flow *flow, const struct numbers numbers[FLOW_SIDES])
 {
@@ -97,6 +109,8 @@ static bool are_alike(const struct flow *flow, const struct numbers numbers[FLOW
 	       client->tcpi_state == STATE_ESTABLISHED && target->tcpi_state == STATE_ESTABLISHED &&
 	       ((client->tcpi_options ^ target->tcpi_options) & OPTIONS_ALIKE) == 0 &&
 	       ((client->tcpi_options | target->tcpi_options) & OPTION_MICROSECONDS) == 0 &&
+	       client->tcpi_advmss <= takes_max(&numbers[FLOW_TARGET]) &&
+	       target->tcpi_advmss <= takes_max(&numbers[FLOW_CLIENT]) &&
 	       size_max(&numbers[FLOW_CLIENT], family) <= target->tcpi_pmtu &&
 	       size_max(&numbers[FLOW_TARGET], family) <= client->tcpi_pmtu;
 }
@@ -112,7 +126,9 @@ static void keys_of(
 	ret[FLOW_TARGET] = shortcut_key(&origin->target, origin->target_port, &target->own, target->own_port);
 }
 
-static void ways_delete(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+/* Takes the flow out of the maps. *stitch: as it was found before; as it was last afterwards, for until its packets are
+ * not found any more it may become ACTIVE. */
+static void ways_delete(const struct loop *loop, const struct flow *flow, struct bpf_stitch *stitch)
 {
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct bpf_stitch_way way;
@@ -121,9 +137,11 @@ static void ways_delete(const struct loop *loop, const struct flow *flow, const 
 		if (bpf_map_get(ways(loop), &stitch->side[side].in, &way) == 0 && way.flow == flow->origin.id)
 			(void)bpf_map_delete(ways(loop), &stitch->side[side].in);
 	}
+	(void)bpf_map_get(stitches(loop), &flow->origin.id, stitch);
 	(void)bpf_map_delete(stitches(loop), &flow->origin.id);
 }
 
+/* Legal only while there is no other element, or it is this flow's. */
 static int way_put(
         const struct loop *loop, const struct flow *flow, enum flow_side side, const struct bpf_shortcut_key *key)
 {
@@ -184,10 +202,13 @@ static bool may_enter(const struct loop *loop, const struct flow *flow)
 void tcp_stitch_consider(struct loop *loop, struct flow *flow)
 {
 	struct numbers numbers[FLOW_SIDES];
+	bool may = may_enter(loop, flow);
 
-	if (!may_enter(loop, flow))
+	/* Once: what stands against it by then stays. */
+	if (loop->shortcut && flow->kept.shared && flow->kept.epoch == loop->keep.epoch)
+		flow->stitch.tried = true;
+	if (!may)
 		return;
-	flow->stitch.tried = true;
 	if (listener_allows(loop, flow) && numbers_read(flow->end[FLOW_CLIENT].fd, &numbers[FLOW_CLIENT]) == 0 &&
 	        numbers_read(flow->end[FLOW_TARGET].fd, &numbers[FLOW_TARGET]) == 0 && are_alike(flow, numbers))
 		enter(loop, flow, numbers);
@@ -204,6 +225,21 @@ uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
 }
 
 /* --- what the kernel does --- */
+
+/* Nothing that comes to the socket by a way of its own is acknowledged to a peer. A new connection, or the end of one
+ * that the peer knows to be over, is let in. */
+static void deafen(int fd)
+{
+	static struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),                  /* the TCP header's flags */
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02 | 0x04, 0, 1), /* SYN, RST */
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	static const struct sock_fprog program = { ARRAY_SIZE(code), code };
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
 
 /* The sockets are deaf and dumb from here on. */
 static void carried_begin(struct loop *loop, struct flow *flow)
@@ -224,11 +260,13 @@ static void carried_begin(struct loop *loop, struct flow *flow)
 			(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
 		end->polled = false;
 		(void)setsockopt(end->fd, SOL_SOCKET, SO_KEEPALIVE, &off, sizeof(off));
+		deafen(end->fd);
 	}
 	loop_unqueue(loop, flow);
 	loop_unwait(loop, flow);
 	flow->sockmap_tried = true;
 	flow->stitch.carried = true;
+	keep_mute(loop, flow);
 	account_changed(loop, flow);
 }
 
@@ -239,13 +277,17 @@ static bool count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		const struct bpf_stitch_side *from = &stitch->side[side];
 		uint64_t bytes = from->bytes - flow->stitch.bytes[side], active_ms = from->active_ns / 1000000;
+		struct bpf_stitch_way way;
 
+		if (active_ms > flow->active_ms)
+			flow->active_ms = active_ms;
 		if (bytes == 0)
 			continue;
 		any = true;
 		flow->stitch.bytes[side] = from->bytes;
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
-		(void)way_put(loop, flow, (enum flow_side)side, &from->in);
+		if (bpf_map_get(ways(loop), &from->in, &way) == 0 && way.flow == flow->origin.id)
+			(void)way_put(loop, flow, (enum flow_side)side, &from->in);
 	}
 	return any;
 }
@@ -259,7 +301,7 @@ static bool is_over(const struct loop *loop, const struct bpf_stitch *stitch, bo
 	if (stitch->state == BPF_STITCH_GONE || stitch->side[FLOW_CLIENT].too_big || stitch->side[FLOW_TARGET].too_big)
 		return true;
 	if (stitch->state == BPF_STITCH_CLOSED)
-		return now_ms >= closed_ms + STITCH_LINGER_MS;
+		return stitch->closed_ns && now_ms >= closed_ms + STITCH_LINGER_MS;
 	return stitch->reset_ns && now_ms >= reset_ms + STITCH_LINGER_MS;
 }
 
@@ -315,43 +357,47 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 
 /* --- the end --- */
 
+static struct addr addr_of(const __u8 bytes[16], __u32 family)
+{
+	struct addr ret = { .family = family == 4 ? AF_INET : AF_INET6 };
+
+	memcpy(ret.bytes, bytes, sizeof(ret.bytes));
+	return ret;
+}
+
 /* Tells the peer of this side, in the name of the other one. It takes a reset only with the number that it expects
  * next: what it has acknowledged last, or the end of what has been sent since. */
-static void reset_peer(
-        const struct flow *flow, enum flow_side side, const struct bpf_stitch *stitch, const struct numbers *numbers)
+static void reset_peer(const struct bpf_stitch *stitch, enum flow_side side)
 {
-	const struct flow_origin *origin = &flow->origin;
-	const struct addr *to = side == FLOW_CLIENT ? &origin->client : &origin->target;
-	uint16_t to_port = side == FLOW_CLIENT ? origin->client_port : origin->target_port;
+	const struct bpf_stitch_side *to = &stitch->side[side], *from = &stitch->side[!side];
+	struct addr peer = addr_of(to->in.source, to->in.family), own = addr_of(to->in.destination, to->in.family);
+	uint16_t peer_port = ntohs(to->in.source_port), own_port = ntohs(to->in.destination_port);
+	uint32_t sent = from->end + from->fin + from->add_seq;
 
-	const struct bpf_stitch_side *from = &stitch->side[!side];
-	uint32_t acknowledged = stitch->side[side].ack, sent = from->end + from->fin + from->add_seq;
-
-	(void)tcp_forge_reset(&numbers->own, numbers->own_port, to, to_port, acknowledged, stitch->side[side].end);
-	if (sent != acknowledged)
-		(void)tcp_forge_reset(&numbers->own, numbers->own_port, to, to_port, sent, stitch->side[side].end);
+	(void)tcp_forge_reset(&own, own_port, &peer, peer_port, to->ack, to->end);
+	if (sent != to->ack)
+		(void)tcp_forge_reset(&own, own_port, &peer, peer_port, sent, to->end);
 }
 
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset)
 {
 	struct bpf_stitch stitch;
-	struct numbers numbers;
-	bool known;
 
 	if (!flow->stitch.in)
 		return flow->stitch.carried;
-	known = bpf_map_get(stitches(loop), &flow->origin.id, &stitch) == 0;
-	if (known) {
-		ways_delete(loop, flow, &stitch);
-		if (is_carried(&stitch))
-			(void)count(loop, flow, &stitch);
-	}
 	flow->stitch.in = false;
-	flow->stitch.carried |= known && is_carried(&stitch);
-	for (unsigned side = 0; side < FLOW_SIDES && known && reset && is_carried(&stitch); side++)
-		if (numbers_read(flow->end[side].fd, &numbers) == 0)
-			reset_peer(flow, (enum flow_side)side, &stitch, &numbers);
-	return flow->stitch.carried;
+	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0)
+		return flow->stitch.carried;
+	ways_delete(loop, flow, &stitch);
+	if (!is_carried(&stitch))
+		return flow->stitch.carried;
+	(void)count(loop, flow, &stitch);
+	flow->stitch.carried = true;
+	if (reset) {
+		reset_peer(&stitch, FLOW_CLIENT);
+		reset_peer(&stitch, FLOW_TARGET);
+	}
+	return true;
 }
 
 bool tcp_stitch_find(const struct loop *loop, struct flow *flow)
@@ -363,16 +409,18 @@ bool tcp_stitch_find(const struct loop *loop, struct flow *flow)
 		return false;
 	flow->stitch.tried = flow->stitch.in = true;
 	flow->stitch.look_ms = STITCH_LOOK_MS;
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		uint64_t active_ms = stitch.side[side].active_ns / 1000000;
+
 		if (bpf_map_get(ways(loop), &stitch.side[side].in, &way) == 0 && way.flow == flow->origin.id)
 			flow->stitch.bytes[side] = way.counted;
-	return true;
+		if (active_ms > flow->active_ms)
+			flow->active_ms = active_ms;
+	}
+	return is_carried(&stitch);
 }
 
 void tcp_stitch_adopt(struct loop *loop, struct flow *flow)
 {
-	struct bpf_stitch stitch;
-
-	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) == 0 && is_carried(&stitch))
-		carried_begin(loop, flow);
+	carried_begin(loop, flow);
 }

@@ -42,9 +42,10 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow);
 /* The flow ends here: it is taken out of the maps. Whether the sockets are to be silent, for the kernel has carried it
  * past them; then, if `reset`, the peers are told here. Legal for one that is not in them. */
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset);
-/* Whether a flow that another relay began is in the maps; then it is known from here on what was counted of it. */
+/* Looks for a flow of another relay in the maps: what was counted of it is known from here on. Whether the kernel
+ * carries it, so that its sockets tell nothing. */
 bool tcp_stitch_find(const struct loop *loop, struct flow *flow);
-/* Such a flow is one of ours by now. */
+/* Such a flow is one of ours by now; its directions have movers. */
 void tcp_stitch_adopt(struct loop *loop, struct flow *flow);
 
 #endif

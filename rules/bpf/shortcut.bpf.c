@@ -25,11 +25,12 @@
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
 
-#define FAMILY_V4     2
-#define FAMILY_V6     10
-#define FRAGMENT_BITS 0x3fff /* more fragments, and where this one belongs */
-#define UDP_CHECK     offsetof(struct udphdr, check)
-#define ADDRESS_PARTS 4
+#define FAMILY_V4       2
+#define FAMILY_V6       10
+#define FRAGMENT_MORE   0x2000
+#define FRAGMENT_OFFSET 0x1fff /* where it belongs */
+#define UDP_CHECK       offsetof(struct udphdr, check)
+#define ADDRESS_PARTS   4
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -52,6 +53,7 @@ struct packet {
 	__u32 network, transport; /* offsets */
 	__u32 length;             /* of the IP packet */
 	__u32 payload;            /* of the datagram, or of all that it was put together from; not of TCP */
+	__u8 odd;                 /* the first of fragments, or with IP options */
 	__u8 protocol;
 	__u8 hops;
 	__u8 tos; /* of IPv4 */
@@ -78,16 +80,18 @@ static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct iphdr *ip = data + packet->network;
 
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || (ip->frag_off & bpf_htons(FRAGMENT_BITS)))
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5 || (ip->frag_off & bpf_htons(FRAGMENT_OFFSET)))
 		return 0;
+	packet->odd = ip->ihl != 5 || (ip->frag_off & bpf_htons(FRAGMENT_MORE));
 	packet->key.family = 4;
 	__builtin_memcpy(packet->key.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
 	packet->protocol = ip->protocol;
 	packet->hops = ip->ttl;
 	packet->tos = ip->tos;
-	packet->length = bpf_ntohs(ip->tot_len);
-	packet->transport = packet->network + sizeof(*ip);
+	/* It has no room for more than 64 KiB that were put together. */
+	packet->length = ip->tot_len ? bpf_ntohs(ip->tot_len) : skb->len - packet->network;
+	packet->transport = packet->network + ip->ihl * 4;
 	return ports_parse(skb, packet);
 }
 
@@ -287,12 +291,12 @@ int shortcut(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	switch (packet.protocol) {
 	case IPPROTO_UDP:
-		return datagram(skb, &packet);
+		return packet.odd ? TC_ACT_UNSPEC : datagram(skb, &packet);
 	case IPPROTO_TCP:
 		return stitch(skb, &packet);
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		return icmp(skb, packet.key.family);
+		return packet.odd ? TC_ACT_UNSPEC : icmp(skb, packet.key.family);
 	default:
 		return TC_ACT_UNSPEC;
 	}

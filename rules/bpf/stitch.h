@@ -58,7 +58,8 @@ struct segment {
 	__u32 seq, ack, end; /* end: behind the payload and the FIN */
 	__u32 tsval;
 	__u32 payload;
-	__u8 header; /* bytes */
+	__u16 window; /* not scaled */
+	__u8 header;  /* bytes */
 	__u8 fin, syn, rst, urgent, acks, stamped, strange;
 };
 
@@ -141,6 +142,7 @@ static __always_inline int segment_read(struct __sk_buff *skb, const struct pack
 	segment->payload = packet->length - (transport - ETH_HLEN) - segment->header;
 	segment->seq = bpf_ntohl(tcp->seq);
 	segment->ack = bpf_ntohl(tcp->ack_seq);
+	segment->window = bpf_ntohs(tcp->window);
 	segment->fin = tcp->fin;
 	segment->syn = tcp->syn;
 	segment->rst = tcp->rst;
@@ -179,11 +181,14 @@ static __noinline int socket_read(
 		return 0;
 	tcp = sk->state == TCP_ESTABLISHED_STATE ? bpf_tcp_sock(sk) : NULL;
 	if (tcp) {
-		numbers->rcv_nxt = tcp->rcv_nxt;
-		numbers->snd_nxt = tcp->snd_nxt;
-		numbers->snd_una = tcp->snd_una;
-		numbers->received = tcp->bytes_received;
+		/* In this order what changes meanwhile shows as a difference. */
 		numbers->acked = tcp->bytes_acked;
+		asm volatile("" ::: "memory");
+		numbers->snd_una = tcp->snd_una;
+		numbers->snd_nxt = tcp->snd_nxt;
+		numbers->rcv_nxt = tcp->rcv_nxt;
+		asm volatile("" ::: "memory");
+		numbers->received = tcp->bytes_received;
 		found = 1;
 	}
 	bpf_sk_release(sk);
@@ -204,8 +209,9 @@ static __always_inline int may_activate(const struct bpf_stitch *flow, __u32 sid
 
 /* Makes the numbers that are to be added from here on. */
 static __always_inline void activate(struct bpf_stitch *flow, __u32 side, const struct segment *segment,
-        const struct socket_numbers *here, const struct socket_numbers *there, __u32 now_ms)
+        const struct socket_numbers *here, const struct socket_numbers *there, __u64 now)
 {
+	__u32 now_ms = (__u32)(now / 1000000);
 	struct bpf_stitch_side *from = &flow->side[side & 1], *to = &flow->side[!(side & 1)];
 
 	from->add_seq = there->snd_nxt - here->rcv_nxt;
@@ -220,6 +226,7 @@ static __always_inline void activate(struct bpf_stitch *flow, __u32 side, const 
 	from->end = segment->seq;
 	from->ack = segment->ack;
 	from->tsval = segment->tsval;
+	from->active_ns = to->active_ns = now;
 	flow->state = BPF_STITCH_ACTIVE;
 }
 
@@ -451,42 +458,88 @@ static __always_inline void waiting_note(
 		flow->state = BPF_STITCH_SPOILT;
 		return;
 	}
-	if (!from->seen || (__s32)(segment->end - from->end) > 0)
-		from->end = segment->end;
+	/* What is behind the newest packet may be anybody's. If this is not real either, the flow does not become
+	 * ACTIVE: its socket has another end. */
+	if (from->seen && (__s32)(segment->end - from->end) < 0)
+		return;
+	from->end = segment->end;
 	from->ack = segment->ack;
 	from->tsval = segment->tsval;
+	from->window = (__u32)segment->window << (from->scale_in & 15);
 	from->ifindex = ifindex;
 	from->seen = 1;
 }
 
-/* Notes what a packet of a stitched flow has shown. */
+/* The least window that a peer is thought to have: the last one that was seen may be old. */
+#define WINDOW_LEAST 65536
+
+/* Whether the other peer takes a reset with this number, or has given it itself as the answer to a SYN. */
+static __always_inline int is_true_reset(
+        const struct bpf_stitch_side *from, const struct bpf_stitch_side *to, const struct segment *segment, __u32 next)
+{
+	if (to->syn && segment->acks && segment->ack + from->add_ack == to->syn)
+		return 1;
+	return (__s32)(segment->seq - next) >= 0 && (__s32)(segment->seq - (from->end + from->fin)) <= 0;
+}
+
+/* Notes what a packet of a stitched flow has shown, but only what the other peer would believe. */
 static __always_inline void active_note(
         struct bpf_stitch *flow, __u32 side, const struct segment *segment, __u32 ifindex, __u64 now)
 {
 	struct bpf_stitch_side *from = &flow->side[side & 1], *to = &flow->side[!(side & 1)];
+	__u32 next = to->ack + to->add_ack; /* what the other peer expects, in the numbers of this one */
 	__u32 more = segment->seq + segment->payload - from->end;
+	__u32 window = to->window > WINDOW_LEAST ? to->window : WINDOW_LEAST;
 
+	from->packets++;
+	if (segment->syn) {
+		from->syn = segment->end + 1;
+		return;
+	}
+	if (segment->rst) {
+		if (is_true_reset(from, to, segment, next))
+			flow->reset_ns = now;
+		return;
+	}
+	if (!segment->acks || (__s32)(segment->end - next) < 0 || (__s32)(segment->seq - (next + window)) > 0 ||
+	        (__s32)(segment->ack + from->add_ack - (to->end + to->fin)) > 0)
+		return;
 	if ((__s32)more > 0 && !from->fin) {
 		from->bytes += more;
 		from->end += more;
 	}
-	if (segment->acks && (__s32)(segment->ack - from->ack) > 0)
+	if ((__s32)(segment->ack - from->ack) >= 0) {
 		from->ack = segment->ack;
-	from->packets++;
+		from->window = (__u32)segment->window << (from->scale_in & 15);
+	}
 	from->ifindex = ifindex;
 	if (segment->payload > 0)
 		from->active_ns = now;
-	if (segment->fin && !from->fin) {
+	/* Its number counts only right behind the last byte. */
+	if (segment->fin && !from->fin && segment->end == from->end + 1) {
 		from->fin = 1;
 		from->fin_end = segment->end;
 	}
-	if (segment->acks && to->fin && (__s32)(segment->ack + from->add_ack - to->fin_end) >= 0)
+	if (to->fin && segment->ack + from->add_ack == to->fin_end)
 		to->fin_acked = 1;
-	flow->reset_ns = segment->rst ? now : 0;
 	if (from->fin_acked && to->fin_acked && flow->state == BPF_STITCH_ACTIVE) {
-		flow->state = BPF_STITCH_CLOSED;
 		flow->closed_ns = now;
+		flow->state = BPF_STITCH_CLOSED;
 	}
+}
+
+/* A packet in fragments, or with IP options: the flow cannot be stitched, or go on like this. */
+static __always_inline int odd_note(struct bpf_stitch *flow, __u32 side)
+{
+	int lost;
+
+	bpf_spin_lock(&flow->lock);
+	if (flow->state == BPF_STITCH_WAITING)
+		flow->state = BPF_STITCH_SPOILT;
+	lost = flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED;
+	flow->side[side & 1].too_big += lost;
+	bpf_spin_unlock(&flow->lock);
+	return lost ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 /* Whether packets of the other side, too, would find their way. */
@@ -517,7 +570,7 @@ static __noinline int stitch_try(
         struct __sk_buff *skb, struct bpf_stitch *flow, __u32 side, const struct segment *segment)
 {
 	struct socket_numbers here = { 0 }, there = { 0 };
-	__u32 now_ms = (__u32)(bpf_ktime_get_ns() / 1000000);
+	__u64 now = bpf_ktime_get_ns();
 	int taken = 0;
 
 	if (!socket_read(skb, &flow->side[side & 1].in, &here) ||
@@ -525,7 +578,7 @@ static __noinline int stitch_try(
 		return 0;
 	bpf_spin_lock(&flow->lock);
 	if (flow->state == BPF_STITCH_WAITING && may_activate(flow, side, segment, &here, &there)) {
-		activate(flow, side, segment, &here, &there, now_ms);
+		activate(flow, side, segment, &here, &there, now);
 		taken = 1;
 	}
 	bpf_spin_unlock(&flow->lock);
@@ -646,10 +699,14 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	id = way->flow;
 	side = way->side;
 	flow = bpf_map_lookup_elem(&stitches, &id);
-	if (!flow || !segment_read(skb, packet, &segment))
+	if (!flow)
 		return TC_ACT_UNSPEC;
 	rules = bpf_map_lookup_elem(&control, &zero);
-	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id))
+	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id)) /* the rules know the client, not its target */
+		return side == 1 && flow->state != BPF_STITCH_WAITING ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	if (packet->odd)
+		return odd_note(flow, side);
+	if (!segment_read(skb, packet, &segment))
 		return TC_ACT_UNSPEC;
 	if (skb->mark == MARK_COPY)
 		return copy_strip(skb, packet->key.family) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
@@ -662,7 +719,7 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	bpf_spin_lock(&flow->lock);
 	if (flow->state == BPF_STITCH_WAITING)
 		waiting_note(flow, side, &segment, skb->ifindex);
-	else if (segment.syn && flow->state != BPF_STITCH_SPOILT)
+	else if (segment.syn && (flow->state == BPF_STITCH_CLOSED || flow->reset_ns))
 		flow->state = BPF_STITCH_GONE;
 	active = flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED;
 	if (active)

@@ -11,6 +11,7 @@ import pytest
 
 from lab import servers
 from lab.process import Timeout, amount, in_threads, wait_for
+from lab.segments import ACK, RST, SYN, Wire
 
 from net.test_sockmap import ask, echo
 from net.test_udp_shortcut import Frozen
@@ -155,6 +156,12 @@ def test_peers_that_differ(lab, gateway):
             with pytest.raises(Timeout):
                 stitch(gateway, connection, seconds=2)
             ask_much(connection, os.urandom(100_000))
+    # A router on the client's side has said that smaller segments are wanted than the server is told.
+    with servers.Peer(lab.server, SERVER["v4"], PORT, echo), \
+            lab.client.connect(SERVER["v4"], PORT, timeout=10,
+                               before=lambda made: made.setsockopt(6, socket.TCP_MAXSEG, 1200)) as connection:
+        with pytest.raises(Timeout):
+            stitch(gateway, connection, seconds=2)
     # The path to the far server takes smaller packets than the client may send.
     with servers.Peer(lab.far, FAR["v4"], PORT, echo), lab.client.connect(FAR["v4"], PORT, timeout=10) as connection:
         ask_much(connection, os.urandom(100_000))
@@ -289,6 +296,32 @@ def test_too_large_for_the_path(lab, gateway, family):
             ask_much(connection, os.urandom(50_000))
 
 
+FIN = 0x01
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_strangers_cannot_end_it(lab, gateway, family):
+    """Somebody who knows addresses and ports, but no numbers, sends what would end a connection: nothing happens, and
+    what is counted stays true."""
+    gateway.listener("plain", ports=[str(PORT)])
+    address = getattr(lab.client, family)
+    with servers.Peer(lab.server, SERVER[family], PORT, echo), \
+            lab.client.connect(SERVER[family], PORT, timeout=10) as connection, \
+            Wire(lab.client, "up0", lab.gateway, "in0") as wire:
+        stitch(gateway, connection)
+        wait_for(lambda: flow_of(gateway)["to_target"]["mover"] == "kernel", 5, "the flow's row")
+        port = connection.getsockname()[1]
+        for flags in (SYN, RST, RST | ACK, FIN | ACK, ACK):
+            for step in range(8):
+                wire.socket.send(wire.frame(address, SERVER[family], port, PORT, flags, seq=step << 29, ack=step << 29))
+        time.sleep(5)  # longer than a reset or an end is waited for
+        ask_much(connection, os.urandom(100_000))
+        assert flow_of(gateway)["state"] == "relaying"
+    wait_for(lambda: gateway.status()["relay"]["flows"] == 0, 15, "the end of the flow")
+    found = counters(gateway)
+    assert found["bytes_to_target"] == found["bytes_to_client"] and found["flows_reset"] == 0
+
+
 # --- who may die, and who may not ---
 
 @pytest.mark.parametrize("family", amount(["v6"], FAMILIES))
@@ -322,6 +355,34 @@ def test_who_may_die(lab, gateway, family):
         gateway.must("DELETE", f"/flows/{identity}")
         assert is_reset(connection)
         wait_for(lambda: watcher.ends == ["ConnectionResetError"], 5, "the server's end")
+
+
+def test_idle_since_before_it_was_adopted(lab, gateway):
+    """How long a flow has been idle the next relay knows from the kernel, and not from its sockets, which have seen
+    nothing for longer than that; and peers that have only listened since do not notice the death of all of us."""
+    gateway.listener("plain", ports=[str(PORT)], idle_timeout_s=4)
+    with servers.Peer(lab.server, SERVER["v4"], PORT, echo), \
+            lab.client.connect(SERVER["v4"], PORT, timeout=10) as connection:
+        stitch(gateway, connection)
+        began = time.monotonic()
+        wait_for(lambda: ask(connection, b"on and on") or time.monotonic() > began + 5, 20, "some seconds", interval=0.2)
+        gateway.kill_relay()
+        wait_for(lambda: counters(gateway)["flows_adopted"] == 1, 15, "the next relay")
+        wait_for(lambda: flow_of(gateway)["to_target"]["mover"] == "kernel", 5, "the flow's row")
+        ask(connection, b"and on")
+        gateway.listener("plain", ports=[str(PORT)])
+    with servers.Peer(lab.server, SERVER["v4"], PORT, echo), \
+            lab.client.connect(SERVER["v4"], PORT, timeout=10) as connection:
+        seen = counters(gateway)["stitched_flows"]
+        stitch(gateway, connection, seen + 1)
+        time.sleep(0.2)  # the daemon hears of it a moment later
+        wait_for(lambda: gateway.status()["relay"]["kept"]["flows"] == 1, 10, "the daemon's copy")
+        relay = gateway.relay_pid()
+        gateway.kill()
+        os.kill(relay, 9)
+        wait_for(lambda: not os.path.exists(f"/proc/{relay}"), 5, "the relay's end")
+        ask(connection, b"still there")
+        gateway.start()
 
 
 def test_both_die(lab, gateway):
