@@ -19,10 +19,6 @@
 /* Bans that are listed, of all kinds; as many as one set of the kernel holds. By hand no more are accepted; what limits
  * ban beyond it is in force (as long as its set has room), but not listed. */
 #define BANS_MAX LIMITS_BANS_MAX
-/* Longest ban by hand that ends by itself, in seconds: as for limits. */
-#define BANS_S_MAX 2592000
-/* Bytes of a reason. */
-#define BANS_REASON_MAX 255
 
 struct ban {
 	struct prefix prefix;

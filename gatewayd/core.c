@@ -10,7 +10,6 @@
 #include "gatewayd/changeset.h"
 #include "gatewayd/records.h"
 #include "schema/encode.h"
-#include "schema/unenforced.h"
 
 const struct row *core_find(struct core *core, enum resource_id resource, const char *name)
 {
@@ -60,29 +59,6 @@ static int pending_mark(struct core *core, const struct core_request *request, c
 		.base = core_revision(core),
 		.deadline = (int64_t)time(NULL) + request->confirm_within_s };
 	return core_pending_text(ret, ret_text);
-}
-
-/* What was accepted but has no effect yet; NULL if there is nothing to say. */
-static json_t *unenforced(const struct changeset *set)
-{
-	_cleanup_errs_ struct errs errs = { 0 };
-	json_t *warnings = NULL;
-
-	for (size_t i = 0; i < set->n; i++) {
-		size_t first = errs.n;
-
-		if (set->items[i].new_row)
-			(void)check_unenforced(set->items[i].new_row, &errs);
-		for (size_t j = first; j < errs.n; j++) {
-			json_t *warning = json_pack("{s:s, s:s, s:s+}", "code", errs.items[j].code, "detail",
-			        errs.items[j].detail, "pointer", set->pointers[i], errs.items[j].pointer);
-
-			if (!warnings)
-				warnings = json_array();
-			(void)json_array_append_new(warnings, warning); /* a warning lost is no fault of the write */
-		}
-	}
-	return warnings;
 }
 
 /* A change of one listener or upstream names it. */
@@ -162,7 +138,6 @@ int core_write_unguarded(struct core *core, const struct core_change *changes, s
 		ret->diff = changeset_json(&set);
 		r = ret->diff ? 0 : -ENOMEM;
 	}
-	ret->warnings = unenforced(&set);
 	if (r == 0)
 		r = run_changeset(core, &set, request, errs, ret);
 	if (r < 0)

@@ -10,7 +10,6 @@
 #include "gatewayd/health_view.h"
 #include "gatewayd/records.h"
 #include "gatewayd/rights.h"
-#include "schema/unenforced.h"
 
 /* Entries of one kind in the status: it must stay readable with ten thousand listeners. */
 #define WAITING_MAX 100
@@ -133,31 +132,6 @@ static json_t *waiting(struct core *core, bool *failed)
 	return array;
 }
 
-/* What is stored and checked but has no effect in this version. Told up to a bound. */
-static json_t *not_enforced(struct core *core, bool *failed)
-{
-	const struct snapshot *snapshot = apply_snapshot(core->apply);
-	_cleanup_errs_ struct errs errs = { 0 };
-	json_t *array = json_array();
-
-	if (!array)
-		*failed = true;
-	for (int id = 0; id < RESOURCES; id++)
-		for (size_t i = 0; i < snapshot->rows[id].n && json_array_size(array) < WAITING_MAX; i++) {
-			const struct row *row = snapshot->rows[id].items[i];
-
-			if (!check_unenforced(row, &errs))
-				continue;
-			if (json_array_append_new(array,
-			            json_pack("{s:s, s:s, s:s?, s:s?}", "resource", resource_get(row->resource)->name,
-			                    "name", row_name(row), "pointer", errs.n ? errs.items[0].pointer : NULL,
-			                    "detail", errs.n ? errs.items[0].detail : NULL)) < 0)
-				*failed = true;
-			errs_clear(&errs);
-		}
-	return array;
-}
-
 static json_t *upstream_document(const struct upstream *upstream, const struct health_view_upstream *view)
 {
 	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "name", upstream->name, "state",
@@ -274,7 +248,6 @@ json_t *core_status(struct core *core)
 	document_set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
 	document_set(object, "prefilters", core->shield ? shield_status(core->shield) : json_array(), &failed);
 	document_set(object, "waiting", waiting(core, &failed), &failed);
-	document_set(object, "not_enforced", not_enforced(core, &failed), &failed);
 	document_set(object, "kernel", kernel_document(&failed), &failed);
 	document_set(object, "rights", rights_status(), &failed);
 	document_set(object, "warnings", warnings(core, &failed), &failed);

@@ -2,6 +2,8 @@
  * The last hour, second by second: a ring in memory and the same ring in a
  * file of the state directory, so that the next daemon goes on with it. Each
  * record has a checksum: what a crash or a full disk has spoilt is left out.
+ * The file says by name what is in it, so that one of another version is
+ * carried over, as far as the names (and of latencies the buckets) are ours.
  * Losing the file loses plots and nothing else, so it is never synced, and its
  * faults are told once and otherwise ignored.
  */

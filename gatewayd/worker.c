@@ -30,13 +30,15 @@
 #define RESTART_YOUNG_S    10
 /* One that somebody else has killed is also replaced at once, unless it lived even shorter than this. */
 #define RESTART_KILLED_S 1
-/* A relay is asked for a sign of life each period, and killed when it has given none for the limit. */
+/* A relay is asked for a sign of life each period, and killed when it has given none for so many. Periods are counted,
+ * and not the time: a daemon that was kept from running, or was busy with the kernel for seconds, has not asked. */
 #define PING_PERIOD_MS 1000
-#define PING_LIMIT_MS  5000
+#define PINGS_MAX      5
 /* Longest wait for a found relay to introduce itself. */
 #define HELLO_MS 1000
 
 static void worker_restart_later(struct worker *worker);
+static void hear(struct worker *worker);
 
 static void set_state(struct worker *worker, enum worker_state state)
 {
@@ -91,12 +93,16 @@ static bool log_exit(const struct worker *worker)
 static int on_process_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct worker *worker = userdata;
-	unsigned bank = worker->run ? worker->bank : STATS_BANKS;
-	bool handed_over = worker->handed_over;
+	unsigned bank;
+	bool handed_over;
 
 	(void)source;
 	(void)fd;
 	(void)events;
+	/* A daemon that was busy learns of the end and of the last words at once, in any order. */
+	hear(worker);
+	bank = worker->run ? worker->bank : STATS_BANKS;
+	handed_over = worker->handed_over;
 	if (handed_over) {
 		worker->handovers++;
 		worker->young_deaths = 0;
@@ -124,7 +130,7 @@ void worker_kill(struct worker *worker, const char *why)
 	if (why)
 		log_error("killing relay %d: %s", (int)worker->pid, why);
 	close_channel(worker);
-	if (pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0) < 0)
+	if (pidfd_send_signal(worker->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		log_error("relay %d cannot be killed: %s", (int)worker->pid, strerror(errno));
 	set_state(worker, WORKER_DOWN);
 }
@@ -350,7 +356,7 @@ static void on_overload(struct worker *worker, bool on)
 
 static void handle(struct worker *worker, const struct proto_message *message, int fd)
 {
-	worker->answered_us = clock_us();
+	worker->pings = 0;
 	switch (message->type) {
 	case PROTO_HELLO:
 		worker_note_hello(worker, &message->hello);
@@ -422,15 +428,19 @@ static int receive(struct worker *worker, int timeout_ms)
 	return 1;
 }
 
+/* All that it has said so far. */
+static void hear(struct worker *worker)
+{
+	while (worker->channel && receive(worker, 0) > 0)
+		;
+}
+
 static int on_channel(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
-	struct worker *worker = userdata;
-
 	(void)source;
 	(void)fd;
 	(void)events;
-	while (worker->channel && receive(worker, 0) > 0)
-		;
+	hear(userdata);
 	return 0;
 }
 
@@ -440,9 +450,10 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	struct proto_message message = { .type = PROTO_PING };
 
 	(void)usec;
+	hear(worker);
 	if (!worker->channel)
 		return 0;
-	if (clock_us() - worker->answered_us > PING_LIMIT_MS * UINT64_C(1000)) {
+	if (worker->pings++ == PINGS_MAX) {
 		worker_kill(worker, "it gives no sign of life");
 		return 0;
 	}
@@ -453,10 +464,10 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	message.ping.cookie = clock_us();
 	message.ping.tracked = kernel_others_track();
 	shortcut_look(worker->owner.shortcut);
-	/* One that is not greeted yet takes nothing else; one of another version does not know the message: it has the
-	 * limit's time to hand over. */
+	/* One that is not greeted yet takes nothing else; one of another version does not know the message: it has as
+	 * many periods to hand over. */
 	if (!worker->foreign && worker->state >= WORKER_CONFIGURING && msg_send(worker->channel, &message, -1, 0) == 0)
-		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either: the limit decides */
+		(void)msg_flush(worker->channel, 0); /* no room is no sign of life either */
 	sd_event_source_set_time_relative(source, PING_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -473,7 +484,8 @@ static int watch_channel(struct worker *worker, int fd)
 	if (r >= 0)
 		r = sd_event_add_time_relative(worker->event, &worker->ping_source, CLOCK_MONOTONIC,
 		        PING_PERIOD_MS * UINT64_C(1000), 0, on_ping, worker);
-	worker->started_us = worker->answered_us = clock_us();
+	worker->started_us = clock_us();
+	worker->pings = 0;
 	return r < 0 ? r : 0;
 }
 

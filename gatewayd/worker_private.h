@@ -46,7 +46,8 @@ struct worker {
 	char reason[256];
 	uint64_t killed_id; /* the last answer about a flow to be reset, and what it was */
 	bool killed_found;
-	uint64_t started_us, answered_us;
+	uint64_t started_us;
+	unsigned pings; /* since its last sign of life */
 	uint64_t restarts, handovers;
 	bool keep_hung_up; /* the relay has closed a channel of kept flows */
 	bool crashed;      /* the last relay has ended by its own fault */

@@ -4,6 +4,7 @@
  */
 #include <arpa/inet.h>
 #include <endian.h>
+#include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/netfilter/nf_tables.h>
 #include <string.h>
@@ -76,6 +77,7 @@ int kernel_address_find(const char *set, const struct addr *addr, int64_t *ret_l
 int kernel_addresses_read(const char *set, kernel_address_visitor visitor, void *userdata)
 {
 	struct look look = { visitor, userdata };
+	int r = kernel_elements_walk(set, NULL, 0, take_element, &look);
 
-	return kernel_elements_walk(set, NULL, 0, take_element, &look);
+	return r == -EINTR ? 0 : r;
 }

@@ -9,18 +9,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
-#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "rules/nftset.h"
 #include "rules/render_chains.h"
 #include "rules/render_nft.h"
-
-/* The kernel fills messages of a dump up to 32 KiB. */
-#define DUMP_BUFFER 65536U
 
 /* A field of a concatenation takes whole words of this size. */
 #define WORD 4U
@@ -32,8 +27,7 @@ struct dump {
 	size_t elements_size, odd_size;
 	unsigned n_numbers;
 	uint32_t number; /* the last one */
-	bool has_version, interrupted;
-	int error;
+	bool has_version;
 };
 
 /* The attributes of one element that matter. */
@@ -218,89 +212,35 @@ static int take_number(struct dump *dump, const struct raw *raw)
 	return 0;
 }
 
-static int take_element(const struct nlattr *attribute, void *data)
+static int take_element(void *userdata, const struct nlattr *attribute)
 {
-	struct kernel_state *state;
-	struct dump *dump = data;
+	struct dump *dump = userdata;
+	struct kernel_state *state = dump->state;
 	struct raw raw = { 0 };
 	struct element element;
+	int r;
 
 	(void)mnl_attr_parse_nested(attribute, take_attribute, &raw);
-	state = dump->state;
-	dump->error = dump->group ? parse_element(&raw, dump->group, &element) : take_number(dump, &raw);
-	if (dump->error == 0 && dump->group)
-		dump->error = raw.odd ? keep(&state->odd, &dump->odd_size, &element)
-		                      : keep(&state->elements, &dump->elements_size, &element);
-	return dump->error < 0 ? MNL_CB_ERROR : MNL_CB_OK;
-}
-
-static int take_list(const struct nlattr *attribute, void *data)
-{
-	if (mnl_attr_get_type(attribute) != NFTA_SET_ELEM_LIST_ELEMENTS)
-		return MNL_CB_OK;
-	return mnl_attr_parse_nested(attribute, take_element, data);
-}
-
-static int take_message(const struct nlmsghdr *message, void *data)
-{
-	struct dump *dump = data;
-
-	dump->interrupted |= (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
-	if (message->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM))
-		return MNL_CB_OK;
-	return mnl_attr_parse(message, sizeof(struct nfgenmsg), take_list, dump);
-}
-
-static int ask(struct mnl_socket *socket, char *buffer, const char *set)
-{
-	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
-	struct nfgenmsg *head;
-
-	request->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM;
-	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	head = mnl_nlmsg_put_extra_header(request, sizeof(*head));
-	head->nfgen_family = NFPROTO_INET;
-	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, NFT_TABLE);
-	mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
-	return mnl_socket_sendto(socket, request, request->nlmsg_len) < 0 ? -errno : 0;
-}
-
-static int talk(struct mnl_socket *socket, char *buffer, const char *set, struct dump *dump)
-{
-	int r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : ask(socket, buffer, set);
-	int more = MNL_CB_OK;
-
-	while (r == 0 && more > MNL_CB_STOP) {
-		ssize_t n = mnl_socket_recvfrom(socket, buffer, DUMP_BUFFER);
-
-		if (n < 0)
-			return -errno;
-		more = mnl_cb_run(buffer, (size_t)n, 0, mnl_socket_get_portid(socket), take_message, dump);
-		if (more < 0)
-			r = dump->error < 0 ? dump->error : -errno;
-	}
-	return r == 0 && dump->interrupted ? -EINTR : r;
+	if (!dump->group)
+		return take_number(dump, &raw);
+	r = parse_element(&raw, dump->group, &element);
+	if (r < 0)
+		return r;
+	return raw.odd ? keep(&state->odd, &dump->odd_size, &element)
+	               : keep(&state->elements, &dump->elements_size, &element);
 }
 
 /* -ENOENT without such a set, -EBADMSG if something in it cannot be told in our terms, -EINTR if it changed
- * meanwhile. A socket for each set: one on which a dump was given up is full of the rest of it. */
-static int dump_set(char *buffer, const char *set, struct dump *dump)
+ * meanwhile. */
+static int dump_set(const char *set, struct dump *dump)
 {
-	struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
-	int r;
-
-	if (!socket)
-		return -errno;
-	dump->error = 0;
-	r = talk(socket, buffer, set, dump);
-	mnl_socket_close(socket);
-	return r;
+	return kernel_elements_walk(set, NULL, 0, take_element, dump);
 }
 
 /* A set of numbers that is gone, or made anew of another kind, has none; its declaration tells. */
-static int dump_numbers(char *buffer, const char *set, struct dump *ret)
+static int dump_numbers(const char *set, struct dump *ret)
 {
-	int r = dump_set(buffer, set, ret);
+	int r = dump_set(set, ret);
 
 	if (r == -EBADMSG || r == -ENOENT) {
 		*ret = (struct dump){ 0 };
@@ -309,13 +249,13 @@ static int dump_numbers(char *buffer, const char *set, struct dump *ret)
 	return r;
 }
 
-static int dump_marks(char *buffer, struct kernel_state *state)
+static int dump_marks(struct kernel_state *state)
 {
 	struct dump generation = { 0 }, skeleton = { 0 };
-	int r = dump_numbers(buffer, "generation", &generation);
+	int r = dump_numbers("generation", &generation);
 
 	if (r == 0)
-		r = dump_numbers(buffer, "skeleton", &skeleton);
+		r = dump_numbers("skeleton", &skeleton);
 	state->generation = generation.n_numbers > 1 ? -1 : generation.n_numbers ? (int64_t)generation.number : 0;
 	state->compatible &= skeleton.has_version;
 	state->chains_differ |= skeleton.n_numbers != 1;
@@ -323,7 +263,7 @@ static int dump_marks(char *buffer, struct kernel_state *state)
 }
 
 /* What cannot be told in our terms makes the whole set a stray. */
-static int dump_groups(char *buffer, struct kernel_state *state)
+static int dump_groups(struct kernel_state *state)
 {
 	struct dump dump = { .state = state };
 	size_t kept = 0;
@@ -336,7 +276,7 @@ static int dump_groups(char *buffer, struct kernel_state *state)
 
 		dump.group = &group;
 		nftset_name(&group, name);
-		r = dump_set(buffer, name, &dump);
+		r = dump_set(name, &dump);
 		if (r == 0)
 			state->groups[kept++] = group;
 		if (r != -EBADMSG)
@@ -351,11 +291,10 @@ static int dump_groups(char *buffer, struct kernel_state *state)
 
 int kernel_dump(struct kernel_state *state)
 {
-	_cleanup_free_ char *buffer = malloc(DUMP_BUFFER);
-	int r = buffer ? dump_marks(buffer, state) : -ENOMEM;
+	int r = dump_marks(state);
 
 	if (r == 0)
-		r = dump_groups(buffer, state);
+		r = dump_groups(state);
 	elements_sort(&state->elements);
 	elements_sort(&state->odd);
 	return r;

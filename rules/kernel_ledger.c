@@ -113,7 +113,7 @@ int kernel_ledger_read(struct ledger_counts **ret, size_t *ret_n)
 	struct gathered all = { 0 };
 	int r = kernel_elements_walk(LEDGER_SET, NULL, 0, take_element, &all);
 
-	if (r < 0 && r != -ENOENT) {
+	if (r < 0 && r != -ENOENT && r != -EINTR) {
 		free(all.items);
 		return r;
 	}

@@ -9,9 +9,11 @@
 
 /* Sends the request, whose number and sender are filled in, and gives each message of the answer to the callback (may
  * be NULL), up to the acknowledgement, the end of the dump, or MNL_CB_STOP. 0, or a negative errno: the kernel's, or
- * what errno was when the callback returned MNL_CB_ERROR. */
+ * what errno was when the callback returned MNL_CB_ERROR. -EINTR: the callback has had all of a dump, in which things
+ * may be missing, or twice, since somebody changed them meanwhile. */
 int kernel_netlink_talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t callback, void *data);
-/* The same on a socket of its own; bus: NETLINK_ROUTE or another. */
+/* The same on a socket of its own, for an answer that is given up leaves the rest of it in the socket; bus:
+ * NETLINK_ROUTE or another. */
 int kernel_netlink_ask(int bus, struct nlmsghdr *request, mnl_cb_t callback, void *data);
 
 #endif

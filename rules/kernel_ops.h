@@ -49,7 +49,8 @@ int kernel_parse_nat_rules(json_t *listing, json_t *findings);
 int kernel_counters_read(json_t **ret);
 
 /* Visits the elements of one of our sets (key NULL), or the one with this key: its attributes, nested. A negative
- * result of the visitor ends the walk and is passed on. -ENOENT: there is no such set, or element. */
+ * result of the visitor ends the walk and is passed on. -ENOENT: there is no such set, or element. -EINTR: all were
+ * visited, but somebody changed the set meanwhile, so some may have been missed, or visited twice. */
 struct nlattr;
 typedef int (*kernel_element_visitor)(void *userdata, const struct nlattr *element);
 int kernel_elements_walk(

@@ -105,10 +105,6 @@ static void read_wish(json_t *body, struct errs *errs, struct core_ban *wish)
 	const char *key;
 	json_t *value;
 
-	if (!json_is_object(body)) {
-		errs_add(errs, "", "wrong_type", "The body is an object.");
-		return;
-	}
 	read_address(json_object_get(body, "address"), errs, wish);
 	read_seconds(json_object_get(body, "ban_s"), errs, wish);
 	read_reason(json_object_get(body, "reason"), errs, wish);

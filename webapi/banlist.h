@@ -8,7 +8,7 @@
 
 #include "webapi/message.h"
 
-/* Bounds of POST /bans: seconds, bytes of the reason. */
+/* Bounds of POST /bans: seconds (30 days, as for rate limits), bytes of the reason. */
 #define BANLIST_S_MAX      2592000
 #define BANLIST_REASON_MAX 255
 

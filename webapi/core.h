@@ -46,8 +46,7 @@ struct core_result {
 	bool changed;     /* there was anything to do at all; if not, no revision was made */
 	json_t *diff;     /* dry run: array of {op, path, before, after}; else NULL */
 	char *nft;        /* dry run: the nft text that would be committed; else NULL */
-	json_t *warnings; /* array of {code, detail, pointer}: accepted, but not (yet) enforced; NULL if there are none
-	                   */
+	json_t *warnings; /* array of {code, detail, pointer}: what the writer should know of; NULL: nothing */
 };
 
 /* Frees what the result owns and empties it. */

@@ -6,7 +6,7 @@
  * ?dry_run=true          200 {"revision", "dry_run": true, "changed", "diff", "nft", "warnings"}; nothing is changed
  * ?confirm_within=SEC    the change is taken back unless it is confirmed (POST /revisions/{n}/confirm)
  * Gateway-Revision       of the configuration after the write
- * Gateway-Warning        "code; detail": accepted, but not (yet) enforced; one header for each
+ * Gateway-Warning        "code; detail": what the writer should know of; one header for each
  * Gateway-Confirm-Deadline  RFC 3339: when the change will be taken back
  */
 #ifndef GW_WEBAPI_WRITE_H

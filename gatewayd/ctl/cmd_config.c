@@ -22,7 +22,7 @@ static const struct {
 	{ "tokens", "name role expires_at" },
 	{ "revisions", "revision created_at actor summary" },
 	{ "audit", "id at actor method path status revision" },
-	{ "bans", "address reason by expires_at" },
+	{ "bans", "address reason actor rate_limit placement interfaces expires_at" },
 };
 
 /* --- get --- */

@@ -1,12 +1,10 @@
 /* drain, ban, unban: what an operator does at night. */
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "gatewayd/ctl/ctl.h"
 #include "gatewayd/ctl/print.h"
-
-/* Longest ban that can be asked for: a year. */
-#define BAN_SECONDS_MAX UINT64_C(31536000)
 
 int ctl_drain(struct ctl *ctl)
 {
@@ -41,7 +39,7 @@ int ctl_ban(struct ctl *ctl)
 	uint64_t seconds;
 	int code;
 
-	if (args_number(&ctl->args, OPTION_period, 1, BAN_SECONDS_MAX, 0, &seconds) < 0)
+	if (args_number(&ctl->args, OPTION_period, 1, INT32_MAX, 0, &seconds) < 0)
 		return CTL_USAGE;
 	if (reason)
 		json_object_set_new(ban, "reason", json_string(reason));
@@ -59,17 +57,10 @@ int ctl_ban(struct ctl *ctl)
 
 int ctl_unban(struct ctl *ctl)
 {
-	/* Of a prefix address and length are segments of their own. */
-	_cleanup_free_ char *prefix = strdup(ctl->args.words[0]);
-	char *slash = prefix ? strchr(prefix, '/') : NULL;
-	_cleanup_free_ char *path = NULL;
+	_cleanup_free_ char *path = ctl_path(ctl, "bans", ctl->args.words[0], NULL);
 	_cleanup_answer_ struct client_answer answer = { 0 };
-	int code;
+	int code = path ? ctl_ask(ctl, "DELETE", path, NULL, NULL, &answer) : CTL_REFUSED;
 
-	if (slash)
-		*slash++ = '\0';
-	path = prefix ? ctl_path(ctl, "bans", prefix, slash, NULL) : NULL;
-	code = path ? ctl_ask(ctl, "DELETE", path, NULL, NULL, &answer) : CTL_REFUSED;
 	if (code == CTL_OK && !ctl->json)
 		printf("%s is not banned any more\n", ctl->args.words[0]);
 	return code;

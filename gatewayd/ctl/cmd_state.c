@@ -27,11 +27,6 @@ static void print_findings(const json_t *status)
 		printf("waiting     listener %s for interface %s\n", print_text(item, "listener"),
 		        print_text(item, "interface"));
 	}
-	json_array_foreach(json_object_get(status, "not_enforced"), i, item)
-	{
-		printf("no effect   %s %s %s: %s\n", print_text(item, "resource"), print_text(item, "name"),
-		        print_text(item, "pointer"), print_text(item, "detail"));
-	}
 }
 
 static void print_pending(const json_t *pending)

@@ -115,6 +115,19 @@ const char *ctl_url(const struct ctl *ctl)
 	return given || ctl->args.option[OPTION_socket] ? given : getenv("GATEWAYCTL_URL");
 }
 
+/* Prefixes are the only names with a slash, which stands in paths as it is. */
+static int put_segments(struct ctl *ctl, FILE *out, const char *word)
+{
+	size_t length = strcspn(word, "/");
+	_cleanup_free_ char *segment = strndup(word, length);
+	_cleanup_free_ char *escaped = segment ? client_escape(ctl->client, segment) : NULL;
+
+	if (!escaped)
+		return -ENOMEM;
+	fprintf(out, "/%s", escaped);
+	return word[length] ? put_segments(ctl, out, word + length + 1) : 0;
+}
+
 char *ctl_path(struct ctl *ctl, const char *first, ...)
 {
 	char *path = NULL;
@@ -127,12 +140,8 @@ char *ctl_path(struct ctl *ctl, const char *first, ...)
 		return NULL;
 	fputs(API, out);
 	va_start(segments, first);
-	for (const char *segment = first; segment; segment = va_arg(segments, const char *)) {
-		_cleanup_free_ char *escaped = client_escape(ctl->client, segment);
-
-		failed |= !escaped;
-		fprintf(out, "/%s", escaped ? escaped : "");
-	}
+	for (const char *segment = first; segment; segment = va_arg(segments, const char *))
+		failed |= put_segments(ctl, out, segment) < 0;
 	va_end(segments);
 	if (fclose(out) != 0 || failed) {
 		free(path);

@@ -48,7 +48,7 @@ const char *ctl_url(const struct ctl *ctl);
 void ctl_say_written(const struct client_answer *answer);
 /* A question at the terminal; without one, or with --yes, the answer is yes. */
 bool ctl_may(const struct ctl *ctl, const char *question);
-/* A path below /api/v1 of escaped segments (NULL ends them), new; NULL when memory is out. */
+/* A path below /api/v1 of words (NULL ends them), new, each escaped but for its slashes; NULL when memory is out. */
 char *ctl_path(struct ctl *ctl, const char *first, ...) __attribute__((sentinel));
 
 /* The commands of commands.def. */

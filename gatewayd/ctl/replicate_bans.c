@@ -2,6 +2,7 @@
 #include "gatewayd/ctl/replicate_bans.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -15,7 +16,7 @@
 #define BANS_COPIED   8192
 #define CHANGES_ROUND 512
 /* Longest reason that the API takes. */
-#define REASON_BYTES 256
+#define REASON_BYTES_MAX 255
 
 static bool is_copy(const json_t *ban)
 {
@@ -61,17 +62,32 @@ static int change(struct ctl *to, const char *method, const char *path, json_t *
 	return ctl_ask(to, method, path, body, NULL, &answer);
 }
 
+/* The reason of a copy, new; what is too long is cut between two characters. */
+static char *copy_reason(const json_t *ban)
+{
+	size_t end = REASON_BYTES_MAX;
+	char *text;
+
+	if (asprintf(&text, COPY "%s", print_text(ban, "reason")) < 0)
+		return NULL;
+	if (strlen(text) > end) {
+		while (((unsigned char)text[end] & 0xc0) == 0x80)
+			end--;
+		text[end] = '\0';
+	}
+	return text;
+}
+
 static int copy(const json_t *ban, struct ctl *to)
 {
 	int64_t left = seconds_left(ban);
+	_cleanup_free_ char *reason = copy_reason(ban);
 	_cleanup_json_ json_t *wish = NULL;
-	char reason[REASON_BYTES];
 
 	if (left < 0)
 		return CTL_OK;
-	snprintf(reason, sizeof(reason), COPY "%s", print_text(ban, "reason"));
-	wish = json_pack("{s:s, s:s, s:o, s:s}", "address", print_text(ban, "address"), "reason", reason, "ban_s",
-	        left > 0 ? json_integer(left) : json_null(), "placement", print_text(ban, "placement"));
+	wish = json_pack("{s:s, s:s, s:o, s:s}", "address", print_text(ban, "address"), "reason", reason ? reason : "",
+	        "ban_s", left > 0 ? json_integer(left) : json_null(), "placement", print_text(ban, "placement"));
 	return wish ? change(to, "POST", BANS, wish) : CTL_REFUSED;
 }
 

@@ -353,9 +353,6 @@ class Gatewayd(Contender):
         if answer.status >= 300:
             faults = "; ".join(fault["detail"] for fault in (answer.json or {}).get("errors", []))
             raise NotSupported(f"gatewayd refuses a UDP listener: {answer.status} {faults}")
-        for entry in self.gateway.status()["not_enforced"]:
-            if entry["name"] == "bench-udp":
-                raise NotSupported(f"gatewayd does not relay UDP yet: {entry['detail']}")
 
     def prepare(self, kind):
         if kind == "pool":

@@ -5,8 +5,8 @@
  *
  *   gwstream serve PORT                        on IPv4 and IPv6, until killed
  *   gwstream run ADDRESS PORT STREAMS RATE SECONDS NEW
- *       STREAMS connections, each sending and receiving RATE bytes a second for SECONDS; besides, NEW short ones are
- *       opened each second. Prints one line of JSON.
+ *       STREAMS connections, each sending and receiving RATE bytes a second for SECONDS or until SIGTERM; besides, NEW
+ *       short ones are opened each second. Prints one line of JSON.
  *
  * A stream is a row of records of 1024 bytes: kind, number, and bytes that
  * follow from the connection's seed and the number. The last one says END, the
@@ -61,6 +61,14 @@ static struct stream streams; /* head of the ring of all */
 static int epoll_fd;
 static unsigned n_open;
 static uint64_t outcomes[2][OUTCOMES], bytes_checked;
+
+static volatile sig_atomic_t told_to_end;
+
+static void on_term(int number)
+{
+	(void)number;
+	told_to_end = 1;
+}
 
 static int64_t now_ms(void)
 {
@@ -333,13 +341,14 @@ static int run(char **argv)
 
 	if (!is_v4 && inet_pton(AF_INET6, argv[0], &v6.sin6_addr) != 1)
 		return 2;
+	signal(SIGTERM, on_term);
 	memcpy(&address, is_v4 ? (void *)&v4 : (void *)&v6, is_v4 ? sizeof(v4) : sizeof(v6));
 	for (unsigned i = 0; i < n; i++)
 		dial(&address, is_v4 ? sizeof(v4) : sizeof(v6), ++seed)->rate = rate;
 	while (n_open > 0 || !ending) {
 		int64_t now = now_ms();
 
-		if (!ending && now >= end) {
+		if (!ending && (told_to_end || now >= end)) {
 			ending = true;
 			for (struct stream *stream = streams.next; stream != &streams; stream = stream->next)
 				if (!stream->is_short)

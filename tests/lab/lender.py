@@ -32,7 +32,7 @@ class Lender:
             return False
         try:
             self._forget()
-            wait_for(lambda: not self._flows(), 2, "the end of all flows")
+            wait_for(lambda: not self._flows(), 0.5, "the end of all flows")
             gateway.counters_before = gateway.status()["relay"]["counters"]
             return gateway.api("GET", "/readyz").status == 200
         except (AssertionError, KeyError, OSError, Timeout):

@@ -13,6 +13,10 @@ SANITIZER = re.compile(r"ERROR: (Address|Leak)Sanitizer|runtime error:|Undefined
 # How many times slower than usual the machine is; every limit of time is so many times longer. For emulated machines.
 SLOWNESS = float(os.environ.get("LAB_SLOWNESS", "1"))
 
+# How many times longer than it should take at most something is waited for before that is a failure: the tests share their
+# processors, and an event that is late proves nothing but that.
+PATIENCE = 4
+
 # Whether the tests go as far as was promised (./dev check --long): the usual run takes samples, which can fail as well.
 LONG = bool(os.environ.get("GW_LONG"))
 
@@ -27,8 +31,9 @@ class Timeout(Exception):
 
 
 def wait_for(condition, seconds=10, what="condition", interval=0.01):
-    """Polls until condition() is true; returns its value. An exception counts as not yet."""
-    seconds *= SLOWNESS
+    """Polls until condition() is true; returns its value. An exception counts as not yet. seconds: what it takes at most on
+    a machine of its own."""
+    seconds *= SLOWNESS * PATIENCE
     deadline = time.monotonic() + seconds
     last = None
     while time.monotonic() < deadline:

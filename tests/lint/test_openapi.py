@@ -1,7 +1,8 @@
-"""The OpenAPI document that gwgen makes, read by a linter of the public kind."""
+"""The OpenAPI document that gwgen makes: read by a linter of the public kind, and held against the table of routes."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,6 +37,47 @@ def document(tmp_path_factory):
     path = tmp_path_factory.mktemp("openapi") / "openapi.json"
     subprocess.run([gwgen, "write", "openapi", path], check=True)
     return path
+
+
+def resources():
+    """(path, whether it has a single row) of each resource that has a path."""
+    rows = re.findall(r'^RESOURCE\(\w+, \w+, "\w+", (?:"([a-z-]+)"|NULL), \w+, ([^,]+),', (ROOT / "schema/resources.def").read_text(), re.M)
+    return [(path, "RESOURCE_IS_SINGLE" in flags) for path, flags in rows if path]
+
+
+# The files of the web UI, at any path that nothing else has: no template can say so.
+UI = ("GET", "/{asset}")
+
+
+def routes():
+    """(METHOD, path) of each row of webapi/routes.def, {resource} and {single} expanded, parameters without names."""
+    rows = re.findall(r'^ROUTE\((\w+), "([^"]+)"', (ROOT / "webapi/routes.def").read_text(), re.M)
+    found = set()
+    for method, pattern in rows:
+        word = next((word for word in ("{resource}", "{single}") if word in pattern), None)
+        for path, single in resources():
+            if word is None or single == (word == "{single}"):
+                found.add((method, pattern.replace(word or "/", path if word else "/")))
+    return {(method, unnamed(path)) for method, path in found - {UI}}
+
+
+def unnamed(path):
+    """A template whose parameters have no names."""
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+def operations(document):
+    """(METHOD, path) of each operation, parameters without names."""
+    methods = ("get", "put", "post", "patch", "delete")
+    return {(method.upper(), unnamed(path)) for path, item in document["paths"].items() for method in item if method in methods}
+
+
+def test_routes_are_described(document):
+    """Each route has an operation, each operation a route."""
+    described, served = operations(json.loads(document.read_text())), routes()
+    assert len(served) > 80
+    assert sorted(served - described) == [], "routes that the document does not have"
+    assert sorted(described - served) == [], "operations that nothing answers"
 
 
 def lint(linter, path):

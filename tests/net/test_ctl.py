@@ -156,6 +156,41 @@ def test_drain(ctl):
     ctl("drain", "pool", "10.9.9.9:1", code=REFUSED)
 
 
+def test_bans(ctl):
+    """Made with words and a time, shown with who did it, lifted; how long one may last is the API's to say."""
+    for prefix in ("192.0.2.7", "2001:db8::/47"):
+        ctl("ban", prefix, "--for", 30 * 86400, "--reason", "noise")
+        heads, shown = ctl("get", "bans").splitlines()
+        assert heads.split() == ["ADDRESS", "REASON", "ACTOR", "RATE_LIMIT", "PLACEMENT", "INTERFACES", "EXPIRES_AT"]
+        assert shown.split()[:4] == [prefix, "noise", "uid", "0"]
+        assert json.loads(ctl("get", "bans", prefix))["address"] == prefix
+        ctl("ban", prefix, "--for", 30 * 86400 + 1, code=REFUSED)
+        assert "/ban_s: 1 to 2592000 seconds" in ctl.said
+        ctl("unban", prefix)
+        ctl("unban", prefix, code=REFUSED)
+
+
+def test_columns_are_fields(ctl):
+    """Each column of a list is a field that the API's description of it has."""
+    document = ctl.json("get", "/api/v1/openapi.json")
+
+    def properties(schema):
+        """Of the schema and of what it may be instead, with those of objects inside as "one.other"."""
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        found = set()
+        for name, inner in schema.get("properties", {}).items():
+            found |= {name} | {f"{name}.{deeper}" for deeper in properties(inner)}
+        return found.union(*(properties(one) for one in schema.get("anyOf", [])))
+
+    for resource in ("listeners", "upstreams", "address-sets", "rate-limits", "prefilters", "tokens", "revisions", "audit", "bans"):
+        answer = document["paths"][f"/api/v1/{resource}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        whole = document["components"]["schemas"][answer["$ref"].rpartition("/")[2]]
+        fields = properties(whole["properties"]["items"]["items"])
+        heads = ctl("get", resource).splitlines()[0].lower().split()
+        assert len(heads) > 2 and set(heads) <= fields, resource
+
+
 def test_flows_and_their_end(lab, ctl):
     """Flows as a table and as JSON; killed by filter, and by id."""
     lists = [["kill", "--client", lab.client.v4], ["kill"]]

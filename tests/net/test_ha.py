@@ -145,11 +145,11 @@ def test_bans(two):
     """Those of each are the other's too, with their time, until they are lifted where they were made."""
     a, b = (two.gateways[name] for name in NAMES)
     a.must("POST", "bans", {"address": "192.0.2.7", "ban_s": 600, "reason": "noise"})
-    b.must("POST", "bans", {"address": "2001:db8::/48", "reason": "more noise"})
+    b.must("POST", "bans", {"address": "2001:db8::/48", "reason": "ä" * 127})  # as a copy too long by half a character
     for name in ("a", "b", "a"):
         two.replicate(name)
-    assert banned(a) == {"192.0.2.7": "noise", "2001:db8::/48": "replicated: more noise"}
-    assert banned(b) == {"192.0.2.7": "replicated: noise", "2001:db8::/48": "more noise"}
+    assert banned(a) == {"192.0.2.7": "noise", "2001:db8::/48": "replicated: " + "ä" * 121}
+    assert banned(b) == {"192.0.2.7": "replicated: noise", "2001:db8::/48": "ä" * 127}
     assert b.must("GET", "bans/192.0.2.7")["expires_at"] and not a.must("GET", "bans/2001:db8::/48")["expires_at"]
     a.must("DELETE", "bans?address=192.0.2.7")
     b.must("DELETE", "bans?address=2001:db8::/48")

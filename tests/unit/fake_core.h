@@ -155,7 +155,7 @@ static inline void fake_finish(struct core *core, const struct core_request *req
 	else if (request->confirm_within_s)
 		core->pending = core->revision;
 	if (core->warn)
-		ret->warnings = json_pack("[{s:s,s:s,s:s},{s:s,s:s,s:s}]", "code", "not_enforced", "detail",
+		ret->warnings = json_pack("[{s:s,s:s,s:s},{s:s,s:s,s:s}]", "code", "first", "detail",
 		        "no limits\r\nX: y", "pointer", "/a", "code", "second", "detail", "d", "pointer", "");
 }
 

@@ -11,7 +11,6 @@
 
 #include "schema/change.h"
 #include "schema/hash.h"
-#include "schema/unenforced.h"
 #include "tests/unit/amount.h"
 #include "tests/unit/generate.h"
 
@@ -264,26 +263,6 @@ static void test_references(void **state)
 	row_unref(&listener->row);
 }
 
-/* ---- what has no effect yet ---- */
-
-static void test_a_plain_row_is_enforced(void **state)
-{
-	static const enum resource_id plain[] = { RESOURCE_LISTENER, RESOURCE_UPSTREAM, RESOURCE_TARGET,
-		RESOURCE_ADDRESS_SET, RESOURCE_SETTINGS, RESOURCE_TOKEN };
-	struct prefilter *prefilter = (struct prefilter *)row_new(RESOURCE_PREFILTER);
-
-	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(plain); i++) {
-		struct row *row = row_new(plain[i]);
-
-		assert_false(check_unenforced(row, NULL));
-		row_unref(row);
-	}
-	prefilter->syn_cookies = SYN_COOKIES_ALWAYS;
-	assert_false(check_unenforced(&prefilter->row, NULL));
-	row_unref(&prefilter->row);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,7 +275,6 @@ int main(void)
 		cmocka_unit_test(test_made_and_deleted),
 		cmocka_unit_test(test_only_what_differs_is_kept),
 		cmocka_unit_test(test_references),
-		cmocka_unit_test(test_a_plain_row_is_enforced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -133,9 +133,12 @@ static void test_spoilt_file(void **state)
 {
 	struct trend *trend = opened(path, NOW);
 	struct stat stat_buf;
+	off_t header;
 	int fd;
 
 	(void)state;
+	assert_int_equal(stat(path, &stat_buf), 0);
+	header = stat_buf.st_size;
 	for (int64_t time = NOW - 2; time <= NOW; time++)
 		add(trend, time, 7, 7);
 	trend_close(trend);
@@ -148,7 +151,7 @@ static void test_spoilt_file(void **state)
 		assert_int_equal(pread(fd, &byte, 1, offset), 1);
 		spoilt = byte ^ 0x10;
 		assert_int_equal(pwrite(fd, &spoilt, 1, offset), 1);
-		if (offset > 16) {
+		if (offset > header) {
 			trend = opened(path, NOW);
 			n = trend_points(trend, NOW, 1, 0, points, NULL);
 			assert_true(n == 2 || n == 3);
@@ -158,18 +161,89 @@ static void test_spoilt_file(void **state)
 		}
 		assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
 	}
-	assert_int_equal(ftruncate(fd, 100), 0);
+	assert_int_equal(ftruncate(fd, header + 100), 0);
 	trend = opened(path, NOW);
 	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 0);
 	trend_close(trend);
-	assert_int_equal(pwrite(fd, "other", 5, 0), 5);
-	trend = opened(path, NOW); /* another form: begun anew */
-	add(trend, NOW, 1, 1);
-	trend_close(trend);
-	trend = opened(path, NOW);
-	assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 1);
-	trend_close(trend);
+	for (off_t offset = 0; offset < header; offset += 37) { /* not what it was: begun anew */
+		assert_int_equal(pwrite(fd, "other", 5, offset), 5);
+		trend = opened(path, NOW);
+		assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 0);
+		add(trend, NOW, 1, 1);
+		trend_close(trend);
+		trend = opened(path, NOW);
+		assert_int_equal(trend_points(trend, NOW, 1, 0, points, NULL), 1);
+		trend_close(trend);
+	}
 	close(fd);
+}
+
+/* FNV-1a, as records and headers have it at their end. */
+static void put_check(uint8_t *bytes, size_t size)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+	for (size_t i = 0; i + sizeof(hash) < size; i++)
+		hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
+	hash |= 1;
+	memcpy(bytes + size - sizeof(hash), &hash, sizeof(hash));
+}
+
+/* A file of another version, with the second NOW: values as named, latencies with one count in bucket 3. */
+static void write_foreign(const char *magic, size_t header, const char *const *names, const uint32_t counts[3])
+{
+	static uint8_t bytes[1 << 16];
+	size_t record = (3 + counts[0]) * 8 + counts[1] * counts[2] * 4, slot = (size_t)(NOW % TREND_SECONDS);
+	uint64_t value[2] = { (uint64_t)NOW, 1000 };
+	uint8_t *at = bytes + header + slot * record;
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	memset(bytes, 0, sizeof(bytes));
+	memcpy(bytes, magic, 8);
+	memcpy(bytes + 8, &record, 8);
+	for (size_t i = 0; names && i < counts[0] + counts[1]; i++)
+		strcpy((char *)bytes + 32 + 32 * i, names[i]);
+	if (names) {
+		memcpy(bytes + 16, counts, 3 * sizeof(counts[0]));
+		put_check(bytes, header);
+	}
+	memcpy(at, value, sizeof(value));
+	for (uint64_t i = 0; i < counts[0]; i++)
+		memcpy(at + 16 + 8 * i, &(uint64_t){ 100 + i }, 8);
+	for (size_t i = 0; i < counts[1]; i++)
+		memcpy(at + 16 + 8 * counts[0] + 4 * (i * counts[2] + 3), &(uint32_t){ 1 }, 4);
+	put_check(at, record);
+	assert_int_equal(write(fd, bytes, header + (slot + 1) * record), header + (slot + 1) * record);
+	close(fd);
+}
+
+/* What an earlier version knew, and one that knows other things, in another order. */
+static void test_another_version(void **state)
+{
+	static const char *const names[] = { "flows_active", "of_tomorrow", "refused", "first_byte", "second_byte" };
+	static struct trend_quantiles told[TREND_SECONDS];
+	struct trend *trend;
+
+	(void)state;
+	write_foreign("gwtrend2", 16, NULL, (uint32_t[]){ 7, 2, TREND_BUCKETS });
+	for (int i = 0; i < 2; i++) { /* carried over, and then its own */
+		trend = opened(path, NOW);
+		assert_int_equal(trend_points(trend, NOW, 1, 0, points, told), 1);
+		assert_true(points[0].time == NOW && points[0].span_ms == 1000);
+		assert_true(points[0].value[TREND_flows_opened] == 100 && points[0].value[TREND_flows_active] == 106);
+		assert_true(told[0].us[TREND_CONNECT_TIME][TREND_P50] != TREND_NONE);
+		trend_close(trend);
+	}
+	for (uint32_t buckets = TREND_BUCKETS - 2; buckets <= TREND_BUCKETS; buckets += 2) {
+		write_foreign("gwtrend3", 32 + 32 * 32 + 8, names, (uint32_t[]){ 3, 2, buckets });
+		trend = opened(path, NOW);
+		assert_int_equal(trend_points(trend, NOW, 1, 0, points, told), 1);
+		assert_true(points[0].value[TREND_flows_active] == 100 && points[0].value[TREND_refused] == 102);
+		assert_true(points[0].value[TREND_flows_opened] == 0);
+		assert_true(told[0].us[TREND_CONNECT_TIME][TREND_P50] == TREND_NONE);
+		assert_true((told[0].us[TREND_FIRST_BYTE][TREND_P50] == TREND_NONE) == (buckets != TREND_BUCKETS));
+		trend_close(trend);
+	}
 }
 
 static void record(struct histogram_sum *sum, uint64_t us, unsigned times)
@@ -250,6 +324,7 @@ int main(void)
 		CASE(test_twice_in_a_second),
 		CASE(test_restart),
 		CASE(test_spoilt_file),
+		CASE(test_another_version),
 		CASE(test_latencies),
 		CASE(test_no_file),
 	};

@@ -88,7 +88,7 @@ static void test_warnings(void **state)
 	api.core.warn = true;
 	_cleanup_answer_ struct api_answer answer = api_json(&api, "PUT", WEB, "", "{}");
 
-	api_expect_header(&answer, "Gateway-Warning", "not_enforced; no limits??X: y");
+	api_expect_header(&answer, "Gateway-Warning", "first; no limits??X: y");
 	assert_non_null(strstr(answer.bytes, "\r\nGateway-Warning: second; d\r\n"));
 	assert_null(strstr(answer.bytes, "\nX: y"));
 }

@@ -49,8 +49,6 @@ function ofStatus(status) {
 	for (const one of status.prefilters || [])
 		if (one.syn_cookies?.state === 'engaged')
 			add('warn', `More connection requests come in at ${one.interface} than the listeners take: they are answered with SYN cookies.`, `#/prefilters/${segment(one.interface)}`, 'Open the prefilter');
-	for (const one of status.not_enforced || [])
-		add('warn', `${one.resource.replaceAll('_', ' ')} ${one.name || ''}: ${one.detail || 'stored, but without effect in this version.'}`);
 	for (const one of status.warnings || [])
 		add('warn', one.detail || one.code);
 	return found;
