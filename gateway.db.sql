@@ -108,7 +108,7 @@ CREATE TABLE address_set_entries (
 	PRIMARY KEY (parent, prefix)
 ) STRICT, WITHOUT ROWID;
 
--- How much a source, a prefix or a listener may have.
+-- How much a source, a prefix, a listener or a flow may have.
 CREATE TABLE rate_limit (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
 	revision INTEGER NOT NULL CHECK (revision >= 0),
