@@ -138,7 +138,7 @@ struct flow_shape {
 	uint64_t rate;  /* bytes per second that it gives each direction; 0: there is none */
 	uint64_t paced; /* what the sockets were told; 0: nothing, also with mode shadow */
 	uint32_t limit, slot;
-	uint32_t counted; /* limit that has counted the flow as one of its own */
+	uint32_t counted; /* limit that has counted the flow, with its rate of now */
 	bool at_rate;     /* the flow has come to the rate */
 	uint64_t since_ms,
 	        since_bytes[FLOW_SIDES]; /* from where it is looked at whether it does; 0: from the next bytes */

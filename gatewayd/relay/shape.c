@@ -67,7 +67,7 @@ static void leave(const struct loop *loop, const struct flow *flow)
 		stats_word_add(&object->active, (uint64_t)-1);
 }
 
-/* The limit came to be in force for the flow, if no relay has counted that already. */
+/* The limit, or another rate of it, came to be in force for the flow, if no relay has counted that already. */
 static void count(const struct loop *loop, struct flow *flow)
 {
 	struct stats_object *object = object_of(loop, flow);
@@ -130,6 +130,8 @@ static bool obey(struct loop *loop, struct flow *flow)
 	if (!listener || is_as_said(shape, listener))
 		return false;
 	leave(loop, flow);
+	if (shape->rate > 0 && shape->rate != listener->shape.rate)
+		shape->counted = 0;
 	shape->limit = listener->shape.limit;
 	shape->slot = listener->shape.slot;
 	shape->rate = listener->shape.rate;

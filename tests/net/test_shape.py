@@ -167,6 +167,7 @@ def test_changes_reach_established_flows(lab, make_gateway):
             limit(gateway, rate=rate)
             wait_for(lambda rate=rate: {row["bytes_per_second"] for row in shaping(gateway)} == {rate}, 10, "a rate")
             held(ends, rate)
+        assert seen(gateway)["flows"] == before["flows"] + 4  # the second rate has counted them anew
         listen(gateway, limits=[])
         wait_for(lambda: shaping(gateway) == [None] * 2, 10, "no rate")
         wait_rates(ends, "flows without a limit")
