@@ -121,6 +121,7 @@ struct flow_stitch {
 	bool carried; /* the sockets see nothing any more */
 	uint32_t look_ms;
 	uint64_t bytes[FLOW_SIDES]; /* counted so far */
+	uint64_t withdrawn_ms;      /* since when it is to be taken out of the maps; 0: it is not */
 };
 
 /* What is counted of a flow; see account.h. */

@@ -5,6 +5,7 @@
 
 #include "gatewayd/relay/account.h"
 #include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/tcp_stitch.h"
 
 /* --- sockets --- */
 
@@ -129,6 +130,8 @@ static bool obey(struct loop *loop, struct flow *flow)
 
 	if (!listener || is_as_said(shape, listener))
 		return false;
+	if (listener->shape.rate > 0 && !tcp_stitch_withdraw(loop, flow))
+		return false;
 	leave(loop, flow);
 	if (shape->rate > 0 && shape->rate != listener->shape.rate)
 		shape->counted = 0;
@@ -152,6 +155,12 @@ void shape_begin(struct loop *loop, struct flow *flow)
 void shape_end(struct loop *loop, struct flow *flow)
 {
 	leave(loop, flow);
+}
+
+void shape_lost(struct loop *loop, struct flow *flow)
+{
+	leave(loop, flow);
+	flow->shape = (struct flow_shape){ .slot = STATS_SLOT_NONE, .counted = flow->shape.counted };
 }
 
 void shape_configured(struct loop *loop)

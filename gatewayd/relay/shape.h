@@ -11,7 +11,9 @@
  * so it stays when the mover changes, and when the relay dies. After a change of
  * the configuration all flows are looked at, in slices.
  *
- * A flow whose listener is gone keeps what it has.
+ * A flow whose listener is gone keeps what it has. Flows of a listener with a limit
+ * are not stitched (tcp_stitch.h); one that is already when the limit comes is out
+ * of reach, and not counted with it.
  */
 #ifndef GW_RELAY_SHAPE_H
 #define GW_RELAY_SHAPE_H
@@ -44,6 +46,8 @@ static inline void shape_moved(struct loop *loop, struct flow *flow)
 }
 /* It ends. Legal for one that did not begin. */
 void shape_end(struct loop *loop, struct flow *flow);
+/* The kernel carries it past its sockets. */
+void shape_lost(struct loop *loop, struct flow *flow);
 /* There is another configuration: begins to look at all flows; anew, if that is under way. */
 void shape_configured(struct loop *loop);
 /* Goes on with one slice. */

@@ -9,6 +9,7 @@ import pytest
 
 from lab import servers
 from lab.process import wait_for
+from net.test_sockmap import ask, echo
 
 pytestmark = pytest.mark.shared_gateway
 
@@ -202,6 +203,44 @@ def test_relay_is_killed(lab, make_gateway, mover):
         listen(gateway, limits=[])
         gateway.wait_relay(pid)
         wait_rates(flow.ends, "a flow without a limit")
+
+
+def test_the_stitch(lab, make_gateway):
+    """A flow of which the kernel has made one connection is out of reach of a limit that comes then; one that has only
+    been offered to it is withdrawn, and held, also through pauses in which it would have been taken."""
+    gateway = make_gateway(bpf=True)
+    listen(gateway, limits=[])
+    if gateway.status()["relay"]["movers"]["shortcut"]["state"] != "on":
+        pytest.skip("no flows are stitched here")
+
+    def row(connection):
+        """Of the flow of this client."""
+        return next(flow for flow in gateway.must("GET", "flows")["items"]
+                    if flow["client"]["port"] == connection.getsockname()[1])
+
+    def is_stitched(connection):
+        ask(connection, b"1")
+        return row(connection)["to_client"]["mover"] == "kernel"
+
+    with servers.Peer(lab.server, ADDRESSES[0], PORT, echo), \
+            lab.client.connect(ADDRESSES[0], PORT, timeout=10) as asked, \
+            lab.client.connect(ADDRESSES[0], PORT, timeout=10) as offered:
+        wait_for(lambda: gateway.status()["relay"]["kept"]["flows"] == 2, 10, "the flows kept")
+        wait_for(lambda: is_stitched(asked), 20, "the stitch", interval=0.05)
+        time.sleep(0.3)  # the other one is offered to the kernel
+        limit(gateway)
+        listen(gateway)
+        wait_for(lambda: row(offered)["shaping"], 10, "the other one held")
+        for _ in range(10):
+            ask(offered, b"1")
+        # What the kernel carries is counted when the relay looks.
+        wait_for(lambda: row(offered)["to_client"]["bytes"] == 10, 10, "its bytes counted")
+        assert row(offered)["to_client"]["mover"] != "kernel" and row(asked)["to_client"]["mover"] == "kernel"
+        assert row(asked)["shaping"] is None and seen(gateway)["flows_active"] == 1
+        since = time.monotonic()
+        ask(offered, bytes(RATE // 2))
+        assert time.monotonic() - since > 0.4
+        ask(asked, b"1")
 
 
 REFUSED = [
