@@ -108,20 +108,20 @@ CREATE TABLE address_set_entries (
 	PRIMARY KEY (parent, prefix)
 ) STRICT, WITHOUT ROWID;
 
--- How much a source, a prefix or a listener may have.
+-- How much a source, a prefix, a listener or a flow may have.
 CREATE TABLE rate_limit (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
 	revision INTEGER NOT NULL CHECK (revision >= 0),
 	name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63 AND name NOT GLOB '*[^a-z0-9-]*' AND name NOT GLOB '-*' AND name NOT GLOB '*-'),
 	comment TEXT NOT NULL DEFAULT '' CHECK (length(CAST(comment AS BLOB)) <= 255),
-	key TEXT NOT NULL DEFAULT 'source' CHECK (key IN ('source', 'source_prefix', 'listener')),
+	key TEXT NOT NULL DEFAULT 'source' CHECK (key IN ('source', 'source_prefix', 'listener', 'flow')),
 	prefix_v4 INTEGER NOT NULL DEFAULT 24 CHECK (prefix_v4 BETWEEN 1 AND 32),
 	prefix_v6 INTEGER NOT NULL DEFAULT 64 CHECK (prefix_v6 BETWEEN 1 AND 128),
 	metric TEXT NOT NULL DEFAULT 'new_connections' CHECK (metric IN ('new_connections', 'concurrent_connections', 'packets', 'bytes')),
 	rate INTEGER NOT NULL DEFAULT 1 CHECK (rate BETWEEN 1 AND 1000000000000),
 	per TEXT NOT NULL DEFAULT 'second' CHECK (per IN ('second', 'minute')),
 	burst INTEGER NOT NULL DEFAULT 0 CHECK (burst BETWEEN 0 AND 1000000000000),
-	action TEXT NOT NULL DEFAULT 'drop' CHECK (action IN ('drop', 'reject', 'ban')),
+	action TEXT NOT NULL DEFAULT 'drop' CHECK (action IN ('drop', 'reject', 'ban', 'shape')),
 	ban_s INTEGER NOT NULL DEFAULT 60 CHECK (ban_s BETWEEN 1 AND 2592000),
 	mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'shadow')),
 	escalate_after INTEGER NOT NULL DEFAULT 0 CHECK (escalate_after BETWEEN 0 AND 1000000),

@@ -79,6 +79,19 @@ static json_t *since(uint64_t then_ms, uint64_t now_ms)
 	return document_number(now_ms > then_ms ? now_ms - then_ms : 0);
 }
 
+/* null: no limit of key flow. Of a limit that is gone by now the flow keeps the rate, for its listener is gone too. */
+static json_t *shaping_document(struct core *core, const struct stats_flow *flow)
+{
+	const struct name *name = names_find(&core->names, STATS_LIMIT, flow->limit);
+	const struct rate_limit *limit = name ? (const struct rate_limit *)name->row : NULL;
+
+	if (!limit || !limits_is_of_flows(limit))
+		return json_null();
+	return json_pack("{s:s, s:I, s:s, s:b}", "rate_limit", limit->name, "bytes_per_second",
+	        (json_int_t)limits_flow_rate(limit), "mode", limit->mode == LIMIT_MODE_SHADOW ? "shadow" : "enforce",
+	        "at_rate", flow->status.at_rate != 0);
+}
+
 static json_t *flow_document(struct core *core, const struct stats_flow *flow)
 {
 	static const char *const states[] = { "none", "connecting", "relaying" };
@@ -104,6 +117,7 @@ static json_t *flow_document(struct core *core, const struct stats_flow *flow)
 	        flow->status.connect_us ? document_number(flow->status.connect_us) : json_null(), &failed);
 	document_set(object, "to_target", direction_document(flow, STATS_TO_TARGET), &failed);
 	document_set(object, "to_client", direction_document(flow, STATS_TO_CLIENT), &failed);
+	document_set(object, "shaping", shaping_document(core, flow), &failed);
 	document_set(object, "client_tcp", tcp_document(flow, &flow->client_tcp), &failed);
 	document_set(object, "target_tcp", tcp_document(flow, &flow->target_tcp), &failed);
 	document_set(

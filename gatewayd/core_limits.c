@@ -102,9 +102,26 @@ static json_t *listeners_document(const struct view *view, const struct rate_lim
 
 static bool is_used(const struct view *view, const struct rate_limit *limit)
 {
+	const struct rows *listeners = &apply_snapshot(view->core->apply)->rows[RESOURCE_LISTENER];
 	char name[LIMITS_NAME_MAX];
 
+	for (size_t i = 0; limits_is_of_flows(limit) && i < listeners->n; i++)
+		if (names_limit((const struct listener *)listeners->items[i], limit->name))
+			return true;
 	return limits_find(view->limits, LIMITS_COUNTER, limits_counter(limit->name, "passed", name)) != NULL;
+}
+
+/* Of limits of key flow; of others all are 0. */
+static void set_flows(const struct view *view, const struct rate_limit *limit, json_t *object, bool *failed)
+{
+	struct stats_object_sum sum;
+
+	stats_object_read(worker_stats(view->core->worker),
+	        meter_find(worker_meter(view->core->worker), STATS_LIMIT, limit->row.id), (uint32_t)limit->row.id,
+	        &sum);
+	document_set(object, "flows", document_number(sum.counter[STATS_OBJECT_flows_opened]), failed);
+	document_set(object, "flows_active", document_number(sum.active), failed);
+	document_set(object, "flows_at_rate", document_number(sum.counter[STATS_OBJECT_flows_at_rate]), failed);
 }
 
 static json_t *limit_document(const struct view *view, const struct rate_limit *limit)
@@ -126,6 +143,7 @@ static json_t *limit_document(const struct view *view, const struct rate_limit *
 	        &failed);
 	document_set(
 	        object, "over_bytes", json_integer(bytes_of(view, limits_counter(limit->name, "over", name))), &failed);
+	set_flows(view, limit, object, &failed);
 	document_set(object, "sources", sources_document(view, limit), &failed);
 	document_set(object, "listeners", listeners_document(view, limit), &failed);
 	return document_done(object, failed);

@@ -336,6 +336,39 @@ static void write_limit_counter(
 	}
 }
 
+/* Flows that were shaped, of limits of key flow: one metric of all. */
+static void write_flow_limits(const struct writer *writer, const char *name, const char *type, const char *doc,
+        uint64_t (*value)(const struct stats_object_sum *sum))
+{
+	const struct rows *rows = &apply_snapshot(writer->core->apply)->rows[RESOURCE_RATE_LIMIT];
+	const struct meter *meter = worker_meter(writer->core->worker);
+
+	head(writer, name, type, doc);
+	for (size_t i = 0; i < rows->n && i < METRICS_OBJECTS_MAX; i++) {
+		struct stats_object_sum sum;
+
+		stats_object_read(writer->memory, meter_find(meter, STATS_LIMIT, rows->items[i]->id),
+		        (uint32_t)rows->items[i]->id, &sum);
+		fprintf(writer->out, "%s{rate_limit=\"%s\"} %" PRIu64 "\n", name, row_name(rows->items[i]),
+		        value(&sum));
+	}
+}
+
+static uint64_t flow_count(const struct stats_object_sum *sum)
+{
+	return sum->counter[STATS_OBJECT_flows_opened];
+}
+
+static uint64_t flow_count_at_rate(const struct stats_object_sum *sum)
+{
+	return sum->counter[STATS_OBJECT_flows_at_rate];
+}
+
+static uint64_t flows_active(const struct stats_object_sum *sum)
+{
+	return sum->active;
+}
+
 static void write_limits(const struct writer *writer, json_t *counters)
 {
 	if (writer->core->bans)
@@ -351,6 +384,13 @@ static void write_limits(const struct writer *writer, json_t *counters)
 	write_limit_counter(writer, counters, "banned", "packets", "bans by a rate limit");
 	write_limit_counter(writer, counters, "escalated", "packets",
 	        "packets that moved a source up to the prefilters, or in mode shadow would have");
+	write_flow_limits(writer, "gateway_limit_flows_total", "counter",
+	        "flows that a rate limit of key flow came to be in force for", flow_count);
+	write_flow_limits(writer, "gateway_limit_flows_at_rate_total", "counter",
+	        "of these, the ones that moved as much in a second as it gives, in mode shadow too",
+	        flow_count_at_rate);
+	write_flow_limits(
+	        writer, "gateway_limit_flows_active", "gauge", "flows now that it is in force for", flows_active);
 }
 
 static void write_nft(const struct writer *writer)

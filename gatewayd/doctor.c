@@ -128,6 +128,17 @@ static void look_at_relay(struct core *core, struct doctor_facts *facts)
 	facts->sockmap_wanted = core->options->mover && strcmp(core->options->mover, "sockmap") == 0;
 }
 
+static void look_at_prefilters(struct core *core, struct doctor_facts *facts, struct shield_health *health)
+{
+	*health = (struct shield_health){ 0 };
+	if (core->shield)
+		shield_health(core->shield, health);
+	facts->prefilters = health->n;
+	facts->prefilters_failed = health->failed;
+	facts->prefilter_first = health->interface;
+	facts->prefilter_why = health->why;
+}
+
 static void look_at_return_paths(struct core *core, struct doctor_facts *facts)
 {
 	(void)names_follow(&core->names, apply_snapshot(core->apply));
@@ -174,12 +185,14 @@ const struct doctor_memory *doctor_run(struct core *core)
 		.mark = core->options->mark,
 		.mark_mask = core->options->mark_mask };
 	struct doctor_memory *memory = &core->doctor;
+	struct shield_health health;
 	json_t *foreign = NULL;
 
 	memory->state = state_of(core);
 	look_at_interfaces(&facts);
 	look_at_kernel(core, &facts, &foreign);
 	look_at_relay(core, &facts);
+	look_at_prefilters(core, &facts, &health);
 	look_at_return_paths(core, &facts);
 	look_at_storage(core, &facts);
 	memory->n = doctor_examine(&facts, memory->checks);

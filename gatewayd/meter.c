@@ -29,7 +29,7 @@ struct owners {
 struct meter {
 	int fd;
 	struct stats_memory *memory;
-	struct owners owners[STATS_KINDS];
+	struct owners owners[STATS_SLOT_KINDS];
 };
 
 /* --- memory --- */
@@ -84,7 +84,7 @@ static void release(struct meter *meter)
 		munmap(meter->memory, sizeof(*meter->memory));
 	if (meter->fd >= 0)
 		close(meter->fd);
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++)
+	for (unsigned kind = 0; kind < STATS_SLOT_KINDS; kind++)
 		free(meter->owners[kind].items);
 }
 
@@ -267,6 +267,8 @@ static void take_back_row(struct meter *meter, const struct row *gone, const str
 
 	if (gone->resource == RESOURCE_LISTENER && !stays)
 		take_back(meter, STATS_LISTENER, gone->id);
+	if (gone->resource == RESOURCE_RATE_LIMIT && !stays)
+		take_back(meter, STATS_LIMIT, gone->id);
 	if (gone->resource != RESOURCE_UPSTREAM)
 		return;
 	if (!stays)
@@ -294,12 +296,13 @@ static int compare_owned(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Keeps those of the owners whose id is among the n sorted ones. */
-static void keep_only(struct meter *meter, enum stats_kind kind, const struct owned *ids, size_t n)
+/* Keeps those of the owners whose id is among the n, which it sorts. */
+static void keep_only(struct meter *meter, enum stats_kind kind, struct owned *ids, size_t n)
 {
 	struct owners *owners = &meter->owners[kind];
 	size_t kept = 0;
 
+	qsort(ids, n, sizeof(*ids), compare_owned);
 	for (size_t i = 0; i < owners->n; i++) {
 		if (bsearch(&owners->items[i], ids, n, sizeof(*ids), compare_owned))
 			owners->items[kept++] = owners->items[i];
@@ -319,25 +322,26 @@ void meter_sweep(struct meter *meter, const struct snapshot *snapshot)
 {
 	const struct rows *upstreams = &snapshot->rows[RESOURCE_UPSTREAM];
 	const struct rows *listeners = &snapshot->rows[RESOURCE_LISTENER];
+	const struct rows *limits = &snapshot->rows[RESOURCE_RATE_LIMIT];
 	_cleanup_free_ struct owned *ids = NULL;
 	size_t n = 0, targets = 0;
 
 	for (size_t i = 0; i < upstreams->n; i++)
 		targets += ((const struct upstream *)upstreams->items[i])->targets.n;
-	ids = calloc(listeners->n + upstreams->n + targets + 1, sizeof(*ids));
+	ids = calloc(listeners->n + upstreams->n + limits->n + targets + 1, sizeof(*ids));
 	if (!ids)
 		return; /* another time: the slots are only not free */
 	append_ids(ids, &n, listeners);
-	qsort(ids, n, sizeof(*ids), compare_owned);
 	keep_only(meter, STATS_LISTENER, ids, n);
 	n = 0;
+	append_ids(ids, &n, limits);
+	keep_only(meter, STATS_LIMIT, ids, n);
+	n = 0;
 	append_ids(ids, &n, upstreams);
-	qsort(ids, n, sizeof(*ids), compare_owned);
 	keep_only(meter, STATS_UPSTREAM, ids, n);
 	n = 0;
 	for (size_t i = 0; i < upstreams->n; i++)
 		append_ids(ids, &n, &((const struct upstream *)upstreams->items[i])->targets);
-	qsort(ids, n, sizeof(*ids), compare_owned);
 	keep_only(meter, STATS_TARGET, ids, n);
 }
 
@@ -393,7 +397,7 @@ static int take(struct meter *other)
 		r = map(other->fd, &other->memory);
 	if (r == 0 && other->memory->layout != STATS_LAYOUT)
 		r = -EINVAL;
-	for (unsigned kind = 0; r == 0 && kind < STATS_KINDS; kind++)
+	for (unsigned kind = 0; r == 0 && kind < STATS_SLOT_KINDS; kind++)
 		r = read_owners(other->memory, (enum stats_kind)kind, &other->owners[kind]);
 	return r;
 }
@@ -409,7 +413,7 @@ int meter_take(struct meter *meter, int fd, unsigned bank, uint32_t run)
 	}
 	release(meter);
 	*meter = other;
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++)
+	for (unsigned kind = 0; kind < STATS_SLOT_KINDS; kind++)
 		note_owners(meter, (enum stats_kind)kind);
 	for (unsigned i = 0; i < STATS_BANKS; i++)
 		atomic_store_explicit(&meter->memory->bank[i].run, i == bank ? run : 0, memory_order_relaxed);

@@ -1,7 +1,7 @@
 /*
  * The daemon's side of the memory in which the relay counts (base/stats.h):
  * made here, or taken back from the relay that was found running; the banks
- * that relays write to; the slots of listeners, upstreams and targets. Called
+ * that relays write to; the slots of listeners, upstreams, targets and limits. Called
  * by worker.c and by what translates configurations for the relay. A slot
  * belongs to an object from the first time it is asked for until the object is
  * gone, whatever becomes of relays and daemons in between.

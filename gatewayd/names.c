@@ -15,7 +15,7 @@ static int compare(const void *a, const void *b)
 
 void names_clear(struct names *names)
 {
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++)
+	for (unsigned kind = 0; kind < STATS_SLOT_KINDS; kind++)
 		free(names->items[kind]);
 	if (names->snapshot)
 		snapshot_unref(names->snapshot);
@@ -37,15 +37,18 @@ static int fill(struct names *names)
 {
 	const struct rows *upstreams = &names->snapshot->rows[RESOURCE_UPSTREAM];
 	const struct rows *listeners = &names->snapshot->rows[RESOURCE_LISTENER];
+	const struct rows *limits = &names->snapshot->rows[RESOURCE_RATE_LIMIT];
 	size_t targets = 0;
 
 	for (size_t i = 0; i < upstreams->n; i++)
 		targets += ((const struct upstream *)upstreams->items[i])->targets.n;
 	if (reserve(names, STATS_LISTENER, listeners->n) < 0 || reserve(names, STATS_UPSTREAM, upstreams->n) < 0 ||
-	        reserve(names, STATS_TARGET, targets) < 0)
+	        reserve(names, STATS_TARGET, targets) < 0 || reserve(names, STATS_LIMIT, limits->n) < 0)
 		return -ENOMEM;
 	for (size_t i = 0; i < listeners->n; i++)
 		add(names, STATS_LISTENER, listeners->items[i], NULL);
+	for (size_t i = 0; i < limits->n; i++)
+		add(names, STATS_LIMIT, limits->items[i], NULL);
 	for (size_t i = 0; i < upstreams->n; i++) {
 		const struct upstream *upstream = (const struct upstream *)upstreams->items[i];
 
@@ -53,7 +56,7 @@ static int fill(struct names *names)
 		for (size_t j = 0; j < upstream->targets.n; j++)
 			add(names, STATS_TARGET, upstream->targets.items[j], upstream);
 	}
-	for (unsigned kind = 0; kind < STATS_KINDS; kind++)
+	for (unsigned kind = 0; kind < STATS_SLOT_KINDS; kind++)
 		qsort(names->items[kind], names->n[kind], sizeof(struct name), compare);
 	return 0;
 }

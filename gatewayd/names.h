@@ -1,6 +1,6 @@
 /*
- * Listeners, upstreams and targets by their row ids, which is what the relay
- * counts by. Made anew when the configuration has changed and somebody asks.
+ * Listeners, upstreams, targets and rate limits by their row ids, which is what
+ * the relay counts by. Made anew when the configuration has changed and somebody asks.
  */
 #ifndef GW_NAMES_H
 #define GW_NAMES_H
@@ -20,8 +20,8 @@ struct name {
 /* All zero is one without a configuration. */
 struct names {
 	struct snapshot *snapshot; /* a reference, so that the rows stay */
-	struct name *items[STATS_KINDS];
-	size_t n[STATS_KINDS]; /* each sorted by id */
+	struct name *items[STATS_SLOT_KINDS];
+	size_t n[STATS_SLOT_KINDS]; /* each sorted by id */
 };
 
 /* Makes names those of this snapshot, if they are not already. 0 or -ENOMEM: then there are none. */

@@ -213,6 +213,21 @@ static bool trusts_differ(const struct listener *listener, const struct snapshot
 	return false;
 }
 
+/* What the listener's limit of key flow says. */
+static void put_shaping(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener,
+        struct proto_listener_put *put)
+{
+	const struct rate_limit *limit = limits_of_flows(snapshot, listener);
+
+	put->limit_slot = STATS_SLOT_NONE;
+	if (!limit)
+		return;
+	put->flow_rate = limits_flow_rate(limit);
+	put->limit = (uint32_t)limit->row.id;
+	put->limit_slot = meter_slot(sender->meter, STATS_LIMIT, limit->row.id);
+	put->shadow = limit->mode == LIMIT_MODE_SHADOW;
+}
+
 static void send_listener(struct sender *sender, const struct snapshot *snapshot, const struct listener *listener)
 {
 	struct proto_message message = { .type = PROTO_LISTENER_PUT };
@@ -227,6 +242,7 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 	message.listener_put.shortcut = shortcut_suits(listener);
 	message.listener_put.proxy = proxy_version(listener->proxy_protocol);
 	message.listener_put.slot = meter_slot(sender->meter, STATS_LISTENER, listener->row.id);
+	put_shaping(sender, snapshot, listener, &message.listener_put);
 	send_item(sender, &message);
 	send_trusts(sender, snapshot, listener);
 	for (size_t i = 0; i < listener->routes.n; i++)
@@ -384,15 +400,17 @@ int relay_config_send_full(struct msg_channel *channel, const struct snapshot *s
 	return send_end(&sender);
 }
 
-/* Listeners that did not change, but trust an address set that did. */
-static void send_changed_trusts(struct sender *sender, const struct plan *plan)
+/* Listeners that did not change, but trust an address set, or name a limit of key flow, that did. */
+static void send_changed_references(struct sender *sender, const struct plan *plan)
 {
 	const struct rows *listeners = &plan->to->rows[RESOURCE_LISTENER];
 
 	for (size_t i = 0; i < listeners->n; i++) {
 		const struct listener *listener = (const struct listener *)listeners->items[i];
 
-		if (is_relayed(&listener->row) && trusts_differ(listener, plan->from, plan->to))
+		if (is_relayed(&listener->row) &&
+		        (trusts_differ(listener, plan->from, plan->to) ||
+		                limits_of_flows(plan->from, listener) != limits_of_flows(plan->to, listener)))
 			send_listener(sender, plan->to, listener);
 	}
 }
@@ -423,7 +441,7 @@ int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan,
 		else if (is_relayed(old_row))
 			send_listener_del(&sender, old_row);
 	}
-	send_changed_trusts(&sender, plan);
+	send_changed_references(&sender, plan);
 	for (size_t i = 0; i < plan->added.n; i++)
 		send_match(&sender, &plan->added.items[i], true);
 	for (size_t i = 0; i < plan->n_changes; i++)

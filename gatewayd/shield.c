@@ -285,8 +285,8 @@ static void mend(struct shield_item *item)
 	if (!look.present) {
 		kernel_xdp_detach(item->xdp);
 		snprintf(item->why, sizeof(item->why), "waiting for interface");
-	} else if (look.foreign && *before) {
-		memcpy(item->why, before, sizeof(before)); /* still that of somebody else */
+	} else if (look.foreign) {
+		kernel_xdp_foreign(item->xdp, look.foreign, item->why, sizeof(item->why));
 	} else {
 		r = kernel_xdp_load(item->xdp, item->now, item->why, sizeof(item->why));
 		if (r == 0)

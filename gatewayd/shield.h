@@ -54,6 +54,12 @@ int64_t shield_generation(const struct shield *shield);
 /* Array of {interface, state, mode, why, program, foreign, pinned, bans, syn_cookies: {state, why}}, by interface;
  * state: "on", "waiting" (no such interface), "failed". NULL: no memory. */
 json_t *shield_status(struct shield *shield);
+/* Enabled prefilters, those whose interface is there and does not take the program, and the first of these. */
+struct shield_health {
+	size_t n, failed;
+	char interface[NAME_MAX_BYTES + 1], why[XDP_WHY_MAX];
+};
+void shield_health(const struct shield *shield, struct shield_health *ret);
 /* What is observed of the prefilter of an interface, new: {state, mode, why, program, foreign, pinned, bans,
  * syn_cookies, bans_max, generation, entries, entries_max, reasons}; state "off", and nulls, of one that is not
  * enabled. NULL: no memory. */

@@ -91,6 +91,22 @@ static json_t *item_status(const struct shield_item *item)
 	        (json_int_t)kernel_xdp_ban_count(item->xdp), "syn_cookies", cookies_status(item));
 }
 
+void shield_health(const struct shield *shield, struct shield_health *ret)
+{
+	*ret = (struct shield_health){ 0 };
+	for (size_t i = 0; i < shield->n; i++) {
+		const struct shield_item *item = shield->items[i];
+		struct xdp_look look;
+
+		kernel_xdp_look(item->xdp, &look);
+		ret->n += item->now != NULL;
+		if (strcmp(state_of(item, &look), "failed") != 0 || ret->failed++ > 0)
+			continue;
+		snprintf(ret->interface, sizeof(ret->interface), "%s", item->interface);
+		snprintf(ret->why, sizeof(ret->why), "%s", item->why);
+	}
+}
+
 json_t *shield_status(struct shield *shield)
 {
 	json_t *array = json_array();

@@ -242,6 +242,19 @@ static void check_sockmap(const struct doctor_facts *facts, struct doctor_check 
 		mend(check, "start gatewayd without --mover sockmap, or on a kernel that has it");
 }
 
+static void check_prefilters(const struct doctor_facts *facts, struct doctor_check *check)
+{
+	say(check, facts->prefilters ? "none of %zu is kept from its interface" : "there are none", facts->prefilters);
+	if (facts->prefilters_failed == 0)
+		return;
+	say(check, "%zu of %zu not in force, the gateway works without: %s", facts->prefilters_failed,
+	        facts->prefilters, facts->prefilter_why);
+	mend(check,
+	        "bpftool net show dev %s shows what is there (xdp-loader unload %s --all takes libxdp's off); the "
+	        "prefilter comes into force by itself when it can, or disable it",
+	        facts->prefilter_first, facts->prefilter_first);
+}
+
 /* The server's own route, for no setting here can change where it sends its answers to. */
 static void check_return_path(const struct doctor_facts *facts, struct doctor_check *check)
 {
@@ -320,6 +333,7 @@ static const struct {
 	{ "backlog", check_backlog },
 	{ "relay", check_relay },
 	{ "sockmap", check_sockmap },
+	{ "prefilters", check_prefilters },
 	{ "return_path", check_return_path },
 	{ "mtu", check_mtu },
 	{ "clock", check_clock },

@@ -69,7 +69,10 @@ struct doctor_facts {
 	uint64_t descriptors_limit, descriptors_used; /* of the relay; 0: unknown */
 	const char *sockmap_state, *sockmap_why;
 	bool sockmap_wanted;
-	long mtu_least; /* of the interfaces that are up; 0: there are none */
+	size_t prefilters,
+	        prefilters_failed; /* those in force or to be, and those that their interface does not take */
+	const char *prefilter_first, *prefilter_why; /* interface of the first such, and the reason */
+	long mtu_least;                              /* of the interfaces that are up; 0: there are none */
 	char mtu_where[IFNAMSIZ];
 	int64_t clock, newest_revision_at; /* seconds since 1970; 0: there is none */
 	uint64_t disk_free_mib;            /* UINT64_MAX: cannot be asked */

@@ -187,14 +187,16 @@ static json_t *limit_item(const struct explain_facts *facts, const char *name)
 
 static int add_limits(json_t *stages, const struct explain_facts *facts, const struct listener *listener)
 {
+	const struct rate_limit *of_flows = limits_of_flows(facts->snapshot, listener);
 	json_t *items = json_array();
 	bool failed = !items;
 
 	for (size_t i = 0; i < listener->rate_limits.n && !failed; i++)
-		failed = json_array_append_new(items, limit_item(facts, listener->rate_limits.items[i])) < 0;
-	if (failed) {
+		if (!of_flows || strcmp(of_flows->name, listener->rate_limits.items[i]) != 0)
+			failed = json_array_append_new(items, limit_item(facts, listener->rate_limits.items[i])) < 0;
+	if (failed || json_array_size(items) == 0) {
 		json_decref(items);
-		return -ENOMEM;
+		return failed ? -ENOMEM : 0;
 	}
 	return add(stages, "limits", "counted",
 	        "the listener's rate limits may refuse it; the kernel does not tell how much of its share a source has "
@@ -378,6 +380,25 @@ static int add_source(json_t *stages, const struct listener *listener, const str
 	return add(stages, "source", "client", why, NULL);
 }
 
+/* What becomes of a flow that the relay has taken. */
+static int add_shaping(json_t *stages, const struct explain_facts *facts, const struct listener *listener)
+{
+	const struct rate_limit *limit = limits_of_flows(facts->snapshot, listener);
+	bool shadow = limit && limit->mode == LIMIT_MODE_SHADOW;
+	uint64_t rate = limit ? limits_flow_rate(limit) : 0;
+	char why[WHY_MAX];
+
+	if (!limit)
+		return 0;
+	snprintf(why, sizeof(why),
+	        shadow ? "limit %s would let each direction of the flow have %llu bytes per second; it only counts "
+	                 "(mode shadow)"
+	               : "limit %s lets each direction of the flow have %llu bytes per second; more waits",
+	        limit->name, (unsigned long long)rate);
+	return add(stages, "shaping", shadow ? "counted" : "shape", why,
+	        json_pack("{s:s, s:I}", "rate_limit", limit->name, "bytes_per_second", (json_int_t)rate));
+}
+
 /* What comes after the listener's verdict: relay. */
 static int add_relay(json_t *stages, const struct explain_facts *facts, const struct listener *listener,
         const struct match_packet *packet, uint16_t source_port)
@@ -398,7 +419,9 @@ static int add_relay(json_t *stages, const struct explain_facts *facts, const st
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = add_upstream(stages, facts, listener, upstream, packet);
-	return r < 0 ? r : add_source(stages, listener, packet, source_port);
+	if (r == 0)
+		r = add_source(stages, listener, packet, source_port);
+	return r < 0 ? r : add_shaping(stages, facts, listener);
 }
 
 static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool local)

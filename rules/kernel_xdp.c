@@ -338,24 +338,6 @@ static bool is_veth(const char *interface)
 	return fd >= 0 && ioctl(fd, SIOCETHTOOL, &request) == 0 && strcmp(driver.driver, "veth") == 0;
 }
 
-/* Whose program it is, as far as it may be known: names of programs are told to few. */
-static void describe_foreign(struct kernel_xdp *xdp, char *why, size_t why_size)
-{
-	struct bpf_prog_info info = { 0 };
-	__u32 size = sizeof(info);
-	struct xdp_look look;
-	int fd;
-
-	kernel_xdp_look(xdp, &look);
-	fd = look.foreign ? bpf_prog_get_fd_by_id(look.foreign) : -1;
-	if (fd >= 0)
-		(void)bpf_obj_get_info_by_fd(fd, &info, &size);
-	cleanup_close(&fd);
-	snprintf(why, why_size, "%s has an XDP program of somebody else (id %u%s%s)%s", xdp->interface, look.foreign,
-	        info.name[0] ? ", " : "", info.name,
-	        strcmp(info.name, "xdp_dispatcher") == 0 ? ": libxdp's dispatcher, which gatewayd does not join" : "");
-}
-
 static int attach_in(struct kernel_xdp *xdp, int program, __u32 flags)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = flags);
@@ -384,7 +366,10 @@ static int attach(struct kernel_xdp *xdp, int program, enum prefilter_mode mode,
 		r = attach_in(xdp, program, XDP_FLAGS_SKB_MODE);
 	}
 	if (r == -EBUSY || r == -EEXIST) {
-		describe_foreign(xdp, why, why_size);
+		struct xdp_look look;
+
+		kernel_xdp_look(xdp, &look);
+		kernel_xdp_foreign(xdp, look.foreign, why, why_size);
 		return -EBUSY;
 	}
 	if (r == -ENODEV)

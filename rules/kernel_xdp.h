@@ -58,6 +58,8 @@ struct xdp_look {
 };
 /* Asks the kernel. */
 void kernel_xdp_look(struct kernel_xdp *xdp, struct xdp_look *ret);
+/* Whose program of this id (kernel_xdp_look's `foreign`) is on the interface, as far as it may be known: a sentence. */
+void kernel_xdp_foreign(const struct kernel_xdp *xdp, uint32_t program, char *why, size_t why_size);
 /* Why the mode that is in use was chosen; "" if there is nothing to say. */
 const char *kernel_xdp_why(const struct kernel_xdp *xdp);
 const char *xdp_mode_name(enum xdp_mode mode);

@@ -1,4 +1,5 @@
-/* What kernel_xdp.c (programs, links, pins) and kernel_xdp_maps.c (their content) share. */
+/* What kernel_xdp.c (programs, links, pins), kernel_xdp_maps.c (their content) and kernel_xdp_foreign.c (others')
+ * share. */
 #ifndef GW_RULES_KERNEL_XDP_PRIVATE_H
 #define GW_RULES_KERNEL_XDP_PRIVATE_H
 

@@ -99,6 +99,64 @@ void limits_unref(struct limits *limits)
 	free(limits);
 }
 
+/* --- limits of key flow --- */
+
+bool limits_is_of_flows(const struct rate_limit *limit)
+{
+	return limit->key == LIMIT_KEY_FLOW;
+}
+
+static unsigned count_of_flows(
+        const struct snapshot *snapshot, const struct listener *listener, const struct rate_limit **ret_first)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < listener->rate_limits.n; i++) {
+		const struct rate_limit *limit = (const struct rate_limit *)snapshot_find(
+		        snapshot, RESOURCE_RATE_LIMIT, listener->rate_limits.items[i]);
+
+		if (limit && limits_is_of_flows(limit) && n++ == 0)
+			*ret_first = limit;
+	}
+	return n;
+}
+
+const struct rate_limit *limits_of_flows(const struct snapshot *snapshot, const struct listener *listener)
+{
+	const struct rate_limit *limit = NULL;
+
+	(void)count_of_flows(snapshot, listener, &limit);
+	return limit;
+}
+
+uint64_t limits_flow_rate(const struct rate_limit *limit)
+{
+	return (uint64_t)(limit->per == PER_MINUTE ? limit->rate / 60 : limit->rate);
+}
+
+/* A listener that is not in force is told, too: it would be of no use. */
+static int check_of_flows(const struct snapshot *snapshot, const struct listener *listener, struct errs *errs)
+{
+	const struct rate_limit *limit = NULL;
+	unsigned n = count_of_flows(snapshot, listener, &limit);
+	char pointer[128];
+
+	snprintf(pointer, sizeof(pointer), "/listeners/%s/rate_limits", listener->name);
+	if (n > 0 && (listener->protocol != PROTOCOL_TCP || listener->action != ACTION_RELAY)) {
+		errs_add(errs, pointer, "not_applicable",
+		        "listener \"%s\": rate limit \"%s\" has key flow, which is for TCP that is relayed",
+		        listener->name, limit->name);
+		return -EINVAL;
+	}
+	if (n > 1) {
+		errs_add(errs, pointer, "not_applicable",
+		        "listener \"%s\" names more than one rate limit of key flow: a flow has one rate",
+		        listener->name);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 /* --- compiling --- */
 
 bool limits_concern(const struct row *old_row, const struct row *new_row)
@@ -136,7 +194,7 @@ static int add_limits(struct limits *limits, const struct snapshot *snapshot)
 		}
 	}
 	for (size_t i = 0; r == 0 && i < rows->n; i++)
-		if (used[i])
+		if (used[i] && !limits_is_of_flows((const struct rate_limit *)rows->items[i]))
 			r = limits_text_limit(limits, (const struct rate_limit *)rows->items[i]);
 	return r;
 }
@@ -150,7 +208,10 @@ static int add_listeners(struct limits *limits, const struct snapshot *snapshot,
 	for (size_t i = 0; r == 0 && i < rows->n; i++) {
 		const struct listener *listener = (const struct listener *)rows->items[i];
 
-		if (!listener->enabled || listener->rate_limits.n == 0)
+		if (listener->rate_limits.n == 0)
+			continue;
+		r = check_of_flows(snapshot, listener, errs);
+		if (r < 0 || !listener->enabled)
 			continue;
 		limits->pairs += listener->rate_limits.n;
 		if (limits->pairs > LIMITS_PAIRS_MAX) {
@@ -441,6 +502,7 @@ unsigned limits_length(const struct rate_limit *limit, int family)
 	case LIMIT_KEY_SOURCE_PREFIX:
 		return (unsigned)(family == 4 ? limit->prefix_v4 : limit->prefix_v6);
 	case LIMIT_KEY_LISTENER:
+	case LIMIT_KEY_FLOW:
 	case LIMIT_KEY_WORDS:
 		break;
 	}
@@ -454,13 +516,15 @@ struct limits_placement limits_placement(const struct rate_limit *limit, bool us
 		[METRIC_CONCURRENT_CONNECTIONS] =
 		        "connections are counted by the kernel's connection tracking, which the limit turns on",
 		[METRIC_PACKETS] = "every packet from the client is judged before it reaches a socket",
-		[METRIC_BYTES] =
-		        ("every packet from the client is judged before it reaches a socket; shaping of single "
-		         "flows, and of what is sent to clients, would be the relay's"),
+		[METRIC_BYTES] = "every packet from the client is judged before it reaches a socket",
 	};
 
 	static_assert(ARRAY_SIZE(reasons) == METRIC_WORDS, "a reason for each metric");
 	if (!used)
 		return (struct limits_placement){ "none", "no enabled listener names it" };
+	if (limits_is_of_flows(limit))
+		return (struct limits_placement){ "relay", "the sockets of a relayed flow can be told to send no "
+			                                   "faster, so that nothing is dropped and no "
+			                                   "byte costs more" };
 	return (struct limits_placement){ "nft", reasons[limit->metric] };
 }

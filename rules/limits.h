@@ -7,6 +7,8 @@
  * name (a number made of key, metric, rate and burst), for elements keep the
  * rate they were made with; so a changed rate counts from the next packet on.
  *
+ * Limits of key flow are not among them: the relay shapes by them (relay/shape.h).
+ *
  * docs/limits.md has the picture; render_chains.c says how packets get here.
  */
 #ifndef GW_RULES_LIMITS_H
@@ -58,11 +60,12 @@ struct limits {
 
 /* Where a limit is enforced, and why there. */
 struct limits_placement {
-	const char *place;  /* "nft" or "none" */
+	const char *place;  /* "nft", "relay" or "none" */
 	const char *reason; /* for people */
 };
 
-/* Of a snapshot. -EINVAL with a fault in errs ("too_complex"), -ENOMEM. */
+/* Of a snapshot. -EINVAL with a fault in errs ("too_complex"; "not_applicable": a limit of key flow is named by a
+ * listener that does not relay TCP, or beside another one), -ENOMEM. */
 int limits_compile(const struct snapshot *snapshot, struct errs *errs, struct limits **ret);
 struct limits *limits_ref(struct limits *limits);
 void limits_unref(struct limits *limits);
@@ -110,7 +113,13 @@ bool limits_owns_counter(const char *name);
 /* Takes them out of an object of counters. */
 void limits_drop_counters(json_t *counters);
 
-/* Length of the prefixes that a limit tells apart; 0 for key listener. */
+/* Whether single flows are shaped by it, in the relay. */
+bool limits_is_of_flows(const struct rate_limit *limit);
+/* The one limit of key flow that the listener names, NULL if it names none. */
+const struct rate_limit *limits_of_flows(const struct snapshot *snapshot, const struct listener *listener);
+/* Bytes per second and direction that a limit of key flow gives. */
+uint64_t limits_flow_rate(const struct rate_limit *limit);
+/* Length of the prefixes that a limit tells apart; 0 for other keys. */
 unsigned limits_length(const struct rate_limit *limit, int family);
 /* Length of the prefixes that it bans, also with key listener. */
 unsigned limits_ban_length(const struct rate_limit *limit, int family);

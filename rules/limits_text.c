@@ -287,6 +287,7 @@ static void put_consequence(FILE *out, const struct rate_limit *limit)
 		return;
 	case LIMIT_ACTION_BAN:
 	case LIMIT_ACTION_DROP:
+	case LIMIT_ACTION_SHAPE: /* of flows: not enforced here */
 	case LIMIT_ACTION_WORDS:
 		break;
 	}
@@ -417,6 +418,15 @@ static int add_pair(struct limits *limits, const struct pair *pair)
 	return limits_add(limits, LIMITS_CHAIN, name, text_take(&text));
 }
 
+/* The i-th limit that the listener names, if it is enforced here. */
+static const struct rate_limit *limit_at(const struct snapshot *snapshot, const struct listener *listener, size_t i)
+{
+	const struct rate_limit *limit =
+	        (const struct rate_limit *)snapshot_find(snapshot, RESOURCE_RATE_LIMIT, listener->rate_limits.items[i]);
+
+	return limit && !limits_is_of_flows(limit) ? limit : NULL;
+}
+
 static int add_pair_objects(struct limits *limits, const struct pair *pair)
 {
 	static const char *const whats[] = { "passed", "over" };
@@ -439,11 +449,11 @@ static unsigned put_jumps(FILE *out, const struct snapshot *snapshot, const stru
 	unsigned n = 0;
 
 	for (size_t i = 0; i < listener->rate_limits.n; i++) {
-		const struct row *row = snapshot_find(snapshot, RESOURCE_RATE_LIMIT, listener->rate_limits.items[i]);
+		const struct rate_limit *limit = limit_at(snapshot, listener, i);
 
-		if (!row || is_of_packets((const struct rate_limit *)row) != packets)
+		if (!limit || is_of_packets(limit) != packets)
 			continue;
-		fprintf(out, "%sjump listener.%u.%s\n", when, (unsigned)listener->row.id, row_name(row));
+		fprintf(out, "%sjump listener.%u.%s\n", when, (unsigned)listener->row.id, limit->name);
 		n++;
 	}
 	return n;
@@ -452,9 +462,9 @@ static unsigned put_jumps(FILE *out, const struct snapshot *snapshot, const stru
 static bool has_limit(const struct snapshot *snapshot, const struct listener *listener, bool packets)
 {
 	for (size_t i = 0; i < listener->rate_limits.n; i++) {
-		const struct row *row = snapshot_find(snapshot, RESOURCE_RATE_LIMIT, listener->rate_limits.items[i]);
+		const struct rate_limit *limit = limit_at(snapshot, listener, i);
 
-		if (row && is_of_packets((const struct rate_limit *)row) == packets)
+		if (limit && is_of_packets(limit) == packets)
 			return true;
 	}
 	return false;
@@ -500,10 +510,9 @@ int limits_text_listener(struct limits *limits, const struct snapshot *snapshot,
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < listener->rate_limits.n; i++) {
-		const struct row *row = snapshot_find(snapshot, RESOURCE_RATE_LIMIT, listener->rate_limits.items[i]);
-		struct pair pair = { (const struct rate_limit *)row, (uint32_t)listener->row.id };
+		struct pair pair = { limit_at(snapshot, listener, i), (uint32_t)listener->row.id };
 
-		r = row ? add_pair_objects(limits, &pair) : 0;
+		r = pair.limit ? add_pair_objects(limits, &pair) : 0;
 	}
 	if (r < 0)
 		return r;

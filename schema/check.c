@@ -159,6 +159,8 @@ static void check_route(const struct row *row, const struct subject *subject)
 #define CONCURRENT_RATE_MAX INT64_C(65535)
 /* A source is remembered until its burst is whole again: at most a day. */
 #define BURST_TIME_S 86400
+/* Bytes per second of a flow: with fewer, what a socket's buffer holds would take many minutes. */
+#define FLOW_RATE_MIN INT64_C(10000)
 
 static void check_limit_range(const struct rate_limit *limit, const struct subject *subject)
 {
@@ -178,13 +180,39 @@ static void check_limit_range(const struct rate_limit *limit, const struct subje
 		FAULT(subject, "burst", "out_of_range", "a burst is at most what the rate gives in a day");
 }
 
+/* The excess of a flow waits in the sockets of the relay, which know a rate and nothing else. */
+static void check_shaping(const struct rate_limit *limit, const struct subject *subject)
+{
+	int64_t least = limit->per == PER_MINUTE ? FLOW_RATE_MIN * 60 : FLOW_RATE_MIN;
+
+	if (limit->key != LIMIT_KEY_FLOW) {
+		if (limit->action == LIMIT_ACTION_SHAPE && !is_faulty(subject, "action"))
+			FAULT(subject, "action", "not_applicable",
+			        "only single flows are shaped (key flow); what is over other limits is dropped or "
+			        "rejected");
+		return;
+	}
+	if (limit->action != LIMIT_ACTION_SHAPE && !is_faulty(subject, "action"))
+		FAULT(subject, "action", "not_applicable", "a limit of key flow shapes: nothing of a flow is dropped");
+	if (limit->metric != METRIC_BYTES && !is_faulty(subject, "metric"))
+		FAULT(subject, "metric", "not_applicable", "of single flows only bytes are limited");
+	else if (limit->rate < least && !is_faulty(subject, "rate"))
+		FAULT(subject, "rate", "out_of_range", "at least %lld bytes per %s for a flow", (long long)least,
+		        limit->per == PER_MINUTE ? "minute" : "second");
+	if (limit->burst != 0 && !is_faulty(subject, "burst"))
+		FAULT(subject, "burst", "not_applicable", "a flow that is shaped has no burst");
+	if (limit->escalate_after != 0 && !is_faulty(subject, "escalate"))
+		FAULT(subject, "escalate/after", "not_applicable", "a flow that is shaped is never over its limit");
+}
+
 static void check_rate_limit(const struct row *row, const struct subject *subject)
 {
 	const struct rate_limit *limit = (const struct rate_limit *)row;
 
 	if (!is_faulty(subject, "rate") && !is_faulty(subject, "metric"))
 		check_limit_range(limit, subject);
-
+	if (!is_faulty(subject, "key"))
+		check_shaping(limit, subject);
 	if (limit->action == LIMIT_ACTION_REJECT &&
 	        (limit->metric == METRIC_PACKETS || limit->metric == METRIC_BYTES) && !is_faulty(subject, "action") &&
 	        !is_faulty(subject, "metric"))

@@ -1,7 +1,7 @@
 /*
  * Layout of the memory in which the relay counts and shows what it does, and
  * the daemon reads: counters and histograms per thread (stats.def), counters
- * per listener, upstream and target (stats_object.def), one row per flow
+ * per listener, upstream, target and limit of flows (stats_object.def), one row per flow
  * (stats_row.h), and rings of what becomes of flows (stats_record.h). The daemon makes the memory; it outlives each
  * relay, and a relay hands it on to the next daemon. It is sparse: only what is written takes room, and readers must
  * not touch the rest.
@@ -12,8 +12,8 @@
  * that writes there now: what only a living relay can say (active flows, rows)
  * counts for that run alone.
  *
- * A slot is the place of one listener, upstream or target, given out by the
- * daemon. A thread writes the object's id into the slot when it first counts
+ * A slot is the place of one listener, upstream, target or limit, given out by
+ * the daemon. A thread writes the object's id into the slot when it first counts
  * there, and clears what an earlier object has left; a reader ignores a slot
  * with another id, and a flow of the earlier object counts there no more.
  */
@@ -30,7 +30,7 @@
 #include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 13
+#define STATS_LAYOUT 14
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -40,7 +40,8 @@
 #define STATS_LISTENERS_MAX 16384
 #define STATS_UPSTREAMS_MAX 16384
 #define STATS_TARGETS_MAX   32768
-#define STATS_SLOTS_MAX     (STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX + STATS_TARGETS_MAX)
+#define STATS_LIMITS_MAX    1024
+#define STATS_SLOTS_MAX     (STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX + STATS_TARGETS_MAX + STATS_LIMITS_MAX)
 #define STATS_SLOT_NONE     UINT32_MAX
 /* Upstreams that have histograms of their own, and how many: 10 kB for each, per thread. */
 #define STATS_UPSTREAM_HISTOGRAMS 1024
@@ -73,8 +74,16 @@ enum stats_histogram {
 /* A thread has two tables of flows, and rows for each. Tables of a relay are numbered through: thread * 2 + this. */
 enum stats_table { STATS_CONNECTIONS, STATS_UDP, STATS_TABLES };
 
-/* Slots are numbered through: first all listeners', then the upstreams', then the targets'. */
-enum stats_kind { STATS_LISTENER, STATS_UPSTREAM, STATS_TARGET, STATS_KINDS };
+/* Slots are numbered through: first all listeners', then the upstreams', then the targets', then those of limits of key
+ * flow. Every flow counts with the first three kinds; with a limit while it has one (relay/shape.h). */
+enum stats_kind {
+	STATS_LISTENER,
+	STATS_UPSTREAM,
+	STATS_TARGET,
+	STATS_KINDS,
+	STATS_LIMIT = STATS_KINDS,
+	STATS_SLOT_KINDS
+};
 
 /* One slot, two lines of the cache. */
 struct stats_object {
@@ -161,14 +170,16 @@ static inline uint32_t stats_slot_first(enum stats_kind kind)
 {
 	return kind == STATS_LISTENER   ? 0
 	       : kind == STATS_UPSTREAM ? STATS_LISTENERS_MAX
-	                                : STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX;
+	       : kind == STATS_TARGET   ? STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX
+	                                : STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX + STATS_TARGETS_MAX;
 }
 
 static inline uint32_t stats_slot_count(enum stats_kind kind)
 {
 	return kind == STATS_LISTENER   ? STATS_LISTENERS_MAX
 	       : kind == STATS_UPSTREAM ? STATS_UPSTREAMS_MAX
-	                                : STATS_TARGETS_MAX;
+	       : kind == STATS_TARGET   ? STATS_TARGETS_MAX
+	                                : STATS_LIMITS_MAX;
 }
 
 /* --- the writer, a thread of the relay --- */

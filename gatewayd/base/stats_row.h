@@ -36,7 +36,7 @@ struct stats_flow {
 	struct stats_flow_status {
 		_Alignas(8) uint8_t state; /* enum stats_flow_state */
 		uint8_t ended[STATS_DIRECTIONS];
-		uint8_t spare;
+		uint8_t at_rate;     /* it has come to the rate of its limit */
 		uint32_t connect_us; /* how long the connect took; 0: not known */
 	} status;
 	struct stats_flow_tcp {
@@ -52,6 +52,7 @@ struct stats_flow {
 	uint8_t retries;  /* targets that were tried before */
 	struct addr client, original, target;
 	char sni[STATS_SNI_MAX];
+	uint32_t limit; /* id of the rate limit of key flow that it has; 0: none */
 };
 
 #define STATS_FLOW_WORDS ((sizeof(struct stats_flow) + 7) / 8)

@@ -61,7 +61,8 @@ void flows_print(FILE *out, const json_t *items)
 	const json_t *flow;
 	size_t i;
 
-	print_begin(&table, out, "ID PROTO CLIENT ORIGINAL TARGET LISTENER >AGE >SENT >RECEIVED >RTT_MS MOVER SNI");
+	print_begin(
+	        &table, out, "ID PROTO CLIENT ORIGINAL TARGET LISTENER >AGE >SENT >RECEIVED >RTT_MS MOVER LIMIT SNI");
 	json_array_foreach(items, i, flow)
 	{
 		char text[3][80], age[PRINT_UNIT_BYTES], sent[PRINT_UNIT_BYTES], received[PRINT_UNIT_BYTES];
@@ -80,6 +81,9 @@ void flows_print(FILE *out, const json_t *items)
 		else
 			print_cell(&table, "-");
 		print_cell(&table, "%s", print_text(flow, "to_target.mover"));
+		print_cell(&table, "%s",
+		        json_is_object(json_object_get(flow, "shaping")) ? print_text(flow, "shaping.rate_limit")
+		                                                         : "-");
 		print_cell(&table, "%s", *print_text(flow, "sni") ? print_text(flow, "sni") : "-");
 	}
 	print_end(&table);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define PRINT_COLUMNS_MAX 12
+#define PRINT_COLUMNS_MAX 13
 /* Widest cell of a table; longer text is cut, JSON shows all of it. */
 #define PRINT_CELL_MAX 60
 

@@ -65,6 +65,7 @@ static struct stats_flow_status status_of(const struct flow *flow)
 		                                                                 : STATS_FLOW_CONNECTING,
 		.ended = { flow->direction[FLOW_CLIENT].state == DIRECTION_ENDED,
 		        flow->direction[FLOW_TARGET].state == DIRECTION_ENDED },
+		.at_rate = flow->shape.at_rate,
 		.connect_us = flow->account.connect_us };
 }
 
@@ -74,6 +75,7 @@ static void row_fill(const struct flow *flow, struct stats_flow *ret)
 	ret->active_ms = flow->active_ms ? flow->active_ms : flow->origin.started_ms;
 	ret->status = status_of(flow);
 	ret->retries = flow->n_tried;
+	ret->limit = flow->shape.limit;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		ret->bytes[side] = flow->account.bytes[side];
 		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
@@ -111,6 +113,11 @@ void account_changed(struct loop *loop, const struct flow *flow)
 		stats_row_set_bytes(row, mover[side], mover);
 		stats_row_set_bytes(row, reason[side], reason);
 	}
+}
+
+void account_shown(struct loop *loop, const struct flow *flow)
+{
+	row_show(loop, flow);
 }
 
 void account_sampled(

@@ -29,6 +29,8 @@ void account_target_left(struct loop *loop, struct flow *flow);
 void account_routed_again(struct loop *loop, struct flow *flow);
 /* State, a mover, a reason or an ended direction has changed. */
 void account_changed(struct loop *loop, const struct flow *flow);
+/* Something else that its row shows has changed. */
+void account_shown(struct loop *loop, const struct flow *flow);
 /* What the kernel says of both connections at loop->now_ms. */
 void account_sampled(
         struct loop *loop, const struct flow *flow, struct stats_flow_tcp client, struct stats_flow_tcp target);

@@ -23,6 +23,7 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/record.h"
+#include "gatewayd/relay/shape.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 #include "gatewayd/relay/tcp_stitch.h"
 
@@ -363,7 +364,10 @@ static void begin_again(struct loop *loop, struct flow *flow)
 		flow->origin.route = before.route;
 		flow->n_tried = before.retries;
 		flow->account.connect_us = before.status.connect_us;
+		flow->shape.counted = before.limit;
+		flow->shape.at_rate = before.status.at_rate;
 	}
+	shape_read(flow);
 	life_begin(loop, flow, true);
 	if (known && *before.sni)
 		account_name(loop, flow, before.sni, strlen(before.sni));

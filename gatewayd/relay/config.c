@@ -24,6 +24,7 @@ struct change {
 			uint8_t source, mover, proxy;
 			bool shortcut;
 			uint32_t upstream, connect_timeout_ms, idle_timeout_s, slot;
+			struct config_shape shape;
 		} listener;
 		struct {
 			char name[CONFIG_NAME_MAX + 1];
@@ -146,6 +147,15 @@ uint32_t config_batch_count(const struct config_batch *batch)
 	return batch->n;
 }
 
+static struct config_shape shape_from(const struct proto_listener_put *put)
+{
+	if (put->flow_rate == 0)
+		return (struct config_shape){ .slot = STATS_SLOT_NONE };
+	return (struct config_shape){
+		.rate = put->flow_rate, .limit = put->limit, .slot = put->limit_slot, .shadow = put->shadow != 0
+	};
+}
+
 static int listener_change(const struct proto_listener_put *put, struct change *ret)
 {
 	if (put->source >= CONNECT_SOURCES || put->mover >= PROTO_MOVERS || put->proxy > PROXY_VERSION_MAX)
@@ -160,6 +170,7 @@ static int listener_change(const struct proto_listener_put *put, struct change *
 	ret->listener.shortcut = put->shortcut != 0;
 	ret->listener.proxy = put->proxy;
 	ret->listener.slot = put->slot;
+	ret->listener.shape = shape_from(put);
 	return 0;
 }
 
@@ -367,6 +378,7 @@ static int listener_put(struct config *config, const struct change *change)
 		.mover = change->listener.mover,
 		.shortcut = change->listener.shortcut,
 		.proxy = change->listener.proxy,
+		.shape = change->listener.shape,
 		.slot = change->listener.slot };
 	memcpy(listener->name, change->listener.name, sizeof(listener->name));
 	return 0;

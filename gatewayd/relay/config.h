@@ -21,6 +21,13 @@
 /* Longest interval and timeout of checks: a day, more than the schema allows. */
 #define CONFIG_HEALTH_MS_MAX 86400000U
 
+/* A limit of key flow. */
+struct config_shape {
+	uint64_t rate;        /* bytes per second of each direction; 0: there is no limit */
+	uint32_t limit, slot; /* its id, and where it is counted */
+	bool shadow;          /* it only counts */
+};
+
 struct config_listener {
 	uint32_t id;
 	char name[CONFIG_NAME_MAX + 1];
@@ -31,6 +38,7 @@ struct config_listener {
 	uint32_t upstream;                           /* 0: the packet's own destination */
 	uint32_t connect_timeout_ms, idle_timeout_s; /* 0: none */
 	uint32_t slot;                               /* where it is counted (base/stats.h) */
+	struct config_shape shape;                   /* what its flows get (shape.h) */
 	struct trust trust;                          /* who must begin with a PROXY header */
 	struct first_routes routes;
 };

@@ -52,6 +52,7 @@ struct flow *flow_alloc(struct flow_table *table)
 	*flow = (struct flow){
 		.generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE, .wait_at = FLOW_NONE
 	};
+	flow->shape.slot = STATS_SLOT_NONE;
 	flow->end[FLOW_CLIENT].fd = -1;
 	flow->end[FLOW_TARGET].fd = -1;
 	table->open++;

@@ -121,6 +121,7 @@ struct flow_stitch {
 	bool carried; /* the sockets see nothing any more */
 	uint32_t look_ms;
 	uint64_t bytes[FLOW_SIDES]; /* counted so far */
+	uint64_t withdrawn_ms;      /* since when it is to be taken out of the maps; 0: it is not */
 };
 
 /* What is counted of a flow; see account.h. */
@@ -131,6 +132,17 @@ struct flow_account {
 	uint64_t sampled_ms; /* when its connections were last looked at (sample.h) */
 	uint32_t connect_us;
 	uint32_t slot[STATS_KINDS];
+};
+
+/* The limit of key flow that is in force for a flow; see shape.h. */
+struct flow_shape {
+	uint64_t rate;  /* bytes per second that it gives each direction; 0: there is none */
+	uint64_t paced; /* what the sockets were told; 0: nothing, also with mode shadow */
+	uint32_t limit, slot;
+	uint32_t counted; /* limit that has counted the flow, with its rate of now */
+	bool at_rate;     /* the flow has come to the rate */
+	uint64_t since_ms,
+	        since_bytes[FLOW_SIDES]; /* from where it is looked at whether it does; 0: from the next bytes */
 };
 
 struct flow {
@@ -157,6 +169,7 @@ struct flow {
 	struct flow_direction direction[FLOW_SIDES];
 	struct flow_origin origin;
 	struct flow_account account;
+	struct flow_shape shape;
 	struct flow_kept kept;
 	struct flow_stitch stitch;
 	struct load_hold hold; /* its part in its target's count of flows */

@@ -10,6 +10,7 @@
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/shape.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 #include "gatewayd/relay/tcp_stitch.h"
@@ -19,6 +20,7 @@
 void life_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
 	stats_add(loop->stats, adopted ? STATS_flows_adopted : STATS_flows_opened, 1);
+	shape_begin(loop, flow);
 	account_begin(loop, flow, adopted);
 }
 
@@ -82,6 +84,7 @@ static void release(struct loop *loop, struct flow *flow, enum stats_counter cou
 		if (end->fd >= 0)
 			close(end->fd);
 	}
+	shape_end(loop, flow);
 	keep_gone(loop, flow);
 	/* These two at once: whether the row is still shown tells the next relay whether the end was counted (adopt.c).
 	 */

@@ -16,6 +16,7 @@
 #include "gatewayd/relay/account.h"
 #include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/sample.h"
+#include "gatewayd/relay/shape.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 
@@ -88,6 +89,7 @@ int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int rep
 	loop->place = (struct stats_place){ .thread = loop->stats };
 	loop->queue_head = FLOW_NONE;
 	loop->queue_tail = FLOW_NONE;
+	loop->shape_next = FLOW_NONE;
 	loop->sample_next = FLOW_NONE;
 	loop->reap.next = FLOW_NONE;
 	loop->now_ms = clock_ms();
@@ -260,6 +262,7 @@ static void stats_switch(struct loop *loop, const struct stats_place *place)
 	loop->stats = place->thread;
 	loop->place = *place;
 	account_move(loop);
+	shape_move(loop);
 	account_udp_move(loop);
 }
 
@@ -300,6 +303,8 @@ static void carry_out(struct loop *loop, const struct order *order)
 			udp_config_changed(loop);
 		if (r == 0)
 			account_configured(loop);
+		if (r == 0)
+			shape_configured(loop);
 		atomic_store_explicit(&loop->apply_result, r, memory_order_relaxed);
 		break;
 	case ORDER_SOCKMAP:
@@ -404,7 +409,7 @@ static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
 	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE ||
-	            loop->reap.next != FLOW_NONE;
+	            loop->shape_next != FLOW_NONE || loop->reap.next != FLOW_NONE;
 	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
 
 	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))
@@ -417,6 +422,8 @@ static void turn(struct loop *loop)
 	udp_flush(loop);
 	run_queue(loop);
 	run_waits(loop);
+	if (loop->shape_next != FLOW_NONE)
+		shape_continue(loop);
 	if (loop->sample_next != FLOW_NONE)
 		sample_continue(loop);
 	if (loop->reap.next != FLOW_NONE)

@@ -96,6 +96,7 @@ struct loop {
 	struct udp *udp;
 	uint64_t flow_id;     /* the last one given */
 	bool account_late;    /* some flows do not know yet where they are counted (account.h) */
+	uint32_t shape_next;  /* flow whose rate is looked at next; FLOW_NONE: all are as configured (shape.h) */
 	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
 	struct reap reap;
 	uint64_t handover_ms; /* hands over by then; 0: does not */

@@ -19,6 +19,7 @@
 #include "gatewayd/relay/record.h"
 #include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/route.h"
+#include "gatewayd/relay/shape.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 #include "gatewayd/relay/tcp_stitch.h"
 
@@ -40,6 +41,7 @@ static void count_moved(
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
 	account_moved(loop, flow, side, moved);
+	shape_moved(loop, flow);
 	stats_add(loop->stats, mover_counter(mover), moved);
 }
 
@@ -117,6 +119,7 @@ static int connect_try(struct loop *loop, struct flow *flow, const struct config
 	loop_count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
+		shape_target(flow);
 		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0)

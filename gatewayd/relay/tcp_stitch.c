@@ -19,6 +19,7 @@
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/shape.h"
 #include "gatewayd/relay/shortcut_key.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_forge.h"
@@ -150,6 +151,11 @@ static int way_put(
 	return bpf_map_put(ways(loop), key, &way);
 }
 
+static bool is_carried(const struct bpf_stitch *stitch)
+{
+	return stitch->state != BPF_STITCH_WAITING && stitch->state != BPF_STITCH_SPOILT;
+}
+
 static void enter(struct loop *loop, struct flow *flow, const struct numbers numbers[FLOW_SIDES])
 {
 	struct bpf_stitch stitch = { .state = BPF_STITCH_WAITING };
@@ -214,6 +220,42 @@ void tcp_stitch_consider(struct loop *loop, struct flow *flow)
 		enter(loop, flow, numbers);
 }
 
+/* The ways go first: without them no packet can make it ACTIVE but one that has found them already. Whether one has is
+ * seen when that must be over (is_withdrawn). */
+bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
+{
+	struct bpf_stitch stitch;
+
+	flow->stitch.tried = true;
+	if (!flow->stitch.in || flow->stitch.withdrawn_ms > 0)
+		return !flow->stitch.carried;
+	if (flow->stitch.carried)
+		return false;
+	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0)
+		return true; /* somebody has taken it out already */
+	if (is_carried(&stitch))
+		return false;
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		(void)bpf_map_delete(ways(loop), &stitch.side[side].in);
+	flow->stitch.withdrawn_ms = loop->now_ms;
+	flow->stitch.look_ms = STITCH_LOOK_MS;
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
+	return true;
+}
+
+/* A packet was quicker: the flow is the kernel's, and needs its ways. */
+static void withdraw_undo(const struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+{
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		(void)way_put(loop, flow, (enum flow_side)side, &stitch->side[side].in);
+	flow->stitch.withdrawn_ms = 0;
+}
+
+static bool is_withdrawn(const struct loop *loop, const struct flow *flow)
+{
+	return flow->stitch.withdrawn_ms > 0 && loop->now_ms >= flow->stitch.withdrawn_ms + STITCH_WITHDRAW_MS;
+}
+
 uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
 {
 	if (flow->stitch.in)
@@ -267,6 +309,7 @@ static void carried_begin(struct loop *loop, struct flow *flow)
 	flow->sockmap_tried = true;
 	flow->stitch.carried = true;
 	keep_mute(loop, flow);
+	shape_lost(loop, flow);
 	account_changed(loop, flow);
 }
 
@@ -305,11 +348,6 @@ static bool is_over(const struct loop *loop, const struct bpf_stitch *stitch, bo
 	return stitch->reset_ns && now_ms >= reset_ms + STITCH_LINGER_MS;
 }
 
-static bool is_carried(const struct bpf_stitch *stitch)
-{
-	return stitch->state != BPF_STITCH_WAITING && stitch->state != BPF_STITCH_SPOILT;
-}
-
 bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 {
 	struct bpf_stitch stitch;
@@ -327,7 +365,7 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 		return true;
 	}
 	if (!is_carried(&stitch)) {
-		if (stitch.state == BPF_STITCH_SPOILT) {
+		if (stitch.state == BPF_STITCH_SPOILT || is_withdrawn(loop, flow)) {
 			ways_delete(loop, flow, &stitch);
 			flow->stitch.in = false;
 		}
@@ -335,6 +373,8 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 		        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
 		return true;
 	}
+	if (flow->stitch.withdrawn_ms > 0)
+		withdraw_undo(loop, flow, &stitch);
 	if (!flow->stitch.carried) {
 		carried_begin(loop, flow);
 		stats_add(loop->stats, STATS_stitched_flows, 1);

@@ -32,9 +32,14 @@ struct loop;
 #define STITCH_SPREAD_MS 256
 /* After both ends of stream are acknowledged, and after a reset, packets may still come that belong to it. */
 #define STITCH_LINGER_MS 2000
+/* Longer than the program is busy with one packet: whoever has found a way that is deleted has done by then. */
+#define STITCH_WITHDRAW_MS 50
 
 /* Puts a kept flow into the maps, once, if it may be stitched and is not in them. */
 void tcp_stitch_consider(struct loop *loop, struct flow *flow);
+/* The flow is to stay with the relay: it is not put into the maps any more, and taken out if it waits there. False: the
+ * kernel carries it already, for good. */
+bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow);
 /* When to look again; UINT64_MAX: not at all. */
 uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow);
 /* What has become of a flow in the maps: counts what has passed. False: the flow was over, and is gone. */

@@ -1,7 +1,9 @@
 """The XDP prefilter in the lab: each reason drops what it must and nothing else, and it outlives what it must."""
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.netns import run
 from lab.process import wait_for
 from net.test_transparent import ask, url
 
@@ -311,23 +314,85 @@ def test_an_interface_that_comes_back_gets_it_again(lab, gateway):
         lab.gateway.run("ip", "link", "del", "pf9")
 
 
+@contextlib.contextmanager
+def somebody(lab, directory, interface="in0", name="their_own"):
+    """A program of somebody else, of this name, on an interface in the stack; the file it is in."""
+    source = directory / f"{name}.c"
+    source.write_text(f'__attribute__((section("xdp"), used)) int {name}(void *c) {{ return 2; }}\n'
+                      'char l[] __attribute__((section("license"), used)) = "GPL";\n')
+    lab.gateway.run("clang", "-O2", "-target", "bpf", "-c", source, "-o", directory / f"{name}.o")
+    lab.gateway.run("ip", "link", "set", interface, "xdpgeneric", "obj", directory / f"{name}.o", "sec", "xdp")
+    try:
+        yield directory / f"{name}.o"
+    finally:
+        lab.gateway.run("ip", "link", "set", interface, "xdpgeneric", "off")
+
+
 def test_a_program_of_somebody_else_stays(lab, gateway, tmp_path):
     """A foreign program is not replaced: the write is refused in words, and nothing of it is in force."""
-    source = tmp_path / "pass.c"
-    source.write_text('__attribute__((section("xdp"), used)) int f(void *c) { return 2; }\n'
-                      'char l[] __attribute__((section("license"), used)) = "GPL";\n')
-    lab.gateway.run("clang", "-O2", "-target", "bpf", "-c", source, "-o", tmp_path / "pass.o")
-    lab.gateway.run("ip", "link", "set", "in0", "xdpgeneric", "obj", tmp_path / "pass.o", "sec", "xdp")
-    try:
+    with somebody(lab, tmp_path):
         before = gateway.status()["revision"]
         answer = gateway.api("PUT", "prefilters/in0", {"interface": "in0", "deny": ["10.71.1.0/24"]})
         assert answer.status == 422 and "somebody else" in answer.text, answer
         assert gateway.status()["revision"] == before and gateway.status()["prefilters"] == []
         assert gateway.api("GET", "prefilters/in0").status == 404
         assert "xdpgeneric" in lab.gateway.run("ip", "link", "show", "in0").stdout
-    finally:
-        lab.gateway.run("ip", "link", "set", "in0", "xdpgeneric", "off")
     assert prefilter(gateway, deny=["10.71.1.0/24"])["state"] == "on"
+    # And the other way round: ours is on a link, which nobody takes off by the interface.
+    assert lab.gateway.run("ip", "link", "set", "in0", "xdpgeneric", "off", check=False).returncode != 0
+    assert status(gateway)["state"] == "on"
+
+
+def red(gateway):
+    """Details of the doctor's check of prefilters, if it is red."""
+    check = next(check for check in gateway.must("GET", "doctor")["checks"] if check["name"] == "prefilters")
+    return None if check["ok"] else check["detail"] + check["fix"]
+
+
+@pytest.fixture
+def spare(lab):
+    """An interface of the gateway that nothing else needs; called, it makes the daemon look at it."""
+    lab.gateway.run("ip", "link", "add", "pf8", "type", "veth", "peer", "name", "pf8b")
+
+    lab.gateway.run("ip", "link", "set", "pf8", "up")
+
+    def poke():
+        lab.gateway.run("ip", "addr", "add", "192.0.2.9/32", "dev", "pf8")
+        lab.gateway.run("ip", "addr", "del", "192.0.2.9/32", "dev", "pf8")
+
+    yield poke
+    lab.gateway.run("ip", "link", "del", "pf8")
+
+
+def test_somebody_was_there_before_the_daemon(lab, gateway, spare, tmp_path):
+    """The state says who it is, the doctor is red, all else works; when it has gone, ours comes. libxdp's dispatcher is
+    known by its pins, and named with what is behind it."""
+    prefilter(gateway, "pf8", deny=["10.71.1.0/24"])
+    assert red(gateway) is None
+    gateway.stop()
+    shutil.rmtree(gateway.bpf / "gatewayd/xdp/pf8")
+    with somebody(lab, tmp_path, "pf8") as program:
+        gateway.start()
+        row = status(gateway, "pf8")
+        assert (row["state"], row["mode"], row["program"]) == ("failed", "off", None)
+        assert row["foreign"] and f"somebody else (id {row['foreign']}" in row["why"]
+        assert row["why"] in red(gateway) and "dev pf8 " in red(gateway)
+        assert gateway.status()["ready"] and pings(lab.client, GATEWAY[4], 1) == 1
+        gateway.listener("l", ports=["9"])
+        index = lab.gateway.run("cat", "/sys/class/net/pf8/ifindex").stdout.strip()
+        pins = gateway.bpf / f"xdp/dispatch-{index}-{row['foreign']}"
+        pins.mkdir(parents=True)
+        run("bpftool", "prog", "load", program, pins / "prog0-prog", "type", "xdp")
+        try:
+            spare()
+            wait_for(lambda: "dispatcher" in status(gateway, "pf8")["why"], 10, "the dispatcher recognised")
+            assert "with their_own, " in status(gateway, "pf8")["why"]
+        finally:
+            (pins / "prog0-prog").unlink()
+            pins.rmdir()
+    spare()
+    wait_for(lambda: status(gateway, "pf8")["state"] == "on", 10, "our program")
+    assert red(gateway) is None
 
 
 def test_a_dry_run_leaves_nothing(lab, gateway):

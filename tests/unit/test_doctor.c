@@ -28,6 +28,8 @@ static struct doctor_facts good(void)
 		.clock = 2000000000,
 		.disk_free_mib = 1000,
 		.state_dir = "/var/lib/gatewayd",
+		.prefilter_first = "",
+		.prefilter_why = "",
 		.sqlite_version = "3.40.1",
 		.sqlite_number = 3040001 };
 }
@@ -97,6 +99,19 @@ static void test_sockmap_that_was_wanted(void **state)
 	assert_string_equal(red(&facts, checks), "sockmap");
 }
 
+static void test_prefilter_that_is_kept_away(void **state)
+{
+	struct doctor_check checks[DOCTOR_CHECKS_MAX];
+	struct doctor_facts facts = good();
+
+	(void)state;
+	facts.prefilters = 2;
+	facts.prefilters_failed = 1;
+	facts.prefilter_first = "in0";
+	facts.prefilter_why = "in0 has an XDP program of somebody else (id 7)";
+	assert_string_equal(red(&facts, checks), "prefilters");
+}
+
 static void test_generations_that_differ(void **state)
 {
 	struct doctor_check checks[DOCTOR_CHECKS_MAX];
@@ -139,6 +154,7 @@ int main(void)
 		cmocka_unit_test(test_conntrack_at_its_bound),
 		cmocka_unit_test(test_descriptors_in_use),
 		cmocka_unit_test(test_sockmap_that_was_wanted),
+		cmocka_unit_test(test_prefilter_that_is_kept_away),
 		cmocka_unit_test(test_generations_that_differ),
 		cmocka_unit_test(test_many_findings),
 		cmocka_unit_test(test_foreign_unreadable),

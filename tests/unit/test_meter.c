@@ -38,6 +38,15 @@ static struct row *listener(int64_t id)
 	return &made->row;
 }
 
+static struct row *limit(int64_t id)
+{
+	struct rate_limit *made = (struct rate_limit *)row_new(RESOURCE_RATE_LIMIT);
+
+	snprintf(made->name, sizeof(made->name), "r%lld", (long long)id);
+	made->row.id = id;
+	return &made->row;
+}
+
 static struct row *upstream(int64_t id, int64_t first_target, unsigned targets)
 {
 	struct upstream *made = (struct upstream *)row_new(RESOURCE_UPSTREAM);
@@ -67,6 +76,8 @@ static void test_slots(void **state)
 	assert_int_equal(meter_find(meter, STATS_TARGET, 5), STATS_SLOT_NONE);
 	assert_int_equal(meter_slot(meter, STATS_UPSTREAM, 5), stats_slot_first(STATS_UPSTREAM));
 	assert_int_equal(meter_slot(meter, STATS_TARGET, 5), stats_slot_first(STATS_TARGET));
+	assert_int_equal(meter_slot(meter, STATS_LIMIT, 5), stats_slot_first(STATS_LIMIT));
+	assert_int_equal(stats_slot_first(STATS_LIMIT) + stats_slot_count(STATS_LIMIT), STATS_SLOTS_MAX);
 }
 
 static void test_full(void **state)
@@ -130,16 +141,19 @@ static void test_sweep(void **state)
 
 	put(snapshot, listener(8));
 	put(snapshot, upstream(4, 40, 2));
+	put(snapshot, limit(12));
 	for (unsigned id = 1; id < 100; id++) {
 		meter_slot(meter, STATS_LISTENER, id);
 		meter_slot(meter, STATS_UPSTREAM, id);
 		meter_slot(meter, STATS_TARGET, id);
+		meter_slot(meter, STATS_LIMIT, id);
 	}
 	meter_sweep(meter, snapshot);
 	for (unsigned id = 1; id < 100; id++) {
 		assert_int_equal(meter_find(meter, STATS_LISTENER, id) != STATS_SLOT_NONE, id == 8);
 		assert_int_equal(meter_find(meter, STATS_UPSTREAM, id) != STATS_SLOT_NONE, id == 4);
 		assert_int_equal(meter_find(meter, STATS_TARGET, id) != STATS_SLOT_NONE, id == 40 || id == 41);
+		assert_int_equal(meter_find(meter, STATS_LIMIT, id) != STATS_SLOT_NONE, id == 12);
 	}
 	assert_int_equal(meter_slot(meter, STATS_LISTENER, UNUSED_ID), 0); /* the lowest is free again */
 	snapshot_unref(snapshot);

@@ -22,6 +22,14 @@ function age(row) {
 
 const rtt = (row) => micros(row.client_tcp?.rtt_us);
 
+/* The rate of each direction by the listener's limit of key flow; one that only counts holds nothing. */
+function heldTo({ shaping }) {
+	if (!shaping)
+		return '';
+	const text = `${bytes(shaping.bytes_per_second)}/s`;
+	return h('span', { title: `${shaping.rate_limit}, ${shaping.mode}`, class: shaping.mode === 'shadow' ? 'hint' : '' }, text);
+}
+
 async function kill(row, reload) {
 	const text = `${row.protocol} from ${endpoint(row.client)} to ${endpoint(row.target)}, ${bytes(moved(row))} in ${duration(row.age_ms / 1000)}. Both sides get a reset.`;
 	if (!await ask('End this flow?', text, 'End it', 'danger'))
@@ -46,6 +54,7 @@ function flowColumns(reload) {
 		{ title: 'Age', width: '6rem', small: '4rem', end: true, cell: age },
 		{ title: 'Round trip', width: '6rem', wide: true, end: true, cell: rtt },
 		{ title: 'By', width: '5rem', wide: true, cell: (row) => row.to_client.mover },
+		{ title: 'Held to', width: '6.5rem', wide: true, end: true, cell: heldTo },
 		...may('operator') ? [{ title: 'Do', width: '4.2rem', small: '3.6rem', cell: (row) => button('End', () => kill(row, reload), 'small danger', { 'aria-label': `End the flow of ${endpoint(row.client)}` }) }] : [],
 	];
 }

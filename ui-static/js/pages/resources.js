@@ -4,7 +4,7 @@
  */
 import { get, getIfThere, may, Problem, request, resourceOf, segment } from '../api.js';
 import { badge, button, copyButton, fill, h, id, toast } from '../dom.js';
-import { bits, compact, count, when, words } from '../format.js';
+import { bits, bytes, compact, count, when, words } from '../format.js';
 import { dialog } from '../dialog.js';
 import { Form } from '../form.js';
 import { head, into } from '../page.js';
@@ -43,14 +43,14 @@ const KINDS = {
 		panel: targetsPanel,
 	},
 	'rate-limits': {
-		one: 'rate_limit', title: 'Rate limits', stats: 'rate_limits', statsPath: 'stats/rate-limits', about: 'How much a source, a prefix or a listener may have. A shadow limit only counts: try it before you enforce it.',
+		one: 'rate_limit', title: 'Rate limits', stats: 'rate_limits', statsPath: 'stats/rate-limits', about: 'How much a source, a prefix, a listener or a flow may have. A shadow limit only counts: try it before you enforce it.',
 		columns: (stats) => [
 			{ title: 'Mode', width: '6rem', small: '5rem', cell: (row) => badge(row.mode, row.mode === 'enforce' ? 'good' : 'warn') },
-			{ title: 'Limit', width: 'minmax(9rem, 2fr)', small: 'minmax(5rem, 2fr)', cell: (row) => (row.metric === 'concurrent_connections' ? `${row.rate} at once` : `${row.rate} ${words(row.metric)} / ${row.per}`) },
+			{ title: 'Limit', width: 'minmax(9rem, 2fr)', small: 'minmax(5rem, 2fr)', cell: (row) => (row.metric === 'concurrent_connections' ? `${row.rate} at once` : row.metric === 'bytes' ? `${bytes(row.rate)} / ${row.per}` : `${row.rate} ${words(row.metric)} / ${row.per}`) },
 			{ title: 'Of each', width: '8rem', wide: true, cell: (row) => words(row.key) },
 			{ title: 'Excess', width: '6rem', wide: true, cell: (row) => row.action },
 			{ title: 'Placed in', width: '6rem', wide: true, cell: (row) => placement(row, stats.get(row.name)) },
-			{ title: 'Over it', width: '7rem', wide: true, end: true, cell: (row) => excess(stats.get(row.name)) },
+			{ title: 'Over it', width: '8rem', wide: true, end: true, cell: (row) => excess(stats.get(row.name)) },
 		],
 	},
 	prefilters: {
@@ -100,10 +100,12 @@ function observedPanel(seen) {
 
 const placement = (row, seen) => compact(row.placement ?? seen?.placement ?? null);
 
-/* How often a limit was exceeded: with mode shadow, how often it would have acted. */
+/* How often a limit was exceeded: with mode shadow, how often it would have acted. Of flows, how many came to the rate. */
 function excess(seen) {
 	if (!seen)
 		return '–';
+	if (seen.placement === 'relay')
+		return `${count(seen.flows_at_rate)} of ${count(seen.flows)} flows`;
 	return seen.over === undefined ? '–' : count(seen.over);
 }
 
