@@ -48,6 +48,12 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
         enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow),
         void *userdata);
 
+/* Tells what the program has done with packets that the rules have not seen, by interface and kind
+ * (base/bpf_shortcut.h); interfaces that have gone are forgotten. */
+void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
+        void (*tell)(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes),
+        void *userdata);
+
 /* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
 bool kernel_shortcut_fits(const char *interface);
 /* Attaches the program, in the place of an earlier daemon's. 0, -EBUSY: somebody else's filter is in its place, or
