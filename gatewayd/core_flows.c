@@ -213,6 +213,8 @@ struct page {
 	char next[64]; /* cursor, or "" */
 	json_t *ended; /* what is kept of flows that have ended; NULL: not asked for */
 	bool complete; /* every flow was looked at */
+	bool counted;  /* total says how many there are in all pages */
+	size_t total;
 	bool failed;
 };
 
@@ -220,9 +222,12 @@ static json_t *page_document(struct core *core, struct page *page)
 {
 	json_t *next = *page->next ? json_string(page->next) : json_null();
 
+	json_t *total = page->counted ? document_number(page->total) : json_null();
+
 	return document_done(
-	        json_pack("{s:o, s:o, s:b, s:o, s:o*}", "items", page->items, "next", next, "complete", page->complete,
-	                "active", document_number(stats_active_all(worker_stats(core->worker))), "ended", page->ended),
+	        json_pack("{s:o, s:o, s:b, s:o, s:o, s:o*}", "items", page->items, "next", next, "complete",
+	                page->complete, "total", total, "active",
+	                document_number(stats_active_all(worker_stats(core->worker))), "ended", page->ended),
 	        page->failed);
 }
 
@@ -314,10 +319,14 @@ static int page_sorted(
 	if (r < 0)
 		return r;
 	while (flows_next(memory, &place, &budget, &found)) {
+		if (!flows_match(filter, &found.flow))
+			continue;
+		page->total++;
 		found.rank = rank_of(query->sort, &found.flow);
-		if (flows_match(filter, &found.flow) && flows_before(rank, id, found.rank, found.flow.id))
+		if (flows_before(rank, id, found.rank, found.flow.id))
 			flows_top_offer(&top, &found);
 	}
+	page->counted = true;
 	page->complete = place.bank == STATS_BANKS;
 	flows_top_sort(&top);
 	for (size_t i = 0; i < top.n && i < query->limit; i++)
@@ -577,6 +586,8 @@ static int page_grouped(
 		page_add_ended(core, query, filter, &groups, page);
 	page->complete = place.bank == STATS_BANKS && groups.others.flows + groups.others.ended == 0;
 	groups_sort(&groups);
+	page->counted = true;
+	page->total = groups.n;
 	for (size_t i = 0; i < groups.n && i < query->limit && !page->failed; i++) {
 		json_t *document = group_document(core, query, &slots[i]);
 

@@ -421,7 +421,7 @@ static int start(struct daemon *daemon)
 	if (r < 0)
 		return r;
 	daemon->core.sampler = daemon->sampler;
-	r = ledger_new(daemon->event, daemon->kernel, daemon->shield, &daemon->core.ledger);
+	r = ledger_new(daemon->event, daemon->kernel, daemon->shield, daemon->shortcut, &daemon->core.ledger);
 	if (r == 0)
 		r = tracer_new(&daemon->core, &daemon->core.tracer);
 	if (r == 0) {

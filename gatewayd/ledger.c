@@ -1,6 +1,7 @@
 /* The ledger's rows; see ledger.h. */
 #include "gatewayd/ledger.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <time.h>
 
 #include "gatewayd/base/array.h"
+#include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/links.h"
 
@@ -27,6 +29,7 @@ struct base {
 struct ledger {
 	struct kernel *kernel;
 	struct shield *shield;
+	const struct shortcut *shortcut;
 	sd_event_source *timer;
 	struct base *bases;
 	size_t n_bases, bases_size;
@@ -35,7 +38,7 @@ struct ledger {
 /* What one look has found. */
 struct found {
 	struct ledger_counts *counts;
-	size_t n_counts;
+	size_t n_counts, counts_size;
 	struct link_count *links;
 	size_t n_links;
 	size_t omitted;
@@ -208,11 +211,42 @@ static int compare_rows(const void *a, const void *b)
 	return strcmp(x->counts.interface, y->counts.interface);
 }
 
+static_assert((int)LEDGER_OUTCOMES - (int)LEDGER_IN_TABLE == (int)BPF_SHORTCUT_KINDS,
+        "an outcome for each of the program's kinds");
+
+/* The counts of an interface, new ones if there are none; NULL: no memory. */
+static struct ledger_counts *counts_of(struct found *found, const char *interface)
+{
+	for (size_t i = 0; i < found->n_counts; i++)
+		if (strcmp(found->counts[i].interface, interface) == 0)
+			return &found->counts[i];
+	if (array_reserve(&found->counts, &found->counts_size, found->n_counts + 1, sizeof(*found->counts)) < 0)
+		return NULL;
+	found->counts[found->n_counts] = (struct ledger_counts){ 0 };
+	snprintf(found->counts[found->n_counts].interface, IFNAMSIZ, "%s", interface);
+	return &found->counts[found->n_counts++];
+}
+
+/* What has gone past our table has come all the same. */
+static void add_shortcut(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes)
+{
+	struct ledger_counts *counts = kind < BPF_SHORTCUT_KINDS ? counts_of(userdata, interface) : NULL;
+
+	if (!counts)
+		return;
+	counts->outcome[LEDGER_IN_TABLE + kind] = (struct ledger_count){ packets, bytes };
+	counts->outcome[LEDGER_in].packets += packets;
+	counts->outcome[LEDGER_in].bytes += bytes;
+}
+
 /* What a packet meets last is read first: what comes in between is in no sum, or in those before. */
 static int read_all(struct ledger *ledger, struct found *ret)
 {
 	int r = kernel_nft_ledger(ledger->kernel, &ret->counts, &ret->n_counts);
 
+	ret->counts_size = ret->n_counts;
+	if (r == 0)
+		shortcut_tally(ledger->shortcut, add_shortcut, ret);
 	return r < 0 ? r : links_read(&ret->links, &ret->n_links);
 }
 
@@ -292,7 +326,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
-int ledger_new(sd_event *event, struct kernel *kernel, struct shield *shield, struct ledger **ret)
+int ledger_new(sd_event *event, struct kernel *kernel, struct shield *shield, const struct shortcut *shortcut,
+        struct ledger **ret)
 {
 	struct ledger *ledger = calloc(1, sizeof(*ledger));
 
@@ -300,6 +335,7 @@ int ledger_new(sd_event *event, struct kernel *kernel, struct shield *shield, st
 		return -ENOMEM;
 	ledger->kernel = kernel;
 	ledger->shield = shield;
+	ledger->shortcut = shortcut;
 	if (event && sd_event_add_time_relative(event, &ledger->timer, CLOCK_MONOTONIC, 0, 0, on_timer, ledger) < 0) {
 		free(ledger);
 		return -ENOMEM;

@@ -11,6 +11,7 @@
 #include <systemd/sd-event.h>
 
 #include "gatewayd/shield.h"
+#include "gatewayd/shortcut.h"
 #include "rules/kernel.h"
 #include "rules/ledger.h"
 
@@ -27,18 +28,20 @@ struct ledger_link {
 	bool filtered;                                     /* a prefilter is in force, and has been since then */
 	struct prefilter_count reasons[PREFILTER_REASONS]; /* what that made of them */
 	uint64_t to_stack;                                 /* frames that were not dropped by it */
-	uint64_t taken;                                    /* packets that came to our table */
+	uint64_t taken;                                    /* packets that came to our table, or took the short cut */
 };
 
 struct ledger_row {
-	struct ledger_counts counts; /* of our table, since it was made */
+	struct ledger_counts counts; /* of our table, since it was made, and of the short cut */
 	struct ledger_link link;
 };
 
 struct ledger;
 
-/* event NULL: nothing is looked at but when asked (tests). Borrows kernel and shield (NULL: none). 0, -ENOMEM. */
-int ledger_new(sd_event *event, struct kernel *kernel, struct shield *shield, struct ledger **ret);
+/* event NULL: nothing is looked at but when asked (tests). Borrows kernel, shield and shortcut (NULL: none). 0,
+ * -ENOMEM. */
+int ledger_new(sd_event *event, struct kernel *kernel, struct shield *shield, const struct shortcut *shortcut,
+        struct ledger **ret);
 void ledger_free(struct ledger *ledger);
 /* All interfaces that have counted anything, by name; a new array. ret_omitted: how many there is no telling of, for
  * there are too many or their names are no text. -ENOMEM, or what the kernel says. */

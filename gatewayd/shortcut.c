@@ -337,6 +337,14 @@ void shortcut_relay_changed(struct shortcut *shortcut)
 		log_info("removed %u directions of UDP flows of an earlier relay from the short cut", swept);
 }
 
+void shortcut_tally(const struct shortcut *shortcut,
+        void (*tell)(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes),
+        void *userdata)
+{
+	if (shortcut && shortcut->kernel)
+		kernel_shortcut_tally(shortcut->kernel, tell, userdata);
+}
+
 json_t *shortcut_status(const struct shortcut *shortcut)
 {
 	const char *words = shortcut->wanted && shortcut->closed ? shortcut->in_the_way : shortcut->why;

@@ -52,6 +52,11 @@ void shortcut_release(struct shortcut *shortcut);
 /* An interface has come or changed. */
 void shortcut_link_changed(struct shortcut *shortcut, const char *interface);
 
+/* Tells what has gone past the rules, by interface and kind (base/bpf_shortcut.h). Legal for NULL. */
+void shortcut_tally(const struct shortcut *shortcut,
+        void (*tell)(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes),
+        void *userdata);
+
 /* Sends the maps to a relay. Does not flush. 0, or the channel's error. */
 int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int timeout_ms);
 /* Another relay has begun to serve: the flows of the one before are nobody's. */

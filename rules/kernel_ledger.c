@@ -92,7 +92,7 @@ static int take_element(void *userdata, const struct nlattr *element)
 	struct ledger_counts *place;
 
 	(void)mnl_attr_parse_nested(element, take_attribute, &found);
-	if (!found.has_key || found.key.outcome >= LEDGER_OUTCOMES)
+	if (!found.has_key || found.key.outcome >= LEDGER_IN_TABLE)
 		return 0;
 	place = place_of(userdata, found.key.interface);
 	if (!place)

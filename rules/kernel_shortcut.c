@@ -244,6 +244,48 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 	return n;
 }
 
+/* --- what it has carried --- */
+
+/* Of all processors. False: nothing is known. */
+static bool tally_read(int map, const struct bpf_shortcut_tally_key *key, struct bpf_shortcut_tally *ret)
+{
+	int processors = libbpf_num_possible_cpus();
+	_cleanup_free_ struct bpf_shortcut_tally *each =
+	        processors > 0 ? calloc((size_t)processors, sizeof(*each)) : NULL;
+
+	if (!each || bpf_map_lookup_elem(map, key, each) < 0)
+		return false;
+	*ret = (struct bpf_shortcut_tally){ 0 };
+	for (int i = 0; i < processors; i++) {
+		ret->packets += each[i].packets;
+		ret->bytes += each[i].bytes;
+	}
+	return true;
+}
+
+void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
+        void (*tell)(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes),
+        void *userdata)
+{
+	int map = bpf_map__fd(shortcut->skeleton->maps.tallies);
+	struct bpf_shortcut_tally_key key, last;
+	struct bpf_shortcut_tally sum;
+	char interface[IF_NAMESIZE];
+	bool first = true;
+
+	while (bpf_map_get_next_key(map, first ? NULL : &last, &key) == 0) {
+		if (!if_indextoname(key.ifindex, interface)) {
+			if (bpf_map_delete_elem(map, &key) < 0)
+				break;
+			continue; /* goes on behind the last one that stays */
+		}
+		if (tally_read(map, &key, &sum))
+			tell(userdata, interface, key.kind, sum.packets, sum.bytes);
+		last = key;
+		first = false;
+	}
+}
+
 /* --- interfaces --- */
 
 bool kernel_shortcut_fits(const char *interface)

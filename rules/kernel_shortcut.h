@@ -50,6 +50,11 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 
 /* Whether there is any TCP flow in the maps. */
 bool kernel_shortcut_has_stitches(const struct kernel_shortcut *shortcut);
+/* Tells what the program has done with packets that the rules have not seen, by interface and kind
+ * (base/bpf_shortcut.h); interfaces that have gone are forgotten. */
+void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
+        void (*tell)(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes),
+        void *userdata);
 
 /* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
 bool kernel_shortcut_fits(const char *interface);

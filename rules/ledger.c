@@ -38,7 +38,7 @@ void ledger_put_count(FILE *out, enum ledger_outcome outcome)
 
 void ledger_put_set(FILE *out)
 {
-	fprintf(out, "{ type ifname . mark; size %d; flags dynamic; }", LEDGER_INTERFACES_MAX * (int)LEDGER_OUTCOMES);
+	fprintf(out, "{ type ifname . mark; size %d; flags dynamic; }", LEDGER_INTERFACES_MAX * (int)LEDGER_IN_TABLE);
 }
 
 void ledger_put_forget(FILE *out, const struct ledger_counts *counts)
@@ -46,7 +46,7 @@ void ledger_put_forget(FILE *out, const struct ledger_counts *counts)
 	const char *comma = "";
 
 	fputs("delete element inet " NFT_TABLE " " LEDGER_SET " { ", out);
-	for (unsigned i = 0; i < LEDGER_OUTCOMES; i++)
+	for (unsigned i = 0; i < LEDGER_IN_TABLE; i++)
 		if (counts->outcome[i].packets) {
 			fprintf(out, "%s\"%s\" . 0x%08x", comma, counts->interface, i);
 			comma = ", ";

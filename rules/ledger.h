@@ -22,6 +22,9 @@ enum ledger_outcome {
 	LEDGER_OUTCOMES
 };
 
+/* How many of these our table counts; the others, the program of the short cut. */
+#define LEDGER_IN_TABLE LEDGER_shortcut_udp
+
 enum ledger_part { LEDGER_IN, LEDGER_ENDED, LEDGER_PASSED, LEDGER_FATE };
 
 /* The outcome's name in the API, what it means, and which part of the ledger it belongs to. */

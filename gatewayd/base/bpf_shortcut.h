@@ -43,4 +43,18 @@ struct bpf_shortcut_control {
 	__u32 unused;
 };
 
+/* What the program does with packets that it does not leave to the rules, of both protocols. */
+enum bpf_shortcut_kind { BPF_SHORTCUT_UDP, BPF_SHORTCUT_TCP, BPF_SHORTCUT_DROPPED, BPF_SHORTCUT_KINDS };
+/* Interfaces that packets take the short cut from, with each kind. */
+#define BPF_SHORTCUT_TALLIES_MAX 1024
+
+struct bpf_shortcut_tally_key {
+	__u32 ifindex, kind;
+};
+
+/* Of each processor; bytes without the frame's header. */
+struct bpf_shortcut_tally {
+	__u64 packets, bytes;
+};
+
 #endif

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/sockios.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,14 +220,6 @@ enum verdict {
 	VERDICT_WRONG,  /* this is no relayed connection */
 };
 
-/* Whether an error waits; it goes on waiting, for to fetch it would be to lose it. */
-static bool has_error(int fd)
-{
-	struct pollfd poll_fd = { .fd = fd };
-
-	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLERR);
-}
-
 /* One end is closed; see adopt.h. Corrects its ledger if the end was an orderly one. */
 static enum verdict judge_closed(
         const struct flow *flow, enum flow_side closed, uint8_t ended, struct ledger ledger[FLOW_SIDES])
@@ -238,7 +229,7 @@ static enum verdict judge_closed(
 
 	if (ledger_received_end(o) && o->unread == 0 && o->taken + 1 == e->given + flow->kept.offset[!closed])
 		ended_towards = true;
-	if (has_error(flow->end[closed].fd)) {
+	if (ledger_has_error(flow->end[closed].fd)) {
 		e->life = ended_towards ? LEDGER_SENT : LEDGER_CLOSED;
 		return VERDICT_BROKEN;
 	}
@@ -257,7 +248,7 @@ static enum verdict judge_closed(
 static enum verdict judge_closed_in_map(
         const struct loop *loop, const struct flow *flow, enum flow_side closed, struct ledger ledger[FLOW_SIDES])
 {
-	if (has_error(flow->end[closed].fd))
+	if (ledger_has_error(flow->end[closed].fd))
 		return VERDICT_BROKEN;
 	if (!ledger_received_end(&ledger[!closed]) || !tcp_sockmap_had_ended(loop, flow, !closed))
 		return VERDICT_RESET;

@@ -255,6 +255,22 @@ static bool tell_all(struct loop *loop)
 
 /* --- flows --- */
 
+/* The counters of one end. It may have been closed in order already and the rest of its stream not be taken yet: then
+ * the stream towards it has been ended, and there is no error (one that was fetched would have ended the flow). */
+static bool end_read(const struct flow *flow, enum flow_side side, struct ledger *ret)
+{
+	int fd = flow->end[side].fd;
+
+	if (ledger_read(fd, ret) < 0 || ret->life == LEDGER_NO_STREAM)
+		return false;
+	if (ret->life != LEDGER_CLOSED)
+		return true;
+	if (flow->direction[!side].state != DIRECTION_ENDED || ledger_has_error(fd))
+		return false;
+	ret->taken--;
+	return true;
+}
+
 /* What the counters are when we know what is in hand. False if that cannot be said now. */
 static bool measure(struct flow *flow)
 {
@@ -267,7 +283,7 @@ static bool measure(struct flow *flow)
 	/* So has it this; a short connection towards a target can do without. */
 	(void)keepalive_set(flow->end[FLOW_TARGET].fd);
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		if (ledger_read(flow->end[side].fd, &ledger[side]) < 0 || ledger[side].life >= LEDGER_CLOSED)
+		if (!end_read(flow, side, &ledger[side]))
 			return false;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		const struct flow_direction *direction = &flow->direction[side];

@@ -5,6 +5,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -91,4 +92,11 @@ bool ledger_received_end(const struct ledger *ledger)
 bool ledger_sent_end(const struct ledger *ledger)
 {
 	return ledger->life == LEDGER_SENT || ledger->life == LEDGER_BOTH;
+}
+
+bool ledger_has_error(int fd)
+{
+	struct pollfd poll_fd = { .fd = fd };
+
+	return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLERR);
 }

@@ -55,5 +55,7 @@ int ledger_read(int fd, struct ledger *ret);
 /* Whether the peer has ended its stream, and whether we have; false in state CLOSED. */
 bool ledger_received_end(const struct ledger *ledger);
 bool ledger_sent_end(const struct ledger *ledger);
+/* Whether an error waits at a socket; it goes on waiting, for to fetch it would be to lose it. */
+bool ledger_has_error(int fd);
 
 #endif

@@ -47,6 +47,13 @@ struct {
 	__type(value, struct bpf_shortcut_control);
 } control SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, BPF_SHORTCUT_TALLIES_MAX);
+	__type(key, struct bpf_shortcut_tally_key);
+	__type(value, struct bpf_shortcut_tally);
+} tallies SEC(".maps");
+
 /* A packet that may take the short cut. */
 struct packet {
 	struct bpf_shortcut_key key;
@@ -54,6 +61,7 @@ struct packet {
 	__u32 length;             /* of the IP packet */
 	__u32 payload;            /* of the datagram, or of all that it was put together from; not of TCP */
 	__u8 odd;                 /* the first of fragments, or with IP options */
+	__u8 copied;              /* it goes the long way, too */
 	__u8 protocol;
 	__u8 hops;
 	__u8 tos; /* of IPv4 */
@@ -282,24 +290,51 @@ static __noinline int datagram(struct __sk_buff *skb, struct packet *packet)
 
 #include "rules/bpf/stitch.h"
 
+/* For the ledger: rules that would count the packet do not see it. */
+static __noinline int tally(__u32 ifindex, __u32 kind, __u32 bytes)
+{
+	struct bpf_shortcut_tally_key key = { .ifindex = ifindex, .kind = kind };
+	struct bpf_shortcut_tally *found = bpf_map_lookup_elem(&tallies, &key), none = { 0 };
+
+	if (!found) {
+		bpf_map_update_elem(&tallies, &key, &none, BPF_NOEXIST);
+		found = bpf_map_lookup_elem(&tallies, &key);
+	}
+	if (found) {
+		found->packets++;
+		found->bytes += bytes;
+	}
+	return 0;
+}
+
 SEC("tc")
 int shortcut(struct __sk_buff *skb)
 {
 	struct packet packet = { 0 };
+	__u32 ifindex = skb->ifindex, kind;
+	int action;
 
 	if (!parse(skb, &packet))
 		return TC_ACT_UNSPEC;
 	switch (packet.protocol) {
 	case IPPROTO_UDP:
-		return packet.odd ? TC_ACT_UNSPEC : datagram(skb, &packet);
+		kind = BPF_SHORTCUT_UDP;
+		action = packet.odd ? TC_ACT_UNSPEC : datagram(skb, &packet);
+		break;
 	case IPPROTO_TCP:
-		return stitch(skb, &packet);
+		kind = BPF_SHORTCUT_TCP;
+		action = stitch(skb, &packet);
+		break;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
 		return packet.odd ? TC_ACT_UNSPEC : icmp(skb, packet.key.family);
 	default:
 		return TC_ACT_UNSPEC;
 	}
+	/* Of one that was copied the copy is counted, by the rules. */
+	if (action != TC_ACT_UNSPEC && !packet.copied)
+		tally(ifindex, action == TC_ACT_SHOT ? BPF_SHORTCUT_DROPPED : kind, packet.length);
+	return action;
 }
 
 char shortcut_license[] SEC("license") = "GPL";

@@ -731,7 +731,7 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		__u32 mark = skb->mark;
 
 		skb->mark = MARK_COPY;
-		(void)bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+		packet->copied = bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS) == 0;
 		skb->mark = mark;
 	}
 	if (packet->hops <= 1)

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import checks
 from lab import Gateway, Lab
 from lab.gateway import ROOT
 from lab.netns import CommandFailed
@@ -311,11 +312,14 @@ def measure(options, opened):
     result["address_set"] = address_set(many, options.entries)
     result["address_set_used"] = address_set(many, options.entries, used=True)
     result["rss_with_set_mib"] = rss_kib(many.gateway.process.pid) / 1024
+    result["checks"] = checks.measure(options.rounds, options.seconds)
     return result
 
 
 def measure_only(options, opened):
     """One kind of figure."""
+    if options.only == "checks":
+        return {"checks": checks.measure(options.rounds, options.seconds)}
     opened.append(gatewayd(f"gatewayd, {options.listeners} listeners", options.listeners))
     if options.only == "gets":
         return {"gets_2000": gets_while_relaying(opened[0], options.rounds, options.seconds, 2000)}
@@ -358,6 +362,10 @@ def table(result):
         sets = result[key]
         rows.append((f"{title}, by {sets['how']}", json.dumps({k: round(v, 3) if isinstance(v, float) else v
                                                                   for k, v in sets.items() if k != "how"}), "load < 3 s, p99 <= 10 ms"))
+    for kind, found in result["checks"].items():
+        rows.append((f"{checks.TARGETS} health checks a second, {kind}",
+                     " / ".join(f"{found[place]['processor'] * 100:.1f}" for place in ("as_it_is", "targets_elsewhere")) +
+                     " % of a processor", "<= 5 %; with / without the targets' kernel"))
     return "\n".join(f"{title:46} {value:34} {target}" for title, value, target in rows)
 
 
@@ -369,7 +377,7 @@ def arguments():
     parser.add_argument("--entries", type=int, default=100000, help="entries of the address set (default 100000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3, help="length of one measurement (default 3)")
-    parser.add_argument("--only", choices=("gets", "connections", "set"), help="only these figures")
+    parser.add_argument("--only", choices=("gets", "connections", "set", "checks"), help="only these figures")
     parser.add_argument("--json", default="bench-control.json", help="where the figures go (default bench-control.json)")
     return parser.parse_args()
 

@@ -40,6 +40,8 @@ struct worker {
 	unsigned n_connections;
 	struct connection *connections;
 	uint64_t done, refused, reset, broken, timed_out;
+	int64_t lost_oldest_ns; /* of those that were reset or broken, the greatest age; of one kept alive, its
+	                           request's */
 	struct latencies latencies;
 	char *body;
 };
@@ -82,6 +84,8 @@ static void connection_next(struct worker *worker, struct connection *connection
 		worker->timed_out++;
 	else if (error)
 		worker->broken++;
+	if (error && connection->connected && now_ns() - connection->started_ns > worker->lost_oldest_ns)
+		worker->lost_oldest_ns = now_ns() - connection->started_ns;
 	close(connection->fd);
 	connection_open(worker, connection);
 }
@@ -257,12 +261,15 @@ static void print_result(struct worker *workers, unsigned n, double seconds)
 		sum.reset += workers[i].reset;
 		sum.broken += workers[i].broken;
 		sum.timed_out += workers[i].timed_out;
+		if (workers[i].lost_oldest_ns > sum.lost_oldest_ns)
+			sum.lost_oldest_ns = workers[i].lost_oldest_ns;
 		latencies_merge(&sum.latencies, &workers[i].latencies);
 	}
 	printf("{\"done\": %llu, \"refused\": %llu, \"reset\": %llu, \"broken\": %llu, \"timed_out\": %llu, "
-	       "\"seconds\": %.3f, \"per_second\": %.1f, ",
+	       "\"lost_oldest_ms\": %.1f, \"seconds\": %.3f, \"per_second\": %.1f, ",
 	        (unsigned long long)sum.done, (unsigned long long)sum.refused, (unsigned long long)sum.reset,
-	        (unsigned long long)sum.broken, (unsigned long long)sum.timed_out, seconds, (double)sum.done / seconds);
+	        (unsigned long long)sum.broken, (unsigned long long)sum.timed_out, (double)sum.lost_oldest_ns / 1e6,
+	        seconds, (double)sum.done / seconds);
 	latencies_print(&sum.latencies);
 	printf("}\n");
 	free(sum.latencies.values);

@@ -112,6 +112,11 @@ def test_it_goes_past_the_relay(lab, gateway, family):
                 row = next(flow for flow in gateway.must("GET", "/flows")["items"] if flow["listener"] ==
                            ("plain", "pooled", "hidden")[number])
                 assert row["to_target"]["mover"] == row["to_client"]["mover"] == "kernel"
+        # What went past the rules is in the ledger all the same, by the interface it came in by.
+        rows = {row["interface"]: row["stack"] for row in gateway.must("GET", "stats/ledger")["interfaces"]}
+        for name in ("in0", "out0"):
+            assert rows[name]["outcomes"]["shortcut_tcp"]["bytes"] > 1_000_000
+            assert rows[name]["rest"] == 0
     wait_for(lambda: gateway.status()["relay"]["flows"] == 0, 15, "the ends of the flows")
     found = counters(gateway)
     assert found["bytes_to_target"] == found["bytes_to_client"]

@@ -389,6 +389,46 @@ def test_bytes_in_hand(lab, make_gateway, mover, how):
     assert kept(gateway)["lost"] == 0
 
 
+def end_before_the_reader(sender, reader):
+    """The sender has sent all, both have ended their streams, and its connection is over, while the reader has not read
+    all of it. Returns how much was sent, and what the reader has read."""
+    sent, got = fill(sender), b""
+    reader.shutdown(socket.SHUT_WR)
+    assert sender.recv(1) == b""
+    sender.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + 20
+    while sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\x07":  # TCP_CLOSE
+        assert time.monotonic() < deadline, "the sender's end of stream did not get through"
+        got += reader.recv(10000)
+        time.sleep(0.005)
+    return sent, got
+
+
+@pytest.mark.own_gateway  # its daemon is killed
+@pytest.mark.parametrize("mover", MOVERS)
+def test_one_end_is_over_before_the_flow_is_kept(lab, make_gateway, mover):
+    """A peer that has nothing more to say or to hear is no reason to lose what it said: the flow is kept all the same."""
+    gateway = make_gateway(mover=mover)
+    gateway.listener("l", ports=["7960"])
+    gateway.kill()  # so that no flow can be kept yet
+    four, [(sender4, reader4)] = pairs(lab, gateway, 1, wait=False)
+    six, [(reader6, sender6)] = pairs(lab, gateway, 1, family="v6", wait=False)
+    found = [(sender4, reader4), (sender6, reader6)]
+    with four, six:
+        begun = in_threads([lambda s=sender, r=reader: end_before_the_reader(s, r) for sender, reader in found])
+        gateway.start()
+        flows = gateway.status()["relay"]["flows"]  # one that lay in sockets alone may be over, with the reader's part unread
+        assert flows > 0
+        wait_kept(gateway, flows)
+        for _ in range(2):
+            replace_relay(gateway)
+        rest = in_threads([lambda r=reader: ending(r, 20) for _, reader in found])
+        for (sent, got), (more_got, how_ended) in zip(begun, rest):
+            assert how_ended == "eof"
+            assert got + more_got == BLOCKS[:sent]
+    assert kept(gateway)["lost"] == 0
+
+
 @pytest.mark.parametrize("mover", MOVERS)
 def test_both_die(lab, make_gateway, mover):
     """Daemon and relay killed at once: both peers see a reset, never an end of stream."""

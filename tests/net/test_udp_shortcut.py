@@ -130,6 +130,38 @@ def test_it_is_shown(lab, gateway):
     assert gateway.status()["relay"]["movers"]["shortcut"]["state"] == "idle"
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_ledger_names_it(lab, gateway, family):
+    """What took the short cut has an outcome of its own, by the interface it came in by, in packets and bytes; nothing is
+    left over, and a daemon that comes anew counts on."""
+    def ledger():
+        return {row["interface"]: row for row in gateway.must("GET", "/stats/ledger")["interfaces"]}
+
+    def carried(rows):
+        return {name: rows[name]["stack"]["outcomes"]["shortcut_udp"] for name in ("in0", "out0")}
+
+    gateway.listener("u", protocol="udp", ports=["7721"])
+    with DatagramPeer(lab.server, SERVERS[family], 7721), client(lab.client, SERVERS[family], 7721) as made:
+        enters(gateway, made)
+        before = ledger()
+        for _ in range(10):
+            assert past_relay(gateway, made, b"x" * 100) == b"x" * 100
+        after = ledger()
+        for name, was in carried(before).items():
+            now = carried(after)[name]
+            assert now["packets"] - was["packets"] == 10
+            assert now["bytes"] - was["bytes"] == 10 * (100 + 8 + (20 if family == "v4" else 40))
+            assert after[name]["stack"]["in"]["packets"] - before[name]["stack"]["in"]["packets"] >= 10
+            assert after[name]["stack"]["rest"] == 0 and after[name]["passed_on"]["rest"] == 0
+            # Frames that are not IP, or none of ours, come now and then; ten datagrams would show.
+            assert after[name]["link"]["not_taken"] - before[name]["link"]["not_taken"] < 10
+        text = gateway.api("GET", "/metrics").text
+        assert f'gateway_ledger_packets_total{{interface="in0",outcome="shortcut_udp"}} {carried(after)["in0"]["packets"]}\n' in text
+        gateway.kill()
+        gateway.start()
+        assert carried(ledger())["in0"]["packets"] >= carried(after)["in0"]["packets"]
+
+
 def test_who_may_not(lab, gateway):
     """Limits and headers want to see each datagram, and a mover that is named is the one that is used."""
     gateway.must("PUT", "/rate-limits/many", {"key": "source", "metric": "packets", "rate": 100000})

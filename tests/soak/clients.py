@@ -51,9 +51,11 @@ def serve(outcomes, ports):
 
 
 def connect(target):
-    """A connection to ADDRESS/PORT."""
+    """A connection to ADDRESS/PORT, and its age's beginning: {began_s, opened_s}, before and after it was made."""
     address, port = target.split("/")
-    return socket.create_connection((address, int(port)), timeout=stream.STUCK_S)
+    began = time.monotonic()
+    connection = socket.create_connection((address, int(port)), timeout=stream.STUCK_S)
+    return connection, {"began_s": began, "opened_s": time.monotonic()}
 
 
 def make_head(role, source, seed):
@@ -78,64 +80,75 @@ def run_role(role, outcomes, seed, targets, stop):
         head = make_head(role, source, f"{seed} {number}")
         target = source.choice(targets)
         try:
-            connection = connect(target)
+            connection, opened = connect(target)
         except OSError as error:
             outcomes.add(head | {"target": target, "end": f"connect: {error}"})
             stop.wait(0.05)
             continue
+        head |= {"target": target, **opened}
         try:
-            outcomes.add(head | {"target": target, **stream.client(connection, head)})
+            outcomes.add(head | stream.client(connection, head))
         except OSError as error:
-            outcomes.add(head | {"target": target, "end": f"first line: {error}"})
+            outcomes.add(head | {"end": f"first line: {error}", "broke_s": time.monotonic()})
+
+
+class Idle:
+    """One connection that says something now and then; opened anew when it fails."""
+
+    def __init__(self, seed, outcomes):
+        self.seed, self.outcomes = seed, outcomes
+        self.connection, self.outcome, self.times = None, None, 0
+
+    def open(self, target):
+        """Whether it is open now."""
+        self.times += 1
+        self.outcome = {"kind": "echo", "seed": f"{self.seed} {self.times}", "target": target}
+        try:
+            self.connection, opened = connect(target)
+            self.outcome |= opened
+            self.connection.sendall(json.dumps({"kind": "echo", "seed": self.outcome["seed"]}).encode() + b"\n")
+        except OSError as error:
+            self.end(f"connect: {error}")
+        return self.connection is not None
+
+    def say(self, data):
+        """Sends and wants the same back."""
+        got, end = b"", "eof"
+        try:
+            self.connection.sendall(data)
+            while len(got) < len(data):
+                piece = self.connection.recv(len(data) - len(got))
+                if not piece:
+                    break
+                got += piece
+        except OSError as error:
+            end = type(error).__name__
+        if got != data:
+            self.end(f"lost: {end}", corrupt=got != data[:len(got)], broke_s=time.monotonic())
+
+    def end(self, end, **more):
+        """Closes it, if it is open, and tells what became of it."""
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+        self.outcomes.add(self.outcome | {"end": end, **more})
 
 
 def run_idle(outcomes, seed, targets, stop):
     """Many connections that say something now and then."""
     source = stream.new_source(seed)
-    head = json.dumps({"kind": "echo", "seed": seed}).encode() + b"\n"
-    connections = {}
+    idles = [Idle(f"{seed} {number}", outcomes) for number in range(IDLE_CONNECTIONS)]
     while not stop.is_set():
         started = time.monotonic()
-        for number in range(IDLE_CONNECTIONS):
-            name = f"{seed} {number}"
-            if name not in connections and not idle_open(name, connections, source.choice(targets), head, outcomes):
-                continue
-            idle_say(name, connections, source.randbytes(IDLE_BYTES), outcomes)
+        for idle in idles:
+            if idle.connection or idle.open(source.choice(targets)):
+                idle.say(source.randbytes(IDLE_BYTES))
             if stop.wait(IDLE_ROUND_S / IDLE_CONNECTIONS / 2):
                 break
         stop.wait(max(0, IDLE_ROUND_S - (time.monotonic() - started)))
-    for name, connection in connections.items():
-        connection.close()
-        outcomes.add({"kind": "echo", "seed": name, "end": "eof"})
-
-
-def idle_open(name, connections, target, head, outcomes):
-    """Opens one; whether that went well."""
-    try:
-        connections[name] = connect(target)
-        connections[name].sendall(head)
-        return True
-    except OSError as error:
-        connections.pop(name, None)
-        outcomes.add({"kind": "echo", "seed": name, "end": f"connect: {error}"})
-        return False
-
-
-def idle_say(name, connections, data, outcomes):
-    """Sends and wants the same back; a connection that fails is reported and opened anew."""
-    got, end = b"", "eof"
-    try:
-        connections[name].sendall(data)
-        while len(got) < len(data):
-            piece = connections[name].recv(len(data) - len(got))
-            if not piece:
-                break
-            got += piece
-    except OSError as error:
-        end = type(error).__name__
-    if got != data:
-        connections.pop(name).close()
-        outcomes.add({"kind": "echo", "seed": name, "corrupt": got != data[:len(got)], "end": f"lost: {end}"})
+    for idle in idles:
+        if idle.connection:
+            idle.end("eof")
 
 
 def run_udp(outcomes, seed, targets, stop):

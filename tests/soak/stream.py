@@ -56,14 +56,20 @@ class Side:
         self.connection, self.sends, self.receives = connection, sends, receives
         self.slow, self.cut = slow, cut
         self.send_error = None
+        self.broke_s = []
 
     def exchange(self):
-        """Sends and receives at once; returns {received, expected, corrupt, end, send_error}."""
+        """Sends and receives at once; returns {received, expected, corrupt, end, send_error, broke_s}.
+
+        broke_s: when this side first noticed that the connection is broken, None if it did not (monotonic clock).
+        """
         sender = threading.Thread(target=self._send, daemon=True)
         sender.start()
         outcome = self._receive()
+        if outcome["end"] != "eof" or outcome["received"] < outcome["expected"]:
+            self.broke_s.append(time.monotonic())
         sender.join()
-        return outcome | {"send_error": self.send_error}
+        return outcome | {"send_error": self.send_error, "broke_s": min(self.broke_s, default=None)}
 
     def _send(self):
         sent = 0
@@ -83,6 +89,7 @@ class Side:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 self.connection.shutdown(socket.SHUT_RD)
         except OSError as error:
+            self.broke_s.append(time.monotonic())
             self.send_error = str(error)
 
     def _receive(self):
@@ -135,6 +142,7 @@ def serve_one(connection, report):
             return
         if head["kind"] == "echo":
             echo(connection)
+            report({"seed": head["seed"], "kind": "echo", "end": "eof", "broke_s": time.monotonic()})
             return
         cut = head.get("cut") if head["kind"] == "cut" else None
         side = Side(connection, (f"{head['seed']} down", head["down"]), (f"{head['seed']} up", head["up"]),
@@ -143,7 +151,7 @@ def serve_one(connection, report):
 
 
 def echo(connection):
-    """Sends back what comes; silence is no fault here."""
+    """Sends back what comes until the end, of whatever kind; silence is no fault here."""
     connection.settimeout(None)
     try:
         while data := connection.recv(65536):

@@ -103,9 +103,12 @@ def main():
             try:
                 browser.size(1280, 900)
                 browser.load("")
-                browser.driver.save_screenshot(str(directory / "login.png"))
+                for scheme in options.scheme:
+                    browser.scheme(scheme)
+                    browser.wait(lambda: browser.one("dialog input[type=password]"), "the log-in")
+                    browser.driver.save_screenshot(str(directory / f"login-{scheme}.png"))
                 browser.login(gateway.token())
-                made = 1 + shoot(browser, directory, options.width, options.scheme)
+                made = len(options.scheme) + shoot(browser, directory, options.width, options.scheme)
             finally:
                 browser.close()
                 traffic.stop()

@@ -1,11 +1,15 @@
 """The whole story as a person lives it: log in, make an upstream and a listener, see traffic, drain, change, be afraid,
 be taken back, go back, end a flow; and what happens when the connection goes."""
 
+import contextlib
 import re
+import subprocess
 
 import pytest
 
-from lab.process import wait_for
+from lab import datagrams
+from lab.gateway import ROOT
+from lab.process import amount, wait_for
 
 PORT = 8000
 
@@ -304,6 +308,70 @@ def test_ten_thousand(ui):
     page.fill("Name begins with", "l-0500")
     page.see("10 in all", "main")
     page.see("l-05009", ".vt-row")
+
+
+# Connections and UDP flows, of each family. The long run's are what a relay takes on that may have 20,000 descriptors.
+MANY = amount((2000, 100), (4000, 100))
+
+
+def many_flows(ui, stack):
+    """Connections and UDP flows, all of them real."""
+    (connections, datagrams_too), lab, gateway = MANY, ui.lab, ui.gateway
+    gateway.listener("web", ports=["8000"])
+    gateway.listener("asked", protocol="udp", ports=["7230"], idle_timeout_s=600)
+    echo = datagrams.echo_server(lab, lab.server, tool("gwudp"), 7230)
+    stack.callback(echo.stop)
+    for address in (lab.server.v4, lab.server.v6):
+        held = subprocess.Popen([str(word) for word in lab.client.command(tool("gwload"), "idle", address, 8000, "/tiny", connections)],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.callback(held.wait)
+        stack.callback(held.kill)
+        assert held.stdout.readline() == "ready\n"
+        lab.client.run(tool("gwudp"), "many", address, 7230, datagrams_too, datagrams_too)
+
+
+def tool(name):
+    """Path of one of the lab's programs."""
+    return next(path for preset in ("release", "dev") if (path := ROOT / "build" / preset / "tests" / name).exists())
+
+
+ROWS = "return Number(document.querySelector('.vt-view').getAttribute('aria-rowcount')) - 1"
+
+
+def test_many_flows(ui, figure):
+    """Thousands of flows: a list that is as long as they are many, and stands still while somebody reads."""
+    page = ui.browser
+    with contextlib.ExitStack() as stack:
+        many_flows(ui, stack)
+        flows, six = (ui.gateway.must("GET", f"flows?sort=age&limit=1{words}")["total"] for words in ("", "&client=fd71:1::/64"))
+        assert flows > six > MANY[0]
+        page.go("flows")
+        page.see(f"{flows} flows now", "main")
+        page.see("web", ".vt-row")
+        assert page.run(ROWS) == flows
+        page.run("const row = document.querySelectorAll('.vt-body .vt-row')[12]; row.here = true; document.querySelector('.vt-view').scrollTop = 80")
+        page.wait(lambda: page.run("return document.querySelector('.vt-body .vt-row').dataset.key && document.querySelector('.vt-view').scrollTop == 80"), "the scroll")
+        assert page.run("return [...document.querySelectorAll('.vt-body .vt-row')].some((row) => row.here)"), "no row is made twice"
+        page.run("const v = document.querySelector('.vt-view'); v.scrollTop = v.scrollHeight")
+        page.wait(lambda: page.one(f".vt-row[aria-rowindex='{flows + 1}']") and not page.one(".vt-wait"), "the last row")
+        assert page.run("return document.querySelectorAll('.vt-body .vt-row').length") < 60
+        asked = page.run("return performance.getEntriesByType('resource').filter((r) => /flows[?]sort/.test(r.name)).map((r) => r.decodedBodySize)")
+        figure("bytes of the answer that is asked for again and again", asked[0])
+        assert asked[0] < 200_000
+        page.run("document.querySelector('.vt-body .vt-row').here = true")
+        page.run("return new Promise((done) => setTimeout(done, 3500))")
+        assert page.run("return document.querySelector('.vt-body .vt-row').here"), "the list was read again under the reader's eyes"
+        page.fill("Client or prefix", "fd71:1::/64")
+        page.see(f"{six} of them as asked for", "main")
+        assert page.run(ROWS) == six
+        page.fill("Listener", "web")
+        page.see(f"{MANY[0]} of them as asked for", "main")
+        page.click("End", ".vt-row button")
+        page.click("End it", "dialog button")
+        page.see(f"{MANY[0] - 1} of them as asked for", "main")
+        page.fill("Show", "listener")
+        page.see("web", ".vt-row")
+        assert page.run(ROWS) == 1
 
 
 def test_quick(ui, figure):

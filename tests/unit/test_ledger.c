@@ -80,7 +80,7 @@ static void test_names_and_bounds(void **state)
 	strcpy(counts[1].interface, "\xff");
 	assert_int_equal(kernel_fake_new(&kernel), 0);
 	kernel_fake_ledger(kernel, counts, LEDGER_INTERFACES_MAX + 3);
-	assert_int_equal(ledger_new(NULL, kernel, NULL, &ledger), 0);
+	assert_int_equal(ledger_new(NULL, kernel, NULL, NULL, &ledger), 0);
 	assert_int_equal(ledger_look(ledger, &rows, &n, &omitted), 0);
 	assert_int_equal(n, LEDGER_INTERFACES_MAX);
 	assert_int_equal(omitted, 3);
@@ -102,7 +102,7 @@ static void test_interfaces_that_go(void **state)
 	counts[1].outcome[LEDGER_in].packets = 5;
 	assert_int_equal(kernel_fake_new(&kernel), 0);
 	kernel_fake_ledger(kernel, counts, 2);
-	assert_int_equal(ledger_new(NULL, kernel, NULL, &ledger), 0);
+	assert_int_equal(ledger_new(NULL, kernel, NULL, NULL, &ledger), 0);
 	for (unsigned i = 0; i < LEDGER_LOOKS_GONE; i++) {
 		assert_int_equal(kernel_fake_calls(kernel, KERNEL_NFT_COMMIT), 0);
 		ledger_tend(ledger);

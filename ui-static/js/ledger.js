@@ -2,7 +2,7 @@
 import { badge, h } from './dom.js';
 import { count, words } from './format.js';
 
-const RELAYED = /^relay_/, DROPPED = new Set(['banned', 'limited', 'rejected', 'dropped', 'no_listener_socket']), KEPT = new Set(['passed', 'allowed']);
+const RELAYED = /^(relay_|shortcut_(udp|tcp)$)/, DROPPED = new Set(['banned', 'limited', 'rejected', 'dropped', 'no_listener_socket', 'shortcut_dropped']), KEPT = new Set(['passed', 'allowed']);
 
 const sum = (outcomes, wanted) => Object.entries(outcomes || {}).reduce((all, [name, one]) => (wanted(name) ? all + one.packets : all), 0);
 
@@ -25,6 +25,6 @@ export function ledgerTable(told) {
 	if (!told?.interfaces.length)
 		return h('p', { class: 'hint' }, 'Nothing has come in yet.');
 	return h('div', { class: 'scroll-x', tabIndex: 0, role: 'region', 'aria-label': 'Packets by interface' }, h('table', {},
-		h('thead', {}, h('tr', {}, ['Interface', 'Packets in', 'To the relay', 'Dropped', 'Passed on, or to all', 'Rest'].map((title, i) => h('th', { scope: 'col', class: i === 1 || i === 2 || i === 5 ? 'end' : '' }, title)))),
+		h('thead', {}, h('tr', {}, ['Interface', 'Packets in', 'Relayed', 'Dropped', 'Passed on, or to all', 'Rest'].map((title, i) => h('th', { scope: 'col', class: i === 1 || i === 2 || i === 5 ? 'end' : '' }, title)))),
 		h('tbody', {}, told.interfaces.map(row))));
 }

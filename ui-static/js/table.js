@@ -7,18 +7,21 @@
 import { button, fill, h } from './dom.js';
 
 const ROW = 40;
+const CUT = 10; /* characters for which there is room in every column */
 const SPARE = 6; /* rows above and below the visible ones */
 
 export class Table {
 	/*
 	 * columns: [{title, width (grid track), cell(row) -> child, wide (hidden on small screens), end (right-aligned)}]
-	 * page(after) -> {items, next, total}: one page of rows; next null: the last. key(row): what tells rows apart.
+	 * page(after) -> {items, next, total}: one page of rows; next null: the last; total: of all pages, if it is known.
+	 * key(row): what tells rows apart.
 	 */
 	constructor({ columns, page, key, label, empty, height }) {
 		Object.assign(this, { columns, page, key, label, empty });
 		this.rows = [];
 		this.next = null;
 		this.total = 0;
+		this.shown = new Map(); /* row elements by index */
 		this.generation = 0;
 		this.body = h('div', { class: 'vt-body', role: 'rowgroup' });
 		this.head = h('div', { class: 'vt-row vt-head', role: 'row', 'aria-rowindex': 1 },
@@ -61,14 +64,29 @@ export class Table {
 			const first = await this.page(null);
 			if (generation !== this.generation)
 				return;
-			this.rows = first.items;
-			this.next = first.next;
-			this.total = first.total ?? first.items.length + (first.next === null ? 0 : first.items.length);
+			this.rows = [];
+			this.take(first);
+			this.ahead = first.items.length;
 			this.draw(true);
 		} catch (error) {
 			if (generation === this.generation)
 				this.fail(error);
 		}
+	}
+
+	/* One more page. The last one says how many there are, whatever was said before; without a total there is more to come. */
+	take(page) {
+		this.rows = this.rows.concat(page.items);
+		this.next = page.next;
+		if (page.next === null)
+			this.total = this.rows.length;
+		else
+			this.total = Math.max(page.total ?? this.rows.length + page.items.length, this.rows.length + 1);
+	}
+
+	/* Whether everything in sight is of the first page: to read that again moves nothing from under anybody's eyes. */
+	atTop() {
+		return this.view.scrollTop + this.view.clientHeight <= (this.ahead ?? 0) * ROW || this.next === null && this.rows.length === this.ahead;
 	}
 
 	fail(error) {
@@ -86,9 +104,7 @@ export class Table {
 				const page = await this.page(this.next);
 				if (generation !== this.generation)
 					break;
-				this.rows = this.rows.concat(page.items);
-				this.next = page.next;
-				this.total = page.total ?? this.rows.length + (page.next === null ? 0 : page.items.length);
+				this.take(page);
 			}
 		} catch (error) {
 			this.fail(error);
@@ -139,14 +155,31 @@ export class Table {
 		const was = this.focused();
 		this.body.style.height = `${this.total * ROW}px`;
 		this.view.setAttribute('aria-rowcount', this.total + 1);
-		const made = [];
-		for (let i = first; i < last; i++)
-			made.push(this.row(i));
-		this.body.replaceChildren(...made);
+		this.show(first, last, anew);
 		this.refocus(was);
 		fill(this.note, this.total ? '' : this.empty || 'Nothing here.');
 		if (last > this.rows.length)
 			this.more(last);
+	}
+
+	/* The elements of these rows, and no others. Those that are there and right are left alone: to make them is what takes
+	 * time when somebody scrolls. */
+	show(first, last, anew) {
+		for (const [index, element] of this.shown)
+			if (anew || index < first || index >= last || element.classList.contains('vt-wait')) {
+				element.remove();
+				this.shown.delete(index);
+			}
+		let behind = null;
+		for (let i = last - 1; i >= first; i--) {
+			let element = this.shown.get(i);
+			if (!element) {
+				element = this.row(i);
+				this.body.insertBefore(element, behind);
+				this.shown.set(i, element);
+			}
+			behind = element;
+		}
 	}
 
 	row(index) {
@@ -155,8 +188,13 @@ export class Table {
 			this.columns.map((c, n) => h('div', { role: 'cell', class: this.classOf(c) },
 				row ? c.cell(row) : n ? '' : 'reading …')));
 		element.style.top = `${index * ROW}px`;
-		if (row)
+		if (row) {
 			element.dataset.key = this.key(row);
+			/* What is cut off for want of room can be had all the same. */
+			for (const cell of element.children)
+				if (cell.textContent.length > CUT && !cell.querySelector('[title]'))
+					cell.title = cell.textContent;
+		}
 		return element;
 	}
 

@@ -7,7 +7,8 @@ import { head } from '../page.js';
 import { Table } from '../table.js';
 
 const LIVE_MS = 3000;
-const SORTED = 1000, PAGE = 1000;
+/* The first page is read every few seconds, the others when they are scrolled to. */
+const FIRST = 200, PAGE = 1000;
 const FILTERS = [['client', 'Client or prefix'], ['listener', 'Listener'], ['upstream', 'Upstream'], ['target', 'Target'], ['sni', 'Server name']];
 const SORTS = [['bytes', 'most bytes first'], ['age', 'oldest first'], ['rtt', 'slowest round trip first'], ['', 'all, unsorted']];
 const GROUPS = [['', 'each flow'], ['client', 'by client'], ['listener', 'by listener'], ['upstream', 'by upstream'], ['target', 'by target'], ['sni', 'by server name'], ['client,sni', 'who talks to whom'], ['client,destination', 'who talks to where']];
@@ -45,16 +46,16 @@ async function kill(row, reload) {
 
 function flowColumns(reload) {
 	return [
-		{ title: 'Client', width: 'minmax(9rem, 2fr)', cell: (row) => endpoint(row.client) },
-		{ title: 'Target', width: 'minmax(9rem, 2fr)', wide: true, cell: (row) => endpoint(row.target) || endpoint(row.original) },
+		{ title: 'Client', width: 'minmax(9rem, 3fr)', cell: (row) => endpoint(row.client) },
+		{ title: 'Target', width: 'minmax(9rem, 3fr)', wide: true, cell: (row) => endpoint(row.target) || endpoint(row.original) },
 		{ title: 'Listener', width: 'minmax(6rem, 1fr)', wide: true, cell: (row) => row.listener ?? '–' },
 		{ title: 'Server name', width: 'minmax(6rem, 2fr)', wide: true, cell: (row) => (row.sni === null ? '' : h('bdi', {}, row.sni)) },
-		{ title: 'State', width: '6.5rem', wide: true, cell: (row) => badge(row.state === 'relaying' ? row.protocol : row.state, row.state === 'relaying' ? 'good' : 'idle') },
-		{ title: 'Moved', width: '6rem', small: '4.7rem', end: true, cell: (row) => bytes(moved(row)) },
-		{ title: 'Age', width: '6rem', small: '4rem', end: true, cell: age },
-		{ title: 'Round trip', width: '6rem', wide: true, end: true, cell: rtt },
-		{ title: 'By', width: '5rem', wide: true, cell: (row) => row.to_client.mover },
-		{ title: 'Held to', width: '6.5rem', wide: true, end: true, cell: heldTo },
+		{ title: 'State', width: '5.5rem', wide: true, cell: (row) => badge(row.state === 'relaying' ? row.protocol : row.state, row.state === 'relaying' ? 'good' : 'idle') },
+		{ title: 'Moved', width: '5rem', small: '4.7rem', end: true, cell: (row) => bytes(moved(row)) },
+		{ title: 'Age', width: '5.2rem', small: '4rem', end: true, cell: age },
+		{ title: 'Round trip', width: '5.4rem', wide: true, end: true, cell: rtt },
+		{ title: 'By', width: '4.3rem', wide: true, cell: (row) => row.to_client.mover },
+		{ title: 'Held to', width: '5.5rem', wide: true, end: true, cell: heldTo },
 		...may('operator') ? [{ title: 'Do', width: '4.2rem', small: '3.6rem', cell: (row) => button('End', () => kill(row, reload), 'small danger', { 'aria-label': `End the flow of ${endpoint(row.client)}` }) }] : [],
 	];
 }
@@ -94,23 +95,25 @@ export default async function flows({ content, scope, query }) {
 				words.set(name, input.value.trim());
 		if (group.value)
 			words.set('group', group.value);
-		if (withEnded())
-			words.set('include', 'ended');
 		else if (sort.value)
 			words.set('sort', sort.value);
-		words.set('limit', group.value || sort.value ? SORTED : PAGE);
+		if (withEnded())
+			words.set('include', 'ended');
+		words.set('limit', after || group.value ? PAGE : FIRST);
 		if (after)
 			words.set('after', after);
 		return `flows?${words}`;
 	};
 	const page = async (after) => {
 		const answer = await get(path(after));
-		fill(told, `${count(answer.active)} flows now${answer.complete ? '' : '; there are more than can be sorted, so some are left out'}`);
-		const unfiltered = !group.value && !sort.value && inputs.every(([, , input]) => !input.value.trim());
-		return { ...answer, next: answer.next, total: unfiltered && answer.next !== null ? Math.max(answer.active, 1) : undefined };
+		const filtered = inputs.some(([, , input]) => input.value.trim());
+		fill(told, `${answer.active} flows now`, filtered && !group.value && answer.total !== null ? `, ${answer.total} of them as asked for` : '',
+			answer.complete ? '' : '; there are more than can be sorted, so some are left out');
+		return { ...answer, total: answer.total ?? (filtered ? undefined : answer.active) };
 	};
 	const build = () => {
 		table?.end();
+		sort.disabled = Boolean(group.value); /* groups come by bytes */
 		table = new Table({ label: 'Flows', empty: 'No flows.', key: (row) => row.id ?? String(row.group), page, columns: group.value ? groupColumns(withEnded()) : flowColumns(() => table.load()) });
 		fill(place, table.element);
 		return table.load();
@@ -127,9 +130,9 @@ export default async function flows({ content, scope, query }) {
 			h('span', { class: 'pair' }, h('label', { class: 'check', htmlFor: live.id }, live, ' live'), button('Read again', () => table.load(), 'small'), told)), place);
 	scope.onEnd(() => table?.end());
 	await build();
-	/* The unsorted list may be ten thousand rows that somebody scrolls through: it is read again only when asked. */
+	/* Further down nothing moves while somebody reads, nor in the unsorted list: it is read again only when asked. */
 	scope.every(LIVE_MS, async () => {
-		if (live.checked && (sort.value || group.value) && !document.querySelector('dialog[open]'))
+		if (live.checked && (sort.value || group.value) && table.atTop() && !document.querySelector('dialog[open]'))
 			await table.load();
 	});
 }
