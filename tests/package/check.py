@@ -107,6 +107,15 @@ def check_relay(lab, machine):
          f"connections are relayed, and the server sees the client {faults[:3]}")
 
 
+def check_early(lab, machine):
+    """The unit that comes before the network puts the rules in place, all by itself."""
+    machine.sh("systemctl stop gatewayd && gatewayd --config /etc/gatewayd/gatewayd.conf --cleanup && systemctl restart gatewayd-early")
+    must(any("table inet gatewayd" in line for line in in_kernel(lab, machine)), "gatewayd-early puts the rules in place")
+    found = machine.call("journalctl -u gatewayd-early SYSLOG_IDENTIFIER=gatewayd -o cat --no-pager").stdout
+    must("are in place until gatewayd serves" in found, "and says so in the journal")
+    machine.sh("systemctl start gatewayd")
+
+
 def check_networkd(lab, machine):
     """systemd-networkd leaves our routing rules alone when it takes an interface over, also while there is no daemon that
     would put them back."""
@@ -229,6 +238,7 @@ def main():
         check_provision(machine)
         check_bpf(lab, machine)
         check_relay(lab, machine)
+        check_early(lab, machine)
         check_networkd(lab, machine)
         check_upgrade(lab, machine)
         check_downgrade(lab, machine)
