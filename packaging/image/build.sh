@@ -31,7 +31,7 @@ ESP=192 SLOT=400 DATA=400
 KERNEL_OPTIONS='console=tty0 console=ttyS0,115200 panic=10 loglevel=4 systemd.gpt_auto=no systemd.condition-needs-update=no'
 SUITE=bookworm
 
-packages=(linux-image-amd64 initramfs-tools busybox systemd systemd-sysv systemd-boot systemd-resolved
+packages=(linux-image-amd64 apparmor logrotate initramfs-tools busybox systemd systemd-sysv systemd-boot systemd-resolved
 	systemd-timesyncd udev dbus kmod iproute2 iputils-ping nftables curl ca-certificates openssl openssh-server
 	e2fsprogs util-linux procps less zstd)
 

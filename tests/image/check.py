@@ -2,10 +2,10 @@
 
 One machine, software emulation, five starts:
 
-1. from slot a, set up by a configuration drive: web UI, relay from client to server seen from both, the console's
-   questions asked and answered;
+1. from slot a, set up by a configuration drive: web UI, relay from client to server seen from both, daemon and relay
+   started anew and killed under AppArmor, journal and logrotate, the console's questions asked and answered;
 2. a spoilt update in slot b (its daemon ends at once) is tried, and the machine restarts by itself;
-3. slot a again, which says so, with its configuration, and relays;
+3. slot a again, which says so, with its configuration, started in the right order, and relays;
 4. a good update in slot b is tried, found healthy and stays; it relays;
 5. the entry of the menu that is for repairs: a shell, no gateway, nothing forwarded.
 """
@@ -38,6 +38,15 @@ DISK_GIB = 4
 PORT = 8000
 API = "https://10.71.1.1:8443"
 LISTENER = {"name": "web", "ports": [str(PORT)]}
+DATAGRAMS = {"name": "datagrams", "protocol": "udp", "ports": ["7720"]}
+# Whether the same relay is there afterwards.
+LIFE = (("systemctl restart gatewayd", True), ("systemctl reload gatewayd", False), ("kill -9 $(pidof gateway-relay)", False),
+        ("kill -9 $(pidof gatewayd)", True))
+# What has to be through before the next begins.
+ORDER = ("nftables.service", "gatewayd-early.service", "systemd-sysctl.service", "gatewayd.service",
+         "systemd-networkd.service", "network-online.target")
+# More than the log takes of one message in its window, which is 10 s.
+CHANGES = 120
 SERVERS = {"v4": f"http://10.71.2.2:{PORT}/whoami", "v6": f"http://[fd71:2::2]:{PORT}/whoami"}
 
 
@@ -156,7 +165,12 @@ class Check:
 
     def opened(self):
         """How many flows the relay has opened, as the API says."""
-        return self.api("/api/v1/status")[1]["relay"]["counters"]["flows_opened"]
+        return self.status()["relay"]["counters"]["flows_opened"]
+
+    def status(self):
+        """The daemon's status; {} while it has none."""
+        found = self.api("/api/v1/status")[1]
+        return found if isinstance(found, dict) else {}
 
     def serves(self):
         """The web UI, and readiness, from outside."""
@@ -178,6 +192,9 @@ class Check:
         self.claim("a listener is made over the API", code == 201, answer)
         self.relays()
         self.appliance()
+        self.life()
+        self.journal()
+        self.held()
 
     def appliance(self):
         """What makes it one: nothing to write to, nothing open, room on the disk."""
@@ -191,6 +208,78 @@ class Check:
         failed = run_there("systemctl --failed --no-legend --plain")
         self.claim("no unit has failed", not failed, failed)
         self.say("memory in use: " + run_there("free -m | awk '/^Mem/ { print $3 }'") + " MiB")
+
+    def life(self):
+        """Everything that loads something into the kernel stays on, whoever starts anew."""
+        card = self.machine.run(f"grep -l {CARDS['in']} /sys/class/net/*/address").split("/")[4]
+        for kind, body in (("listeners", DATAGRAMS), ("prefilters", {"interface": card, "mode": "generic", "syn_cookies": "auto"})):
+            code, answer = self.api(f"/api/v1/{kind}", "POST", body)
+            self.claim(f"{kind} take one more", code == 201, answer)
+        for command, same in LIFE:
+            before = self.status()["relay"]["pid"]
+            self.machine.run(command)
+
+            def settled():
+                relay = self.status().get("relay", {"state": "none"})
+                return relay if relay["state"] == "running" and (relay["pid"] == before) == same \
+                    and relay["movers"]["sockmap"]["state"] != "testing" else None
+            movers = wait_for(settled, 30, command)["movers"]
+            states = [mover["state"] for mover in movers.values()] + [row["state"] for row in self.status()["prefilters"]]
+            self.claim(f"{command}: sockmap, short cut and prefilter are on", states == ["on"] * 3, (movers, states))
+        self.relays()
+
+    def held(self):
+        """AppArmor holds daemon and relay, and has had nothing to refuse since the start."""
+        held = self.machine.run("cat /proc/$(pidof gatewayd)/attr/current /proc/$(pidof gateway-relay)/attr/current")
+        self.claim("AppArmor holds daemon and relay", held.split("\n") == ["gatewayd (enforce)"] * 2, held)
+        refused = self.machine.run("dmesg | grep 'apparmor=\"[DA][EL]' || :")
+        self.claim("and refuses nothing", not refused, refused)
+
+    def journal(self):
+        """Each change is in the journal, with its fields, or counted as left out; records of flows are rotated."""
+        run_there = self.machine.run
+        post = "curl -sS -o /dev/null --unix-socket /run/gatewayd/api.sock -H Content-Type:application/json"
+        many = f"http://localhost/api/v1/rate-limits/many[1-{CHANGES}]"
+        run_there(f"{post} -X PUT -d '{{\"metric\": \"new_connections\", \"rate\": 1000}}' '{many}'", 120)
+        run_there(f"{post} -X DELETE '{many}'", 120)
+        time.sleep(10)
+        self.api("/api/v1/settings", "PATCH", {"flow_log": {"destination": "file"}})
+        lines = [line for line in run_there("journalctl -b -u gatewayd -o cat --no-pager | grep 'is in force' | cut -c-150").split("\n")
+                 if "is in force" in line]
+        left_out = sum(int(count) for count in re.findall(r"\((\d+) lines like this one", "\n".join(lines)))
+        self.claim("each change is in the journal, or counted as left out", left_out and
+                   len(lines) + left_out == self.status()["revision"], (len(lines), left_out, self.status()["revision"]))
+        found = run_there("journalctl -u gatewayd GATEWAY_LISTENER=web -o cat --no-pager")
+        self.claim("a listener's lines are found by its field", "POST listeners" in found, found)
+        found = run_there("journalctl -u gatewayd SYSLOG_IDENTIFIER=gateway-relay -o cat --no-pager")
+        self.claim("the relay's lines are those of the same unit", "a daemon has connected" in found, found)
+        self.recorded()
+        run_there("logrotate -f /etc/logrotate.d/gatewayd")
+        self.recorded()
+        found = run_there("ls /var/log/gatewayd").split()
+        self.claim("logrotate takes the records away, and the daemon begins anew", found == ["flows.jsonl", "flows.jsonl.1"], found)
+        # For the order of the next starts.
+        run_there("systemctl -q enable nftables systemd-networkd-wait-online; "
+                  "systemctl -q add-wants multi-user.target network-online.target")
+
+    def recorded(self):
+        """What is relayed now has its records in the file, which had none."""
+        self.relays()
+        wait_for(lambda: self.machine.run("wc -l </var/log/gatewayd/flows.jsonl 2>&1 || :") == str(len(SERVERS)), 10, "the records")
+
+    def order(self):
+        """Rules come before forwarding, forwarding before the network; and nobody has taken anything away since."""
+        shown = self.machine.run("systemctl show -p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic "
+                                 + " ".join(ORDER))
+        times = [{key: int(value) for key, value in (line.split("=") for line in block.split("\n"))}
+                 for block in shown.split("\n\n")]
+        for before, after, first, second in zip(ORDER, ORDER[1:], times, times[1:]):
+            self.claim(f"{before} was through before {after}", 0 < first["ActiveEnterTimestampMonotonic"]
+                       <= second["InactiveExitTimestampMonotonic"], (first, second))
+        early = self.machine.run("journalctl -b -u gatewayd-early -o cat --no-pager")
+        self.claim("the early rules were those of the last revision", f"the rules of revision {self.status()['revision']} are "
+                   "in place" in early, early)
+        self.claim("nothing had to be put right since", self.status()["drift"]["healed"] == 0, self.status()["drift"])
 
     def questions(self):
         """The console asks a machine that is not set up, and what is answered holds."""
@@ -246,7 +335,9 @@ class Check:
         slots = machine.run("gateway-slots")
         self.claim("slot b was given up", re.search(r"^\* a\s+good .*\n\s+b\s+failed ", slots, re.M), slots)
         self.serves()
+        self.order()
         self.relays()
+        self.held()
 
     def good(self):
         """A new slot that gets ready stays."""
@@ -260,6 +351,7 @@ class Check:
         self.claim("the machine is the same", machine.run("cat /etc/machine-id") == before)
         self.serves()
         self.relays()
+        self.held()
         machine.run("gateway-slots use a")
         self.claim("slot a can be chosen again", machine.run("ls /boot/loader/entries/gatewayd-a.conf") != "")
 

@@ -430,7 +430,7 @@ def test_bans_and_traces(lab, gateway, family):
             assert connection.recv(1) == b"?"
             ask_much(connection, os.urandom(50_000))
         trace = gateway.must("POST", "/trace", {"protocol": "tcp", "source": address, "destination": SERVER[family],
-                                               "destination_port": PORT, "seconds": 20, "packets": 200})
+                                               "destination_port": PORT, "seconds": 300, "packets": 200})
         with lab.client.connect(SERVER[family], PORT, timeout=10) as connection:
             with pytest.raises(Timeout):
                 stitch(gateway, connection, 2, seconds=2, interval=0.2)

@@ -107,6 +107,31 @@ def check_relay(lab, machine):
          f"connections are relayed, and the server sees the client {faults[:3]}")
 
 
+def check_early(lab, machine):
+    """The unit that comes before the network puts the rules in place, all by itself."""
+    machine.sh("systemctl stop gatewayd && gatewayd --config /etc/gatewayd/gatewayd.conf --cleanup && systemctl restart gatewayd-early")
+    must(any("table inet gatewayd" in line for line in in_kernel(lab, machine)), "gatewayd-early puts the rules in place")
+    found = machine.call("journalctl -u gatewayd-early SYSLOG_IDENTIFIER=gatewayd -o cat --no-pager").stdout
+    must("are in place until gatewayd serves" in found, "and says so in the journal")
+    machine.sh("systemctl start gatewayd")
+
+
+def check_networkd(lab, machine):
+    """systemd-networkd leaves our routing rules alone when it takes an interface over, also while there is no daemon that
+    would put them back."""
+    def rules():
+        return lab.gateway.run("ip", "rule").stdout + lab.gateway.run("ip", "-6", "rule").stdout
+    before = rules()
+    machine.sh("printf '[Match]\\nName=managed\\n[Network]\\nAddress=192.0.2.1/32\\nConfigureWithoutCarrier=yes\\n'"
+               " >/etc/systemd/network/managed.network && systemctl stop gatewayd && systemctl start systemd-networkd")
+    lab.gateway.run("ip", "link", "add", "managed", "type", "veth", "peer", "name", "other-end")
+    wait_for(lambda: "192.0.2.1" in lab.gateway.run("ip", "address", "show", "managed").stdout, 30, "an interface of networkd's")
+    must(ROUTE_TABLE in before and rules() == before, "systemd-networkd leaves our routing rules alone")
+    machine.sh("systemctl stop systemd-networkd systemd-networkd.socket && rm /etc/systemd/network/managed.network"
+               " && systemctl start gatewayd")
+    lab.gateway.run("ip", "link", "del", "managed")
+
+
 def relayed(machine):
     """How many flows the relay has."""
     return len(json.loads(machine.sh("gatewayctl flows --limit 1000 -o json"))["items"])
@@ -213,6 +238,8 @@ def main():
         check_provision(machine)
         check_bpf(lab, machine)
         check_relay(lab, machine)
+        check_early(lab, machine)
+        check_networkd(lab, machine)
         check_upgrade(lab, machine)
         check_downgrade(lab, machine)
         check_removal(lab, machine)
