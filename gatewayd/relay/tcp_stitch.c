@@ -127,9 +127,8 @@ static void keys_of(
 	ret[FLOW_TARGET] = shortcut_key(&origin->target, origin->target_port, &target->own, target->own_port);
 }
 
-/* Takes the flow out of the maps. *stitch: as it was found before; as it was last afterwards, for until its packets are
- * not found any more it may become ACTIVE. */
-static void ways_delete(const struct loop *loop, const struct flow *flow, struct bpf_stitch *stitch)
+/* Packets of the flow are not found any more, but by whoever has found its ways already. */
+static void ways_close(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
 {
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct bpf_stitch_way way;
@@ -138,6 +137,13 @@ static void ways_delete(const struct loop *loop, const struct flow *flow, struct
 		if (bpf_map_get(ways(loop), &stitch->side[side].in, &way) == 0 && way.flow == flow->origin.id)
 			(void)bpf_map_delete(ways(loop), &stitch->side[side].in);
 	}
+}
+
+/* Takes the flow out of the maps. *stitch: as it was found before; as it was last afterwards, for until its packets are
+ * not found any more it may become ACTIVE. */
+static void ways_delete(const struct loop *loop, const struct flow *flow, struct bpf_stitch *stitch)
+{
+	ways_close(loop, flow, stitch);
 	(void)bpf_map_get(stitches(loop), &flow->origin.id, stitch);
 	(void)bpf_map_delete(stitches(loop), &flow->origin.id);
 }
@@ -235,8 +241,7 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 		return true; /* somebody has taken it out already */
 	if (is_carried(&stitch))
 		return false;
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		(void)bpf_map_delete(ways(loop), &stitch.side[side].in);
+	ways_close(loop, flow, &stitch);
 	flow->stitch.withdrawn_ms = loop->now_ms;
 	flow->stitch.look_ms = STITCH_LOOK_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
@@ -246,8 +251,12 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 /* A packet was quicker: the flow is the kernel's, and needs its ways. */
 static void withdraw_undo(const struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
 {
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		(void)way_put(loop, flow, (enum flow_side)side, &stitch->side[side].in);
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		struct bpf_stitch_way other;
+
+		if (bpf_map_get(ways(loop), &stitch->side[side].in, &other) < 0)
+			(void)way_put(loop, flow, (enum flow_side)side, &stitch->side[side].in);
+	}
 	flow->stitch.withdrawn_ms = 0;
 }
 
