@@ -355,8 +355,22 @@ void shield_free(struct shield *shield)
 	free(shield);
 }
 
+/* The interface is there, and the program is not on it. */
+static bool is_behind(const struct shield_item *item)
+{
+	struct xdp_look look;
+
+	if (!item->now)
+		return false;
+	kernel_xdp_look(item->xdp, &look);
+	return look.present && look.mode == XDP_MODE_NONE;
+}
+
 int64_t shield_generation(const struct shield *shield)
 {
+	for (size_t i = 0; i < shield->n; i++)
+		if (is_behind(shield->items[i]))
+			return 0;
 	return shield->generation;
 }
 

@@ -49,7 +49,7 @@ void shield_boot(struct shield *shield, const struct snapshot *snapshot);
 /* An interface has come, gone or changed. */
 void shield_link_changed(struct shield *shield, const char *interface);
 
-/* Revision that is in force. */
+/* Revision that is in force; 0 while an interface that is there has not got its program. */
 int64_t shield_generation(const struct shield *shield);
 /* Array of {interface, state, mode, why, program, foreign, pinned, bans, syn_cookies: {state, why}}, by interface;
  * state: "on", "waiting" (no such interface), "failed". NULL: no memory. */

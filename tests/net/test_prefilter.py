@@ -365,19 +365,22 @@ def spare(lab):
 
 
 def test_somebody_was_there_before_the_daemon(lab, gateway, spare, tmp_path):
-    """The state says who it is, the doctor is red, all else works; when it has gone, ours comes. libxdp's dispatcher is
-    known by its pins, and named with what is behind it."""
+    """The state says who it is, the doctor is red, the gateway is not ready, and all else works; when it has gone, ours
+    comes. libxdp's dispatcher is known by its pins, and named with what is behind it."""
     prefilter(gateway, "pf8", deny=["10.71.1.0/24"])
     assert red(gateway) is None
     gateway.stop()
     shutil.rmtree(gateway.bpf / "gatewayd/xdp/pf8")
     with somebody(lab, tmp_path, "pf8") as program:
-        gateway.start()
+        gateway.start(ready=False)
+        wait_for(lambda: gateway.status()["relay"]["state"] == "running", 10, "the relay")
         row = status(gateway, "pf8")
         assert (row["state"], row["mode"], row["program"]) == ("failed", "off", None)
         assert row["foreign"] and f"somebody else (id {row['foreign']}" in row["why"]
         assert row["why"] in red(gateway) and "dev pf8 " in red(gateway)
-        assert gateway.status()["ready"] and pings(lab.client, GATEWAY[4], 1) == 1
+        applied = gateway.status()["applied"]
+        assert applied["nft"] == gateway.status()["revision"] > applied["xdp"]
+        assert gateway.api("GET", "/readyz").status == 503 and pings(lab.client, GATEWAY[4], 1) == 1
         gateway.listener("l", ports=["9"])
         index = lab.gateway.run("cat", "/sys/class/net/pf8/ifindex").stdout.strip()
         pins = gateway.bpf / f"xdp/dispatch-{index}-{row['foreign']}"
@@ -392,7 +395,7 @@ def test_somebody_was_there_before_the_daemon(lab, gateway, spare, tmp_path):
             pins.rmdir()
     spare()
     wait_for(lambda: status(gateway, "pf8")["state"] == "on", 10, "our program")
-    assert red(gateway) is None
+    assert red(gateway) is None and gateway.api("GET", "/readyz").status == 200
 
 
 def test_a_dry_run_leaves_nothing(lab, gateway):

@@ -213,7 +213,7 @@ def test_kill_under_load(lab, nginx, gateway, gwload, figure):
     assert result["refused"] == 0
     assert result["broken"] == 0, "a false end of stream"
     assert result["timed_out"] == 0
-    assert 0 < result["reset"] <= 3 * 16 * 4
+    assert result["reset"] <= 3 * 16 * 4  # those too young to be kept; there may be none
     assert result["done"] > 200
 
 
