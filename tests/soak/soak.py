@@ -40,7 +40,7 @@ BACKLOG_PACKETS = 100000
 # has accepted the connection and made its own, a tick of its timers (64 ms), and what more processes than processors take.
 KEEP_H = ROOT / "gatewayd/relay/keep.h"
 MOMENT_S = int(re.search(r"^#define KEEP_AFTER_MS (\d+)$", KEEP_H.read_text(), re.M)[1]) / 1000
-SLACK_S = 0.5
+SLACK_S = 1.0
 # Role -> threads.
 ROLES = {"plain": 8, "slow": 4, "reset": 3, "idle": 1, "udp": 2}
 KILLED_THREADS = 4
