@@ -438,6 +438,18 @@ def test_bans_and_traces(lab, gateway, family):
             stitch(gateway, connection, 2)
 
 
+def test_somebody_takes_the_program_off(lab, gateway):
+    """It is put back, and the connection goes on: what came meanwhile nobody has acknowledged."""
+    gateway.listener("plain", ports=[str(PORT)])
+    with servers.Peer(lab.server, SERVER["v4"], PORT, echo), \
+            lab.client.connect(SERVER["v4"], PORT, timeout=30) as connection:
+        stitch(gateway, connection)
+        for device in ("in0", "out0"):
+            lab.gateway.run("tc", "filter", "del", "dev", device, "ingress")
+        ask(connection, b"!")
+        ask_much(connection, os.urandom(100_000))
+
+
 def test_who_may_not(lab, gateway):
     """Limits want to see each packet, and a mover that is named is the one that is used. A listener that is deleted
     leaves its flows alone, and the program stays as long as there are any."""
