@@ -179,7 +179,7 @@ def boot(release, initramfs, limit_s, accelerator):
 def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(prog="./dev check-61", description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=30, help="limit of the whole run (default 30)")
+    parser.add_argument("--minutes", type=float, default=45, help="limit of the whole run (default 45)")
     parser.add_argument("--kvm", action="store_true", help="use /dev/kvm instead of software emulation")
     parser.add_argument("tests", nargs=argparse.REMAINDER, metavar="PYTEST...",
                         help=f"arguments for pytest, a path first (default: {' '.join(TESTS)})")
