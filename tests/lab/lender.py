@@ -31,6 +31,9 @@ class Lender:
         if gateway.process.pid != self.pid or not gateway.process.running():
             return False
         try:
+            # The next relay of one that has ended often is waited for long.
+            if gateway.status()["relay"]["restarts"] > 2:
+                return False
             self._forget()
             wait_for(lambda: not self._flows(), 0.5, "the end of all flows")
             gateway.counters_before = gateway.status()["relay"]["counters"]

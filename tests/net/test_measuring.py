@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from lab.gateway import ROOT
-from soak.judge import MISMATCHES, judge
+from soak.judge import MISMATCHES, Kills, judge
 
 sys.path.insert(0, str(ROOT / "tests/bench"))
 
@@ -90,7 +90,19 @@ def outcome(kind="plain", end="eof", received=10, expected=10, **more):
 ])
 def test_what_the_soak_calls_wrong(client, server, expected):
     """Each mismatch, and what only looks like one."""
-    found = judge([client], [server] if server else [])[1]
+    found = judge([client], [server] if server else [], Kills([], 0.25, 0, 0))[1]
+    assert {name: count for name, count in found.items() if count} == expected
+
+
+@pytest.mark.parametrize("opened, broke, expected", [
+    (9.9, 10.1, {}), (9.6, 10.1, {}), (9.4, 10.1, {"broken": 1}),  # young, within the slack, old
+    (9.9, 9.95, {"broken": 1}), (10.1, 10.2, {"broken": 1}),  # it broke before the kill, it began after it
+])
+def test_what_a_kill_excuses(opened, broke, expected):
+    """A connection that was broken by the death of the relay, and was too young to outlive it."""
+    kills = Kills([10], 0.25, 0.25, 0)
+    client = outcome(end="ConnectionResetError", received=3, began_s=opened, opened_s=opened, broke_s=broke)
+    found = judge([client], [outcome()], kills)[1]
     assert {name: count for name, count in found.items() if count} == expected
 
 
