@@ -260,7 +260,7 @@ void shortcut_look(struct shortcut *shortcut)
 		review(shortcut);
 	else if (shortcut->lingers)
 		detach_unless_used(shortcut);
-	if (!shortcut->wanted || shortcut->forbidden)
+	if (!shortcut->wanted)
 		return;
 	before = shortcut->closed;
 	r = kernel_others_look(shortcut->in_the_way, sizeof(shortcut->in_the_way));

@@ -2,8 +2,8 @@
  * The maps of the short cut that UDP flows take through the kernel: shared by
  * its program (rules/bpf/shortcut.bpf.c), the daemon that loads it
  * (rules/kernel_shortcut.c) and the relay that fills it
- * (gatewayd/relay/udp_shortcut.c). Those of TCP are in bpf_stitch.h. Also compiled for the BPF target: nothing
- * but fixed-size types here.
+ * (gatewayd/relay/udp_shortcut.c). Those of TCP are in bpf_stitch.h. Also
+ * compiled for the BPF target: nothing but fixed-size types here.
  *
  * Each direction of a flow is one element. Its key is how datagrams come in,
  * its value how they go out.
@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Part of the path under which the maps are pinned: raised with every change of a key, a value or a map. */
-#define BPF_SHORTCUT_LAYOUT 2
+#define BPF_SHORTCUT_LAYOUT 3
 /* Directions at once: those of 65536 flows. */
 #define BPF_SHORTCUT_MAX 131072
 

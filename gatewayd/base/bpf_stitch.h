@@ -65,7 +65,7 @@ struct bpf_stitch_side {
 	__u32 add_seq, add_ack, add_tsval, add_tsecr; /* what makes the other connection's numbers of theirs */
 	__u32 fin, fin_end, fin_acked;
 	__u32 too_big; /* packets that the way to the other side does not take, or that cannot be translated */
-	__u64 packets, bytes;
+	__u64 bytes;
 	__u64 active_ns; /* CLOCK_MONOTONIC (coarse) of the last one with a payload, at first when it became ACTIVE */
 };
 

@@ -357,6 +357,12 @@ static bool is_over(const struct loop *loop, const struct bpf_stitch *stitch, bo
 	return stitch->reset_ns && now_ms >= reset_ms + STITCH_LINGER_MS;
 }
 
+static void look_later(struct flow *flow)
+{
+	flow->stitch.look_ms =
+	        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
+}
+
 bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 {
 	struct bpf_stitch stitch;
@@ -378,8 +384,7 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 			ways_delete(loop, flow, &stitch);
 			flow->stitch.in = false;
 		}
-		flow->stitch.look_ms =
-		        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
+		look_later(flow);
 		return true;
 	}
 	if (flow->stitch.withdrawn_ms > 0)
@@ -399,8 +404,7 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 	if (moved || stitch.state == BPF_STITCH_CLOSED || stitch.reset_ns)
 		flow->stitch.look_ms = STITCH_LOOK_MAX_MS / 4;
 	else
-		flow->stitch.look_ms =
-		        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
+		look_later(flow);
 	return true;
 }
 

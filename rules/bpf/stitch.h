@@ -491,7 +491,6 @@ static __always_inline void active_note(
 	__u32 more = segment->seq + segment->payload - from->end;
 	__u32 window = to->window > WINDOW_LEAST ? to->window : WINDOW_LEAST;
 
-	from->packets++;
 	if (segment->syn) {
 		from->syn = segment->end + 1;
 		return;
@@ -553,12 +552,10 @@ static __noinline int both_ways(struct __sk_buff *skb, const struct bpf_stitch *
 }
 
 /* Whether the flow could be taken over with a packet like this one. */
-static __always_inline int may_try(const struct bpf_stitch *flow, const struct segment *segment)
+static __always_inline int may_try(
+        const struct bpf_shortcut_control *rules, const struct bpf_stitch *flow, const struct segment *segment)
 {
-	__u32 zero = 0;
-	const struct bpf_shortcut_control *now = bpf_map_lookup_elem(&control, &zero);
-
-	return now && now->open && !segment->fin && !segment->syn && !segment->rst && !segment->urgent &&
+	return rules && rules->open && !segment->fin && !segment->syn && !segment->rst && !segment->urgent &&
 	       !segment->strange && segment->acks &&
 	       (!(flow->options & BPF_STITCH_TIMESTAMPS) || segment->stamped == 2) &&
 	       (flow->attempts < ATTEMPTS_MANY || flow->attempts % ATTEMPTS_EACH == 0);
@@ -712,7 +709,7 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		return copy_strip(skb, packet->key.family) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 	if (flow->state == BPF_STITCH_WAITING) {
 		flow->attempts++;
-		if (may_try(flow, &segment) && both_ways(skb, flow, side))
+		if (may_try(rules, flow, &segment) && both_ways(skb, flow, side))
 			behind = stitch_try(skb, flow, side, &segment);
 	}
 	now = bpf_ktime_get_coarse_ns();
