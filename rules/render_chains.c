@@ -21,6 +21,8 @@
  *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
  *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
+ *   act_handed ─ what begins a flow and has the mark already: the other engine (rules/bpf/intercept.bpf.c) has found its
+ *     listener, and given it the relay's listening socket
  *   listener.* ─ what an element of a limited listener goes to before that; limits_text.c has the picture
  *   take_tcp, take_udp, take_icmp ─ mark, accept: to the relay
  *   bans ─ jumped to by all of these: what is in a set of bans is dropped, unless it is never to be banned
@@ -97,7 +99,7 @@ static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
 static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "take_tcp", "take_udp",
 	"take_icmp", "go_direct", "go_reply", "go_reset", "go_error", "go_known", "not_ours", "direct_gate",
-	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "flow_ends", "new_tcp", "pre_tcp",
+	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "act_handed", "flow_ends", "new_tcp", "pre_tcp",
 	"pre_udp" };
 
 /* Those that packets come to by themselves; the second behind the chains of others, so that a packet which they drop
@@ -276,7 +278,8 @@ static void put_actions(FILE *out, const struct render_params *params)
 {
 	chains_put_gate(out, params->gate_open);
 	fputs(RULE "act_relay jump bans\n" RULE "act_relay_direct jump bans\n" RULE "act_reject jump bans\n" RULE
-	           "act_bypass jump bans\n",
+	           "act_bypass jump bans\n" RULE "act_handed jump bans\n" RULE
+	           "act_handed meta l4proto vmap { tcp : goto take_tcp, udp : goto take_udp }\n",
 	        out);
 	fputs(RULE "act_relay " SYN_ACK "goto go_reply\n" RULE "act_relay_direct " SYN_ACK "goto go_reply\n", out);
 	fputs(RULE "act_relay " BARE_RESET "goto go_reset\n" RULE "act_relay_direct " BARE_RESET "goto go_reset\n",
@@ -319,8 +322,15 @@ static void put_remembered(FILE *out, const char *set)
 		        lookups[i].family, set, lookups[i].family, lookups[i].tuple);
 }
 
+/* What the other engine has classified, and given its socket. */
+static void put_handed(FILE *out, const char *chain, const struct render_params *params)
+{
+	fprintf(out, RULE "%s meta mark & 0x%08x == 0x%08x goto act_handed\n", chain, params->mark_mask, params->mark);
+}
+
 static void put_pre_tcp(FILE *out, const struct render_params *params)
 {
+	put_handed(out, "new_tcp", params);
 	fputs(RULE "new_tcp meta nfproto vmap { ipv4 : jump tcp4, ipv6 : jump tcp6 }\n" RULE "new_tcp goto not_ours\n",
 	        out);
 	fputs(RULE "pre_tcp " BARE_SYN "goto new_tcp\n" RULE "pre_tcp jump established\n" RULE
@@ -337,6 +347,7 @@ static void put_pre_udp(FILE *out, const struct render_params *params)
 {
 	uint32_t own = marks_of(params).own;
 
+	put_handed(out, "pre_udp", params);
 	fprintf(out, RULE "pre_udp socket mark & 0x%08x == 0x%08x ", own, own);
 	put_take_fast(out, "pre_udp", LEDGER_relay_udp, params);
 	fputs(RULE "pre_udp meta nfproto vmap { ipv4 : jump udp4, ipv6 : jump udp6 }\n" RULE "pre_udp goto not_ours\n",
