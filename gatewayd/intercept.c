@@ -29,15 +29,6 @@ struct intercept {
 	struct attached attached;
 };
 
-static const struct {
-	const char *name, *doc;
-} counts[] = {
-#define COUNT(name, doc) { #name, doc },
-#include "rules/intercept_count.def"
-#undef COUNT
-};
-static_assert(ARRAY_SIZE(counts) == INTERCEPT_COUNTS, "all of them");
-
 static int attach(void *userdata, const char *interface)
 {
 	return kernel_intercept_attach(((struct intercept *)userdata)->kernel, interface);
@@ -264,6 +255,18 @@ bool intercept_counts(const struct intercept *intercept, uint64_t ret[INTERCEPT_
 	return true;
 }
 
+const char *intercept_count_name(enum intercept_count which)
+{
+	static const char *const names[] = {
+#define COUNT(name, doc) #name,
+#include "rules/intercept_count.def"
+#undef COUNT
+	};
+
+	static_assert(ARRAY_SIZE(names) == INTERCEPT_COUNTS, "all of them");
+	return names[which];
+}
+
 static json_t *packets(const struct intercept *intercept)
 {
 	json_t *object = json_object();
@@ -272,7 +275,8 @@ static json_t *packets(const struct intercept *intercept)
 	if (!object || !intercept_counts(intercept, value))
 		return object;
 	for (int i = 0; i < INTERCEPT_COUNTS; i++)
-		if (json_object_set_new(object, counts[i].name, json_integer((json_int_t)value[i])) < 0) {
+		if (json_object_set_new(object, intercept_count_name((enum intercept_count)i),
+		            json_integer((json_int_t)value[i])) < 0) {
 			json_decref(object);
 			return NULL;
 		}

@@ -44,6 +44,8 @@ void intercept_link_changed(struct intercept *intercept, const char *interface);
 
 /* Packets of each kind so far; false: the engine is not loaded. */
 bool intercept_counts(const struct intercept *intercept, uint64_t ret[INTERCEPT_COUNTS]);
+/* "tcp", "udp", ... */
+const char *intercept_count_name(enum intercept_count which);
 /* {engine, state, why, interfaces, packets}; engine: what is in force; state: "off" (not wanted), "on", "failed" (nft
  * does it all). NULL: no memory. */
 json_t *intercept_status(const struct intercept *intercept);

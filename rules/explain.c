@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rules/explain_route.h"
+#include "rules/kernel_intercept.h"
 #include "rules/nftset.h"
 #include "rules/snapshot.h"
 
@@ -222,6 +223,15 @@ static char *element_text(const struct element *element)
 	return text;
 }
 
+/* Who hands it to the relay's listening socket. */
+static bool is_handed_over(const struct explain_facts *facts, const struct element *element)
+{
+	enum intercept_verdict verdict = intercept_verdict(element);
+
+	return facts->ebpf && facts->relay_runs && !facts->destination_is_local &&
+	       (verdict == INTERCEPT_RELAY || (verdict == INTERCEPT_RELAY_DIRECT && !facts->gate_open));
+}
+
 static int add_nft(json_t *stages, const struct explain_facts *facts, const struct element *element,
         const struct listener *listener)
 {
@@ -235,7 +245,8 @@ static int add_nft(json_t *stages, const struct explain_facts *facts, const stru
 	snprintf(why, sizeof(why), "listener %s matches by destination %s/%u, source %s/%u%s%s, ports %u-%u",
 	        listener->name, addr_format(&key->dst, dst), key->shape.dst_len, addr_format(&key->src, src),
 	        key->shape.src_len, *key->interface ? ", interface " : "", key->interface, key->port_lo, key->port_hi);
-	more = json_pack("{s:s, s:s, s:s?}", "listener", listener->name, "set", set, "element", text);
+	more = json_pack("{s:s, s:s, s:s?, s:s}", "listener", listener->name, "set", set, "element", text, "engine",
+	        is_handed_over(facts, element) ? "ebpf" : "nft");
 	if (!more)
 		return -ENOMEM;
 	tell_rule(more, facts, chain_of(&key->shape), set);

@@ -181,7 +181,7 @@ static void make_key(const struct element *element, struct intercept_key *ret)
 	memcpy(ret->name, key->interface, sizeof(ret->name));
 }
 
-static __u32 verdict_of(const struct element *element)
+enum intercept_verdict intercept_verdict(const struct element *element)
 {
 	if (element->limited)
 		return INTERCEPT_LEAVE;
@@ -234,7 +234,7 @@ static int change_element(struct kernel_intercept *intercept, const struct eleme
 
 int kernel_intercept_put(struct kernel_intercept *intercept, const struct element *element)
 {
-	__u32 verdict = verdict_of(element);
+	__u32 verdict = intercept_verdict(element);
 
 	return change_element(intercept, element, &verdict);
 }

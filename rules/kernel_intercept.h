@@ -13,6 +13,9 @@
 
 struct kernel_intercept;
 
+/* What the engine does with packets that match the element. */
+enum intercept_verdict intercept_verdict(const struct element *element);
+
 /* Loads the program, with empty maps and closed. 0, or a negative errno with words in why (at most why_size bytes):
  * -EOPNOTSUPP for a kernel that cannot do it. directory: as kernel_tc.h says. */
 int kernel_intercept_open(const char *directory, struct kernel_intercept **ret, char *why, size_t why_size);
