@@ -369,9 +369,12 @@ static void guard_store(struct daemon *daemon)
 
 static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
+	struct daemon *daemon = userdata;
+
 	(void)usec;
-	save_last_good(userdata);
-	guard_store(userdata);
+	save_last_good(daemon);
+	guard_store(daemon);
+	intercept_look(daemon->intercept);
 	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }

@@ -12,11 +12,16 @@
 #include "gatewayd/attached.h"
 #include "gatewayd/base/array.h"
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/sockmark.h"
 #include "rules/kernel_bpf.h"
 #include "rules/kernel_intercept.h"
 #include "rules/kernel_tc.h"
+
+/* How often it is looked whether the program is still where it was attached: costs two questions to the kernel for each
+ * interface. */
+#define LOOK_US (5 * UINT64_C(1000000))
 
 struct intercept {
 	const struct options *options;
@@ -27,6 +32,7 @@ struct intercept {
 	bool differs; /* from nft; loaded anew with the next change */
 	char why[256];
 	struct attached attached;
+	uint64_t looked_us;
 };
 
 static int attach(void *userdata, const char *interface)
@@ -99,22 +105,22 @@ static void set_open(struct intercept *intercept, bool open)
 /* It is not, or no longer, what nft is: nothing is decided by it. */
 static void fail(struct intercept *intercept, int error)
 {
+	bool again = intercept->differs;
+
 	intercept->differs = true;
 	snprintf(intercept->why, sizeof(intercept->why), "%s",
 	        error == -E2BIG ? "the configuration has more ranges of ports, or more kinds of match, than it takes"
 	                        : strerror(-error));
-	log_warning("the engine ebpf is not used: %s", intercept->why);
+	if (!again)
+		log_warning("the engine ebpf is not used: %s", intercept->why);
 }
 
-static int load_elements(struct intercept *intercept, const struct model *model)
+static int load_elements(
+        struct intercept *intercept, const struct model *model, const struct group *groups, size_t n_groups)
 {
 	struct elements elements = { 0 };
-	_cleanup_free_ struct group *groups = NULL;
-	size_t n_groups = 0;
-	int r = model_groups(model, &groups, &n_groups);
+	int r = kernel_intercept_shapes(intercept->kernel, groups, n_groups);
 
-	if (r == 0)
-		r = kernel_intercept_shapes(intercept->kernel, groups, n_groups);
 	if (r == 0)
 		r = model_elements(model, &elements);
 	for (size_t i = 0; i < elements.n && r == 0; i++)
@@ -172,31 +178,43 @@ static void unload(struct intercept *intercept)
 	attached_clear(&intercept->attached);
 }
 
-/* A program with empty maps is filled, attached in the place of the one before, if any, and opened. */
-static void load(struct intercept *intercept, const struct model *model)
+/* A program with empty maps, closed, in the place of the one before, if any. */
+static int open_program(struct intercept *intercept)
 {
-	struct kernel_intercept *before = intercept->kernel;
-	int r;
+	struct kernel_intercept *made;
+	int r = kernel_intercept_open(intercept->directory, &made, intercept->why, sizeof(intercept->why));
 
-	intercept->why[0] = '\0';
-	intercept->kernel = NULL;
-	r = kernel_intercept_open(
-	        intercept->directory, &intercept->kernel, intercept->why, sizeof(intercept->why));
 	if (r < 0) {
 		log_warning("the engine ebpf is not used: %s", intercept->why);
-		intercept->kernel = before;
 		unload(intercept);
-		return;
+		return r;
 	}
-	kernel_intercept_free(before);
-	intercept->differs = false;
+	kernel_intercept_free(intercept->kernel);
+	intercept->kernel = made;
 	intercept->control.open = 0;
 	tell_program(intercept);
-	r = load_elements(intercept, model);
+	return 0;
+}
+
+/* The program is filled, attached and opened. */
+static void load(struct intercept *intercept, const struct model *model)
+{
+	_cleanup_free_ struct group *groups = NULL;
+	size_t n_groups = 0;
+	int r = model_groups(model, &groups, &n_groups);
+
+	if (r == 0 && !kernel_intercept_takes(groups, n_groups))
+		r = -E2BIG;
+	if (r == 0 && open_program(intercept) < 0)
+		return;
+	if (r == 0)
+		r = load_elements(intercept, model, groups, n_groups);
 	if (r < 0) {
 		fail(intercept, r);
 		return;
 	}
+	intercept->why[0] = '\0';
+	intercept->differs = false;
 	attached_try_all(&intercept->attached);
 	set_open(intercept, true);
 }
@@ -238,6 +256,23 @@ void intercept_link_changed(struct intercept *intercept, const char *interface)
 		return;
 	}
 	attached_link_changed(&intercept->attached, interface);
+	if (if_nametoindex(interface) == 0)
+		kernel_intercept_forget_gone(intercept->kernel);
+}
+
+void intercept_look(struct intercept *intercept)
+{
+	if (!intercept_is_on(intercept) || clock_us() < intercept->looked_us + LOOK_US)
+		return;
+	intercept->looked_us = clock_us();
+	for (size_t i = 0; i < intercept->attached.n; i++) {
+		const struct attached_item *item = &intercept->attached.items[i];
+
+		if (item->why[0] || !kernel_tc_fits(item->interface) || kernel_intercept_is_attached(item->interface))
+			continue;
+		log_warning("somebody has taken the engine ebpf off %s; it is put there again", item->interface);
+		attached_try(&intercept->attached, item->interface);
+	}
 }
 
 /* --- what is told --- */
@@ -245,6 +280,11 @@ void intercept_link_changed(struct intercept *intercept, const char *interface)
 bool intercept_is_on(const struct intercept *intercept)
 {
 	return intercept && intercept->kernel && intercept->control.open;
+}
+
+const char *intercept_why(const struct intercept *intercept)
+{
+	return intercept && intercept->wanted ? intercept->why : "";
 }
 
 bool intercept_counts(const struct intercept *intercept, uint64_t ret[INTERCEPT_COUNTS])
@@ -291,6 +331,6 @@ json_t *intercept_status(const struct intercept *intercept)
 	        !intercept->wanted ? "off"
 	        : on               ? "on"
 	                           : "failed",
-	        "why", intercept->why[0] ? intercept->why : NULL, "interfaces", attached_status(&intercept->attached),
+	        "why", *intercept_why(intercept) ? intercept_why(intercept) : NULL, "interfaces", attached_status(&intercept->attached),
 	        "packets", packets(intercept));
 }

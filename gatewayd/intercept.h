@@ -39,11 +39,15 @@ void intercept_gate(struct intercept *intercept, bool open);
 /* This configuration is in force, and compiled in the model, from now on: the engine is loaded or taken off as the
  * settings say. */
 void intercept_follow(struct intercept *intercept, const struct snapshot *snapshot, const struct model *model);
+/* Looks whether it is still where it was attached; to be called once a second. */
+void intercept_look(struct intercept *intercept);
 /* An interface has come or changed. */
 void intercept_link_changed(struct intercept *intercept, const char *interface);
 
 /* Packets of each kind so far; false: the engine is not loaded. */
 bool intercept_counts(const struct intercept *intercept, uint64_t ret[INTERCEPT_COUNTS]);
+/* Why it does not although it is wanted, borrowed; "": it does, or is not wanted. */
+const char *intercept_why(const struct intercept *intercept);
 /* "tcp", "udp", ... */
 const char *intercept_count_name(enum intercept_count which);
 /* {engine, state, why, interfaces, packets}; engine: what is in force; state: "off" (not wanted), "on", "failed" (nft

@@ -152,13 +152,28 @@ static int put_shape(struct kernel_intercept *intercept, const struct match_shap
 	return put(intercept->skeleton->maps.shapes, &at, &value);
 }
 
+static bool is_new_shape(const struct group *groups, size_t at)
+{
+	return at == 0 || match_shape_compare(&groups[at - 1].shape, &groups[at].shape) != 0;
+}
+
+bool kernel_intercept_takes(const struct group *groups, size_t n)
+{
+	unsigned shapes[INTERCEPT_KINDS] = { 0 };
+
+	for (size_t i = 0; i < n; i++)
+		if (is_new_shape(groups, i) && ++shapes[kind_of(&groups[i].shape)] > INTERCEPT_SHAPES_MAX)
+			return false;
+	return true;
+}
+
 int kernel_intercept_shapes(struct kernel_intercept *intercept, const struct group *groups, size_t n)
 {
 	int r = 0;
 
 	memset(intercept->control.n_shapes, 0, sizeof(intercept->control.n_shapes));
 	for (size_t i = 0; i < n && r == 0; i++)
-		if (i == 0 || match_shape_compare(&groups[i - 1].shape, &groups[i].shape) != 0)
+		if (is_new_shape(groups, i))
 			r = put_shape(intercept, &groups[i].shape);
 	/* Of too many none counts. */
 	if (r < 0)
@@ -259,6 +274,25 @@ void kernel_intercept_counts(const struct kernel_intercept *intercept, uint64_t 
 }
 
 /* --- interfaces --- */
+
+void kernel_intercept_forget_gone(struct kernel_intercept *intercept)
+{
+	int map = bpf_map__fd(intercept->skeleton->maps.interfaces);
+	char name[IF_NAMESIZE];
+	__u32 ifindex, last = 0;
+	bool first = true;
+
+	while (bpf_map_get_next_key(map, first ? NULL : &last, &ifindex) == 0) {
+		if (!if_indextoname(ifindex, name)) {
+			/* Goes on behind the last one that stays. */
+			if (bpf_map_delete_elem(map, &ifindex) < 0)
+				return;
+			continue;
+		}
+		last = ifindex;
+		first = false;
+	}
+}
 
 int kernel_intercept_attach(struct kernel_intercept *intercept, const char *interface)
 {

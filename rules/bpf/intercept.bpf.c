@@ -299,6 +299,11 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet)
 	return mark(skb, now);
 }
 
+static __always_inline int is_request(const struct packet *packet)
+{
+	return (packet->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 static __noinline int tcp(struct __sk_buff *skb, const struct packet *packet)
 {
 	__u32 zero = 0, state;
@@ -310,13 +315,17 @@ static __noinline int tcp(struct __sk_buff *skb, const struct packet *packet)
 	sk = find_tcp(skb, packet, &packet->dst, packet->dport);
 	if (sk) {
 		state = sk->state;
-		if (state != BPF_TCP_LISTEN && !(packet->flags & TCP_SYN) && bpf_sk_assign(skb, sk, 0) == 0)
-			count(INTERCEPT_COUNT_socket);
+		if (state != BPF_TCP_LISTEN) {
+			if (is_request(packet))
+				count(INTERCEPT_COUNT_in_use);
+			else if (bpf_sk_assign(skb, sk, 0) == 0)
+				count(INTERCEPT_COUNT_socket);
+		}
 		bpf_sk_release(sk);
 		if (state != BPF_TCP_LISTEN)
 			return TC_ACT_UNSPEC;
 	}
-	return (packet->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ? begin(skb, packet) : TC_ACT_UNSPEC;
+	return is_request(packet) ? begin(skb, packet) : TC_ACT_UNSPEC;
 }
 
 static __noinline int udp(struct __sk_buff *skb, const struct packet *packet)
