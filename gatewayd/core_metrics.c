@@ -443,7 +443,8 @@ static void write_interception(const struct writer *writer)
 {
 	uint64_t counts[INTERCEPT_COUNTS];
 
-	single(writer, "gateway_interception_ebpf", "gauge", "1 while the engine ebpf hands packets over, 0: nft does it all",
+	single(writer, "gateway_interception_ebpf", "gauge",
+	        "1 while the engine ebpf hands packets over, 0: nft does it all",
 	        intercept_is_on(writer->core->intercept));
 	if (!intercept_counts(writer->core->intercept, counts))
 		return;

@@ -25,7 +25,7 @@
 
 struct intercept {
 	const struct options *options;
-	const char *directory; /* for kernel_tc.h */
+	const char *directory;           /* for kernel_tc.h */
 	struct kernel_intercept *kernel; /* NULL: not loaded */
 	struct intercept_control control;
 	bool wanted;
@@ -66,9 +66,8 @@ int intercept_new(const struct options *options, uint16_t port, struct intercept
 		.own = sockmark_of(options->mark_mask & ~options->mark).own,
 		.listener_v4 = htons(port),
 		.listener_v6 = htons(port) };
-	intercept->attached = (struct attached){
-		.what = "the engine ebpf", .attach = attach, .fits = fits, .userdata = intercept
-	};
+	intercept->attached =
+	        (struct attached){ .what = "the engine ebpf", .attach = attach, .fits = fits, .userdata = intercept };
 	intercept->directory = intercept_directory(options);
 	kernel_intercept_detach_all(intercept->directory);
 	*ret = intercept;
@@ -331,6 +330,6 @@ json_t *intercept_status(const struct intercept *intercept)
 	        !intercept->wanted ? "off"
 	        : on               ? "on"
 	                           : "failed",
-	        "why", *intercept_why(intercept) ? intercept_why(intercept) : NULL, "interfaces", attached_status(&intercept->attached),
-	        "packets", packets(intercept));
+	        "why", *intercept_why(intercept) ? intercept_why(intercept) : NULL, "interfaces",
+	        attached_status(&intercept->attached), "packets", packets(intercept));
 }

@@ -133,7 +133,8 @@ static int parse_u32(const char *option, const char *text, uint32_t max, uint32_
 }
 
 /* One of several words, the last NULL; `words` is how people are told of them. */
-static int parse_word(const char *option, const char *text, const char *const choices[], const char *words, const char **ret)
+static int parse_word(
+        const char *option, const char *text, const char *const choices[], const char *words, const char **ret)
 {
 	for (size_t i = 0; choices[i]; i++)
 		if (strcmp(text, choices[i]) == 0) {

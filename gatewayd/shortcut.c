@@ -318,5 +318,6 @@ json_t *shortcut_status(const struct shortcut *shortcut)
 	        : !shortcut->wanted ? "idle"
 	        : shortcut->closed  ? "closed"
 	                            : "on",
-	        "why", words[0] ? words : NULL, "interfaces", attached_status(&shortcut->attached), "stitched", (int)shortcut->stitched);
+	        "why", words[0] ? words : NULL, "interfaces", attached_status(&shortcut->attached), "stitched",
+	        (int)shortcut->stitched);
 }

@@ -25,26 +25,9 @@ static bool is_link_or_multicast(const struct addr *addr)
 /* 1 and the element that the kernel's rules find, 0 if none, 2 if the exemption of our own addresses comes first. */
 static int find(const struct explain_facts *facts, const struct match_packet *packet, struct element *ret)
 {
-	struct group *groups = NULL;
-	size_t n;
-	int r = model_groups(facts->model, &groups, &n);
-
-	if (r < 0)
-		return r;
-	if (is_link_or_multicast(&packet->dst))
-		n = 0;
-	for (size_t i = 0; i < n && r == 0; i++) {
-		const struct match_shape *shape = &groups[i].shape;
-
-		if (shape->protocol != packet->protocol || shape->family != packet->dst.family)
-			continue;
-		if (facts->destination_is_local && shape->dst_len < addr_bits(shape->family))
-			r = 2;
-		else
-			r = model_find(facts->model, &groups[i], packet, ret);
-	}
-	free(groups);
-	return r;
+	return is_link_or_multicast(&packet->dst)
+	               ? 0
+	               : model_decide(facts->model, packet, facts->destination_is_local, ret);
 }
 
 static const struct row *row_of(const struct snapshot *snapshot, enum resource_id resource, uint32_t id)

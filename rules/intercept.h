@@ -17,13 +17,7 @@
 #define INTERCEPT_NAME           16
 
 /* Which of the four lists of shapes a packet's is. */
-enum intercept_kind {
-	INTERCEPT_TCP4,
-	INTERCEPT_TCP6,
-	INTERCEPT_UDP4,
-	INTERCEPT_UDP6,
-	INTERCEPT_KINDS
-};
+enum intercept_kind { INTERCEPT_TCP4, INTERCEPT_TCP6, INTERCEPT_UDP4, INTERCEPT_UDP6, INTERCEPT_KINDS };
 
 /* Byte for byte what an element matches, its port last, so that the same serves as the key of a prefix tree in which
  * a range of ports is a few prefixes. */
@@ -38,11 +32,7 @@ struct intercept_key {
 	__be16 dport; /* 0 if none counts */
 };
 
-enum intercept_port {
-	INTERCEPT_PORT_EXACT,
-	INTERCEPT_PORT_RANGE,
-	INTERCEPT_PORT_ANY
-};
+enum intercept_port { INTERCEPT_PORT_EXACT, INTERCEPT_PORT_RANGE, INTERCEPT_PORT_ANY };
 
 struct intercept_range_key {
 	__u32 prefix; /* bits of what follows that count */
@@ -64,10 +54,10 @@ struct intercept_shape {
 };
 
 struct intercept_control {
-	__u32 open; /* 0: everything is left to nft */
-	__u32 direct; /* the way past the relay is open */
-	__u32 mark, mark_mask; /* of packets that go to the relay, and the bits that are ours */
-	__u32 own;             /* the mark of the relay's connected UDP sockets */
+	__u32 open;                      /* 0: everything is left to nft */
+	__u32 direct;                    /* the way past the relay is open */
+	__u32 mark, mark_mask;           /* of packets that go to the relay, and the bits that are ours */
+	__u32 own;                       /* the mark of the relay's connected UDP sockets */
 	__be16 listener_v4, listener_v6; /* the relay's ports on 127.0.0.1 and ::1 */
 	__u32 n_shapes[INTERCEPT_KINDS];
 };

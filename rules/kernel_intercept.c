@@ -47,8 +47,8 @@ static int check_kernel(char *why, size_t why_size)
 	        (major > KERNEL_MAJOR || (major == KERNEL_MAJOR && minor >= KERNEL_MINOR)))
 		return 0;
 	snprintf(why, why_size,
-	        "the kernel hands packets to sockets that share a port, as the relay's do, from %d.%d on only", KERNEL_MAJOR,
-	        KERNEL_MINOR);
+	        "the kernel hands packets to sockets that share a port, as the relay's do, from %d.%d on only",
+	        KERNEL_MAJOR, KERNEL_MINOR);
 	return -EOPNOTSUPP;
 }
 

@@ -56,7 +56,8 @@ static int set_pins(struct kernel_shortcut *shortcut)
 		r = make_below(path, layout);
 	bpf_object__for_each_map(map, shortcut->skeleton->obj)
 	{
-		snprintf(path, sizeof(path), "%s/shortcut/%d/%s", shortcut->directory, BPF_SHORTCUT_LAYOUT, bpf_map__name(map));
+		snprintf(path, sizeof(path), "%s/shortcut/%d/%s", shortcut->directory, BPF_SHORTCUT_LAYOUT,
+		        bpf_map__name(map));
 		if (!bpf_map__is_internal(map) && r == 0)
 			r = bpf_map__set_pin_path(map, path);
 	}

@@ -50,9 +50,8 @@ static int look_master(const struct nlattr *attribute, void *data)
 
 static int look_link(const struct nlmsghdr *header, void *data)
 {
-	return header->nlmsg_type == RTM_NEWLINK
-	               ? mnl_attr_parse(header, sizeof(struct ifinfomsg), look_master, data)
-	               : MNL_CB_OK;
+	return header->nlmsg_type == RTM_NEWLINK ? mnl_attr_parse(header, sizeof(struct ifinfomsg), look_master, data)
+	                                         : MNL_CB_OK;
 }
 
 bool kernel_tc_is_part(const char *interface)

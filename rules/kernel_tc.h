@@ -21,7 +21,8 @@ bool kernel_tc_fits(const char *interface);
 /* Whether it is part of another one (a bridge, a bond, a VRF), whose name the rules see. */
 bool kernel_tc_is_part(const char *interface);
 /* Attaches the program of this descriptor, in the place of an earlier daemon's; `directory`, which must not
- * outlive the system's next start, remembers whose the discipline is. 0, -EBUSY: somebody else's filter is in its place, or another negative errno. */
+ * outlive the system's next start, remembers whose the discipline is. 0, -EBUSY: somebody else's filter is in its
+ * place, or another negative errno. */
 int kernel_tc_attach(const struct kernel_tc *tc, const char *directory, int program, const char *interface);
 /* Whether ours is there. */
 bool kernel_tc_is_attached(const struct kernel_tc *tc, const char *interface);

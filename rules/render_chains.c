@@ -21,11 +21,10 @@
  *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
  *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
- *   act_handed ─ what begins a flow and has the mark already: the other engine (rules/bpf/intercept.bpf.c) has found its
- *     listener, and given it the relay's listening socket
- *   listener.* ─ what an element of a limited listener goes to before that; limits_text.c has the picture
- *   take_tcp, take_udp, take_icmp ─ mark, accept: to the relay
- *   bans ─ jumped to by all of these: what is in a set of bans is dropped, unless it is never to be banned
+ *   act_handed ─ what begins a flow and has the mark already: the other engine (rules/bpf/intercept.bpf.c) has found
+ * its listener, and given it the relay's listening socket listener.* ─ what an element of a limited listener goes to
+ * before that; limits_text.c has the picture take_tcp, take_udp, take_icmp ─ mark, accept: to the relay bans ─ jumped
+ * to by all of these: what is in a set of bans is dropped, unless it is never to be banned
  *
  * Packets of accepted connections are taken by their socket before any listener is looked for. Where a limit counts
  * them, `established` sends those that have the mark of accepted sockets (base/sockmark.h), so not those of targets,
@@ -99,8 +98,8 @@ static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
 static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "take_tcp", "take_udp",
 	"take_icmp", "go_direct", "go_reply", "go_reset", "go_error", "go_known", "not_ours", "direct_gate",
-	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "act_handed", "flow_ends", "new_tcp", "pre_tcp",
-	"pre_udp" };
+	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "act_handed", "flow_ends", "new_tcp",
+	"pre_tcp", "pre_udp" };
 
 /* Those that packets come to by themselves; the second behind the chains of others, so that a packet which they drop
  * does not get there. */

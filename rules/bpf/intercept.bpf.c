@@ -49,7 +49,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, INTERCEPT_KINDS * INTERCEPT_SHAPES_MAX);
+	__uint(max_entries, INTERCEPT_KINDS *INTERCEPT_SHAPES_MAX);
 	__type(key, __u32);
 	__type(value, struct intercept_shape);
 } shapes SEC(".maps");
@@ -237,7 +237,8 @@ static __noinline int is_passing(struct __sk_buff *skb, const struct packet *pac
 		way.ipv4_dst = packet->dst.words[0];
 	} else {
 		/* Of a link, or a group's. */
-		if (packet->dst.bytes[0] == 0xff || (packet->dst.bytes[0] == 0xfe && (packet->dst.bytes[1] & 0xc0) == 0x80))
+		if (packet->dst.bytes[0] == 0xff ||
+		        (packet->dst.bytes[0] == 0xfe && (packet->dst.bytes[1] & 0xc0) == 0x80))
 			return 0;
 		__builtin_memcpy(way.ipv6_src, &packet->src, sizeof(way.ipv6_src));
 		__builtin_memcpy(way.ipv6_dst, &packet->dst, sizeof(way.ipv6_dst));
@@ -283,8 +284,8 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet)
 	}
 	loopback(packet, &own);
 	port = packet->family == AF_INET ? now->listener_v4 : now->listener_v6;
-	listener = packet->protocol == IPPROTO_TCP ? find_tcp(skb, packet, &own, port)
-	                                           : find_udp(skb, packet, &own, port);
+	listener =
+	        packet->protocol == IPPROTO_TCP ? find_tcp(skb, packet, &own, port) : find_udp(skb, packet, &own, port);
 	if (!listener) {
 		count(INTERCEPT_COUNT_no_socket);
 		return TC_ACT_UNSPEC;
