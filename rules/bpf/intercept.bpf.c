@@ -165,57 +165,83 @@ static __always_inline __u32 kind_of(const struct packet *packet)
 	return packet->family == AF_INET ? INTERCEPT_UDP4 : INTERCEPT_UDP6;
 }
 
-/* What the strongest element that matches says, or INTERCEPT_LEAVE. ret_own: addresses of the gateway's own do not get
- * so far. */
-static __noinline int classify(struct __sk_buff *skb, const struct packet *packet, __u32 *ret_own)
+/* One look-up after the other. */
+struct search {
+	struct intercept_range_key range; /* the key, with room for what a range needs before it */
+	union address src, dst;
+	char name[INTERCEPT_NAME]; /* of the interface */
+	__be16 dport;
+	__u16 first; /* of its shapes */
+	__u32 verdict;
+	__u32 dst_len; /* of the shape that matched */
+};
+
+static __always_inline void make_key(struct search *search, const struct intercept_shape *shape)
 {
-	struct intercept_range_key range = { .prefix = INTERCEPT_RANGE_BITS + PORT_BITS };
-	struct intercept_key *key = &range.key;
-	__u32 zero = 0, kind, bits, ifindex = skb->ifindex;
+	struct intercept_key *key = &search->range.key;
+
+	key->dst_len = shape->dst_len;
+	key->src_len = shape->src_len;
+	key->interface = shape->interface;
+	key->port = shape->port;
+	for (int word = 0; word < 4; word++) {
+		__u32 dst = search->dst.words[word] & shape->dst_mask[word],
+		      src = search->src.words[word] & shape->src_mask[word];
+
+		__builtin_memcpy(key->dst + 4 * word, &dst, sizeof(dst));
+		__builtin_memcpy(key->src + 4 * word, &src, sizeof(src));
+	}
+	if (shape->interface)
+		__builtin_memcpy(key->name, search->name, sizeof(key->name));
+	else
+		__builtin_memset(key->name, 0, sizeof(key->name));
+	key->dport = shape->port == INTERCEPT_PORT_ANY ? 0 : search->dport;
+}
+
+/* Of the shape of this number; 1 ends the search. */
+static long try_shape(__u32 number, void *userdata)
+{
+	struct search *search = userdata;
+	__u32 at = search->first + number;
+	const struct intercept_shape *shape = bpf_map_lookup_elem(&shapes, &at);
+	const __u32 *verdict;
+
+	if (!shape)
+		return 1;
+	make_key(search, shape);
+	if (shape->port == INTERCEPT_PORT_RANGE)
+		verdict = bpf_map_lookup_elem(&ranges, &search->range);
+	else
+		verdict = bpf_map_lookup_elem(&elements, &search->range.key);
+	if (!verdict)
+		return 0;
+	search->verdict = *verdict;
+	search->dst_len = shape->dst_len;
+	return 1;
+}
+
+/* What the strongest element that matches says. ret_spares: addresses of the gateway's own do not get so far. */
+static __noinline int classify(struct __sk_buff *skb, const struct packet *packet, __u32 *ret_spares)
+{
+	struct search search = { .range.prefix = INTERCEPT_RANGE_BITS + PORT_BITS };
+	__u32 zero = 0, ifindex = skb->ifindex, kind;
 	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
 	const char *name = bpf_map_lookup_elem(&interfaces, &ifindex);
 
-	if (!packet || !ret_own || !now || !name)
+	if (!packet || !ret_spares || !now || !name)
 		return INTERCEPT_LEAVE;
 	kind = kind_of(packet);
-	bits = packet->family == AF_INET ? 32 : 128;
-	for (__u32 i = 0; i < INTERCEPT_SHAPES_MAX && i < now->n_shapes[kind & 3]; i++) {
-		__u32 at = kind * INTERCEPT_SHAPES_MAX + i;
-		const struct intercept_shape *shape = bpf_map_lookup_elem(&shapes, &at);
-		const __u32 *verdict;
-
-		if (!shape)
-			break;
-		key->kind = (__u8)kind;
-		key->dst_len = shape->dst_len;
-		key->src_len = shape->src_len;
-		key->interface = shape->interface;
-		key->port = shape->port;
-		key->zero = 0;
-		for (int word = 0; word < 4; word++) {
-			__u32 dst = packet->dst.words[word] & shape->dst_mask[word],
-			      src = packet->src.words[word] & shape->src_mask[word];
-
-			__builtin_memcpy(key->dst + 4 * word, &dst, sizeof(dst));
-			__builtin_memcpy(key->src + 4 * word, &src, sizeof(src));
-		}
-		if (shape->interface)
-			__builtin_memcpy(key->name, name, sizeof(key->name));
-		else
-			__builtin_memset(key->name, 0, sizeof(key->name));
-		key->dport = shape->port == INTERCEPT_PORT_ANY ? 0 : packet->dport;
-		if (shape->port == INTERCEPT_PORT_RANGE)
-			verdict = bpf_map_lookup_elem(&ranges, &range);
-		else
-			verdict = bpf_map_lookup_elem(&elements, key);
-		if (!verdict)
-			continue;
-		*ret_own = shape->dst_len < bits;
-		if (*verdict == INTERCEPT_RELAY || (*verdict == INTERCEPT_RELAY_DIRECT && !now->direct))
-			return INTERCEPT_RELAY;
-		return INTERCEPT_LEAVE;
-	}
-	return INTERCEPT_LEAVE;
+	search.range.key.kind = (__u8)kind;
+	search.src = packet->src;
+	search.dst = packet->dst;
+	search.dport = packet->dport;
+	search.first = (__u16)(kind * INTERCEPT_SHAPES_MAX);
+	__builtin_memcpy(search.name, name, sizeof(search.name));
+	bpf_loop(now->n_shapes[kind & 3], try_shape, &search, 0);
+	*ret_spares = search.dst_len < (packet->family == AF_INET ? 32 : 128);
+	if (search.verdict == INTERCEPT_RELAY_DIRECT && !now->direct)
+		return INTERCEPT_RELAY;
+	return (int)search.verdict;
 }
 
 /* Whether the packet would be forwarded if there were no gateway: it is to no address of ours, nor to a group. One that
@@ -268,7 +294,7 @@ static __always_inline int mark(struct __sk_buff *skb, const struct intercept_co
 static __noinline int begin(struct __sk_buff *skb, const struct packet *packet)
 {
 	union address own = { 0 };
-	__u32 zero = 0, exempt = 0;
+	__u32 zero = 0, spares = 0;
 	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
 	struct bpf_sock *listener;
 	__be16 port;
@@ -276,9 +302,9 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet)
 
 	if (!packet || !now)
 		return TC_ACT_UNSPEC;
-	if (classify(skb, packet, &exempt) != INTERCEPT_RELAY)
+	if (classify(skb, packet, &spares) != INTERCEPT_RELAY)
 		return TC_ACT_UNSPEC;
-	if (exempt && !is_passing(skb, packet)) {
+	if (spares && !is_passing(skb, packet)) {
 		count(INTERCEPT_COUNT_left);
 		return TC_ACT_UNSPEC;
 	}
@@ -305,28 +331,26 @@ static __always_inline int is_request(const struct packet *packet)
 	return (packet->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+/* 1: it may begin a flow. Otherwise it is given its socket, if it has one. */
 static __noinline int tcp(struct __sk_buff *skb, const struct packet *packet)
 {
-	__u32 zero = 0, state;
-	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
 	struct bpf_sock *sk;
+	__u32 state;
 
-	if (!packet || !now)
-		return TC_ACT_UNSPEC;
+	if (!packet)
+		return 0;
 	sk = find_tcp(skb, packet, &packet->dst, packet->dport);
-	if (sk) {
-		state = sk->state;
-		if (state != BPF_TCP_LISTEN) {
-			if (is_request(packet))
-				count(INTERCEPT_COUNT_in_use);
-			else if (bpf_sk_assign(skb, sk, 0) == 0)
-				count(INTERCEPT_COUNT_socket);
-		}
-		bpf_sk_release(sk);
-		if (state != BPF_TCP_LISTEN)
-			return TC_ACT_UNSPEC;
+	if (!sk)
+		return is_request(packet);
+	state = sk->state;
+	if (state != BPF_TCP_LISTEN) {
+		if (is_request(packet))
+			count(INTERCEPT_COUNT_in_use);
+		else if (bpf_sk_assign(skb, sk, 0) == 0)
+			count(INTERCEPT_COUNT_socket);
 	}
-	return is_request(packet) ? begin(skb, packet) : TC_ACT_UNSPEC;
+	bpf_sk_release(sk);
+	return state == BPF_TCP_LISTEN && is_request(packet);
 }
 
 static __noinline int udp(struct __sk_buff *skb, const struct packet *packet)
@@ -334,20 +358,18 @@ static __noinline int udp(struct __sk_buff *skb, const struct packet *packet)
 	__u32 zero = 0;
 	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
 	struct bpf_sock *sk;
+	int ours;
 
 	if (!packet || !now)
-		return TC_ACT_UNSPEC;
+		return 0;
 	sk = find_udp(skb, packet, &packet->dst, packet->dport);
-	if (sk) {
-		int ours = (sk->mark & now->mark_mask & now->own) != 0;
-
-		if (ours && bpf_sk_assign(skb, sk, 0) == 0)
-			count(INTERCEPT_COUNT_socket);
-		bpf_sk_release(sk);
-		if (ours)
-			return TC_ACT_UNSPEC;
-	}
-	return begin(skb, packet);
+	if (!sk)
+		return 1;
+	ours = (sk->mark & now->mark_mask & now->own) != 0;
+	if (ours && bpf_sk_assign(skb, sk, 0) == 0)
+		count(INTERCEPT_COUNT_socket);
+	bpf_sk_release(sk);
+	return !ours;
 }
 
 SEC("tc")
@@ -359,7 +381,9 @@ int intercept(struct __sk_buff *skb)
 
 	if (!now || !now->open || !parse(skb, &packet))
 		return TC_ACT_UNSPEC;
-	return packet.protocol == IPPROTO_TCP ? tcp(skb, &packet) : udp(skb, &packet);
+	if (packet.protocol == IPPROTO_TCP ? tcp(skb, &packet) : udp(skb, &packet))
+		return begin(skb, &packet);
+	return TC_ACT_UNSPEC;
 }
 
 char intercept_license[] SEC("license") = "GPL";
