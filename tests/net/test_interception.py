@@ -330,13 +330,15 @@ def test_taken_off_by_somebody(lab, ebpf, server, family):
 @needs_it
 def test_more_shapes_than_it_takes(lab, ebpf, server, family):
     """The engine says that it cannot, nft does it all, and with a smaller configuration it is back."""
-    for length in range(48, 118):
-        ebpf.listener(f"l{length}", ports=["9"], destinations=[f"fd99:{length:x}::/{length}"])
-    ebpf.listener("web", ports=[str(PORT)])
+    document = ebpf.must("GET", "config")
+    narrow = [{"name": f"l{length}", "ports": ["9"], "destinations": [f"fd99:{length:x}::/{length}"]}
+              for length in range(48, 118)]
+    web = {"name": "web", "ports": [str(PORT)]}
+    ebpf.must("PUT", "config", document | {"listeners": [web, *narrow]})
     assert engine(ebpf)["state"] == "failed" and "more" in engine(ebpf)["why"]
+    assert "interception" in {check["name"] for check in ebpf.must("GET", "doctor")["checks"] if not check["ok"]}
     assert answer(lab, server, PORT) == seen(lab, family)
-    for length in range(48, 88):
-        ebpf.delete("listeners", f"l{length}")
+    ebpf.must("PUT", "config", document | {"listeners": [web, *narrow[:30]]})
     assert engine(ebpf)["state"] == "on"
     before = packets(ebpf)
     assert answer(lab, server, PORT) == seen(lab, family)
