@@ -32,6 +32,7 @@ const struct attached_item *attached_find(const struct attached *attached, const
 void attached_try(struct attached *attached, const char *interface)
 {
 	struct attached_item *item = find(attached, interface);
+	char before[sizeof(item->why)] = "";
 	int r;
 
 	if (!attached->fits(attached->userdata, interface))
@@ -43,12 +44,15 @@ void attached_try(struct attached *attached, const char *interface)
 		*item = (struct attached_item){ 0 };
 		snprintf(item->interface, sizeof(item->interface), "%s", interface);
 	}
+	snprintf(before, sizeof(before), "%s", item->why);
+	item->ifindex = if_nametoindex(interface);
 	r = attached->attach(attached->userdata, interface);
 	snprintf(item->why, sizeof(item->why), "%s",
 	        r == -EBUSY ? "somebody else's filter is in its place"
 	        : r < 0     ? strerror(-r)
 	                    : "");
-	if (r < 0)
+	/* Said once. */
+	if (r < 0 && strcmp(before, item->why) != 0)
 		log_warning("%s is not used on %s: %s", attached->what, interface, item->why);
 }
 
@@ -62,6 +66,13 @@ void attached_try_all(struct attached *attached)
 		if_freenameindex(names);
 }
 
+void attached_try_again(struct attached *attached)
+{
+	for (size_t i = 0; i < attached->n; i++)
+		if (attached->items[i].why[0])
+			attached_try(attached, attached->items[i].interface);
+}
+
 void attached_forget(struct attached *attached, const char *interface)
 {
 	struct attached_item *item = find(attached, interface);
@@ -72,10 +83,14 @@ void attached_forget(struct attached *attached, const char *interface)
 
 void attached_link_changed(struct attached *attached, const char *interface)
 {
-	if (if_nametoindex(interface) != 0)
+	const struct attached_item *item = find(attached, interface);
+
+	if (if_nametoindex(interface) != 0) {
 		attached_try(attached, interface);
-	else
+	} else if (item) {
+		attached->gone(attached->userdata, item->ifindex);
 		attached_forget(attached, interface);
+	}
 }
 
 json_t *attached_status(const struct attached *attached)

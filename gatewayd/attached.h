@@ -12,6 +12,7 @@
 
 struct attached_item {
 	char interface[IFNAMSIZ];
+	unsigned ifindex;
 	char why[64]; /* it is not; "": it is */
 };
 
@@ -21,6 +22,7 @@ struct attached {
 	int (*attach)(void *userdata, const char *interface);
 	/* Whether the program has anything to look for there. */
 	bool (*fits)(void *userdata, const char *interface);
+	void (*gone)(void *userdata, unsigned ifindex); /* the interface is no more */
 	void *userdata;
 	struct attached_item *items;
 	size_t n, size;
@@ -28,10 +30,11 @@ struct attached {
 
 /* Frees what it has gathered, and begins anew; nothing is detached. */
 void attached_clear(struct attached *attached);
-/* Tries an interface, all interfaces, or one that has come or changed; of one that is gone nothing is known any more.
- */
+/* Tries an interface, all interfaces, those of which it failed, or one that has come or changed; of one that is gone
+ * nothing is known any more. */
 void attached_try(struct attached *attached, const char *interface);
 void attached_try_all(struct attached *attached);
+void attached_try_again(struct attached *attached);
 void attached_link_changed(struct attached *attached, const char *interface);
 void attached_forget(struct attached *attached, const char *interface);
 /* NULL: it was not tried. */

@@ -374,7 +374,7 @@ static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	save_last_good(daemon);
 	guard_store(daemon);
-	intercept_look(daemon->intercept);
+	intercept_look(daemon->intercept, daemon->drift && drift_present(daemon->drift));
 	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -590,6 +590,7 @@ int daemon_cleanup(const struct options *options)
 	if (r == 0)
 		r = kernel_open(&daemon.kernel);
 	if (r == 0) {
+		kernel_intercept_detach_all(intercept_directory(options));
 		/* The ruleset first: from then on nothing new comes to the relay, and nothing is caught without it. */
 		r = kernel_cleanup(daemon.kernel);
 		if (r < 0)
@@ -599,7 +600,6 @@ int daemon_cleanup(const struct options *options)
 			snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, files[i]);
 			(void)unlink(path);
 		}
-		kernel_intercept_detach_all(intercept_directory(options));
 		kernel_shortcut_detach_all(options->bpf_dir);
 		/* Last: what is pinned keeps the flows of a relay that did not end. */
 		if (kernel_bpf_cleanup(options->bpf_dir) < 0)

@@ -30,6 +30,7 @@ struct intercept {
 	struct intercept_control control;
 	bool wanted;
 	bool differs; /* from nft; loaded anew with the next change */
+	bool drifted; /* nft is not what it is to be, and that is only told */
 	char why[256];
 	struct attached attached;
 	uint64_t looked_us;
@@ -45,6 +46,11 @@ static bool fits(void *userdata, const char *interface)
 {
 	(void)userdata;
 	return kernel_tc_fits(interface) && !kernel_tc_is_part(interface);
+}
+
+static void gone(void *userdata, unsigned ifindex)
+{
+	kernel_intercept_forget(((struct intercept *)userdata)->kernel, ifindex);
 }
 
 const char *intercept_directory(const struct options *options)
@@ -66,8 +72,9 @@ int intercept_new(const struct options *options, uint16_t port, struct intercept
 		.own = sockmark_of(options->mark_mask & ~options->mark).own,
 		.listener_v4 = htons(port),
 		.listener_v6 = htons(port) };
-	intercept->attached =
-	        (struct attached){ .what = "the engine ebpf", .attach = attach, .fits = fits, .userdata = intercept };
+	intercept->attached = (struct attached){
+		.what = "the engine ebpf", .attach = attach, .fits = fits, .gone = gone, .userdata = intercept
+	};
 	intercept->directory = intercept_directory(options);
 	kernel_intercept_detach_all(intercept->directory);
 	*ret = intercept;
@@ -114,17 +121,14 @@ static void fail(struct intercept *intercept, int error)
 		log_warning("the engine ebpf is not used: %s", intercept->why);
 }
 
+/* All that the model has; n: of the groups. */
 static int load_elements(
-        struct intercept *intercept, const struct model *model, const struct group *groups, size_t n_groups)
+        struct intercept *intercept, const struct group *groups, size_t n, const struct elements *elements)
 {
-	struct elements elements = { 0 };
-	int r = kernel_intercept_shapes(intercept->kernel, groups, n_groups);
+	int r = kernel_intercept_shapes(intercept->kernel, groups, n);
 
-	if (r == 0)
-		r = model_elements(model, &elements);
-	for (size_t i = 0; i < elements.n && r == 0; i++)
-		r = kernel_intercept_put(intercept->kernel, &elements.items[i]);
-	free(elements.items);
+	for (size_t i = 0; i < elements->n && r == 0; i++)
+		r = kernel_intercept_put(intercept->kernel, &elements->items[i]);
 	return r;
 }
 
@@ -151,7 +155,7 @@ void intercept_change(struct intercept *intercept, const struct plan *plan)
 
 void intercept_resume(struct intercept *intercept)
 {
-	if (intercept && intercept->kernel && !intercept->differs)
+	if (intercept && intercept->kernel && !intercept->differs && !intercept->drifted)
 		set_open(intercept, true);
 }
 
@@ -184,8 +188,10 @@ static int open_program(struct intercept *intercept)
 	int r = kernel_intercept_open(intercept->directory, &made, intercept->why, sizeof(intercept->why));
 
 	if (r < 0) {
-		log_warning("the engine ebpf is not used: %s", intercept->why);
+		if (!intercept->differs)
+			log_warning("the engine ebpf is not used: %s", intercept->why);
 		unload(intercept);
+		intercept->differs = true;
 		return r;
 	}
 	kernel_intercept_free(intercept->kernel);
@@ -199,15 +205,21 @@ static int open_program(struct intercept *intercept)
 static void load(struct intercept *intercept, const struct model *model)
 {
 	_cleanup_free_ struct group *groups = NULL;
+	struct elements elements = { 0 };
 	size_t n_groups = 0;
 	int r = model_groups(model, &groups, &n_groups);
 
-	if (r == 0 && !kernel_intercept_takes(groups, n_groups))
-		r = -E2BIG;
-	if (r == 0 && open_program(intercept) < 0)
-		return;
 	if (r == 0)
-		r = load_elements(intercept, model, groups, n_groups);
+		r = model_elements(model, &elements);
+	if (r == 0)
+		r = kernel_intercept_takes(groups, n_groups, &elements) ? 0 : -E2BIG;
+	if (r == 0 && open_program(intercept) < 0) {
+		free(elements.items);
+		return;
+	}
+	if (r == 0)
+		r = load_elements(intercept, groups, n_groups, &elements);
+	free(elements.items);
 	if (r < 0) {
 		fail(intercept, r);
 		return;
@@ -215,7 +227,7 @@ static void load(struct intercept *intercept, const struct model *model)
 	intercept->why[0] = '\0';
 	intercept->differs = false;
 	attached_try_all(&intercept->attached);
-	set_open(intercept, true);
+	intercept_resume(intercept);
 }
 
 static bool is_wanted(const struct intercept *intercept, const struct snapshot *snapshot)
@@ -245,7 +257,7 @@ void intercept_link_changed(struct intercept *intercept, const char *interface)
 {
 	const struct attached_item *item;
 
-	if (!intercept || !intercept->kernel || intercept->differs)
+	if (!intercept || !intercept->kernel)
 		return;
 	item = attached_find(&intercept->attached, interface);
 	/* It has become part of another one. */
@@ -255,13 +267,18 @@ void intercept_link_changed(struct intercept *intercept, const char *interface)
 		return;
 	}
 	attached_link_changed(&intercept->attached, interface);
-	if (if_nametoindex(interface) == 0)
-		kernel_intercept_forget_gone(intercept->kernel);
 }
 
-void intercept_look(struct intercept *intercept)
+void intercept_look(struct intercept *intercept, bool drifted)
 {
-	if (!intercept_is_on(intercept) || clock_us() < intercept->looked_us + LOOK_US)
+	if (!intercept || !intercept->kernel)
+		return;
+	intercept->drifted = drifted;
+	if (drifted)
+		intercept_pause(intercept);
+	else
+		intercept_resume(intercept);
+	if (clock_us() < intercept->looked_us + LOOK_US)
 		return;
 	intercept->looked_us = clock_us();
 	for (size_t i = 0; i < intercept->attached.n; i++) {
@@ -272,6 +289,7 @@ void intercept_look(struct intercept *intercept)
 		log_warning("somebody has taken the engine ebpf off %s; it is put there again", item->interface);
 		attached_try(&intercept->attached, item->interface);
 	}
+	attached_try_again(&intercept->attached);
 }
 
 /* --- what is told --- */
@@ -284,6 +302,14 @@ bool intercept_is_on(const struct intercept *intercept)
 const char *intercept_why(const struct intercept *intercept)
 {
 	return intercept && intercept->wanted ? intercept->why : "";
+}
+
+bool intercept_is_at(const struct intercept *intercept, const char *interface)
+{
+	const struct attached_item *item =
+	        intercept && interface ? attached_find(&intercept->attached, interface) : NULL;
+
+	return intercept_is_on(intercept) && (!interface || (item && !item->why[0]));
 }
 
 bool intercept_counts(const struct intercept *intercept, uint64_t ret[INTERCEPT_COUNTS])
@@ -327,9 +353,10 @@ json_t *intercept_status(const struct intercept *intercept)
 	bool on = intercept_is_on(intercept);
 
 	return json_pack("{s:s, s:s, s:s?, s:o, s:o}", "engine", on ? "ebpf" : "nft", "state",
-	        !intercept->wanted ? "off"
-	        : on               ? "on"
-	                           : "failed",
+	        !intercept->wanted   ? "off"
+	        : on                 ? "on"
+	        : intercept->drifted ? "closed"
+	                             : "failed",
 	        "why", *intercept_why(intercept) ? intercept_why(intercept) : NULL, "interfaces",
 	        attached_status(&intercept->attached), "packets", packets(intercept));
 }

@@ -39,8 +39,9 @@ void intercept_gate(struct intercept *intercept, bool open);
 /* This configuration is in force, and compiled in the model, from now on: the engine is loaded or taken off as the
  * settings say. */
 void intercept_follow(struct intercept *intercept, const struct snapshot *snapshot, const struct model *model);
-/* Looks whether it is still where it was attached; to be called once a second. */
-void intercept_look(struct intercept *intercept);
+/* Looks whether it is still where it was attached; to be called once a second. drifted: our rules are not what they are
+ * to be and are not put right. Without them it would do harm, so it is closed. */
+void intercept_look(struct intercept *intercept, bool drifted);
 /* An interface has come or changed. */
 void intercept_link_changed(struct intercept *intercept, const char *interface);
 
@@ -50,10 +51,11 @@ bool intercept_counts(const struct intercept *intercept, uint64_t ret[INTERCEPT_
 const char *intercept_why(const struct intercept *intercept);
 /* "tcp", "udp", ... */
 const char *intercept_count_name(enum intercept_count which);
-/* {engine, state, why, interfaces, packets}; engine: what is in force; state: "off" (not wanted), "on", "failed" (nft
- * does it all). NULL: no memory. */
+/* {engine, state, why, interfaces, packets}; engine: what is in force; state: "off" (not wanted), "on", "closed"
+ * (while our rules are not what they are to be), "failed". NULL: no memory. */
 json_t *intercept_status(const struct intercept *intercept);
-/* Whether it decides about packets now. */
+/* Whether it decides about packets now; and about those that come in by this interface (NULL: any). */
 bool intercept_is_on(const struct intercept *intercept);
+bool intercept_is_at(const struct intercept *intercept, const char *interface);
 
 #endif

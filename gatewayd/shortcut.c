@@ -52,6 +52,11 @@ static bool fits(void *userdata, const char *interface)
 	return kernel_tc_fits(interface);
 }
 
+static void gone(void *userdata, unsigned ifindex)
+{
+	kernel_shortcut_forget(((struct shortcut *)userdata)->kernel, ifindex);
+}
+
 int shortcut_new(const struct options *options, struct shortcut **ret)
 {
 	struct shortcut *shortcut = calloc(1, sizeof(*shortcut));
@@ -60,7 +65,7 @@ int shortcut_new(const struct options *options, struct shortcut **ret)
 		return -ENOMEM;
 	shortcut->options = options;
 	shortcut->attached = (struct attached){
-		.what = "the short cut of flows", .attach = attach, .fits = fits, .userdata = shortcut
+		.what = "the short cut of flows", .attach = attach, .fits = fits, .gone = gone, .userdata = shortcut
 	};
 	shortcut->forbidden = strcmp(options->mover, "auto") != 0;
 	if (kernel_shortcut_open(options->bpf_dir, &shortcut->kernel, shortcut->why, sizeof(shortcut->why)) < 0 &&

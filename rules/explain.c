@@ -211,7 +211,7 @@ static bool is_handed_over(const struct explain_facts *facts, const struct eleme
 {
 	enum intercept_verdict verdict = intercept_verdict(element);
 
-	return facts->ebpf && facts->relay_runs && !facts->destination_is_local &&
+	return facts->ebpf && facts->relay_runs &&
 	       (verdict == INTERCEPT_RELAY || (verdict == INTERCEPT_RELAY_DIRECT && !facts->gate_open));
 }
 

@@ -157,16 +157,6 @@ static bool is_new_shape(const struct group *groups, size_t at)
 	return at == 0 || match_shape_compare(&groups[at - 1].shape, &groups[at].shape) != 0;
 }
 
-bool kernel_intercept_takes(const struct group *groups, size_t n)
-{
-	unsigned shapes[INTERCEPT_KINDS] = { 0 };
-
-	for (size_t i = 0; i < n; i++)
-		if (is_new_shape(groups, i) && ++shapes[kind_of(&groups[i].shape)] > INTERCEPT_SHAPES_MAX)
-			return false;
-	return true;
-}
-
 int kernel_intercept_shapes(struct kernel_intercept *intercept, const struct group *groups, size_t n)
 {
 	int r = 0;
@@ -216,25 +206,52 @@ static int change(const struct bpf_map *map, const void *key, const __u32 *value
 	return r == -ENOENT ? 0 : r;
 }
 
-/* A range of ports is cut into prefixes: from its beginning on, each the widest that begins there and fits. */
+/* A range of ports is cut into prefixes: from its beginning on, each the widest that begins there and fits. So many
+ * bits are free in the one that begins here. */
+static unsigned free_bits(uint32_t port, uint32_t last)
+{
+	unsigned bits = 0;
+
+	while (bits < PORT_BITS && port % (2U << bits) == 0 && port + (2U << bits) - 1 <= last)
+		bits++;
+	return bits;
+}
+
 static int change_range(struct kernel_intercept *intercept, const struct element *element, const __u32 *value)
 {
 	struct intercept_range_key key = { 0 };
-	__u32 port = element->key.port_lo, end = element->key.port_hi + 1U, width;
+	uint32_t port = element->key.port_lo, last = element->key.port_hi;
 	int r = 0;
 
 	make_key(element, &key.key);
-	for (; port < end && r == 0; port += width) {
-		unsigned free_bits = 0;
+	while (port <= last && r == 0) {
+		unsigned bits = free_bits(port, last);
 
-		while (free_bits < PORT_BITS && port % (2U << free_bits) == 0 && port + (2U << free_bits) <= end)
-			free_bits++;
-		width = 1U << free_bits;
-		key.prefix = INTERCEPT_RANGE_BITS + PORT_BITS - free_bits;
+		key.prefix = INTERCEPT_RANGE_BITS + PORT_BITS - bits;
 		key.key.dport = htons((uint16_t)port);
 		r = change(intercept->skeleton->maps.ranges, &key, value);
+		port += 1U << bits;
 	}
 	return r == -ENOSPC ? -E2BIG : r;
+}
+
+bool kernel_intercept_takes(const struct group *groups, size_t n, const struct elements *elements)
+{
+	unsigned shapes[INTERCEPT_KINDS] = { 0 };
+	size_t prefixes = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (is_new_shape(groups, i) && ++shapes[kind_of(&groups[i].shape)] > INTERCEPT_SHAPES_MAX)
+			return false;
+	for (size_t i = 0; i < elements->n; i++) {
+		const struct match_key *key = &elements->items[i].key;
+
+		if (key->shape.port_kind != MATCH_PORT_RANGE)
+			continue;
+		for (uint32_t port = key->port_lo; port <= key->port_hi; port += 1U << free_bits(port, key->port_hi))
+			prefixes++;
+	}
+	return prefixes <= INTERCEPT_ELEMENTS_MAX;
 }
 
 static int change_element(struct kernel_intercept *intercept, const struct element *element, const __u32 *value)
@@ -275,23 +292,12 @@ void kernel_intercept_counts(const struct kernel_intercept *intercept, uint64_t 
 
 /* --- interfaces --- */
 
-void kernel_intercept_forget_gone(struct kernel_intercept *intercept)
+void kernel_intercept_forget(struct kernel_intercept *intercept, unsigned ifindex)
 {
-	int map = bpf_map__fd(intercept->skeleton->maps.interfaces);
-	char name[IF_NAMESIZE];
-	__u32 ifindex, last = 0;
-	bool first = true;
+	__u32 key = ifindex;
 
-	while (bpf_map_get_next_key(map, first ? NULL : &last, &ifindex) == 0) {
-		if (!if_indextoname(ifindex, name)) {
-			/* Goes on behind the last one that stays. */
-			if (bpf_map_delete_elem(map, &ifindex) < 0)
-				return;
-			continue;
-		}
-		last = ifindex;
-		first = false;
-	}
+	(void)bpf_map_delete_elem(bpf_map__fd(intercept->skeleton->maps.interfaces), &key);
+	kernel_tc_forget(intercept->directory, ifindex);
 }
 
 int kernel_intercept_attach(struct kernel_intercept *intercept, const char *interface)

@@ -22,8 +22,8 @@ int kernel_intercept_open(const char *directory, struct kernel_intercept **ret, 
 /* Lets go; what is attached stays. Legal for NULL. */
 void kernel_intercept_free(struct kernel_intercept *intercept);
 
-/* Whether the program takes so many shapes; groups as kernel_intercept_shapes wants them. */
-bool kernel_intercept_takes(const struct group *groups, size_t n);
+/* Whether the program takes so many shapes, and ranges; groups as kernel_intercept_shapes wants them. */
+bool kernel_intercept_takes(const struct group *groups, size_t n, const struct elements *elements);
 
 /* What is the same for all packets; n_shapes is kernel_intercept_shapes' and not looked at. */
 int kernel_intercept_set(struct kernel_intercept *intercept, const struct intercept_control *control);
@@ -37,8 +37,8 @@ int kernel_intercept_remove(struct kernel_intercept *intercept, const struct ele
 /* Packets of each kind so far. */
 void kernel_intercept_counts(const struct kernel_intercept *intercept, uint64_t ret[INTERCEPT_COUNTS]);
 
-/* Forgets the names of interfaces that are gone. */
-void kernel_intercept_forget_gone(struct kernel_intercept *intercept);
+/* Forgets the name of an interface that is gone. */
+void kernel_intercept_forget(struct kernel_intercept *intercept, unsigned ifindex);
 /* To the ingress of an interface (kernel_tc.h), whose name it has from now on; whether it is there; and off all. */
 int kernel_intercept_attach(struct kernel_intercept *intercept, const char *interface);
 bool kernel_intercept_is_attached(const char *interface);

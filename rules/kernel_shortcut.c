@@ -310,3 +310,8 @@ void kernel_shortcut_detach_all(const char *directory)
 {
 	kernel_tc_detach_all(&place, directory);
 }
+
+void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex)
+{
+	kernel_tc_forget(shortcut->directory, ifindex);
+}

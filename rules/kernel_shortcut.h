@@ -56,5 +56,7 @@ void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
 int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface);
 bool kernel_shortcut_is_attached(const char *interface);
 void kernel_shortcut_detach_all(const char *directory);
+/* An interface is gone. */
+void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex);
 
 #endif

@@ -2,6 +2,7 @@
 #include "rules/kernel_tc.h"
 
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/if_link.h>
@@ -162,6 +163,30 @@ void kernel_tc_detach(const struct kernel_tc *tc, const char *directory, const c
 		detach(tc, directory, ifindex);
 }
 
+void kernel_tc_forget(const char *directory, unsigned ifindex)
+{
+	char marker[MARKER_MAX];
+
+	marker_path(directory, ifindex, marker);
+	(void)rmdir(marker);
+}
+
+static void forget_gone(const char *directory)
+{
+	char path[MARKER_MAX], name[IF_NAMESIZE];
+	const struct dirent *entry;
+	unsigned ifindex;
+	DIR *markers;
+
+	snprintf(path, sizeof(path), "%s/shortcut", directory);
+	markers = opendir(path);
+	while (markers && (entry = readdir(markers)))
+		if (sscanf(entry->d_name, "clsact_%u", &ifindex) == 1 && !if_indextoname(ifindex, name))
+			kernel_tc_forget(directory, ifindex);
+	if (markers)
+		closedir(markers);
+}
+
 void kernel_tc_detach_all(const struct kernel_tc *tc, const char *directory)
 {
 	struct if_nameindex *names = if_nameindex();
@@ -170,4 +195,5 @@ void kernel_tc_detach_all(const struct kernel_tc *tc, const char *directory)
 		detach(tc, directory, name->if_index);
 	if (names)
 		if_freenameindex(names);
+	forget_gone(directory);
 }

@@ -28,7 +28,9 @@ int kernel_tc_attach(const struct kernel_tc *tc, const char *directory, int prog
 bool kernel_tc_is_attached(const struct kernel_tc *tc, const char *interface);
 /* Takes ours off, and the queueing discipline if we made it and nothing is left in it. Legal if there is none. */
 void kernel_tc_detach(const struct kernel_tc *tc, const char *directory, const char *interface);
-/* Takes it off all interfaces. */
+/* Forgets whose the discipline of an interface was that is gone. */
+void kernel_tc_forget(const char *directory, unsigned ifindex);
+/* Takes it off all interfaces, and forgets those that are gone. */
 void kernel_tc_detach_all(const struct kernel_tc *tc, const char *directory);
 
 #endif

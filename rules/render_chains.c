@@ -21,10 +21,11 @@
  *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
  *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
- *   act_handed ─ what begins a flow and has the mark already: the other engine (rules/bpf/intercept.bpf.c) has found
- * its listener, and given it the relay's listening socket listener.* ─ what an element of a limited listener goes to
- * before that; limits_text.c has the picture take_tcp, take_udp, take_icmp ─ mark, accept: to the relay bans ─ jumped
- * to by all of these: what is in a set of bans is dropped, unless it is never to be banned
+ *   act_handed ─ what begins a flow and has the mark already, for the other engine has found its listener
+ *     (rules/bpf/intercept.bpf.c): TCP with the relay's listening socket. What is not so loses the mark, and comes back
+ *   listener.* ─ what an element of a limited listener goes to before that; limits_text.c has the picture
+ *   take_tcp, take_udp, take_icmp ─ mark, accept: to the relay
+ *   bans ─ jumped to by all of these: what is in a set of bans is dropped, unless it is never to be banned
  *
  * Packets of accepted connections are taken by their socket before any listener is looked for. Where a limit counts
  * them, `established` sends those that have the mark of accepted sockets (base/sockmark.h), so not those of targets,
@@ -232,16 +233,18 @@ static void put_take_fast(FILE *out, const char *chain, enum ledger_outcome outc
 	        params->mark);
 }
 
-static void put_tproxy(FILE *out, const char *chain, const struct render_params *params)
+static void put_tproxy(FILE *out, const char *chain, const char *protocol, const struct render_params *params)
 {
-	static const char *const protocols[] = { "tcp", "udp" };
+	fprintf(out,
+	        RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u goto take_%s\n" RULE
+	             "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u goto take_%s\n",
+	        chain, protocol, params->port_v4, protocol, chain, protocol, params->port_v6, protocol);
+}
 
-	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
-		fprintf(out,
-		        RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u goto take_%s\n" RULE
-		             "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u goto take_%s\n",
-		        chain, protocols[i], params->port_v4, protocols[i], chain, protocols[i], params->port_v6,
-		        protocols[i]);
+static void put_tproxies(FILE *out, const char *chain, const struct render_params *params)
+{
+	put_tproxy(out, chain, "tcp", params);
+	put_tproxy(out, chain, "udp", params);
 }
 
 static struct sockmark marks_of(const struct render_params *params)
@@ -277,17 +280,16 @@ static void put_actions(FILE *out, const struct render_params *params)
 {
 	chains_put_gate(out, params->gate_open);
 	fputs(RULE "act_relay jump bans\n" RULE "act_relay_direct jump bans\n" RULE "act_reject jump bans\n" RULE
-	           "act_bypass jump bans\n" RULE "act_handed jump bans\n" RULE
-	           "act_handed meta l4proto vmap { tcp : goto take_tcp, udp : goto take_udp }\n",
+	           "act_bypass jump bans\n",
 	        out);
 	fputs(RULE "act_relay " SYN_ACK "goto go_reply\n" RULE "act_relay_direct " SYN_ACK "goto go_reply\n", out);
 	fputs(RULE "act_relay " BARE_RESET "goto go_reset\n" RULE "act_relay_direct " BARE_RESET "goto go_reset\n",
 	        out);
-	put_tproxy(out, "act_relay", params);
+	put_tproxies(out, "act_relay", params);
 	put_count(out, "act_relay", LEDGER_no_listener_socket);
 	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
 	fputs(RULE "act_relay_direct jump direct_gate\n", out);
-	put_tproxy(out, "act_relay_direct", params);
+	put_tproxies(out, "act_relay_direct", params);
 	fputs(RULE "act_relay_direct goto go_direct\n", out);
 	put_count(out, "act_reject", LEDGER_rejected);
 	put_count(out, "act_drop", LEDGER_dropped);
@@ -321,10 +323,22 @@ static void put_remembered(FILE *out, const char *set)
 		        lookups[i].family, set, lookups[i].family, lookups[i].tuple);
 }
 
-/* What the other engine has classified, and given its socket. */
+/* What the other engine has classified. */
 static void put_handed(FILE *out, const char *chain, const struct render_params *params)
 {
-	fprintf(out, RULE "%s meta mark & 0x%08x == 0x%08x goto act_handed\n", chain, params->mark_mask, params->mark);
+	fprintf(out, RULE "%s meta mark & 0x%08x == 0x%08x jump act_handed\n", chain, params->mark_mask, params->mark);
+}
+
+static void put_act_handed(FILE *out, const struct render_params *params)
+{
+	uint32_t own = marks_of(params).own;
+
+	fprintf(out,
+	        RULE "act_handed jump bans\n" RULE
+	             "act_handed meta l4proto tcp socket mark & 0x%08x == 0x%08x goto take_tcp\n",
+	        own, own);
+	put_tproxy(out, "act_handed", "udp", params);
+	fprintf(out, RULE "act_handed meta mark set meta mark & 0x%08x\n", ~params->mark_mask);
 }
 
 static void put_pre_tcp(FILE *out, const struct render_params *params)
@@ -454,6 +468,7 @@ void chains_put_rules(FILE *out, const struct render_params *params)
 	put_take(out, "take_icmp", LEDGER_relay_icmp, params);
 	put_ways_past(out);
 	put_actions(out, params);
+	put_act_handed(out, params);
 	put_flow_ends(out);
 	put_pre_tcp(out, params);
 	put_pre_udp(out, params);

@@ -13,9 +13,12 @@
  * while a change of the configuration is under way. So it needs no transaction
  * with nft, and nothing is lost when it is taken off.
  *
- * A packet whose socket listens gets the mark of intercepted packets here; the
- * rules see by it that it has been classified, and ask only whether its source
- * is banned. Such a mark cannot come from outside.
+ * What begins a flow gets the mark of intercepted packets here; the rules see
+ * by it that it has been classified, and ask only whether its source is banned.
+ * A connection gets the relay's listening socket, too. A datagram does not: which
+ * thread's is tproxy's choice, for when it is handed over the kernel would
+ * choose once more, by another hash than for those that nft sees to, and all
+ * datagrams of a client's socket have to be one thread's.
  *
  * A SYN whose addresses and ports have a socket already, one in TIME_WAIT say,
  * is left: the socket has to make room first, which tproxy sees to.
@@ -35,7 +38,9 @@
 #include "rules/intercept.h"
 
 #define FRAGMENT_BITS 0x3fff /* that more follow, and where it belongs */
-#define TCP_FLAGS     13     /* the byte of a TCP header that has them */
+#define V4_GROUPS     224    /* 224.0.0.0/4, and what is behind it */
+#define HEADERS       (ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
+#define TCP_FLAGS     13 /* the byte of a TCP header that has them */
 #define TCP_SYN       0x02
 #define TCP_ACK       0x10
 #define PORT_BITS     16
@@ -145,10 +150,13 @@ static __always_inline int transport_parse(const struct __sk_buff *skb, struct p
 	return 1;
 }
 
-static __always_inline int parse(const struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
 {
 	if (skb->pkt_type != 0 || skb->vlan_present) /* not for us, or for the VLAN's interface */
 		return 0;
+	/* Some drivers leave headers in the packet's pages. */
+	if (skb->data + HEADERS > skb->data_end)
+		bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		return v4_parse(skb, packet) && transport_parse(skb, packet);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
@@ -259,6 +267,11 @@ static __noinline int is_passing(struct __sk_buff *skb, const struct packet *pac
 	way.dport = packet->dport;
 	way.ifindex = skb->ifindex;
 	if (packet->family == AF_INET) {
+		__u8 network = packet->dst.bytes[0];
+
+		/* The kernel would look for a route to groups and all hosts, too. */
+		if (network == 0 || network >= V4_GROUPS)
+			return 0;
 		way.ipv4_src = packet->src.words[0];
 		way.ipv4_dst = packet->dst.words[0];
 	} else {
@@ -284,21 +297,36 @@ static __always_inline void loopback(const struct packet *packet, union address 
 	}
 }
 
-static __always_inline int mark(struct __sk_buff *skb, const struct intercept_control *now)
+/* Whether the relay's listening socket takes the connection. Whoever else listens on its port has not its mark. */
+static __noinline int hand_over(struct __sk_buff *skb, const struct packet *packet)
 {
-	skb->mark = (skb->mark & ~now->mark_mask) | now->mark;
-	return TC_ACT_UNSPEC;
+	union address own = { 0 };
+	__u32 zero = 0;
+	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
+	struct bpf_sock *listener, *full;
+	int ours = 0;
+	long r = -1;
+
+	if (!packet || !now)
+		return 0;
+	loopback(packet, &own);
+	listener = find_tcp(skb, packet, &own, packet->family == AF_INET ? now->listener_v4 : now->listener_v6);
+	if (listener) {
+		full = bpf_sk_fullsock(listener);
+		ours = full && full->state == BPF_TCP_LISTEN && (full->mark & now->mark_mask & now->own);
+		if (ours)
+			r = bpf_sk_assign(skb, listener, 0);
+		bpf_sk_release(listener);
+	}
+	count(r == 0 ? INTERCEPT_COUNT_tcp : ours ? INTERCEPT_COUNT_refused : INTERCEPT_COUNT_no_socket);
+	return r == 0;
 }
 
 /* What begins a flow, if a listener matches it. */
 static __noinline int begin(struct __sk_buff *skb, const struct packet *packet)
 {
-	union address own = { 0 };
 	__u32 zero = 0, spares = 0;
 	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
-	struct bpf_sock *listener;
-	__be16 port;
-	long r;
 
 	if (!packet || !now)
 		return TC_ACT_UNSPEC;
@@ -308,22 +336,12 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet)
 		count(INTERCEPT_COUNT_left);
 		return TC_ACT_UNSPEC;
 	}
-	loopback(packet, &own);
-	port = packet->family == AF_INET ? now->listener_v4 : now->listener_v6;
-	listener =
-	        packet->protocol == IPPROTO_TCP ? find_tcp(skb, packet, &own, port) : find_udp(skb, packet, &own, port);
-	if (!listener) {
-		count(INTERCEPT_COUNT_no_socket);
+	if (packet->protocol == IPPROTO_UDP)
+		count(INTERCEPT_COUNT_udp);
+	else if (!hand_over(skb, packet))
 		return TC_ACT_UNSPEC;
-	}
-	r = bpf_sk_assign(skb, listener, 0);
-	bpf_sk_release(listener);
-	if (r != 0) {
-		count(INTERCEPT_COUNT_refused);
-		return TC_ACT_UNSPEC;
-	}
-	count(packet->protocol == IPPROTO_TCP ? INTERCEPT_COUNT_tcp : INTERCEPT_COUNT_udp);
-	return mark(skb, now);
+	skb->mark = (skb->mark & ~now->mark_mask) | now->mark;
+	return TC_ACT_UNSPEC;
 }
 
 static __always_inline int is_request(const struct packet *packet)
@@ -362,7 +380,7 @@ static __noinline int udp(struct __sk_buff *skb, const struct packet *packet)
 
 	if (!packet || !now)
 		return 0;
-	sk = find_udp(skb, packet, &packet->dst, packet->dport);
+	sk = find_udp(skb, packet);
 	if (!sk)
 		return 1;
 	ours = (sk->mark & now->mark_mask & now->own) != 0;

@@ -57,23 +57,21 @@ static __always_inline struct bpf_sock *find_tcp(
 	return bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 }
 
-/* The same for UDP, where a socket without a peer serves as a listening one. */
-static __always_inline struct bpf_sock *find_udp(
-        void *ctx, const struct packet *packet, const union address *own, __be16 port)
+static __always_inline struct bpf_sock *find_udp(void *ctx, const struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = { 0 };
 
 	if (packet->family == AF_INET) {
 		tuple.ipv4.saddr = packet->src.words[0];
-		tuple.ipv4.daddr = own->words[0];
+		tuple.ipv4.daddr = packet->dst.words[0];
 		tuple.ipv4.sport = packet->sport;
-		tuple.ipv4.dport = port;
+		tuple.ipv4.dport = packet->dport;
 		return bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	}
 	__builtin_memcpy(tuple.ipv6.saddr, &packet->src, sizeof(tuple.ipv6.saddr));
-	__builtin_memcpy(tuple.ipv6.daddr, own, sizeof(tuple.ipv6.daddr));
+	__builtin_memcpy(tuple.ipv6.daddr, &packet->dst, sizeof(tuple.ipv6.daddr));
 	tuple.ipv6.sport = packet->sport;
-	tuple.ipv6.dport = port;
+	tuple.ipv6.dport = packet->dport;
 	return bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 }
 

@@ -477,7 +477,7 @@ static __always_inline int has_socket(struct xdp_md *ctx, const struct packet *p
 	if (packet->protocol == IPPROTO_TCP)
 		sk = find_tcp(ctx, packet, &packet->dst, packet->dport);
 	else
-		sk = find_udp(ctx, packet, &packet->dst, packet->dport);
+		sk = find_udp(ctx, packet);
 	if (!sk)
 		return 0;
 	bpf_sk_release(sk);
