@@ -110,7 +110,7 @@ static json_t *steps_document(struct core *core, const struct trace_rules *rules
 		const char *rule = rules && trace_step_is_ours(step) ? trace_rules_find(rules, step->handle) : NULL;
 		json_t *object = step_document(step, rule);
 
-		if (!*listener && rule && step->verdict == TRACE_GOTO) {
+		if (!*listener && rule && (step->verdict == TRACE_GOTO || step->verdict == TRACE_JUMP)) {
 			*listener = listener_of_rule(core, gathered, step->to, rule);
 			if (*listener && object)
 				json_object_set_new(object, "listener", name_document(listener_name(core, *listener)));
