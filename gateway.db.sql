@@ -1,7 +1,7 @@
 -- The database of gatewayd. Made by gwgen from schema/*.def; not edited by hand.
 -- Run in one transaction, with foreign_keys on.
 PRAGMA application_id = 1735877730;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- One row per change of the configuration.
 CREATE TABLE revision (
@@ -208,6 +208,7 @@ CREATE TABLE settings (
 	revision INTEGER NOT NULL CHECK (revision >= 0),
 	name TEXT NOT NULL UNIQUE CHECK (name = 'settings'),
 	drift TEXT NOT NULL DEFAULT 'heal' CHECK (drift IN ('heal', 'alert')),
+	interception TEXT NOT NULL DEFAULT 'nft' CHECK (interception IN ('nft', 'ebpf')),
 	ban_exempt TEXT REFERENCES address_set(name) ON DELETE RESTRICT,
 	revisions_kept INTEGER NOT NULL DEFAULT 10000 CHECK (revisions_kept BETWEEN 10 AND 100000),
 	flow_log_destination TEXT NOT NULL DEFAULT 'off' CHECK (flow_log_destination IN ('off', 'file', 'journal')),

@@ -287,6 +287,7 @@ static int do_nft(struct transaction *t)
 	_cleanup_free_ char *error = NULL;
 	int r;
 
+	intercept_pause(t->apply->config.intercept);
 	r = apply_commit(t->apply, t->text, &error);
 	if (r == -EINVAL && !needs_dry_run(t)) {
 		add_refusal(t, r, error);
@@ -414,6 +415,7 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 		r = run_steps(&t);
 	}
 	if (r == 0 && !request->dry_run) {
+		intercept_change(apply->config.intercept, t.plan);
 		plan_commit(apply->model, t.plan);
 		apply_note_limits(apply);
 		snapshot_unref(apply->current);
@@ -424,6 +426,7 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 			apply->config.shield.settle(apply->config.shield.userdata, apply->current->revision);
 		(void)apply_settle_gate(apply);
 	}
+	intercept_resume(apply->config.intercept);
 	if (r == 0 && ret_nft)
 		*ret_nft = TAKE_PTR(t.text);
 	free(t.text);

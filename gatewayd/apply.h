@@ -7,6 +7,7 @@
 #ifndef GW_APPLY_H
 #define GW_APPLY_H
 
+#include "gatewayd/intercept.h"
 #include "gatewayd/store.h"
 #include "rules/kernel.h"
 #include "rules/render_nft.h"
@@ -50,6 +51,7 @@ struct apply_config {
 	struct kernel *kernel;
 	struct apply_relay relay;
 	struct apply_shield shield;
+	struct intercept *intercept; /* NULL: there is none */
 	struct render_params render;
 	struct route_params route;
 };

@@ -276,6 +276,8 @@ int apply_settle_gate(struct apply *apply)
 	r = render_nft_gate(open, &text);
 	if (r < 0)
 		return r;
+	if (open)
+		intercept_gate(apply->config.intercept, true);
 	r = apply_commit(apply, text, &error);
 	if (r < 0) {
 		log_error("the way past the relay cannot be %s: %s", open ? "opened" : "closed",
@@ -283,6 +285,7 @@ int apply_settle_gate(struct apply *apply)
 		return r;
 	}
 	apply->config.render.gate_open = open;
+	intercept_gate(apply->config.intercept, open);
 	return 0;
 }
 

@@ -101,6 +101,7 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	core_targets_follow(core);
 	if (core->shortcut)
 		shortcut_follow(core->shortcut, set->to);
+	intercept_follow(core->intercept, set->to, apply_model(core->apply));
 	if (core->records)
 		records_follow(core->records);
 	/* How drift is dealt with may have changed: what was only told so far may be to be put right. */

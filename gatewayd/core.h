@@ -43,6 +43,7 @@ struct core {
 	struct kernel *kernel;
 	struct shield *shield;       /* NULL in tests that have none */
 	struct shortcut *shortcut;   /* the same */
+	struct intercept *intercept; /* the same */
 	struct drift_monitor *drift; /* NULL in tests that have none */
 	struct bans *bans;           /* NULL in tests that have none */
 	struct sampler *sampler;     /* NULL in tests that have none */

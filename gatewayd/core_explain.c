@@ -155,6 +155,7 @@ json_t *core_explain(
 		.snapshot = apply_snapshot(core->apply),
 		.destination_is_local = is_own(&packet->dst),
 		.gate_open = apply_render_params(core->apply)->gate_open,
+		.ebpf = intercept_is_at(core->intercept, packet->interface),
 		.relay_runs = worker_state(core->worker) == WORKER_RUNNING,
 		.routing_right = apply_look_at_routing(core->apply, &routes) == 0 && routes.wrong == 0,
 		.table = core->options->route_table,

@@ -439,6 +439,21 @@ static void write_xdp(const struct writer *writer)
 		        shield_gives_cookies(writer->core->shield, i));
 }
 
+static void write_interception(const struct writer *writer)
+{
+	uint64_t counts[INTERCEPT_COUNTS];
+
+	single(writer, "gateway_interception_ebpf", "gauge",
+	        "1 while the engine ebpf hands packets over, 0: nft does it all",
+	        intercept_is_on(writer->core->intercept));
+	if (!intercept_counts(writer->core->intercept, counts))
+		return;
+	head(writer, "gateway_interception_packets_total", "counter", "packets that the engine ebpf knew, by outcome");
+	for (unsigned i = 0; i < INTERCEPT_COUNTS; i++)
+		fprintf(writer->out, "gateway_interception_packets_total{outcome=\"%s\"} %" PRIu64 "\n",
+		        intercept_count_name((enum intercept_count)i), counts[i]);
+}
+
 static void write_return_paths(const struct writer *writer)
 {
 	struct doctor_return back;
@@ -491,6 +506,7 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length)
 	write_omitted(&writer);
 	write_nft(&writer);
 	write_xdp(&writer);
+	write_interception(&writer);
 	core_ledger_metrics(core, writer.out);
 	if (fclose(writer.out) != 0) {
 		free(text);

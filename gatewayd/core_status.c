@@ -246,6 +246,8 @@ json_t *core_status(struct core *core)
 	document_set(object, "upstreams", upstreams(core, &failed), &failed);
 	document_set(object, "flow_log", core->records ? records_status(core->records) : json_null(), &failed);
 	document_set(object, "bans", json_integer(core->bans ? (json_int_t)bans_count(core->bans) : 0), &failed);
+	document_set(
+	        object, "interception", core->intercept ? intercept_status(core->intercept) : json_null(), &failed);
 	document_set(object, "prefilters", core->shield ? shield_status(core->shield) : json_array(), &failed);
 	document_set(object, "waiting", waiting(core, &failed), &failed);
 	document_set(object, "kernel", kernel_document(&failed), &failed);

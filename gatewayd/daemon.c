@@ -32,6 +32,7 @@
 #include "gatewayd/shortcut.h"
 #include "gatewayd/target_watch.h"
 #include "rules/kernel_bpf.h"
+#include "rules/kernel_intercept.h"
 #include "rules/kernel_shortcut.h"
 
 /* How long new connections of `direct` listeners wait for a relay to come back before they go past it. */
@@ -53,6 +54,7 @@ struct daemon {
 	struct drift_monitor *drift;
 	struct shield *shield;
 	struct shortcut *shortcut;
+	struct intercept *intercept;
 	struct ban_lengths ban_lengths; /* as of the last time that somebody was asked about */
 	struct sampler *sampler;
 	struct core core;
@@ -169,6 +171,7 @@ static int make_apply(struct daemon *daemon)
 	if (daemon->shield)
 		config.shield =
 		        (struct apply_shield){ daemon->shield, shield_load, shield_put, shield_undo, shield_settle };
+	config.intercept = daemon->intercept;
 	return apply_new(&config, &daemon->apply);
 }
 
@@ -249,6 +252,8 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 	r = shield_new(
 	        daemon->event, daemon->options->bpf_dir, daemon->events, worker_port(daemon->worker), &daemon->shield);
 	if (r == 0)
+		r = intercept_new(daemon->options, worker_port(daemon->worker), &daemon->intercept);
+	if (r == 0)
 		r = make_apply(daemon);
 	if (r == 0)
 		r = apply_boot(daemon->apply, snapshot, &reason);
@@ -256,6 +261,8 @@ static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 		log_error("the kernel could not be configured: %s", reason ? reason : strerror(-r));
 	else
 		shield_boot(daemon->shield, snapshot);
+	if (r == 0)
+		intercept_follow(daemon->intercept, snapshot, apply_model(daemon->apply));
 	return r;
 }
 
@@ -278,6 +285,7 @@ static void link_changed(void *userdata, const char *interface)
 
 	shield_link_changed(daemon->shield, interface);
 	shortcut_link_changed(daemon->shortcut, interface);
+	intercept_link_changed(daemon->intercept, interface);
 }
 
 static int watch_drift(struct daemon *daemon)
@@ -361,9 +369,12 @@ static void guard_store(struct daemon *daemon)
 
 static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
+	struct daemon *daemon = userdata;
+
 	(void)usec;
-	save_last_good(userdata);
-	guard_store(userdata);
+	save_last_good(daemon);
+	guard_store(daemon);
+	intercept_look(daemon->intercept, daemon->drift && drift_present(daemon->drift));
 	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -409,6 +420,7 @@ static int start(struct daemon *daemon)
 		.apply = daemon->apply,
 		.shield = daemon->shield,
 		.shortcut = daemon->shortcut,
+		.intercept = daemon->intercept,
 		.worker = daemon->worker,
 		.kernel = daemon->kernel,
 		.options = daemon->options,
@@ -474,6 +486,7 @@ static void stop(struct daemon *daemon)
 	sd_event_source_disable_unref(daemon->save_timer);
 	worker_free(daemon->worker);
 	shortcut_free(daemon->shortcut);
+	intercept_free(daemon->intercept);
 	apply_free(daemon->apply);
 	shield_free(daemon->shield);
 	kernel_free(daemon->kernel);
@@ -577,6 +590,7 @@ int daemon_cleanup(const struct options *options)
 	if (r == 0)
 		r = kernel_open(&daemon.kernel);
 	if (r == 0) {
+		kernel_intercept_detach_all(intercept_directory(options));
 		/* The ruleset first: from then on nothing new comes to the relay, and nothing is caught without it. */
 		r = kernel_cleanup(daemon.kernel);
 		if (r < 0)

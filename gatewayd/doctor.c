@@ -125,6 +125,8 @@ static void look_at_relay(struct core *core, struct doctor_facts *facts)
 	}
 	facts->sockmap_state = movers_state_name(movers_state(movers));
 	facts->sockmap_why = movers_why(movers);
+	facts->ebpf = intercept_is_on(core->intercept);
+	facts->ebpf_why = intercept_why(core->intercept);
 	facts->sockmap_wanted = core->options->mover && strcmp(core->options->mover, "sockmap") == 0;
 }
 

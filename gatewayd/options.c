@@ -29,6 +29,7 @@ enum {
 	OPT_UI_DIR,
 	OPT_RELAY,
 	OPT_MOVER,
+	OPT_INTERCEPTION,
 	OPT_BPF_DIR,
 	OPT_THREADS,
 	OPT_MAX_FLOWS,
@@ -53,6 +54,7 @@ static const struct option long_options[] = {
 	{ "ui-dir", required_argument, NULL, OPT_UI_DIR },
 	{ "relay", required_argument, NULL, OPT_RELAY },
 	{ "mover", required_argument, NULL, OPT_MOVER },
+	{ "interception", required_argument, NULL, OPT_INTERCEPTION },
 	{ "bpf-dir", required_argument, NULL, OPT_BPF_DIR },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "max-flows", required_argument, NULL, OPT_MAX_FLOWS },
@@ -84,6 +86,7 @@ static const char usage[] =
         "  --relay PATH        the gateway-relay program\n"
         "  --mover MODE        how the relay moves bytes: auto, copy, splice or sockmap (default auto:\n"
         "                      as the listener says, and without that by how a flow is used)\n"
+        "  --interception MODE how packets come to the relay: nft, ebpf or auto (default auto: as the settings say)\n"
         "  --bpf-dir DIR       where BPF maps are pinned (default /sys/fs/bpf/gatewayd)\n"
         "  --threads N         relay threads (default: one per CPU)\n"
         "  --max-flows N       most flows at once (default: what the descriptor limit allows)\n"
@@ -129,17 +132,31 @@ static int parse_u32(const char *option, const char *text, uint32_t max, uint32_
 	return r;
 }
 
-static int parse_mover(const char *text, const char **ret)
+/* One of several words, the last NULL; `words` is how people are told of them. */
+static int parse_word(
+        const char *option, const char *text, const char *const choices[], const char *words, const char **ret)
 {
-	static const char *const movers[] = { "auto", "copy", "splice", "sockmap" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(movers); i++)
-		if (strcmp(text, movers[i]) == 0) {
-			*ret = movers[i];
+	for (size_t i = 0; choices[i]; i++)
+		if (strcmp(text, choices[i]) == 0) {
+			*ret = choices[i];
 			return 0;
 		}
-	fprintf(stderr, "gatewayd: %smover wants auto, copy, splice or sockmap, not \"%s\"\n", where, text);
+	fprintf(stderr, "gatewayd: %s%s wants %s, not \"%s\"\n", where, option, words, text);
 	return -EINVAL;
+}
+
+static int parse_mover(const char *text, const char **ret)
+{
+	static const char *const movers[] = { "auto", "copy", "splice", "sockmap", NULL };
+
+	return parse_word("mover", text, movers, "auto, copy, splice or sockmap", ret);
+}
+
+static int parse_interception(const char *text, const char **ret)
+{
+	static const char *const engines[] = { "auto", "nft", "ebpf", NULL };
+
+	return parse_word("interception", text, engines, "auto, nft or ebpf", ret);
 }
 
 static int add_listen(struct options *options, const char *url)
@@ -187,6 +204,8 @@ static int parse_one(int option, const char *text, struct options *ret)
 		return 0;
 	case OPT_MOVER:
 		return parse_mover(text, &ret->mover);
+	case OPT_INTERCEPTION:
+		return parse_interception(text, &ret->interception);
 	case OPT_BPF_DIR:
 		ret->bpf_dir = text;
 		return 0;
@@ -329,6 +348,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		.ui_dir = find_ui(),
 		.relay = GW_RELAY_PATH,
 		.mover = "auto",
+		.interception = "auto",
 		.bpf_dir = "/sys/fs/bpf/gatewayd",
 		.log_level = LOG_INFO,
 		.mark = 0x01000000,

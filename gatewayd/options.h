@@ -19,7 +19,7 @@ enum options_mode {
 
 struct options {
 	enum options_mode mode;
-	const char *state_dir, *runtime_dir, *log_dir, *ui_dir, *relay, *mover, *bpf_dir;
+	const char *state_dir, *runtime_dir, *log_dir, *ui_dir, *relay, *mover, *interception, *bpf_dir;
 	const char *listen[OPTIONS_LISTEN_MAX];
 	unsigned n_listen;
 	unsigned threads;   /* relay threads; 0: one per CPU */

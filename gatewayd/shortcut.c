@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gatewayd/base/array.h"
+#include "gatewayd/attached.h"
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "rules/kernel_others.h"
 #include "rules/kernel_shortcut.h"
+#include "rules/kernel_tc.h"
 
 /* TCP flows in the maps are looked after this often, and a second after a ban. */
 #define REVIEW_US (10 * UINT64_C(1000000))
@@ -21,11 +22,6 @@
 #define ORPHAN_IDLE_MS (15 * 60 * 1000)
 /* It takes a daemon so long to hear of all flows. */
 #define LEARNED_US (20 * UINT64_C(1000000))
-
-struct attached {
-	char interface[IFNAMSIZ];
-	char why[64]; /* it is not; "": it is */
-};
 
 struct shortcut {
 	const struct options *options;
@@ -38,13 +34,28 @@ struct shortcut {
 	bool lingers;         /* not wanted, but there are TCP flows that the kernel carries */
 	bool closed;          /* by what others have put in the way, */
 	char in_the_way[192]; /* namely this */
-	struct attached *attached;
-	size_t n, size;
+	struct attached attached;
 	struct shortcut_owner owner;
 	bool review_due;
 	uint64_t reviewed_us, watching_us;
 	unsigned stitched; /* TCP flows in the maps at the last review */
 };
+
+static int attach(void *userdata, const char *interface)
+{
+	return kernel_shortcut_attach(((struct shortcut *)userdata)->kernel, interface);
+}
+
+static bool fits(void *userdata, const char *interface)
+{
+	(void)userdata;
+	return kernel_tc_fits(interface);
+}
+
+static void gone(void *userdata, unsigned ifindex)
+{
+	kernel_shortcut_forget(((struct shortcut *)userdata)->kernel, ifindex);
+}
 
 int shortcut_new(const struct options *options, struct shortcut **ret)
 {
@@ -53,6 +64,9 @@ int shortcut_new(const struct options *options, struct shortcut **ret)
 	if (!shortcut)
 		return -ENOMEM;
 	shortcut->options = options;
+	shortcut->attached = (struct attached){
+		.what = "the short cut of flows", .attach = attach, .fits = fits, .gone = gone, .userdata = shortcut
+	};
 	shortcut->forbidden = strcmp(options->mover, "auto") != 0;
 	if (kernel_shortcut_open(options->bpf_dir, &shortcut->kernel, shortcut->why, sizeof(shortcut->why)) < 0 &&
 	        !shortcut->forbidden)
@@ -74,7 +88,7 @@ void shortcut_free(struct shortcut *shortcut)
 	if (!shortcut)
 		return;
 	kernel_shortcut_free(shortcut->kernel);
-	free(shortcut->attached);
+	attached_clear(&shortcut->attached);
 	free(shortcut);
 }
 
@@ -86,59 +100,14 @@ bool shortcut_suits(const struct listener *listener)
 	       listener->rate_limits.n == 0;
 }
 
-/* --- interfaces --- */
-
-static struct attached *find(const struct shortcut *shortcut, const char *interface)
-{
-	for (size_t i = 0; i < shortcut->n; i++)
-		if (strcmp(shortcut->attached[i].interface, interface) == 0)
-			return &shortcut->attached[i];
-	return NULL;
-}
-
-static void attach(struct shortcut *shortcut, const char *interface)
-{
-	struct attached *item = find(shortcut, interface);
-	int r;
-
-	if (!kernel_shortcut_fits(interface))
-		return;
-	if (!item) {
-		if (array_reserve(&shortcut->attached, &shortcut->size, shortcut->n + 1, sizeof(*item)) < 0)
-			return;
-		item = &shortcut->attached[shortcut->n++];
-		*item = (struct attached){ 0 };
-		snprintf(item->interface, sizeof(item->interface), "%s", interface);
-	}
-	r = kernel_shortcut_attach(shortcut->kernel, interface);
-	snprintf(item->why, sizeof(item->why), "%s",
-	        r == -EBUSY ? "somebody else's filter is in its place"
-	        : r < 0     ? strerror(-r)
-	                    : "");
-	if (r < 0)
-		log_warning("the short cut of flows is not used on %s: %s", interface, item->why);
-}
-
-static void attach_all(struct shortcut *shortcut)
-{
-	struct if_nameindex *names = if_nameindex();
-
-	for (const struct if_nameindex *name = names; name && name->if_index; name++)
-		attach(shortcut, name->if_name);
-	if (names)
-		if_freenameindex(names);
-}
-
 void shortcut_link_changed(struct shortcut *shortcut, const char *interface)
 {
-	struct attached *item = find(shortcut, interface);
+	const struct attached_item *item = attached_find(&shortcut->attached, interface);
+	bool wanted = shortcut->wanted || shortcut->lingers;
 
-	if (if_nametoindex(interface) == 0) {
-		if (item)
-			*item = shortcut->attached[--shortcut->n];
-	} else if ((shortcut->wanted || shortcut->lingers) && (!item || item->why[0])) {
-		attach(shortcut, interface);
-	}
+	/* One that has gone is forgotten; where it is, it stays. */
+	if (if_nametoindex(interface) == 0 || (wanted && (!item || item->why[0])))
+		attached_link_changed(&shortcut->attached, interface);
 }
 
 /* --- epochs --- */
@@ -227,13 +196,13 @@ static void review(struct shortcut *shortcut)
 	shortcut->owner.begin(shortcut->owner.userdata);
 	shortcut->stitched = kernel_shortcut_review(shortcut->kernel, judge, shortcut);
 	/* Without it, they stand still. */
-	for (size_t i = 0; i < shortcut->n && shortcut->stitched > 0; i++) {
-		struct attached *item = &shortcut->attached[i];
+	for (size_t i = 0; i < shortcut->attached.n && shortcut->stitched > 0; i++) {
+		const struct attached_item *item = &shortcut->attached.items[i];
 
 		if (item->why[0] || kernel_shortcut_is_attached(item->interface))
 			continue;
 		log_warning("somebody has taken the short cut off %s; it is put there again", item->interface);
-		attach(shortcut, item->interface);
+		attached_try(&shortcut->attached, item->interface);
 	}
 }
 
@@ -245,7 +214,7 @@ static void detach_unless_used(struct shortcut *shortcut)
 	if (kernel_shortcut_has_stitches(shortcut->kernel))
 		return;
 	kernel_shortcut_detach_all(shortcut->options->bpf_dir);
-	shortcut->n = 0;
+	attached_clear(&shortcut->attached);
 	shortcut->lingers = false;
 }
 
@@ -287,7 +256,7 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 		wanted = false;
 	if (wanted && !shortcut->wanted) {
 		shortcut->lingers = false;
-		attach_all(shortcut);
+		attached_try_all(&shortcut->attached);
 	} else if (!wanted && (shortcut->wanted || !shortcut->followed)) {
 		shortcut->lingers = true;
 		detach_unless_used(shortcut);
@@ -348,23 +317,12 @@ void shortcut_tally(const struct shortcut *shortcut,
 json_t *shortcut_status(const struct shortcut *shortcut)
 {
 	const char *words = shortcut->wanted && shortcut->closed ? shortcut->in_the_way : shortcut->why;
-	json_t *interfaces = json_array();
-
-	for (size_t i = 0; i < shortcut->n; i++) {
-		const struct attached *item = &shortcut->attached[i];
-
-		if (json_array_append_new(
-		            interfaces, json_pack("{s:s, s:b, s:s?}", "interface", item->interface, "attached",
-		                                item->why[0] == '\0', "why", item->why[0] ? item->why : NULL)) < 0) {
-			json_decref(interfaces);
-			return NULL;
-		}
-	}
 	return json_pack("{s:s, s:s?, s:o, s:i}", "state",
 	        shortcut->forbidden ? "off"
 	        : !shortcut->kernel ? "failed"
 	        : !shortcut->wanted ? "idle"
 	        : shortcut->closed  ? "closed"
 	                            : "on",
-	        "why", words[0] ? words : NULL, "interfaces", interfaces, "stitched", (int)shortcut->stitched);
+	        "why", words[0] ? words : NULL, "interfaces", attached_status(&shortcut->attached), "stitched",
+	        (int)shortcut->stitched);
 }

@@ -41,8 +41,9 @@ static json_t *packet_head(
 	        flags_text(packet->flags, flags), "bytes", (int)packet->length);
 }
 
-/* The listener of the element that the packet found in this set; 0: none (any more). */
-static uint32_t listener_in_set(struct core *core, const struct gathered *gathered, const char *rule)
+/* The listener of the element that the packet found in this set, or that the other engine had found before; 0: none
+ * (any more). */
+static uint32_t listener_of_rule(struct core *core, const struct gathered *gathered, const char *to, const char *rule)
 {
 	struct match_packet packet = { .protocol = gathered->packet.protocol,
 		.src = gathered->packet.src,
@@ -53,6 +54,8 @@ static uint32_t listener_in_set(struct core *core, const struct gathered *gather
 	struct group group;
 	char set[64];
 
+	if (strcmp(to, "act_handed") == 0)
+		return model_decide(apply_model(core->apply), &packet, false, &element) == 1 ? element.listener : 0;
 	if (!trace_rule_set(rule, set, sizeof(set)) || nftset_group_of_name(set, &group) < 0 ||
 	        group.shape.protocol != packet.protocol || group.shape.family != packet.dst.family ||
 	        model_find(apply_model(core->apply), &group, &packet, &element) != 1)
@@ -96,7 +99,7 @@ static json_t *step_document(const struct trace_step *step, const char *rule)
 	return object;
 }
 
-/* One of ours is told with its text, and a look-up that hit with the listener whose element it was. */
+/* One of ours is told with its text, and one that leads to a listener's action with the listener. */
 static json_t *steps_document(struct core *core, const struct trace_rules *rules, const struct gathered *gathered,
         uint32_t *listener, bool *failed)
 {
@@ -107,8 +110,8 @@ static json_t *steps_document(struct core *core, const struct trace_rules *rules
 		const char *rule = rules && trace_step_is_ours(step) ? trace_rules_find(rules, step->handle) : NULL;
 		json_t *object = step_document(step, rule);
 
-		if (!*listener && rule && step->verdict == TRACE_GOTO) {
-			*listener = listener_in_set(core, gathered, rule);
+		if (!*listener && rule && (step->verdict == TRACE_GOTO || step->verdict == TRACE_JUMP)) {
+			*listener = listener_of_rule(core, gathered, step->to, rule);
 			if (*listener && object)
 				json_object_set_new(object, "listener", name_document(listener_name(core, *listener)));
 		}

@@ -242,6 +242,15 @@ static void check_sockmap(const struct doctor_facts *facts, struct doctor_check 
 		mend(check, "start gatewayd without --mover sockmap, or on a kernel that has it");
 }
 
+static void check_interception(const struct doctor_facts *facts, struct doctor_check *check)
+{
+	say(check, "by %s", facts->ebpf ? "the engine ebpf, with nft behind it" : "nft");
+	if (!*facts->ebpf_why)
+		return;
+	say(check, "the engine ebpf is asked for and not in force, nft does it all: %s", facts->ebpf_why);
+	mend(check, "set \"interception\" of /api/v1/settings to \"nft\", or give the engine what it lacks");
+}
+
 static void check_prefilters(const struct doctor_facts *facts, struct doctor_check *check)
 {
 	say(check, facts->prefilters ? "none of %zu is kept from its interface" : "there are none", facts->prefilters);
@@ -333,6 +342,7 @@ static const struct {
 	{ "backlog", check_backlog },
 	{ "relay", check_relay },
 	{ "sockmap", check_sockmap },
+	{ "interception", check_interception },
 	{ "prefilters", check_prefilters },
 	{ "return_path", check_return_path },
 	{ "mtu", check_mtu },

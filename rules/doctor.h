@@ -68,6 +68,8 @@ struct doctor_facts {
 	int64_t revision, nft_generation, route_generation, relay_generation;
 	uint64_t descriptors_limit, descriptors_used; /* of the relay; 0: unknown */
 	const char *sockmap_state, *sockmap_why;
+	bool ebpf;            /* that engine intercepts */
+	const char *ebpf_why; /* it is asked for and does not; "": it does, or is not asked for */
 	bool sockmap_wanted;
 	size_t prefilters,
 	        prefilters_failed; /* those in force or to be, and those that their interface does not take */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rules/explain_route.h"
+#include "rules/kernel_intercept.h"
 #include "rules/nftset.h"
 #include "rules/snapshot.h"
 
@@ -24,26 +25,9 @@ static bool is_link_or_multicast(const struct addr *addr)
 /* 1 and the element that the kernel's rules find, 0 if none, 2 if the exemption of our own addresses comes first. */
 static int find(const struct explain_facts *facts, const struct match_packet *packet, struct element *ret)
 {
-	struct group *groups = NULL;
-	size_t n;
-	int r = model_groups(facts->model, &groups, &n);
-
-	if (r < 0)
-		return r;
-	if (is_link_or_multicast(&packet->dst))
-		n = 0;
-	for (size_t i = 0; i < n && r == 0; i++) {
-		const struct match_shape *shape = &groups[i].shape;
-
-		if (shape->protocol != packet->protocol || shape->family != packet->dst.family)
-			continue;
-		if (facts->destination_is_local && shape->dst_len < addr_bits(shape->family))
-			r = 2;
-		else
-			r = model_find(facts->model, &groups[i], packet, ret);
-	}
-	free(groups);
-	return r;
+	return is_link_or_multicast(&packet->dst)
+	               ? 0
+	               : model_decide(facts->model, packet, facts->destination_is_local, ret);
 }
 
 static const struct row *row_of(const struct snapshot *snapshot, enum resource_id resource, uint32_t id)
@@ -222,6 +206,15 @@ static char *element_text(const struct element *element)
 	return text;
 }
 
+/* Who hands it to the relay's listening socket. */
+static bool is_handed_over(const struct explain_facts *facts, const struct element *element)
+{
+	enum intercept_verdict verdict = intercept_verdict(element);
+
+	return facts->ebpf && facts->relay_runs &&
+	       (verdict == INTERCEPT_RELAY || (verdict == INTERCEPT_RELAY_DIRECT && !facts->gate_open));
+}
+
 static int add_nft(json_t *stages, const struct explain_facts *facts, const struct element *element,
         const struct listener *listener)
 {
@@ -235,7 +228,8 @@ static int add_nft(json_t *stages, const struct explain_facts *facts, const stru
 	snprintf(why, sizeof(why), "listener %s matches by destination %s/%u, source %s/%u%s%s, ports %u-%u",
 	        listener->name, addr_format(&key->dst, dst), key->shape.dst_len, addr_format(&key->src, src),
 	        key->shape.src_len, *key->interface ? ", interface " : "", key->interface, key->port_lo, key->port_hi);
-	more = json_pack("{s:s, s:s, s:s?}", "listener", listener->name, "set", set, "element", text);
+	more = json_pack("{s:s, s:s, s:s?, s:s}", "listener", listener->name, "set", set, "element", text, "engine",
+	        is_handed_over(facts, element) ? "ebpf" : "nft");
 	if (!more)
 		return -ENOMEM;
 	tell_rule(more, facts, chain_of(&key->shape), set);

@@ -45,6 +45,7 @@ struct explain_facts {
 	const struct snapshot *snapshot;
 	bool destination_is_local; /* an address of the gateway's own, a broadcast or multicast one */
 	bool gate_open, relay_runs, routing_right;
+	bool ebpf; /* the engine ebpf is at the packet's interface */
 	uint32_t table, mark;
 	bool forwarding; /* of the packet's family */
 	struct explain_prefilter prefilter;

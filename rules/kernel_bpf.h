@@ -2,8 +2,7 @@
  * The BPF objects in the kernel: loading the programs, and pinning their maps
  * under a directory of ours on a bpf file system, from where the next daemon
  * takes them. Flows in the maps, and the program that judges their packets, go
- * on whatever becomes of the daemon. Beside kernel_xdp.c and kernel_shortcut.c
- * the only one that knows libbpf.
+ * on whatever becomes of the daemon.
  */
 #ifndef GW_RULES_KERNEL_BPF_H
 #define GW_RULES_KERNEL_BPF_H

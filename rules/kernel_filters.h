@@ -1,6 +1,6 @@
 /*
  * What filters of traffic control an interface has, as far as we have to know
- * of others'. Used by kernel_shortcut.c.
+ * of others'. Used by kernel_tc.c.
  */
 #ifndef GW_RULES_KERNEL_FILTERS_H
 #define GW_RULES_KERNEL_FILTERS_H

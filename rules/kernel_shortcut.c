@@ -5,14 +5,10 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <limits.h>
-#include <linux/pkt_sched.h>
 #include <net/if.h>
-#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,39 +16,48 @@
 #include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/cleanup.h"
 #include "rules/kernel_bpf.h"
-#include "rules/kernel_filters.h"
+#include "rules/kernel_tc.h"
 
 #include "shortcut.skel.h"
 
-/* Where our filter is in the chain of an interface: behind those that people and other programs put there. */
+/* Behind the filters that people and other programs put there, and before kernel_intercept.c's: what it takes needs no
+ * socket. */
 #define FILTER_PRIORITY 0xc000
-#define FILTER_HANDLE   1
-/* Bytes of a marker's path. */
-#define MARKER_MAX (PATH_MAX + 32)
-/* As the kernel shows the program. */
-#define PROGRAM_NAME "shortcut"
 
 struct kernel_shortcut {
 	struct shortcut_bpf *skeleton;
 	struct bpf_shortcut_control control;
-	char directory[PATH_MAX / 2]; /* of all that is pinned, whatever layout */
+	char directory[PATH_MAX / 2]; /* where others' maps are pinned, too; ours below "shortcut" */
 };
 
 /* --- maps --- */
 
-static int set_pins(struct kernel_shortcut *shortcut, const char *directory)
+/* The directory below another, made if need be. */
+static int make_below(char path[PATH_MAX], const char *name)
 {
-	char path[PATH_MAX];
-	struct bpf_map *map;
-	int r = 0;
+	size_t length = strlen(path);
 
-	snprintf(path, sizeof(path), "%s/%d", shortcut->directory, BPF_SHORTCUT_LAYOUT);
-	if ((mkdir(directory, 0700) < 0 && errno != EEXIST) ||
-	        (mkdir(shortcut->directory, 0700) < 0 && errno != EEXIST) || (mkdir(path, 0700) < 0 && errno != EEXIST))
-		return -errno;
+	snprintf(path + length, PATH_MAX - length, "%s", name);
+	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int set_pins(struct kernel_shortcut *shortcut)
+{
+	char path[PATH_MAX], layout[16];
+	struct bpf_map *map;
+	int r;
+
+	snprintf(path, sizeof(path), "%s", shortcut->directory);
+	snprintf(layout, sizeof(layout), "/%d", BPF_SHORTCUT_LAYOUT);
+	r = make_below(path, "");
+	if (r == 0)
+		r = make_below(path, "/shortcut");
+	if (r == 0)
+		r = make_below(path, layout);
 	bpf_object__for_each_map(map, shortcut->skeleton->obj)
 	{
-		snprintf(path, sizeof(path), "%s/%d/%s", shortcut->directory, BPF_SHORTCUT_LAYOUT, bpf_map__name(map));
+		snprintf(path, sizeof(path), "%s/shortcut/%d/%s", shortcut->directory, BPF_SHORTCUT_LAYOUT,
+		        bpf_map__name(map));
 		if (!bpf_map__is_internal(map) && r == 0)
 			r = bpf_map__set_pin_path(map, path);
 	}
@@ -70,9 +75,9 @@ int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, ch
 		return r < 0 ? r : -ENOMEM;
 	}
 	kernel_bpf_quiet();
-	snprintf(shortcut->directory, sizeof(shortcut->directory), "%s/shortcut", directory);
+	snprintf(shortcut->directory, sizeof(shortcut->directory), "%s", directory);
 	shortcut->skeleton = shortcut_bpf__open();
-	r = shortcut->skeleton ? set_pins(shortcut, directory) : -errno;
+	r = shortcut->skeleton ? set_pins(shortcut) : -errno;
 	if (r == 0)
 		r = shortcut_bpf__load(shortcut->skeleton);
 	if (r < 0) {
@@ -288,111 +293,25 @@ void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
 
 /* --- interfaces --- */
 
-bool kernel_shortcut_fits(const char *interface)
+static const struct kernel_tc place = { .name = "shortcut", .priority = FILTER_PRIORITY };
+
+int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface)
 {
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq request = { 0 };
-
-	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", interface);
-	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0 || !(request.ifr_flags & IFF_UP) ||
-	        (request.ifr_flags & IFF_LOOPBACK))
-		return false;
-	return ioctl(fd, SIOCGIFHWADDR, &request) == 0 && request.ifr_hwaddr.sa_family == ARPHRD_ETHER;
-}
-
-/* Says that the queueing discipline of the interface is ours. */
-static void marker_path(const char *directory, unsigned ifindex, char ret[MARKER_MAX])
-{
-	snprintf(ret, MARKER_MAX, "%s/clsact_%u", directory, ifindex);
-}
-
-static int make_discipline(const char *directory, unsigned ifindex)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-	char marker[MARKER_MAX];
-	int r = bpf_tc_hook_create(&hook);
-
-	if (r == -EEXIST)
-		return 0;
-	if (r < 0)
-		return r;
-	marker_path(directory, ifindex, marker);
-	return mkdir(marker, 0700) < 0 && errno != EEXIST ? -errno : 0;
-}
-
-static void remove_discipline(const char *directory, unsigned ifindex)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	struct kernel_filters filters;
-	char marker[MARKER_MAX];
-
-	marker_path(directory, ifindex, marker);
-	if (rmdir(marker) == 0 && kernel_filters_look(ifindex, 0, 0, &filters) == 0 && filters.n == 0)
-		(void)bpf_tc_hook_destroy(&hook);
-}
-
-/* What is in our place: 1 ours, 0 nothing, -EBUSY somebody else's. */
-static int place_look(unsigned ifindex)
-{
-	struct kernel_filters filters;
-	int r = kernel_filters_look(ifindex, FILTER_PRIORITY, FILTER_HANDLE, &filters);
-
-	if (r < 0 || filters.there == 0)
-		return r;
-	/* The library adds the program's number. */
-	return strncmp(filters.name, PROGRAM_NAME ":", strlen(PROGRAM_NAME ":")) == 0 ? 1 : -EBUSY;
+	return kernel_tc_attach(
+	        &place, shortcut->directory, bpf_program__fd(shortcut->skeleton->progs.shortcut), interface);
 }
 
 bool kernel_shortcut_is_attached(const char *interface)
 {
-	unsigned ifindex = if_nametoindex(interface);
-
-	return ifindex != 0 && place_look(ifindex) == 1;
-}
-
-int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface)
-{
-	unsigned ifindex = if_nametoindex(interface);
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, filter, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY,
-	        .prog_fd = bpf_program__fd(shortcut->skeleton->progs.shortcut), .flags = BPF_TC_F_REPLACE);
-	int r;
-
-	if (ifindex == 0)
-		return -ENODEV;
-	r = make_discipline(shortcut->directory, ifindex);
-	if (r == 0)
-		r = place_look(ifindex);
-	return r < 0 ? r : bpf_tc_attach(&hook, &filter);
-}
-
-static void detach(const char *directory, unsigned ifindex)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, filter, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
-
-	kernel_bpf_quiet();
-	if (place_look(ifindex) == 1)
-		(void)bpf_tc_detach(&hook, &filter);
-	remove_discipline(directory, ifindex);
-}
-
-void kernel_shortcut_detach(const char *directory, const char *interface)
-{
-	unsigned ifindex = if_nametoindex(interface);
-	char below[PATH_MAX];
-
-	snprintf(below, sizeof(below), "%s/shortcut", directory);
-	if (ifindex != 0)
-		detach(below, ifindex);
+	return kernel_tc_is_attached(&place, interface);
 }
 
 void kernel_shortcut_detach_all(const char *directory)
 {
-	struct if_nameindex *names = if_nameindex();
+	kernel_tc_detach_all(&place, directory);
+}
 
-	for (const struct if_nameindex *name = names; name && name->if_index; name++)
-		kernel_shortcut_detach(directory, name->if_name);
-	if (names)
-		if_freenameindex(names);
+void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex)
+{
+	kernel_tc_forget(shortcut->directory, ifindex);
 }

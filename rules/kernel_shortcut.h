@@ -2,10 +2,6 @@
  * The short cut of UDP flows in the kernel: loading the program, pinning its
  * maps, and attaching it to the ingress of interfaces, where it stays whatever
  * becomes of the daemon. Used by gatewayd/shortcut.c.
- *
- * Attached is a filter of the clsact queueing discipline, behind those of
- * others. Where that is missing it is made, and removed again when nobody's
- * filter is in it any more.
  */
 #ifndef GW_RULES_KERNEL_SHORTCUT_H
 #define GW_RULES_KERNEL_SHORTCUT_H
@@ -56,17 +52,11 @@ void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
         void (*tell)(void *userdata, const char *interface, unsigned kind, uint64_t packets, uint64_t bytes),
         void *userdata);
 
-/* Whether an interface of this kind can have it: Ethernet, not loopback, up. */
-bool kernel_shortcut_fits(const char *interface);
-/* Attaches the program, in the place of an earlier daemon's. 0, -EBUSY: somebody else's filter is in its place, or
- * another negative errno. */
+/* To the ingress of an interface (kernel_tc.h), whether it is there, and off all. */
 int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface);
-/* Whether ours is there. */
 bool kernel_shortcut_is_attached(const char *interface);
-/* Takes ours off, and the queueing discipline if we made it and nothing is left in it; shortcut's program does not
- * matter. Legal if there is none. */
-void kernel_shortcut_detach(const char *directory, const char *interface);
-/* Takes it off all interfaces. */
 void kernel_shortcut_detach_all(const char *directory);
+/* An interface is gone. */
+void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex);
 
 #endif

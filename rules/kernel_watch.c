@@ -46,6 +46,7 @@
 
 struct link {
 	int index;
+	uint32_t master; /* what it is part of; 0: nothing */
 	bool up;
 	char name[IFNAMSIZ];
 };
@@ -325,7 +326,9 @@ static bool parse_link(const struct nlmsghdr *message, struct link *ret)
 	/* A bridge tells about its ports in messages of its own family. */
 	if (head->ifi_family != AF_UNSPEC || !name || length == 0 || length > IFNAMSIZ)
 		return false;
-	*ret = (struct link){ .index = head->ifi_index, .up = (head->ifi_flags & up) == up };
+	*ret = (struct link){ .index = head->ifi_index,
+		.master = attribute_number(message, sizeof(*head), IFLA_MASTER, 0),
+		.up = (head->ifi_flags & up) == up };
 	memcpy(ret->name, name, length);
 	ret->name[IFNAMSIZ - 1] = '\0';
 	return true;
@@ -348,6 +351,8 @@ static int take_new_link(struct kernel_watch *watch, const struct link *new, str
 		watch->has_second = true;
 	} else if (old->up != new->up) {
 		link_event(new, false, new->up ? "went up" : "went down", ret);
+	} else if (old->master != new->master) {
+		link_event(new, false, new->master ? "became part of another one" : "is no part of another one", ret);
 	} else {
 		return 0;
 	}

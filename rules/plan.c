@@ -143,6 +143,24 @@ int model_find(
 	return 0;
 }
 
+int model_decide(const struct model *model, const struct match_packet *packet, bool own, struct element *ret)
+{
+	_cleanup_free_ struct group *groups = NULL;
+	size_t n;
+	int r = model_groups(model, &groups, &n);
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		const struct match_shape *shape = &groups[i].shape;
+
+		if (shape->protocol != packet->protocol || shape->family != packet->dst.family)
+			continue;
+		if (own && shape->dst_len < addr_bits(shape->family))
+			return 2;
+		r = model_find(model, &groups[i], packet, ret);
+	}
+	return r;
+}
+
 /* Which rows differ: a merge walk over two lists sorted by name. */
 
 static int add_change(struct plan *plan, size_t *size, const struct row *old_row, const struct row *new_row)

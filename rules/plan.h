@@ -126,6 +126,11 @@ struct limits *model_limits(const struct model *model);
 int model_find(
         const struct model *model, const struct group *group, const struct match_packet *packet, struct element *ret);
 
+/* The element that decides about the packet: the first group's in order of precedence. 1, 0: there is none, 2: the
+ * exemption of the gateway's own addresses, of which `own` says that the destination is one, comes before it. -ENOMEM.
+ */
+int model_decide(const struct model *model, const struct match_packet *packet, bool own, struct element *ret);
+
 /* How many elements there are. */
 size_t model_count(const struct model *model);
 

@@ -21,6 +21,8 @@
  *   tcp4, tcp6, udp4, udp6 ─ one set per shape and verdict in use, the strongest first; the gateway's own
  *     addresses leave after the full-length destinations, so that ssh and the API cannot be caught by a wide prefix
  *   act_* ─ what an element's verdict goes to
+ *   act_handed ─ what begins a flow and has the mark already, for the other engine has found its listener
+ *     (rules/bpf/intercept.bpf.c): TCP with the relay's listening socket. What is not so loses the mark, and comes back
  *   listener.* ─ what an element of a limited listener goes to before that; limits_text.c has the picture
  *   take_tcp, take_udp, take_icmp ─ mark, accept: to the relay
  *   bans ─ jumped to by all of these: what is in a set of bans is dropped, unless it is never to be banned
@@ -97,8 +99,8 @@ static_assert(ARRAY_SIZE(classify_chains) == CLASSIFY_CHAINS, "all of them");
 /* Chains other than the classification ones; targets of a jump come before those who jump. */
 static const char *const other_chains[] = { "banned", "bans", "meter4", "meter6", "established", "take_tcp", "take_udp",
 	"take_icmp", "go_direct", "go_reply", "go_reset", "go_error", "go_known", "not_ours", "direct_gate",
-	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "flow_ends", "new_tcp", "pre_tcp",
-	"pre_udp" };
+	"act_relay", "act_relay_direct", "act_reject", "act_drop", "act_bypass", "act_handed", "flow_ends", "new_tcp",
+	"pre_tcp", "pre_udp" };
 
 /* Those that packets come to by themselves; the second behind the chains of others, so that a packet which they drop
  * does not get there. */
@@ -231,16 +233,18 @@ static void put_take_fast(FILE *out, const char *chain, enum ledger_outcome outc
 	        params->mark);
 }
 
-static void put_tproxy(FILE *out, const char *chain, const struct render_params *params)
+static void put_tproxy(FILE *out, const char *chain, const char *protocol, const struct render_params *params)
 {
-	static const char *const protocols[] = { "tcp", "udp" };
+	fprintf(out,
+	        RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u goto take_%s\n" RULE
+	             "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u goto take_%s\n",
+	        chain, protocol, params->port_v4, protocol, chain, protocol, params->port_v6, protocol);
+}
 
-	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
-		fprintf(out,
-		        RULE "%s meta nfproto ipv4 meta l4proto %s tproxy ip to 127.0.0.1:%u goto take_%s\n" RULE
-		             "%s meta nfproto ipv6 meta l4proto %s tproxy ip6 to [::1]:%u goto take_%s\n",
-		        chain, protocols[i], params->port_v4, protocols[i], chain, protocols[i], params->port_v6,
-		        protocols[i]);
+static void put_tproxies(FILE *out, const char *chain, const struct render_params *params)
+{
+	put_tproxy(out, chain, "tcp", params);
+	put_tproxy(out, chain, "udp", params);
 }
 
 static struct sockmark marks_of(const struct render_params *params)
@@ -281,11 +285,11 @@ static void put_actions(FILE *out, const struct render_params *params)
 	fputs(RULE "act_relay " SYN_ACK "goto go_reply\n" RULE "act_relay_direct " SYN_ACK "goto go_reply\n", out);
 	fputs(RULE "act_relay " BARE_RESET "goto go_reset\n" RULE "act_relay_direct " BARE_RESET "goto go_reset\n",
 	        out);
-	put_tproxy(out, "act_relay", params);
+	put_tproxies(out, "act_relay", params);
 	put_count(out, "act_relay", LEDGER_no_listener_socket);
 	fputs(RULE "act_relay counter name no_listener_socket drop\n", out);
 	fputs(RULE "act_relay_direct jump direct_gate\n", out);
-	put_tproxy(out, "act_relay_direct", params);
+	put_tproxies(out, "act_relay_direct", params);
 	fputs(RULE "act_relay_direct goto go_direct\n", out);
 	put_count(out, "act_reject", LEDGER_rejected);
 	put_count(out, "act_drop", LEDGER_dropped);
@@ -319,8 +323,27 @@ static void put_remembered(FILE *out, const char *set)
 		        lookups[i].family, set, lookups[i].family, lookups[i].tuple);
 }
 
+/* What the other engine has classified. */
+static void put_handed(FILE *out, const char *chain, const struct render_params *params)
+{
+	fprintf(out, RULE "%s meta mark & 0x%08x == 0x%08x jump act_handed\n", chain, params->mark_mask, params->mark);
+}
+
+static void put_act_handed(FILE *out, const struct render_params *params)
+{
+	uint32_t own = marks_of(params).own;
+
+	fprintf(out,
+	        RULE "act_handed jump bans\n" RULE
+	             "act_handed meta l4proto tcp socket mark & 0x%08x == 0x%08x goto take_tcp\n",
+	        own, own);
+	put_tproxy(out, "act_handed", "udp", params);
+	fprintf(out, RULE "act_handed meta mark set meta mark & 0x%08x\n", ~params->mark_mask);
+}
+
 static void put_pre_tcp(FILE *out, const struct render_params *params)
 {
+	put_handed(out, "new_tcp", params);
 	fputs(RULE "new_tcp meta nfproto vmap { ipv4 : jump tcp4, ipv6 : jump tcp6 }\n" RULE "new_tcp goto not_ours\n",
 	        out);
 	fputs(RULE "pre_tcp " BARE_SYN "goto new_tcp\n" RULE "pre_tcp jump established\n" RULE
@@ -337,6 +360,7 @@ static void put_pre_udp(FILE *out, const struct render_params *params)
 {
 	uint32_t own = marks_of(params).own;
 
+	put_handed(out, "pre_udp", params);
 	fprintf(out, RULE "pre_udp socket mark & 0x%08x == 0x%08x ", own, own);
 	put_take_fast(out, "pre_udp", LEDGER_relay_udp, params);
 	fputs(RULE "pre_udp meta nfproto vmap { ipv4 : jump udp4, ipv6 : jump udp6 }\n" RULE "pre_udp goto not_ours\n",
@@ -444,6 +468,7 @@ void chains_put_rules(FILE *out, const struct render_params *params)
 	put_take(out, "take_icmp", LEDGER_relay_icmp, params);
 	put_ways_past(out);
 	put_actions(out, params);
+	put_act_handed(out, params);
 	put_flow_ends(out);
 	put_pre_tcp(out, params);
 	put_pre_udp(out, params);

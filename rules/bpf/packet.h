@@ -39,7 +39,7 @@ struct packet {
 /* The socket that has this packet's source for its peer and this address and port for its own, or else listens there;
  * with a reference. */
 static __always_inline struct bpf_sock *find_tcp(
-        struct xdp_md *ctx, const struct packet *packet, const union address *own, __be16 port)
+        void *ctx, const struct packet *packet, const union address *own, __be16 port)
 {
 	struct bpf_sock_tuple tuple = { 0 };
 
@@ -57,7 +57,7 @@ static __always_inline struct bpf_sock *find_tcp(
 	return bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 }
 
-static __always_inline struct bpf_sock *find_udp(struct xdp_md *ctx, const struct packet *packet)
+static __always_inline struct bpf_sock *find_udp(void *ctx, const struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = { 0 };
 

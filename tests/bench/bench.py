@@ -103,7 +103,7 @@ def arguments():
     parser.add_argument("--rows", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="ROW",
                         help=f"of {', '.join(BY_NAME)} (default all)")
     parser.add_argument("--contenders", nargs="+", default=["forwarding", "haproxy", "nginx", "gatewayd"],
-                        help="forwarding, haproxy, nginx (UDP), gatewayd, gatewayd-MOVER (default the first four)")
+                        help="forwarding, haproxy, nginx (UDP), gatewayd, gatewayd-MOVER; -ebpf behind it: with that engine (default the first four)")
     parser.add_argument("--ipv6", action="store_true", help="over IPv6 instead of IPv4")
     parser.add_argument("--json", default="bench-result.json", help="where the figures go (default bench-result.json)")
     options = parser.parse_args()

@@ -322,14 +322,18 @@ class Gatewayd(Contender):
 
     kinds = ("tcp", "udp", "pool")
 
-    def __init__(self, name, family, mover=None):
+    def __init__(self, name, family, mover=None, engine="nft"):
         super().__init__(name, family)
-        self.mover = mover
+        self.mover, self.engine = mover, engine
         self.udp = False
         self._start()
 
     def _start(self):
-        self.gateway = Gateway(self.lab, build="release", mover=self.mover, bpf=self.mover in (None, "sockmap"))
+        self.gateway = Gateway(self.lab, build="release", mover=self.mover, bpf=self.mover in (None, "sockmap"),
+                               args=["--interception", self.engine])
+        found = self.gateway.status()["interception"]
+        if found["engine"] != self.engine:
+            raise SystemExit(f"bench: no engine {self.engine} here: {found}")
         state, why = self.gateway.sockmap()
         if self.mover == "sockmap" and state != "on":
             raise SystemExit(f"bench: no sockmap here: {state}, {why}")
@@ -390,15 +394,20 @@ def bracketed(address):
 
 
 def make(name, family):
-    """The contender of a name (forwarding, haproxy, nginx, gatewayd, or gatewayd-MOVER) that is measured over a family."""
+    """The contender of a name (forwarding, haproxy, nginx, gatewayd, gatewayd-MOVER, either also with -ebpf behind it)
+    that is measured over a family."""
     plain = {"forwarding": Forwarding, "haproxy": Haproxy, "nginx": NginxStream, "gatewayd": Gatewayd}
     if name in plain:
         return plain[name](name, family)
-    mover = name.removeprefix("gatewayd-")
-    if mover == name or mover not in offered_movers():
+    base = name.removesuffix("-ebpf")
+    engine = "nft" if base == name else "ebpf"
+    mover = base.removeprefix("gatewayd-")
+    if base == "gatewayd":
+        return Gatewayd(name, family, engine=engine)
+    if mover == base or mover not in offered_movers():
         raise SystemExit(f"bench: no contender {name!r}; there are {', '.join(plain)}, and gatewayd-MOVER with MOVER of "
-                         f"{', '.join(offered_movers())}")
-    return Gatewayd(name, family, mover)
+                         f"{', '.join(offered_movers())}; behind those of gatewayd, -ebpf names the engine")
+    return Gatewayd(name, family, mover, engine)
 
 
 def process_seconds(pid):

@@ -14,6 +14,8 @@ from lab.netns import run
 from lab.process import SANITIZER, Process, alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+# The interception engine of all gateways that do not say theirs: nft or ebpf; "": as the settings say.
+INTERCEPTION = os.environ.get("GW_INTERCEPTION", "")
 _numbers = itertools.count()
 
 
@@ -110,6 +112,8 @@ class Gateway:
                 self.listen, "--relay", self.relay, "--bpf-dir", self.bpf / "gatewayd", "--log-level", os.environ.get("LAB_LOG_LEVEL", "info")]
         if self.mover:
             line += ["--mover", self.mover]
+        if INTERCEPTION and "--interception" not in self.args:
+            line += ["--interception", INTERCEPTION]
         return [*line, *self.args, *more]
 
     def environment(self):

@@ -26,7 +26,7 @@ ONLY_IN = {
     "nftables/libnftables.h": r"rules/kernel_nft\.c",
     "libmnl/libmnl.h": r"rules/kernel_((addresses|counters|dump|elements|filters|ledger|others|route|trace|watch)\.c|netlink\.[ch])",
     "curl/": r"gatewayd/ctl/client\.c",
-    "bpf/": r"rules/(kernel_(bpf|shortcut|xdp|xdp_foreign|xdp_maps|xdp_trial)\.c|bpf/[a-z_]+\.(bpf\.c|h))",
+    "bpf/": r"rules/(kernel_(bpf|intercept|shortcut|tc|xdp|xdp_foreign|xdp_maps|xdp_trial)\.c|bpf/[a-z_]+\.(bpf\.c|h))",
     "systemd/": r"gatewayd/[a-z_]+\.[ch]",
 }
 

@@ -93,8 +93,11 @@ def test_connection(lab, gateway, address):
     for step in syn["steps"]:
         if "rule" in step:
             assert f"{step['rule']} # handle {step['handle']}" in listing, step
-    assert "@" in lookup["rule"] and lookup["to"] == "act_relay"
-    assert any(step["chain"] == "act_relay" and "tproxy" in step.get("rule", "") for step in syn["steps"])
+    if gateway.status()["interception"]["engine"] == "nft":
+        assert "@" in lookup["rule"] and lookup["to"] == "act_relay"
+        assert any(step["chain"] == "act_relay" and "tproxy" in step.get("rule", "") for step in syn["steps"])
+    else:
+        assert lookup["to"] == "act_handed"
     assert syn["steps"][-1]["chain"] == "take_tcp"
     data = seen(gateway, number, lambda p: "psh" in p["flags"] and p["direction"] == "to_server")
     assert data["verdict"] == "established" and "socket transparent" in data["steps"][-1]["rule"]

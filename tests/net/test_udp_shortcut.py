@@ -301,6 +301,8 @@ def test_idle_flows_end(lab, gateway):
 
 def test_nothing_is_left(lab, gateway):
     """--cleanup removes filters, maps and what was made for them; a filter of somebody else stays, with its place."""
+    if gateway.status()["interception"]["engine"] == "ebpf":
+        pytest.skip("the other engine has made the place")
     lab.gateway.run("tc", "qdisc", "add", "dev", "out0", "clsact")
     try:
         gateway.listener("u", protocol="udp", ports=["7780"])

@@ -25,6 +25,7 @@ static struct doctor_facts good(void)
 		.descriptors_limit = 100000,
 		.sockmap_state = "off",
 		.sockmap_why = "",
+		.ebpf_why = "",
 		.clock = 2000000000,
 		.disk_free_mib = 1000,
 		.state_dir = "/var/lib/gatewayd",
@@ -99,6 +100,16 @@ static void test_sockmap_that_was_wanted(void **state)
 	assert_string_equal(red(&facts, checks), "sockmap");
 }
 
+static void test_engine_that_was_wanted(void **state)
+{
+	struct doctor_check checks[DOCTOR_CHECKS_MAX];
+	struct doctor_facts facts = good();
+
+	(void)state;
+	facts.ebpf_why = "too old";
+	assert_string_equal(red(&facts, checks), "interception");
+}
+
 static void test_prefilter_that_is_kept_away(void **state)
 {
 	struct doctor_check checks[DOCTOR_CHECKS_MAX];
@@ -154,6 +165,7 @@ int main(void)
 		cmocka_unit_test(test_conntrack_at_its_bound),
 		cmocka_unit_test(test_descriptors_in_use),
 		cmocka_unit_test(test_sockmap_that_was_wanted),
+		cmocka_unit_test(test_engine_that_was_wanted),
 		cmocka_unit_test(test_prefilter_that_is_kept_away),
 		cmocka_unit_test(test_generations_that_differ),
 		cmocka_unit_test(test_many_findings),

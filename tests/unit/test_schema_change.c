@@ -30,7 +30,8 @@ static void expect_hash(const struct config_hash *hash, const char *wanted)
 static void test_hash_of_one_row(void **state)
 {
 	static const char text[] =
-	        "settings\0settings\0{\"drift\":\"heal\",\"ban_exempt\":null,\"revisions_kept\":10000,\"flow_log\":{"
+	        "settings\0settings\0{\"drift\":\"heal\",\"interception\":\"nft\",\"ban_exempt\":null,\"revisions_"
+	        "kept\":10000,\"flow_log\":{"
 	        "\"destination\":\"off\",\"file\":\"flows.jsonl\",\"events\":\"end\",\"sample\":1,\"fields\":[]},"
 	        "\"talkers_kept\":16384}";
 	struct row *row = row_new(RESOURCE_SETTINGS);
