@@ -14,37 +14,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "gatewayd/base/addr.h"
 #include "gatewayd/base/cleanup.h"
-#include "gatewayd/base/keep.h"
 #include "gatewayd/base/keep_memory.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/stats.h"
+#include "gatewayd/keeper_entry.h"
 
 #define NONE UINT32_MAX
 /* Pipes of one thread: as many as its pool has (relay/pipes.h), which the daemon does not include. */
 #define PIPES_EACH 256
 /* Records read from one channel before other work has its turn. */
 #define RECORDS_AT_ONCE 16
-
-enum entry_state {
-	ENTRY_FREE,    /* legal: a message names it -> HELD */
-	ENTRY_HELD,    /* legal: GONE -> FREE, the relay's death -> ORPHAN */
-	ENTRY_ORPHAN,  /* in a channel's list or waiting for one; legal: sent -> OFFERED */
-	ENTRY_OFFERED, /* legal: GONE -> FREE, END -> HELD, the relay's death -> ORPHAN, or FREE after too many offers
-	                */
-	ENTRY_STATES
-};
-
-struct entry {
-	struct keep_flow flow;
-	int fd[KEEP_DESCRIPTORS_EACH];
-	uint32_t next;    /* in its bucket, or in the free list */
-	uint32_t sibling; /* in the list of a channel's orphans */
-	uint16_t thread;
-	uint8_t state;
-	uint8_t crashes; /* of relays in a row that it was offered to */
-};
 
 struct pipe_ends {
 	int fd[KEEP_DESCRIPTORS_EACH];
@@ -74,7 +54,8 @@ struct channel {
 struct keeper {
 	sd_event *event;
 	struct keeper_owner owner;
-	struct entry *entries;
+	struct keeper_entry *entries;
+	struct addr_pool addrs;
 	uint32_t *buckets;
 	uint32_t max, touched, free_head, used, n_buckets;
 	struct lot *lots[KEEPER_LOTS_MAX]; /* of the dead, the latest first */
@@ -115,10 +96,10 @@ static uint32_t *bucket_of(const struct keeper *keeper, uint64_t id)
 	return &keeper->buckets[(id * UINT64_C(0x9E3779B97F4A7C15)) >> 32 & (keeper->n_buckets - 1)];
 }
 
-static struct entry *entry_find(const struct keeper *keeper, uint64_t id)
+static struct keeper_entry *entry_find(const struct keeper *keeper, uint64_t id)
 {
 	for (uint32_t i = *bucket_of(keeper, id); i != NONE; i = keeper->entries[i].next)
-		if (keeper->entries[i].flow.id == id)
+		if (keeper->entries[i].id == id)
 			return &keeper->entries[i];
 	return NULL;
 }
@@ -128,7 +109,7 @@ bool keeper_holds(const struct keeper *keeper, uint64_t id)
 	return entry_find(keeper, id) != NULL;
 }
 
-static struct entry *entry_add(struct keeper *keeper, const struct keep_flow *flow)
+static struct keeper_entry *entry_add(struct keeper *keeper, const struct keep_flow *flow)
 {
 	uint32_t *bucket = bucket_of(keeper, flow->id), index = keeper->free_head;
 
@@ -138,22 +119,25 @@ static struct entry *entry_add(struct keeper *keeper, const struct keep_flow *fl
 		index = keeper->touched++;
 	else
 		return NULL;
-	keeper->entries[index] = (struct entry){ .flow = *flow, .next = *bucket, .state = ENTRY_HELD };
+	keeper_entry_fill(&keeper->entries[index], &keeper->addrs, flow);
+	keeper->entries[index].state = ENTRY_HELD;
+	keeper->entries[index].next = *bucket;
 	*bucket = index;
 	keeper->used++;
 	return &keeper->entries[index];
 }
 
 /* Closes the sockets and frees the place. */
-static void entry_drop(struct keeper *keeper, struct entry *entry)
+static void entry_drop(struct keeper *keeper, struct keeper_entry *entry)
 {
-	uint32_t *link = bucket_of(keeper, entry->flow.id), index = (uint32_t)(entry - keeper->entries);
+	uint32_t *link = bucket_of(keeper, entry->id), index = (uint32_t)(entry - keeper->entries);
 
 	while (*link != index)
 		link = &keeper->entries[*link].next;
 	*link = entry->next;
 	close(entry->fd[0]);
 	close(entry->fd[1]);
+	addr_trio_drop(&entry->addrs, &keeper->addrs);
 	entry->state = ENTRY_FREE;
 	entry->next = keeper->free_head;
 	keeper->free_head = index;
@@ -259,14 +243,14 @@ static void fill_flows(struct channel *channel)
 	struct keeper *keeper = channel->keeper;
 
 	while (channel->orphans != NONE) {
-		struct entry *entry = &keeper->entries[channel->orphans];
-		struct keep_message message = { .type = KEEP_FLOW, .flow = entry->flow };
+		struct keeper_entry *entry = &keeper->entries[channel->orphans];
+		struct keep_message message = { .type = KEEP_FLOW, .flow = keeper_entry_flow(entry, &keeper->addrs) };
 
 		if (keep_record_put(&channel->record, &message, entry->fd) < 0)
 			return;
 		channel->orphans = entry->sibling;
 		entry->state = ENTRY_OFFERED;
-		entry->thread = channel->thread;
+		entry->thread = (uint8_t)channel->thread;
 	}
 	channel->phase = PUSH_END;
 }
@@ -351,8 +335,14 @@ static bool is_family(uint8_t family)
 	return family == AF_INET || family == AF_INET6;
 }
 
+/* A few bytes, in two's complement. */
+static bool is_offset(uint64_t offset)
+{
+	return offset == (uint64_t)(int32_t)offset;
+}
+
 /* What closes the sockets, here or in the relay, says nothing from here on. */
-static void mute(const struct entry *entry)
+static void mute(const struct keeper_entry *entry)
 {
 	static const int on = 1;
 
@@ -364,19 +354,20 @@ static void mute(const struct entry *entry)
 static int on_flow(struct channel *channel, const struct keep_flow *message, int fds[KEEP_DESCRIPTORS_EACH])
 {
 	struct keeper *keeper = channel->keeper;
-	struct entry *entry;
+	struct keeper_entry *entry;
 	int high[KEEP_DESCRIPTORS_EACH];
 
 	if (message->id == 0 || !is_family(message->client_family) || !is_family(message->original_family) ||
 	        !is_family(message->target_family) || message->mover_up >= KEEP_MOVERS ||
-	        message->mover_down >= KEEP_MOVERS || message->ended > 3 || entry_find(keeper, message->id))
+	        message->mover_down >= KEEP_MOVERS || message->ended > 3 || !is_offset(message->offset_up) ||
+	        !is_offset(message->offset_down) || entry_find(keeper, message->id))
 		return -EBADMSG;
 	if (keeper->used == keeper->max || !take_up((int[]){ TAKE_FD(fds[0]), TAKE_FD(fds[1]) }, high)) {
 		keeper->counts.refused++;
 		return 0;
 	}
 	entry = entry_add(keeper, message);
-	entry->thread = channel->thread;
+	entry->thread = (uint8_t)channel->thread;
 	memcpy(entry->fd, high, sizeof(high));
 	if (message->mute)
 		mute(entry);
@@ -386,7 +377,7 @@ static int on_flow(struct channel *channel, const struct keep_flow *message, int
 /* A flow that we did not hold may go as well: there was no room for it. */
 static int on_gone(struct channel *channel, const struct keep_gone *message)
 {
-	struct entry *entry = entry_find(channel->keeper, message->id);
+	struct keeper_entry *entry = entry_find(channel->keeper, message->id);
 
 	if (!entry)
 		return 0;
@@ -411,7 +402,7 @@ static int on_end(struct channel *channel, const struct keep_end *message)
 	keeper->counts.adopted += message->count;
 	keeper->counts.over += message->over;
 	for (uint32_t i = 0; i < keeper->touched; i++) {
-		struct entry *entry = &keeper->entries[i];
+		struct keeper_entry *entry = &keeper->entries[i];
 
 		if (entry->state == ENTRY_OFFERED && entry->thread == channel->thread) {
 			entry->state = ENTRY_HELD;
@@ -525,7 +516,7 @@ void keeper_offer(struct keeper *keeper, unsigned threads)
 	bool any = false;
 
 	for (uint32_t i = 0; i < keeper->touched; i++) {
-		struct entry *entry = &keeper->entries[i];
+		struct keeper_entry *entry = &keeper->entries[i];
 		struct channel *channel = keeper->channels[entry->thread % threads];
 
 		if (entry->state != ENTRY_ORPHAN || !channel)
@@ -558,7 +549,7 @@ uint32_t keeper_orphan(struct keeper *keeper, bool crashed)
 		keeper->channels[i] = NULL;
 	}
 	for (uint32_t i = 0; i < keeper->touched; i++) {
-		struct entry *entry = &keeper->entries[i];
+		struct keeper_entry *entry = &keeper->entries[i];
 
 		if (entry->state == ENTRY_OFFERED && crashed && ++entry->crashes >= KEEPER_CRASHES_MAX)
 			entry_drop(keeper, entry);
@@ -603,10 +594,10 @@ int keeper_new(
 	}
 	for (keeper->n_buckets = 1; keeper->n_buckets < keeper->max; keeper->n_buckets *= 2)
 		;
-	/* Both are large and mostly untouched: the kernel gives pages as they are used. */
+	/* These are large and mostly untouched: the kernel gives pages as they are used. */
 	keeper->entries = calloc(keeper->max + 1, sizeof(*keeper->entries));
 	keeper->buckets = malloc(keeper->n_buckets * sizeof(*keeper->buckets));
-	if (!keeper->entries || !keeper->buckets) {
+	if (!keeper->entries || !keeper->buckets || addr_pool_init(&keeper->addrs, keeper->max) < 0) {
 		keeper_free(keeper);
 		return -ENOMEM;
 	}
@@ -625,6 +616,7 @@ void keeper_free(struct keeper *keeper)
 		if (keeper->entries[i].state != ENTRY_FREE)
 			entry_drop(keeper, &keeper->entries[i]);
 	lots_clear(keeper);
+	addr_pool_destroy(&keeper->addrs);
 	free(keeper->entries);
 	free(keeper->buckets);
 	free(keeper);

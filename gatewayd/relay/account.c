@@ -9,21 +9,21 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/record.h"
+#include "gatewayd/relay/shape.h"
 
-/* What an idle relayed connection costs in user space. */
-#define FLOW_BYTES_MAX 1024
-static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX,
-        "of our own; the kernel has its share besides");
+/* What an idle relayed connection costs in the relay: its own memory, and the row that it shares with the daemon. */
+#define FLOW_BYTES_MAX 512
+static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX, "the kernel has its share besides");
 static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_TO_CLIENT, "a side is its direction");
 
 static struct stats_object *object_of(const struct loop *loop, const struct flow *flow, enum stats_kind kind)
 {
-	return account_object(loop, &flow->origin, flow->account.slot, kind);
+	return account_object(loop, &flow->objects, flow->account.slot, kind);
 }
 
 void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter)
 {
-	account_objects_count(loop, &flow->origin, flow->account.slot, counter, 1);
+	account_objects_count(loop, &flow->objects, flow->account.slot, counter, 1);
 }
 
 /* The upstream's own histogram beside the thread's. */
@@ -56,26 +56,28 @@ static void word_copy(char to[STATS_WORD_MAX], const char *text)
 /* A flow that ends as soon as it is adopted may have none. */
 static const char *mover_name(const struct flow_direction *direction)
 {
-	return direction->mover ? direction->mover->name : "";
+	return mover_table[direction->mover]->name;
 }
 
-static struct stats_flow_status status_of(const struct flow *flow)
+static struct stats_flow_status status_of(const struct loop *loop, const struct flow *flow)
 {
 	return (struct stats_flow_status){ .state = flow->state == FLOW_RELAYING ? STATS_FLOW_RELAYING
 		                                                                 : STATS_FLOW_CONNECTING,
 		.ended = { flow->direction[FLOW_CLIENT].state == DIRECTION_ENDED,
 		        flow->direction[FLOW_TARGET].state == DIRECTION_ENDED },
-		.at_rate = flow->shape.at_rate,
+		.at_rate = shape_of(loop, flow)->at_rate,
 		.connect_us = flow->account.connect_us };
 }
 
-static void row_fill(const struct flow *flow, struct stats_flow *ret)
+static void row_fill(const struct loop *loop, const struct flow *flow, struct stats_flow *ret)
 {
-	*ret = account_row_of(&flow->origin, IPPROTO_TCP);
-	ret->active_ms = flow->active_ms ? flow->active_ms : flow->origin.started_ms;
-	ret->status = status_of(flow);
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
+
+	*ret = account_row_of(&origin, IPPROTO_TCP);
+	ret->active_ms = flow->active_ms ? flow->active_ms : origin.started_ms;
+	ret->status = status_of(loop, flow);
 	ret->retries = flow->n_tried;
-	ret->limit = flow->shape.limit;
+	ret->limit = shape_of(loop, flow)->limit;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		ret->bytes[side] = flow->account.bytes[side];
 		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
@@ -90,8 +92,8 @@ static void row_show(struct loop *loop, const struct flow *flow)
 
 	if (!row)
 		return;
-	row_fill(flow, &shown);
-	if (stats_row_id(row) == flow->origin.id)
+	row_fill(loop, flow, &shown);
+	if (stats_row_id(row) == flow->id)
 		stats_row_get_name(row, shown.sni);
 	stats_row_write(row, &shown);
 	account_row_touched(loop, STATS_CONNECTIONS, flow_index(&loop->flows, flow));
@@ -100,7 +102,7 @@ static void row_show(struct loop *loop, const struct flow *flow)
 void account_changed(struct loop *loop, const struct flow *flow)
 {
 	struct stats_row *row = row_of(loop, flow);
-	struct stats_flow_status status = status_of(flow);
+	struct stats_flow_status status = status_of(loop, flow);
 
 	if (!row)
 		return;
@@ -139,31 +141,67 @@ void account_name(struct loop *loop, const struct flow *flow, const char *name, 
 
 	if (!row)
 		return;
-	row_fill(flow, &shown);
+	row_fill(loop, flow, &shown);
 	memcpy(shown.sni, name, length < sizeof(shown.sni) ? length : sizeof(shown.sni) - 1);
 	stats_row_write(row, &shown);
 }
 
 /* --- a flow's life --- */
 
+/* Since the flow got its target. */
+static uint64_t since_routed_us(const struct flow *flow)
+{
+	return clock_us() - flow->account.started_us - flow->account.routed_us;
+}
+
+static uint32_t bounded(uint64_t time_us)
+{
+	return time_us < UINT32_MAX ? (uint32_t)time_us : UINT32_MAX;
+}
+
+/* The flow's part in its target's count: what it is beside the run that the flow has noted is where it counts. */
+static struct load_hold hold_of(const struct flow *flow)
+{
+	return (struct load_hold){
+		.run = flow->hold_run, .slot = flow->account.slot[STATS_TARGET], .id = flow->objects.target
+	};
+}
+
+static void hold_take(struct loop *loop, struct flow *flow)
+{
+	struct load_hold hold = hold_of(flow);
+
+	account_hold(loop, &flow->objects, flow->account.slot, &hold);
+	flow->hold_run = hold.run;
+}
+
+static void hold_give(struct loop *loop, struct flow *flow)
+{
+	struct load_hold hold = hold_of(flow);
+
+	load_give(&loop->place, &hold);
+	flow->hold_run = 0;
+}
+
 /* Counts the flow as one that is here now, and shows it. */
 static void enter(struct loop *loop, struct flow *flow)
 {
-	account_hold(loop, &flow->origin, flow->account.slot, &flow->hold);
-	account_objects_enter(loop, STATS_CONNECTIONS, &flow->origin, flow->account.slot);
+	hold_take(loop, flow);
+	account_objects_enter(loop, STATS_CONNECTIONS, &flow->objects, flow->account.slot);
 	row_show(loop, flow);
 }
 
 void account_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
-	account_slots(loop, &flow->origin, flow->account.slot);
+	const struct flow_stitch *stitch = flow_stitch(&loop->flows, flow);
+
+	account_slots(loop, &flow->objects, flow->account.slot);
 	if (flow->account.slot[STATS_LISTENER] == STATS_SLOT_NONE)
 		loop->account_late = true; /* flows are adopted before there is a configuration */
-	flow->account.started_us = adopted ? flow->origin.started_ms * 1000 : clock_us();
-	flow->account.routed_us = flow->account.started_us;
+	flow->begun = true;
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		flow->account.bytes[side] =
-		        flow->direction[side].taken - flow->direction[side].held + flow->stitch.bytes[side];
+		        flow->direction[side].taken - flow->direction[side].held + (stitch ? stitch->bytes[side] : 0);
 	enter(loop, flow);
 	if (!adopted)
 		account_count(loop, flow, STATS_OBJECT_flows_opened);
@@ -174,18 +212,18 @@ static void enter_late(struct loop *loop, struct flow *flow)
 {
 	uint32_t slot[STATS_KINDS];
 
-	account_slots(loop, &flow->origin, slot);
+	account_slots(loop, &flow->objects, slot);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
 		struct stats_object *object;
 
 		if (flow->account.slot[kind] != STATS_SLOT_NONE)
 			continue;
 		flow->account.slot[kind] = slot[kind];
-		object = account_object_claim(loop, &flow->origin, slot, (enum stats_kind)kind);
+		object = account_object_claim(loop, &flow->objects, slot, (enum stats_kind)kind);
 		if (object)
 			stats_word_add(&object->active, 1);
 	}
-	account_hold(loop, &flow->origin, flow->account.slot, &flow->hold);
+	hold_take(loop, flow);
 }
 
 void account_configured(struct loop *loop)
@@ -196,14 +234,14 @@ void account_configured(struct loop *loop)
 	for (uint32_t i = 0; i < loop->flows.touched; i++) {
 		struct flow *flow = &loop->flows.flows[i];
 
-		if (flow->state != FLOW_FREE && flow->account.started_us != 0)
+		if (flow->state != FLOW_FREE && flow->begun)
 			enter_late(loop, flow);
 	}
 }
 
 void account_routed(struct loop *loop, struct flow *flow)
 {
-	flow->account.routed_us = clock_us();
+	flow->account.routed_us = bounded(clock_us() - flow->account.started_us);
 	enter_late(loop, flow);
 	for (unsigned kind = STATS_UPSTREAM; kind <= STATS_TARGET; kind++) {
 		struct stats_object *object = object_of(loop, flow, (enum stats_kind)kind);
@@ -223,7 +261,7 @@ void account_target_left(struct loop *loop, struct flow *flow)
 		stats_word_add(&object->counter[STATS_OBJECT_flows_closed], 1);
 		stats_word_add(&object->active, (uint64_t)-1);
 	}
-	load_give(&loop->place, &flow->hold);
+	hold_give(loop, flow);
 	flow->account.slot[STATS_TARGET] = STATS_SLOT_NONE;
 }
 
@@ -240,9 +278,9 @@ void account_routed_again(struct loop *loop, struct flow *flow)
 
 void account_connected(struct loop *loop, struct flow *flow)
 {
-	uint64_t took = clock_us() - flow->account.routed_us;
+	uint64_t took = since_routed_us(flow);
 
-	flow->account.connect_us = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
+	flow->account.connect_us = bounded(took);
 	note(loop, flow, STATS_HISTOGRAM_connect_time, took);
 	account_changed(loop, flow);
 	record_start(loop, row_of(loop, flow));
@@ -255,10 +293,10 @@ void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, si
 	struct stats_row *row = row_of(loop, flow);
 
 	if (side == FLOW_TARGET && flow->account.bytes[side] == 0)
-		note(loop, flow, STATS_HISTOGRAM_first_byte, clock_us() - flow->account.routed_us);
+		note(loop, flow, STATS_HISTOGRAM_first_byte, since_routed_us(flow));
 	flow->account.bytes[side] += bytes;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
-	account_objects_count(loop, &flow->origin, flow->account.slot, counter, bytes);
+	account_objects_count(loop, &flow->objects, flow->account.slot, counter, bytes);
 	if (row) {
 		stats_row_set(row, bytes[side], flow->account.bytes[side]);
 		stats_row_set(row, active_ms, loop->now_ms);
@@ -271,15 +309,15 @@ static void leave(struct loop *loop, struct flow *flow)
 {
 	struct stats_row *row = row_of(loop, flow);
 
-	load_give(&loop->place, &flow->hold);
-	account_objects_leave(loop, STATS_CONNECTIONS, &flow->origin, flow->account.slot);
+	hold_give(loop, flow);
+	account_objects_leave(loop, STATS_CONNECTIONS, &flow->objects, flow->account.slot);
 	if (row)
 		stats_row_clear(row);
 }
 
 void account_end(struct loop *loop, struct flow *flow, bool counted)
 {
-	if (flow->account.started_us == 0)
+	if (!flow->begun)
 		return;
 	if (flow->end_why != FLOW_END_unknown)
 		record_end(loop, row_of(loop, flow), (enum flow_why)flow->end_why);
@@ -293,13 +331,13 @@ void account_end(struct loop *loop, struct flow *flow, bool counted)
 	leave(loop, flow);
 }
 
-void account_refused(struct loop *loop, const struct flow_origin *origin)
+void account_refused(struct loop *loop, const struct flow_objects *objects)
 {
 	uint32_t slot[STATS_KINDS];
 
-	account_slots(loop, origin, slot);
+	account_slots(loop, objects, slot);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = account_object_claim(loop, origin, slot, (enum stats_kind)kind);
+		struct stats_object *object = account_object_claim(loop, objects, slot, (enum stats_kind)kind);
 
 		if (object)
 			stats_word_add(&object->counter[STATS_OBJECT_refused], 1);
@@ -309,6 +347,6 @@ void account_refused(struct loop *loop, const struct flow_origin *origin)
 void account_move(struct loop *loop)
 {
 	for (uint32_t i = 0; i < loop->flows.touched; i++)
-		if (loop->flows.flows[i].state != FLOW_FREE && loop->flows.flows[i].account.started_us != 0)
+		if (loop->flows.flows[i].state != FLOW_FREE && loop->flows.flows[i].begun)
 			enter(loop, &loop->flows.flows[i]);
 }

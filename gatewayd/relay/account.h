@@ -12,7 +12,7 @@
 struct loop;
 
 /* A flow begins, or one of an earlier relay goes on here (adopted: it is not counted as opened again). Its origin,
- * state, movers, ended directions and the bytes it has taken are set. */
+ * start, state, movers, ended directions and the bytes it has taken are set. */
 void account_begin(struct loop *loop, struct flow *flow, bool adopted);
 /* There is another configuration: flows that were adopted before it learn where they are counted. */
 void account_configured(struct loop *loop);
@@ -41,8 +41,8 @@ void account_count(struct loop *loop, const struct flow *flow, enum stats_object
 /* The flow ends; to be called before flow_free. Legal for one that did not begin. counted: it has not gone on in
  * another process, and was not lost. */
 void account_end(struct loop *loop, struct flow *flow, bool counted);
-/* A connection with this origin got no flow. */
-void account_refused(struct loop *loop, const struct flow_origin *origin);
+/* A connection of these objects got no flow. */
+void account_refused(struct loop *loop, const struct flow_objects *objects);
 /* The thread counts in another place (loop->place) from now on: flows that are open move there. */
 void account_move(struct loop *loop);
 

@@ -3,76 +3,76 @@
 
 #include "gatewayd/relay/loop.h"
 
-static uint32_t object_id(const struct flow_origin *origin, enum stats_kind kind)
+static uint32_t object_id(const struct flow_objects *objects, enum stats_kind kind)
 {
-	return kind == STATS_LISTENER   ? origin->listener
-	       : kind == STATS_UPSTREAM ? origin->upstream
-	                                : origin->target_id;
+	return kind == STATS_LISTENER   ? objects->listener
+	       : kind == STATS_UPSTREAM ? objects->upstream
+	                                : objects->target;
 }
 
-void account_slots(const struct loop *loop, const struct flow_origin *origin, uint32_t ret[STATS_KINDS])
+void account_slots(const struct loop *loop, const struct flow_objects *objects, uint32_t ret[STATS_KINDS])
 {
-	const struct config_listener *listener = config_listener(loop->config, origin->listener);
-	const struct config_upstream *upstream = config_upstream(loop->config, origin->upstream);
-	const struct target *target = upstream ? balance_target(&upstream->balance, origin->target_id) : NULL;
+	const struct config_listener *listener = config_listener(loop->config, objects->listener);
+	const struct config_upstream *upstream = config_upstream(loop->config, objects->upstream);
+	const struct target *target = upstream ? balance_target(&upstream->balance, objects->target) : NULL;
 
 	ret[STATS_LISTENER] = listener ? listener->slot : STATS_SLOT_NONE;
 	ret[STATS_UPSTREAM] = upstream ? upstream->slot : STATS_SLOT_NONE;
 	ret[STATS_TARGET] = target ? target->slot : STATS_SLOT_NONE;
 }
 
-struct stats_object *account_object(const struct loop *loop, const struct flow_origin *origin,
+struct stats_object *account_object(const struct loop *loop, const struct flow_objects *objects,
         const uint32_t slot[STATS_KINDS], enum stats_kind kind)
 {
-	return stats_object(&loop->place, slot[kind], object_id(origin, kind));
+	return stats_object(&loop->place, slot[kind], object_id(objects, kind));
 }
 
-struct stats_object *account_object_claim(const struct loop *loop, const struct flow_origin *origin,
+struct stats_object *account_object_claim(const struct loop *loop, const struct flow_objects *objects,
         const uint32_t slot[STATS_KINDS], enum stats_kind kind)
 {
-	return stats_claim(&loop->place, slot[kind], object_id(origin, kind));
+	return stats_claim(&loop->place, slot[kind], object_id(objects, kind));
 }
 
-void account_objects_count(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS],
-        enum stats_object_counter counter, uint64_t amount)
+void account_objects_count(const struct loop *loop, const struct flow_objects *objects,
+        const uint32_t slot[STATS_KINDS], enum stats_object_counter counter, uint64_t amount)
 {
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = account_object(loop, origin, slot, (enum stats_kind)kind);
+		struct stats_object *object = account_object(loop, objects, slot, (enum stats_kind)kind);
 
 		if (object)
 			stats_word_add(&object->counter[counter], amount);
 	}
 }
 
-void account_objects_enter(const struct loop *loop, enum stats_table table, const struct flow_origin *origin,
+void account_objects_enter(const struct loop *loop, enum stats_table table, const struct flow_objects *objects,
         const uint32_t slot[STATS_KINDS])
 {
 	stats_word_add(&loop->stats->active[table], 1);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = account_object_claim(loop, origin, slot, (enum stats_kind)kind);
+		struct stats_object *object = account_object_claim(loop, objects, slot, (enum stats_kind)kind);
 
 		if (object)
 			stats_word_add(&object->active, 1);
 	}
 }
 
-void account_objects_leave(const struct loop *loop, enum stats_table table, const struct flow_origin *origin,
+void account_objects_leave(const struct loop *loop, enum stats_table table, const struct flow_objects *objects,
         const uint32_t slot[STATS_KINDS])
 {
 	stats_word_add(&loop->stats->active[table], (uint64_t)-1);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
-		struct stats_object *object = account_object(loop, origin, slot, (enum stats_kind)kind);
+		struct stats_object *object = account_object(loop, objects, slot, (enum stats_kind)kind);
 
 		if (object)
 			stats_word_add(&object->active, (uint64_t)-1);
 	}
 }
 
-void account_hold(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS],
+void account_hold(const struct loop *loop, const struct flow_objects *objects, const uint32_t slot[STATS_KINDS],
         struct load_hold *hold)
 {
 	if (hold->run != loop->place.run || hold->run == 0)
-		(void)load_take(&loop->place, slot[STATS_TARGET], origin->target_id, 0, hold);
+		(void)load_take(&loop->place, slot[STATS_TARGET], objects->target, 0, hold);
 }
 
 struct stats_flow account_row_of(const struct flow_origin *origin, uint8_t protocol)
@@ -80,9 +80,9 @@ struct stats_flow account_row_of(const struct flow_origin *origin, uint8_t proto
 	return (struct stats_flow){ .id = origin->id,
 		.started_ms = origin->started_ms,
 		.active_ms = origin->started_ms,
-		.listener = origin->listener,
-		.upstream = origin->upstream,
-		.target_id = origin->target_id,
+		.listener = origin->objects.listener,
+		.upstream = origin->objects.upstream,
+		.target_id = origin->objects.target,
 		.ifindex = origin->ifindex,
 		.client_port = origin->client_port,
 		.original_port = origin->original_port,

@@ -20,8 +20,8 @@ static void enter(struct loop *loop, struct udp_flow *flow)
 	struct stats_row *row = row_of(loop, flow);
 	struct stats_flow shown = account_row_of(&flow->origin, IPPROTO_UDP);
 
-	account_hold(loop, &flow->origin, flow->slot, &flow->hold);
-	account_objects_enter(loop, STATS_UDP, &flow->origin, flow->slot);
+	account_hold(loop, &flow->origin.objects, flow->slot, &flow->hold);
+	account_objects_enter(loop, STATS_UDP, &flow->origin.objects, flow->slot);
 	if (!row)
 		return;
 	shown.active_ms = flow->active_ms;
@@ -36,14 +36,14 @@ static void enter(struct loop *loop, struct udp_flow *flow)
 
 void account_udp_begin(struct loop *loop, struct udp_flow *flow)
 {
-	account_slots(loop, &flow->origin, flow->slot);
+	account_slots(loop, &flow->origin.objects, flow->slot);
 	enter(loop, flow);
 	account_udp_count(loop, flow, STATS_OBJECT_flows_opened);
 }
 
 void account_udp_count(struct loop *loop, const struct udp_flow *flow, enum stats_object_counter counter)
 {
-	account_objects_count(loop, &flow->origin, flow->slot, counter, 1);
+	account_objects_count(loop, &flow->origin.objects, flow->slot, counter, 1);
 }
 
 void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side side, size_t bytes)
@@ -53,7 +53,7 @@ void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side 
 	struct stats_row *row = row_of(loop, flow);
 
 	flow->bytes[side] += bytes;
-	account_objects_count(loop, &flow->origin, flow->slot, counter, bytes);
+	account_objects_count(loop, &flow->origin.objects, flow->slot, counter, bytes);
 	if (!row)
 		return;
 	stats_row_set(row, bytes[side], flow->bytes[side]);
@@ -84,7 +84,7 @@ void account_udp_end(struct loop *loop, struct udp_flow *flow, enum flow_why why
 	record_end(loop, row, why);
 	account_udp_count(loop, flow, STATS_OBJECT_flows_closed);
 	load_give(&loop->place, &flow->hold);
-	account_objects_leave(loop, STATS_UDP, &flow->origin, flow->slot);
+	account_objects_leave(loop, STATS_UDP, &flow->origin.objects, flow->slot);
 	if (row)
 		stats_row_clear(row);
 }

@@ -85,7 +85,7 @@ static int on_pipe(struct adopt *adopt, const struct keep_pipe *message, int fds
 
 static bool is_owner(const struct keep_owner *owner, const struct flow *flow, enum flow_side side)
 {
-	return owner->flow == flow->origin.id && owner->side == side;
+	return owner->flow == flow->id && owner->side == side;
 }
 
 static struct adopt_pipe *pipe_find(struct adopt *adopt, uint32_t memory, uint32_t number)
@@ -116,8 +116,8 @@ static bool take_pipe(
 		if (direction->store == PIPE_NONE)
 			return false;
 		found->pair = (struct pipe_pair){ -1, -1 };
-		pipes_own(&loop->pipes, direction->store, flow->origin.id, side);
-		direction->mover = &tcp_splice;
+		pipes_own(&loop->pipes, direction->store, flow->id, side);
+		direction->mover = MOVER_SPLICE;
 		direction->held = in_hand;
 		return true;
 	}
@@ -138,11 +138,11 @@ static bool take_buffer(
 		if (!is_owner(&owner, flow, side) || offset >= BUFFER_SIZE || offset + in_hand > BUFFER_SIZE ||
 		        offset + in_hand > memory->buffer_size || !buffers_available(&loop->buffers))
 			continue;
-		buffers_own(&loop->buffers, flow->origin.id, side, owner.position);
+		buffers_own(&loop->buffers, flow->id, side, owner.position);
 		memcpy(buffers_data(&loop->buffers, loop->buffers.scratch) + offset,
 		        memory->data + (size_t)i * memory->buffer_size + offset, in_hand);
 		direction->store = buffers_take_scratch(&loop->buffers);
-		direction->mover = &tcp_copy;
+		direction->mover = MOVER_COPY;
 		direction->offset = (uint32_t)offset;
 		direction->held = in_hand;
 		return true;
@@ -177,11 +177,11 @@ static bool drop(struct flow *flow, enum flow_side side, uint32_t amount)
 
 /* Which mover goes on with a direction that another process moved by this one, and has nothing in hand. Here it is to
  * be decided for each kind of mover what the next relay makes of it. */
-static const struct mover *mover_for(const struct loop *loop, uint8_t number)
+static uint8_t mover_for(const struct loop *loop, uint8_t number)
 {
 	if (loop->mode == PROTO_MOVER_COPY || loop->mode == PROTO_MOVER_SPLICE)
-		return loop->mode == PROTO_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
-	return number == KEEP_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
+		return loop->mode == PROTO_MOVER_SPLICE ? MOVER_SPLICE : MOVER_COPY;
+	return number == KEEP_MOVER_SPLICE ? MOVER_SPLICE : MOVER_COPY;
 }
 
 /* The direction as the dead relay left it. False: it does not add up. */
@@ -189,7 +189,7 @@ static bool direction_restore(struct loop *loop, struct flow *flow, enum flow_si
         const struct ledger ledger[FLOW_SIDES], uint8_t mover)
 {
 	struct flow_direction *direction = &flow->direction[side];
-	int64_t in_hand = (int64_t)(ledger[side].taken - ledger[!side].given - flow->kept.offset[side]);
+	int64_t in_hand = (int64_t)(ledger[side].taken - ledger[!side].given) - flow->kept.offset[side];
 	bool ended = ledger_sent_end(&ledger[!side]);
 	int r;
 
@@ -220,6 +220,12 @@ enum verdict {
 	VERDICT_WRONG,  /* this is no relayed connection */
 };
 
+/* What was taken from this side if nothing of it is in hand. to: the other side. */
+static uint64_t given_and_offset(const struct flow *flow, enum flow_side side, const struct ledger *to)
+{
+	return to->given + (uint64_t)flow->kept.offset[side];
+}
+
 /* One end is closed; see adopt.h. Corrects its ledger if the end was an orderly one. */
 static enum verdict judge_closed(
         const struct flow *flow, enum flow_side closed, uint8_t ended, struct ledger ledger[FLOW_SIDES])
@@ -227,7 +233,7 @@ static enum verdict judge_closed(
 	struct ledger *e = &ledger[closed], *o = &ledger[!closed];
 	bool ended_towards = ended & (1 << !closed);
 
-	if (ledger_received_end(o) && o->unread == 0 && o->taken + 1 == e->given + flow->kept.offset[!closed])
+	if (ledger_received_end(o) && o->unread == 0 && o->taken + 1 == given_and_offset(flow, !closed, e))
 		ended_towards = true;
 	if (ledger_has_error(flow->end[closed].fd)) {
 		e->life = ended_towards ? LEDGER_SENT : LEDGER_CLOSED;
@@ -237,7 +243,7 @@ static enum verdict judge_closed(
 		return VERDICT_RESET;
 	if (ledger_sent_end(o))
 		return VERDICT_OVER;
-	if (e->unread == 0 && e->taken == o->given + flow->kept.offset[closed])
+	if (e->unread == 0 && e->taken == given_and_offset(flow, closed, o))
 		return VERDICT_RESET;
 	e->taken--;
 	e->life = LEDGER_BOTH;
@@ -281,8 +287,15 @@ static enum verdict judge(
 
 /* --- flows --- */
 
-static int flow_fill(const struct loop *loop, struct flow *flow, const struct keep_flow *message, int fds[2])
+/* A few bytes, in two's complement. */
+static bool is_offset(uint64_t offset)
 {
+	return offset == (uint64_t)(int32_t)offset;
+}
+
+static int flow_fill(struct loop *loop, struct flow *flow, const struct keep_flow *message, int fds[2])
+{
+	struct flow_origin origin;
 	int r;
 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
@@ -292,16 +305,19 @@ static int flow_fill(const struct loop *loop, struct flow *flow, const struct ke
 		(void)fcntl(flow->end[side].fd, F_SETFL, O_NONBLOCK);
 	}
 	flow->state = FLOW_RELAYING;
-	flow->mode = (uint8_t)loop->mode;
+	flow->mode = loop->mode & 7U;
 	flow->idle_timeout_ms = message->idle_timeout_ms;
 	flow->kept = (struct flow_kept){ .epoch = loop->keep.epoch,
 		.shared = true,
 		.measured = true,
 		.base = { message->base_up, message->base_down },
-		.offset = { message->offset_up, message->offset_down } };
-	r = keep_get_origin(message, &flow->origin);
-	if (r < 0 || message->mover_up >= KEEP_MOVERS || message->mover_down >= KEEP_MOVERS)
+		.offset = { (int32_t)message->offset_up, (int32_t)message->offset_down } };
+	r = keep_get_origin(message, &origin);
+	if (r < 0 || message->mover_up >= KEEP_MOVERS || message->mover_down >= KEEP_MOVERS ||
+	        !is_offset(message->offset_up) || !is_offset(message->offset_down))
 		return -EBADMSG;
+	flow_put_origin(&loop->flows, flow, &origin);
+	flow->account.started_us = origin.started_ms * 1000;
 	return 0;
 }
 
@@ -309,7 +325,7 @@ static void tell_broken(const struct flow *flow)
 {
 	char id[20];
 
-	snprintf(id, sizeof(id), "%016" PRIx64, flow->origin.id); /* as the API writes it */
+	snprintf(id, sizeof(id), "%016" PRIx64, flow->id); /* as the API writes it */
 	log_write_about(
 	        LOG_WARNING, LOG_ABOUT(LOG_TEXT("FLOW", id)), "flow %s cannot go on: its counters do not add up", id);
 }
@@ -341,24 +357,23 @@ static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep
 /* The relay before may have died between the last end of stream and counting that the flow has ended. */
 static bool end_was_counted(const struct loop *loop, const struct flow *flow)
 {
-	return !loop->place.memory || !stats_flow_is_shown(loop->place.memory, flow->origin.id);
+	return !loop->place.memory || !stats_flow_is_shown(loop->place.memory, flow->id);
 }
 
 /* The flow begins to live here, with what was known of it before. */
 static void begin_again(struct loop *loop, struct flow *flow)
 {
 	struct stats_flow before;
-	bool known = heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->origin.id, &before);
+	bool known = heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->id, &before);
 
 	if (known) {
-		flow->origin.ifindex = before.ifindex;
-		flow->origin.route = before.route;
+		flow->ifindex = before.ifindex;
+		flow->route = before.route;
 		flow->n_tried = before.retries;
 		flow->account.connect_us = before.status.connect_us;
-		flow->shape.counted = before.limit;
-		flow->shape.at_rate = before.status.at_rate;
+		shape_inherit(loop, flow, before.limit, before.status.at_rate);
 	}
-	shape_read(flow);
+	shape_read(loop, flow);
 	life_begin(loop, flow, true);
 	if (known && *before.sni)
 		account_name(loop, flow, before.sni, strlen(before.sni));
@@ -367,10 +382,11 @@ static void begin_again(struct loop *loop, struct flow *flow)
 /* It cannot go on: what was known of it is told once more. */
 static void lose(struct loop *loop, struct flow *flow)
 {
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	struct stats_flow before;
 
-	if (!heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->origin.id, &before))
-		before = account_row_of(&flow->origin, IPPROTO_TCP);
+	if (!heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->id, &before))
+		before = account_row_of(&origin, IPPROTO_TCP);
 	record_end_flow(loop, &before, FLOW_END_lost);
 	life_lose(loop, flow);
 }
@@ -400,7 +416,7 @@ static void take_over_carried(struct loop *loop, struct flow *flow, const struct
 static void flow_take_over(struct loop *loop, struct flow *flow, const struct keep_flow *message)
 {
 	struct ledger ledger[FLOW_SIDES];
-	bool in_map = tcp_sockmap_is_in(loop, flow);
+	bool in_map = tcp_sockmap_find(loop, flow);
 	enum verdict verdict;
 
 	if (tcp_stitch_find(loop, flow)) {

@@ -13,6 +13,7 @@
 #define CHANGES_MIN 64
 /* Versions of the PROXY protocol. */
 #define PROXY_VERSION_MAX 2
+static_assert(PROXY_VERSION_MAX < 1 << 2, "flow.proxy is wide enough");
 
 /* One checked change, much smaller than the message it came in: a batch may hold a hundred thousand. */
 struct change {

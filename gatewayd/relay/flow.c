@@ -6,27 +6,54 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "gatewayd/base/proto.h"
+
 /* A cookie: generation in the upper half; index and, in the two lowest bits, the kind in the lower. */
 #define COOKIE_KIND_BITS 2
 #define COOKIE_OTHER     3U
 static_assert((uint64_t)FLOW_TABLE_MAX << COOKIE_KIND_BITS <= (uint64_t)UINT32_MAX + 1, "index and kind fit");
+static_assert((int)FLOW_STATES <= 1 << 2 && (int)PROTO_MOVERS <= 1 << 3, "flow.state and flow.mode are wide enough");
 static_assert((int)FLOW_SIDES <= (int)FLOW_COOKIE_UDP && FLOW_COOKIE_UDP < COOKIE_OTHER, "kinds are distinct");
+
+static int parts_init_all(struct flow_table *table)
+{
+	int r = parts_init(&table->shapes, table->size, sizeof(struct flow_shape));
+
+	if (r == 0)
+		r = parts_init(&table->maps, table->size, sizeof(struct flow_map));
+	if (r == 0)
+		r = parts_init(&table->stitches, table->size, sizeof(struct flow_stitch));
+	if (r == 0)
+		r = parts_init(&table->makings, table->size, sizeof(struct flow_making));
+	if (r == 0)
+		r = addr_pool_init(&table->addrs, table->size);
+	return r;
+}
 
 int flow_table_init(struct flow_table *table, uint32_t size)
 {
 	void *memory = mmap(NULL, (size_t)size * sizeof(struct flow), PROT_READ | PROT_WRITE,
 	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int r;
 
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
 	*table = (struct flow_table){ .flows = memory, .size = size, .free_head = FLOW_NONE };
-	return 0;
+	r = parts_init_all(table);
+	if (r < 0)
+		flow_table_destroy(table);
+	return r;
 }
 
 void flow_table_destroy(struct flow_table *table)
 {
 	if (table->flows)
 		munmap(table->flows, (size_t)table->size * sizeof(struct flow));
+	parts_destroy(&table->shapes);
+	parts_destroy(&table->maps);
+	parts_destroy(&table->stitches);
+	parts_destroy(&table->makings);
+	addr_pool_destroy(&table->addrs);
 	*table = (struct flow_table){ 0 };
 }
 
@@ -49,23 +76,60 @@ struct flow *flow_alloc(struct flow_table *table)
 		return NULL;
 	}
 	generation = flow->generation;
-	*flow = (struct flow){
-		.generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE, .wait_at = FLOW_NONE
-	};
-	flow->shape.slot = STATS_SLOT_NONE;
+	*flow = (struct flow){ .generation = generation, .state = FLOW_CONNECTING, .next = FLOW_NONE };
 	flow->end[FLOW_CLIENT].fd = -1;
 	flow->end[FLOW_TARGET].fd = -1;
 	table->open++;
 	return flow;
 }
 
+void flow_made(struct flow_table *table, struct flow *flow)
+{
+	parts_give(&table->makings, flow->making);
+	flow->making = 0;
+}
+
 void flow_free(struct flow_table *table, struct flow *flow)
 {
+	flow_made(table, flow);
+	parts_give(&table->shapes, flow->shape);
+	parts_give(&table->maps, flow->map);
+	parts_give(&table->stitches, flow->stitch);
+	addr_trio_drop(&flow->addrs, &table->addrs);
+	flow->shape = flow->map = flow->stitch = 0;
 	flow->state = FLOW_FREE;
 	flow->generation++;
 	flow->next = table->free_head;
 	table->free_head = flow_index(table, flow);
 	table->open--;
+}
+
+void flow_put_origin(struct flow_table *table, struct flow *flow, const struct flow_origin *origin)
+{
+	flow->id = origin->id;
+	flow->objects = origin->objects;
+	flow->ifindex = origin->ifindex;
+	flow->route = origin->route;
+	flow->client_port = origin->client_port;
+	flow->original_port = origin->original_port;
+	flow->target_port = origin->target_port;
+	/* There is always room. */
+	(void)addr_trio_put(&flow->addrs, &table->addrs, &origin->client, &origin->original, &origin->target);
+}
+
+struct flow_origin flow_get_origin(const struct flow_table *table, const struct flow *flow)
+{
+	struct flow_origin origin = { .id = flow->id,
+		.started_ms = flow->account.started_us / 1000 - flow->lag_ms,
+		.objects = flow->objects,
+		.ifindex = flow->ifindex,
+		.route = flow->route,
+		.client_port = flow->client_port,
+		.original_port = flow->original_port,
+		.target_port = flow->target_port };
+
+	addr_trio_get(&flow->addrs, &table->addrs, &origin.client, &origin.original, &origin.target);
+	return origin;
 }
 
 uint64_t flow_cookie_make(uint32_t generation, uint32_t index, uint32_t kind)

@@ -10,15 +10,26 @@
  * its own. Both sockets linger {1, 0} from the beginning: what ends all
  * processes that hold them is a reset for both peers. Only when both
  * directions have ended in order is lingering undone before the close.
+ *
+ * What every flow has lies in struct flow, in four lines of the cache: an idle
+ * one costs this, and nothing beside it that it does not need. The rest lies in
+ * parts (base/parts.h) that a flow takes and gives back: of a flow in the
+ * making, of one in the sockmap, of one that the kernel carries, of one with a
+ * rate. Each flow has at most one part of each kind and the pools have as many as
+ * the table has flows, so there is always one. IPv6 addresses lie in a pool as
+ * well (base/addr_trio.h).
  */
 #ifndef GW_RELAY_FLOW_H
 #define GW_RELAY_FLOW_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "gatewayd/base/addr.h"
+#include "gatewayd/base/addr_trio.h"
+#include "gatewayd/base/parts.h"
 #include "gatewayd/base/stats.h"
 #include "gatewayd/relay/load.h"
 #include "gatewayd/relay/wheel.h"
@@ -48,18 +59,24 @@ enum flow_state {
 /* One socket. Events are edge-triggered: a flag stays until a system call has shown the contrary. */
 struct flow_end {
 	int fd;
-	bool polled;
-	bool readable;
-	bool writable;
-	bool hangup; /* the peer's end of stream lies behind the bytes that wait */
-	bool urgent; /* urgent data was seen: a short read no longer means that nothing waits */
-	bool broken; /* the socket reported an error */
+	bool polled : 1;
+	bool readable : 1;
+	bool writable : 1;
+	bool hangup : 1; /* the peer's end of stream lies behind the bytes that wait */
+	bool urgent : 1; /* urgent data was seen: a short read no longer means that nothing waits */
+	bool broken : 1; /* the socket reported an error */
 };
 
 enum direction_state {
 	DIRECTION_OPEN,
 	DIRECTION_ENDING, /* end of stream was read; what is held still has to be written */
 	DIRECTION_ENDED   /* and passed on to the other end */
+};
+
+/* Whose flow it is, by id: where it is counted. */
+struct flow_objects {
+	uint32_t listener;
+	uint32_t upstream, target; /* 0: the packet's own destination */
 };
 
 /* Who talks to whom and why: set when the flow begins (the target: when it connects; the client behind a proxy: when
@@ -69,16 +86,23 @@ struct flow_origin {
 	uint64_t started_ms; /* CLOCK_MONOTONIC, which all processes share */
 	struct addr client, original, target;
 	uint16_t client_port, original_port, target_port;
-	uint32_t listener;
-	uint32_t upstream, target_id; /* 0: the packet's own destination */
-	uint32_t ifindex;             /* where the client's packets come in; 0: not known */
-	uint8_t route;                /* number of the listener's route that it took, from 1; 0: none */
+	struct flow_objects objects;
+	uint32_t ifindex; /* where the client's packets come in; 0: not known */
+	uint8_t route;    /* number of the listener's route that it took, from 1; 0: none */
 };
 
-struct mover;
+/* --- parts --- */
+
+/* What only a flow that does not relay yet needs. */
+struct flow_making {
+	uint64_t deadline_ms;             /* of the first bytes or the connect; 0: none */
+	uint32_t tried[FLOW_RETRIES_MAX]; /* ids of targets whose connect has failed */
+	uint8_t proxy_sent;               /* bytes so far of the PROXY header that the target is sent */
+	bool proxy_awaited;               /* the client's end is to begin with a PROXY header (proxy.h) */
+};
 
 /* What the sockmap mover knows of a direction (tcp_sockmap.h): bytes, and where their counts begin. */
-struct flow_in_map {
+struct flow_map_direction {
 	uint64_t cookie;                  /* of the socket that is read from */
 	uint64_t in_base, out_base;       /* read, and written, before the flow entered */
 	uint64_t consumed;                /* of what the kernel passed to the relay: written */
@@ -89,49 +113,20 @@ struct flow_in_map {
 	bool passing;                     /* the kernel has passed something that is not written yet */
 };
 
-struct flow_direction {
-	const struct mover *mover;
-	uint8_t state;
-	uint8_t reason;     /* enum mover_reason: why this mover */
-	uint8_t streak;     /* reads in a row that speak for the other mover */
-	bool moved;         /* any bytes so far */
-	bool splice_denied; /* no pipe was to be had: stays with copy */
-	uint32_t store;     /* buffer or pipe that holds bytes, as the mover says */
-	uint32_t held;      /* bytes read and not yet written */
-	uint32_t offset;    /* where they begin in the buffer */
-	uint64_t taken;     /* bytes taken from the source so far by a relay, whatever one; not those that the kernel
-	                     * redirected */
-	struct flow_in_map map;
+/* Of a flow in the sockmap. */
+struct flow_map {
+	struct flow_map_direction direction[FLOW_SIDES];
+	uint64_t wait_due_ms;
+	uint32_t wait_at;    /* place among the flows that are looked at without an event (loop_wait), or FLOW_NONE */
+	uint32_t wait_ms;    /* the last pause */
+	uint32_t account_ms; /* pause between looks at the counters */
 };
 
-/* What the daemon knows of a flow, so that it can be adopted when this process dies; see keep.h and ledger.h. */
-struct flow_kept {
-	uint32_t epoch; /* the daemon's that has it (keep.h); 0: none */
-	bool shared;    /* some daemon has, or had, its descriptors: a close alone tells the peers nothing */
-	bool measured;  /* base and offset are known; they never change */
-	/* Of the direction that reads from this side. base: what was taken from the source beside the direction's
-	 * bytes, a PROXY header; what that is of a flow outside the sockmap is known before it is measured. */
-	uint64_t base[FLOW_SIDES], offset[FLOW_SIDES];
-};
-
-/* What is known of a flow that the kernel may carry, or carries; see tcp_stitch.h. */
+/* Of a flow that is in the maps of those that the kernel may carry, or carries; see tcp_stitch.h. */
 struct flow_stitch {
-	bool tried;   /* it was considered */
-	bool in;      /* it is in the maps */
-	bool carried; /* the sockets see nothing any more */
-	uint32_t look_ms;
 	uint64_t bytes[FLOW_SIDES]; /* counted so far */
 	uint64_t withdrawn_ms;      /* since when it is to be taken out of the maps; 0: it is not */
-};
-
-/* What is counted of a flow; see account.h. */
-struct flow_account {
-	uint64_t started_us; /* CLOCK_MONOTONIC, finer than the origin's */
-	uint64_t routed_us;  /* when it got its target: what the times of connect and first byte are measured from */
-	uint64_t bytes[FLOW_SIDES];
-	uint64_t sampled_ms; /* when its connections were last looked at (sample.h) */
-	uint32_t connect_us;
-	uint32_t slot[STATS_KINDS];
+	uint32_t look_ms;           /* pause between looks */
 };
 
 /* The limit of key flow that is in force for a flow; see shape.h. */
@@ -145,37 +140,82 @@ struct flow_shape {
 	        since_bytes[FLOW_SIDES]; /* from where it is looked at whether it does; 0: from the next bytes */
 };
 
-struct flow {
-	struct wheel_entry timer;
-	uint32_t generation;
-	uint32_t wait_at; /* place among the flows that are looked at without an event (loop_wait), or FLOW_NONE */
-	uint32_t wait_ms; /* the last pause */
-	uint64_t wait_due_ms;
-	uint32_t next, prev; /* in the free list (next only), or in the list of flows with more to do */
-	uint8_t state;
-	bool queued;              /* in the list of flows with more to do */
-	bool sockmap_tried;       /* entry was tried once, or is not to be */
-	uint8_t little;           /* small reads in a row, in both directions together */
-	uint8_t mode;             /* enum proto_mover: the listener's setting, or the relay's */
-	bool proxy_awaited;       /* the client's end is to begin with a PROXY header (proxy.h) */
-	uint8_t proxy;            /* version of the header that the target is sent; 0: none */
-	uint8_t proxy_sent;       /* bytes of it so far */
-	uint8_t end_why;          /* enum flow_why: why it is ending */
-	uint32_t account_ms;      /* pause between looks at the sockmap's counters */
-	uint32_t idle_timeout_ms; /* 0: none */
-	uint64_t deadline_ms;     /* of the first bytes or the connect; 0: none */
-	uint64_t active_ms;       /* when bytes last moved */
-	struct flow_end end[FLOW_SIDES];
-	struct flow_direction direction[FLOW_SIDES];
-	struct flow_origin origin;
-	struct flow_account account;
-	struct flow_shape shape;
-	struct flow_kept kept;
-	struct flow_stitch stitch;
-	struct load_hold hold; /* its part in its target's count of flows */
-	uint8_t n_tried;
-	uint32_t tried[FLOW_RETRIES_MAX]; /* ids of targets whose connect has failed */
+/* --- what every flow has --- */
+
+struct flow_direction {
+	uint64_t taken;  /* bytes taken from the source so far by a relay, whatever one; not those that the kernel
+	                  * redirected */
+	uint32_t store;  /* buffer or pipe that holds bytes, as the mover says */
+	uint32_t held;   /* bytes read and not yet written */
+	uint32_t offset; /* where they begin in the buffer */
+	uint8_t mover;   /* enum mover_kind */
+	uint8_t reason;  /* enum mover_reason: why this mover */
+	uint8_t streak;  /* reads in a row that speak for the other mover */
+	uint8_t state : 2;
+	bool moved : 1;         /* any bytes so far */
+	bool splice_denied : 1; /* no pipe was to be had: stays with copy */
 };
+
+/* What the daemon knows of a flow, so that it can be adopted when this process dies; see keep.h and ledger.h. */
+struct flow_kept {
+	/* Of the direction that reads from this side. base: what was taken from the source beside the direction's
+	 * bytes, a PROXY header; what that is of a flow outside the sockmap is known before it is measured. offset: a
+	 * few bytes, whatever the flow has moved. */
+	uint64_t base[FLOW_SIDES];
+	int32_t offset[FLOW_SIDES];
+	uint32_t epoch;    /* the daemon's that has it (keep.h); 0: none */
+	bool shared : 1;   /* some daemon has, or had, its descriptors: a close alone tells the peers nothing */
+	bool measured : 1; /* base and offset are known; they never change */
+};
+
+/* What is counted of a flow; see account.h. */
+struct flow_account {
+	uint64_t bytes[FLOW_SIDES];
+	uint64_t started_us; /* CLOCK_MONOTONIC */
+	uint32_t slot[STATS_KINDS];
+	uint32_t routed_us; /* when it got its target, after the start: what the times of connect and first byte are
+	                     * measured from */
+	uint32_t connect_us;
+	uint32_t sampled; /* when its connections were last looked at (sample.h) */
+};
+
+/* Its members stand in the order in which moving bytes needs them. */
+struct flow {
+	uint32_t generation;
+	uint8_t state : 2;
+	uint8_t mode : 3; /* enum proto_mover: the listener's setting, or the relay's */
+	uint8_t n_tried;  /* targets whose connect has failed */
+	uint8_t little;   /* small reads in a row, in both directions together */
+	uint8_t end_why;  /* enum flow_why: why it is ending */
+	uint64_t id;      /* the origin's */
+	struct flow_end end[FLOW_SIDES];
+	uint64_t active_ms; /* when bytes last moved */
+	struct flow_direction direction[FLOW_SIDES];
+	struct flow_account account;
+	struct flow_objects objects;         /* the origin's */
+	uint32_t shape, map, stitch, making; /* parts that it has; 0: none */
+	uint32_t next, prev;                 /* in the free list (next only), or in the list of flows with more to do */
+	bool queued : 1;                     /* in the list of flows with more to do */
+	bool begun : 1;                      /* it is counted */
+	bool sockmap_tried : 1;              /* entry was tried once, or is not to be */
+	bool stitch_tried : 1;               /* it was considered */
+	bool carried : 1;                    /* the sockets see nothing any more */
+	uint8_t proxy : 2;                   /* version of the header that the target is sent; 0: none */
+	uint8_t route;                       /* the origin's, and the rest of it below: flow_get_origin */
+	uint16_t lag_ms;          /* by which the loop's time, which others see, was behind when it started */
+	uint32_t idle_timeout_ms; /* 0: none */
+	uint32_t hold_run;        /* of its part in its target's count of flows (load.h); 0: it has none */
+	struct wheel_entry timer;
+	struct flow_kept kept;
+	uint32_t ifindex;
+	uint16_t client_port, original_port, target_port;
+	struct addr_trio addrs;
+};
+
+/* Four lines of the cache. What it costs to be idle is this, and in the daemon what that has of it (keeper.c). */
+static_assert(sizeof(struct flow) <= 256, "an idle flow is small");
+static_assert(sizeof(struct flow_stitch) <= 32 && sizeof(struct flow_shape) <= 56 && sizeof(struct flow_map) <= 168,
+        "as docs/sizing.md says");
 
 #define FLOW_NONE UINT32_MAX
 /* Most flows of one thread, so that index and side fit into half of an event's cookie. */
@@ -183,6 +223,8 @@ struct flow {
 
 struct flow_table {
 	struct flow *flows;
+	struct parts shapes, maps, stitches, makings;
+	struct addr_pool addrs;
 	uint32_t size;
 	uint32_t open;
 	uint32_t touched; /* flows behind this index were never used and have no memory yet */
@@ -192,11 +234,38 @@ struct flow_table {
 /* 0, or -ENOMEM. */
 int flow_table_init(struct flow_table *table, uint32_t size);
 void flow_table_destroy(struct flow_table *table);
-/* A flow in state CONNECTING with two ends without descriptors, or NULL if the table is full. */
+/* A flow in state CONNECTING with two ends without descriptors and without parts, or NULL if the table is full. */
 struct flow *flow_alloc(struct flow_table *table);
-/* Takes the flow back; its cookies are stale from here on. The caller has closed what it held. */
+/* Takes the flow and its parts back; its cookies are stale from here on. The caller has closed what it held. */
 void flow_free(struct flow_table *table, struct flow *flow);
 uint32_t flow_index(const struct flow_table *table, const struct flow *flow);
+
+/* The flow has its target and relays: what was only for the making of it is given back. */
+void flow_made(struct flow_table *table, struct flow *flow);
+/* Between an origin and where a flow has it. put: all but when it started, which is set with the account. */
+void flow_put_origin(struct flow_table *table, struct flow *flow, const struct flow_origin *origin);
+struct flow_origin flow_get_origin(const struct flow_table *table, const struct flow *flow);
+
+/* A flow's parts; NULL if it has none of the kind. */
+static inline struct flow_shape *flow_shape(const struct flow_table *table, const struct flow *flow)
+{
+	return (struct flow_shape *)parts_at(&table->shapes, flow->shape);
+}
+
+static inline struct flow_map *flow_map(const struct flow_table *table, const struct flow *flow)
+{
+	return (struct flow_map *)parts_at(&table->maps, flow->map);
+}
+
+static inline struct flow_stitch *flow_stitch(const struct flow_table *table, const struct flow *flow)
+{
+	return (struct flow_stitch *)parts_at(&table->stitches, flow->stitch);
+}
+
+static inline struct flow_making *flow_making(const struct flow_table *table, const struct flow *flow)
+{
+	return (struct flow_making *)parts_at(&table->makings, flow->making);
+}
 
 /* What epoll carries for one end of a flow; never equal to a cookie of flow_cookie_other. */
 uint64_t flow_cookie(const struct flow_table *table, const struct flow *flow, enum flow_side side);

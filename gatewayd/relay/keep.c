@@ -141,26 +141,27 @@ static struct flow *slot_flow(struct loop *loop, const struct keep_slot *slot)
 
 static uint8_t mover_number(const struct flow_direction *direction)
 {
-	return direction->mover == &tcp_splice ? KEEP_MOVER_SPLICE : KEEP_MOVER_COPY;
+	return direction->mover == MOVER_SPLICE ? KEEP_MOVER_SPLICE : KEEP_MOVER_COPY;
 }
 
-static void flow_message(const struct flow *flow, struct keep_message *ret)
+static void flow_message(const struct loop *loop, const struct flow *flow, struct keep_message *ret)
 {
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	const struct flow_direction *direction = flow->direction;
 	struct keep_flow *message = &ret->flow;
 
 	*ret = (struct keep_message){ .type = KEEP_FLOW };
-	keep_put_origin(&flow->origin, message);
+	keep_put_origin(&origin, message);
 	message->idle_timeout_ms = flow->idle_timeout_ms;
 	message->base_up = flow->kept.base[FLOW_CLIENT];
 	message->base_down = flow->kept.base[FLOW_TARGET];
-	message->offset_up = flow->kept.offset[FLOW_CLIENT];
-	message->offset_down = flow->kept.offset[FLOW_TARGET];
+	message->offset_up = (uint64_t)flow->kept.offset[FLOW_CLIENT];
+	message->offset_down = (uint64_t)flow->kept.offset[FLOW_TARGET];
 	message->mover_up = mover_number(&direction[FLOW_CLIENT]);
 	message->mover_down = mover_number(&direction[FLOW_TARGET]);
 	message->ended = (direction[FLOW_CLIENT].state == DIRECTION_ENDED ? 1 : 0) |
 	                 (direction[FLOW_TARGET].state == DIRECTION_ENDED ? 2 : 0);
-	message->mute = flow->stitch.carried;
+	message->mute = flow->carried;
 }
 
 /* The flows of the batch, into one record: KEEP_BATCH_MAX fit. */
@@ -174,7 +175,7 @@ static void fill_flows(struct loop *loop, struct keep_record *record)
 
 		if (!flow)
 			continue;
-		flow_message(flow, &message);
+		flow_message(loop, flow, &message);
 		(void)keep_record_put(
 		        record, &message, (int[]){ flow->end[FLOW_CLIENT].fd, flow->end[FLOW_TARGET].fd });
 	}
@@ -289,7 +290,7 @@ static bool measure(struct flow *flow)
 		const struct flow_direction *direction = &flow->direction[side];
 
 		flow->kept.base[side] = ledger[side].taken - direction->taken;
-		flow->kept.offset[side] = ledger[side].taken - ledger[!side].given - direction->held;
+		flow->kept.offset[side] = (int32_t)(ledger[side].taken - ledger[!side].given - direction->held);
 	}
 	flow->kept.measured = true;
 	return true;
@@ -327,8 +328,7 @@ static void tell_later(struct loop *loop, const struct flow *flow, bool goes_on)
 		channel_close(loop);
 		return;
 	}
-	keep->gone[keep->n_gone++] =
-	        (struct keep_gone){ .id = flow->origin.id, .mute = flow->stitch.carried, .goes_on = goes_on };
+	keep->gone[keep->n_gone++] = (struct keep_gone){ .id = flow->id, .mute = flow->carried, .goes_on = goes_on };
 	if (!wheel_is_set(&keep->timer))
 		wheel_set(&loop->wheel, &keep->timer, loop->now_ms + KEEP_GONE_MS);
 }
@@ -359,7 +359,7 @@ static void resend(struct loop *loop)
 	while (keep->resend < loop->flows.touched && keep->n_batch < KEEP_BATCH_MAX) {
 		struct flow *flow = &loop->flows.flows[keep->resend];
 
-		bool due = keep->everything || flow->origin.started_ms + KEEP_AFTER_MS <= loop->now_ms;
+		bool due = keep->everything || flow->account.started_us / 1000 + KEEP_AFTER_MS <= loop->now_ms;
 
 		if (flow->state == FLOW_RELAYING && due && !keep_add(loop, flow))
 			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_RETRY_MS);
@@ -476,9 +476,9 @@ void keep_put_origin(const struct flow_origin *origin, struct keep_flow *ret)
 	ret->client_port = origin->client_port;
 	ret->original_port = origin->original_port;
 	ret->target_port = origin->target_port;
-	ret->listener = origin->listener;
-	ret->upstream = origin->upstream;
-	ret->target_id = origin->target_id;
+	ret->listener = origin->objects.listener;
+	ret->upstream = origin->objects.upstream;
+	ret->target_id = origin->objects.target;
 }
 
 static int get_addr(uint8_t family, const uint8_t bytes[16], struct addr *ret)
@@ -497,9 +497,7 @@ int keep_get_origin(const struct keep_flow *message, struct flow_origin *ret)
 		.client_port = message->client_port,
 		.original_port = message->original_port,
 		.target_port = message->target_port,
-		.listener = message->listener,
-		.upstream = message->upstream,
-		.target_id = message->target_id };
+		.objects = { message->listener, message->upstream, message->target_id } };
 
 	if (message->id == 0 || get_addr(message->client_family, message->client, &origin.client) < 0 ||
 	        get_addr(message->original_family, message->original, &origin.original) < 0 ||

@@ -77,8 +77,8 @@ static void release(struct loop *loop, struct flow *flow, enum stats_counter cou
 		struct flow_direction *direction = &flow->direction[side];
 		struct flow_end *end = &flow->end[side];
 
-		if (direction->mover)
-			direction->mover->release(loop, direction);
+		if (direction->mover != MOVER_NONE)
+			mover_table[direction->mover]->release(loop, flow, (enum flow_side)side);
 		if (end->polled && flow->kept.shared)
 			(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
 		if (end->fd >= 0)
@@ -112,7 +112,7 @@ static void end_both(const struct flow *flow)
 {
 	static const struct linger off = { 0, 0 };
 
-	if (flow->stitch.carried)
+	if (flow->carried)
 		return;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		if (flow->kept.shared)

@@ -199,7 +199,7 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 		.client_port = client_port,
 		.original = packet.dst,
 		.original_port = packet.dst_port,
-		.listener = ret->listener->id,
+		.objects.listener = ret->listener->id,
 		.ifindex = ifindex > 0 ? (uint32_t)ifindex : 0 };
 	ret->proxied = trust_has(&ret->listener->trust, &packet.src);
 	if (ret->listener->routes.n > 0 || ret->proxied) /* the target is found once the client has spoken */
@@ -220,7 +220,7 @@ static void accepted(
 	stats_add(loop->stats, (enum stats_counter)refusal, 1);
 	loop_warn(loop, (enum stats_counter)refusal, 0);
 	if (refusal == STATS_refused_no_target || refusal == STATS_refused_target_full)
-		account_refused(loop, &route.origin);
+		account_refused(loop, &route.origin.objects);
 	close(fd); /* a reset: accepted sockets inherit the listening socket's linger {1, 0} */
 }
 

@@ -194,46 +194,51 @@ static void run_queue(struct loop *loop)
 
 void loop_wait(struct loop *loop, struct flow *flow)
 {
-	if (flow->wait_at != FLOW_NONE)
+	struct flow_map *map = flow_map(&loop->flows, flow);
+
+	if (map->wait_at != FLOW_NONE)
 		return;
 	/* The first look comes with the next turn, a millisecond away at most. */
-	flow->wait_due_ms = loop->now_ms + flow->wait_ms;
-	flow->wait_ms = flow->wait_ms == 0 ? 1 : flow->wait_ms * 2;
-	if (flow->wait_ms > LOOP_WAIT_MAX_MS)
-		flow->wait_ms = LOOP_WAIT_MAX_MS;
-	flow->wait_at = loop->n_waits;
+	map->wait_due_ms = loop->now_ms + map->wait_ms;
+	map->wait_ms = map->wait_ms == 0 ? 1 : map->wait_ms * 2;
+	if (map->wait_ms > LOOP_WAIT_MAX_MS)
+		map->wait_ms = LOOP_WAIT_MAX_MS;
+	map->wait_at = loop->n_waits;
 	loop->waits[loop->n_waits++] = flow_index(&loop->flows, flow);
 }
 
 void loop_unwait(struct loop *loop, struct flow *flow)
 {
+	struct flow_map *map = flow_map(&loop->flows, flow);
 	uint32_t last;
 
-	if (flow->wait_at == FLOW_NONE)
+	if (!map || map->wait_at == FLOW_NONE)
 		return;
 	last = loop->waits[--loop->n_waits];
-	loop->waits[flow->wait_at] = last;
-	loop->flows.flows[last].wait_at = flow->wait_at;
-	flow->wait_at = FLOW_NONE;
+	loop->waits[map->wait_at] = last;
+	flow_map(&loop->flows, &loop->flows.flows[last])->wait_at = map->wait_at;
+	map->wait_at = FLOW_NONE;
 }
 
 /* From the end, where the last one moves to when another is taken out, and where those that wait again are put. */
 static void run_waits(struct loop *loop)
 {
 	for (uint32_t i = loop->n_waits; i-- > 0;) {
+		struct flow_map *map;
 		struct flow *flow;
 		uint32_t generation;
 
 		if (i >= loop->n_waits)
 			continue; /* others have ended meanwhile */
 		flow = &loop->flows.flows[loop->waits[i]];
-		if (loop->now_ms < flow->wait_due_ms)
+		map = flow_map(&loop->flows, flow);
+		if (loop->now_ms < map->wait_due_ms)
 			continue;
 		generation = flow->generation;
 		loop_unwait(loop, flow);
 		tcp_continue(loop, flow);
-		if (flow->generation == generation && flow->wait_at == FLOW_NONE)
-			flow->wait_ms = 0;
+		if (flow->generation == generation && flow->map && map->wait_at == FLOW_NONE)
+			map->wait_ms = 0;
 	}
 }
 

@@ -140,7 +140,8 @@ void loop_queue(struct loop *loop, struct flow *flow);
 void loop_unqueue(struct loop *loop, struct flow *flow);
 /* Counts what became of the client's port, if it was to be kept. */
 void loop_count_port(struct loop *loop, enum connect_port port);
-/* Has the flow looked at again soon (tcp_continue), later each time until a look does not ask for another one. */
+/* Has a flow in the sockmap looked at again soon (tcp_continue), later each time until a look does not ask for another
+ * one. */
 void loop_wait(struct loop *loop, struct flow *flow);
 /* The flow does not wait any more; legal if it does not. */
 void loop_unwait(struct loop *loop, struct flow *flow);

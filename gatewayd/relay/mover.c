@@ -8,6 +8,17 @@
 
 #include "gatewayd/base/cleanup.h"
 
+static const struct mover none = { .name = "" };
+
+const struct mover *const mover_table[] = {
+	[MOVER_NONE] = &none,
+	[MOVER_COPY] = &tcp_copy,
+	[MOVER_SPLICE] = &tcp_splice,
+	[MOVER_SOCKMAP] = &tcp_sockmap,
+	[MOVER_KERNEL] = &tcp_kernel,
+};
+static_assert(ARRAY_SIZE(mover_table) == MOVERS, "one per kind");
+
 void mover_take_urgent(int fd)
 {
 	static const int on = 1;

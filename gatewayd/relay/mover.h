@@ -44,18 +44,24 @@ struct mover {
 	const char *name;
 	/* Moves up to `budget` bytes; *ret_moved is always set. */
 	int (*pump)(struct loop *loop, struct flow *flow, enum flow_side from, size_t budget, size_t *ret_moved);
-	/* Lets go of what the direction holds; the bytes are lost. Legal when it holds nothing. */
-	void (*release)(struct loop *loop, struct flow_direction *direction);
+	/* Lets go of what the direction from this side holds; the bytes are lost. Legal when it holds nothing. */
+	void (*release)(struct loop *loop, struct flow *flow, enum flow_side from);
 };
 
-/* recv and send through a buffer: best for little data. */
-extern const struct mover tcp_copy;
-/* splice through a pipe: best for much. */
-extern const struct mover tcp_splice;
-/* The kernel redirects from socket to socket: best for small messages on a flow that lasts (tcp_sockmap.h). */
-extern const struct mover tcp_sockmap;
-/* The kernel carries packets past both sockets: best for whatever it can (tcp_stitch.h). */
-extern const struct mover tcp_kernel;
+/* What a direction has as its mover. */
+enum mover_kind {
+	MOVER_NONE,    /* not set: nothing is held */
+	MOVER_COPY,    /* recv and send through a buffer: best for little data */
+	MOVER_SPLICE,  /* splice through a pipe: best for much */
+	MOVER_SOCKMAP, /* the kernel redirects from socket to socket: best for small messages on a flow that lasts
+	                * (tcp_sockmap.h) */
+	MOVER_KERNEL,  /* the kernel carries packets past both sockets: best for whatever it can (tcp_stitch.h) */
+	MOVERS
+};
+
+extern const struct mover tcp_copy, tcp_splice, tcp_sockmap, tcp_kernel;
+/* By kind; that of MOVER_NONE has a name, "", and nothing else. */
+extern const struct mover *const mover_table[MOVERS];
 
 /* From here on an urgent byte of this socket is one of its stream's. */
 void mover_take_urgent(int fd);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-static_assert(PROXY_HEADER_WRITE_MAX <= UINT8_MAX, "flow.proxy_sent counts its bytes");
+static_assert(PROXY_HEADER_WRITE_MAX <= UINT8_MAX, "flow_making.proxy_sent counts its bytes");
 static_assert(PROXY_HEADER_READ_MAX <= FIRST_BYTES_MAX, "a header fits where first bytes do");
 
 /* --- out --- */
@@ -41,18 +41,18 @@ size_t proxy_write(
 	return proxy_header_write(&header, ret);
 }
 
-int proxy_send(struct flow *flow)
+int proxy_send(int fd, const struct flow_origin *origin, uint8_t version, uint8_t *sent_so_far)
 {
 	uint8_t bytes[PROXY_HEADER_WRITE_MAX];
-	size_t length = proxy_write(&flow->origin, flow->proxy, IPPROTO_TCP, bytes);
+	size_t length = proxy_write(origin, version, IPPROTO_TCP, bytes);
 
-	while (flow->proxy_sent < length) {
-		ssize_t sent = send(flow->end[FLOW_TARGET].fd, bytes + flow->proxy_sent, length - flow->proxy_sent,
-		        MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE);
+	while (*sent_so_far < length) {
+		ssize_t sent =
+		        send(fd, bytes + *sent_so_far, length - *sent_so_far, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE);
 
 		if (sent < 0)
 			return errno == EAGAIN ? 0 : -errno;
-		flow->proxy_sent = (uint8_t)(flow->proxy_sent + sent);
+		*sent_so_far = (uint8_t)(*sent_so_far + sent);
 	}
 	return 1;
 }
@@ -101,9 +101,8 @@ static enum stats_counter fault_of(enum first_state state)
 	                              : STATS_proxy_malformed;
 }
 
-int proxy_take(struct peek *peek, struct flow *flow, bool final, enum stats_counter *ret_counter)
+int proxy_take(struct peek *peek, int fd, bool final, struct flow_origin *origin, enum stats_counter *ret_counter)
 {
-	int fd = flow->end[FLOW_CLIENT].fd;
 	ssize_t n = recv(fd, peek->bytes, PROXY_HEADER_READ_MAX, MSG_PEEK | MSG_DONTWAIT);
 	struct proxy_header header;
 	enum first_state state;
@@ -117,12 +116,11 @@ int proxy_take(struct peek *peek, struct flow *flow, bool final, enum stats_coun
 		return 0;
 	if (state != FIRST_COMPLETE)
 		*ret_counter = fault_of(state);
-	if (state != FIRST_COMPLETE || !adopt_client(&header, &flow->origin))
+	if (state != FIRST_COMPLETE || !adopt_client(&header, origin))
 		return -EBADMSG;
 	/* It was looked at just now, so it is there as a whole. */
 	if (recv(fd, peek->bytes, length, MSG_DONTWAIT) != (ssize_t)length)
 		return -EIO;
-	flow->kept.base[FLOW_CLIENT] = length;
 	*ret_counter = STATS_proxy_accepted;
-	return 1;
+	return (int)length;
 }

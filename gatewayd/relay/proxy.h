@@ -21,13 +21,14 @@
  * the connection came to here. */
 size_t proxy_write(
         const struct flow_origin *origin, uint8_t version, uint8_t protocol, uint8_t ret[PROXY_HEADER_WRITE_MAX]);
-/* Sends what has not been sent yet of the flow's header (flow.proxy) to the target; it waits there for the first bytes
- * to travel with (connect_finish). 1: it has been sent as a whole, 0: the socket is full, or a negative errno. */
-int proxy_send(struct flow *flow);
-/* Looks for the header that the client's end is to begin with, and takes it out of the socket: nothing behind it. The
- * client is whom it names from then on. final: no more will come, or none is waited for. 1: done, 0: more bytes are
- * needed, -EBADMSG: there is none or it is broken, and *ret_counter says which, or another negative errno of the
- * socket. *ret_counter is set unless more bytes are needed. */
-int proxy_take(struct peek *peek, struct flow *flow, bool final, enum stats_counter *ret_counter);
+/* Sends what has not been sent yet of the header of this version to the target's socket; it waits there for the first
+ * bytes to travel with (connect_finish). *sent_so_far: bytes of it, which this adds to. 1: it has been sent as a whole,
+ * 0: the socket is full, or a negative errno. */
+int proxy_send(int fd, const struct flow_origin *origin, uint8_t version, uint8_t *sent_so_far);
+/* Looks for the header that the client's socket is to begin with, and takes it out: nothing behind it. The origin's
+ * client is whom it names from then on. final: no more will come, or none is waited for. The bytes that were taken, 0:
+ * more are needed, -EBADMSG: there is no header or it is broken, and *ret_counter says which, or another negative errno
+ * of the socket. *ret_counter is set unless more bytes are needed. */
+int proxy_take(struct peek *peek, int fd, bool final, struct flow_origin *origin, enum stats_counter *ret_counter);
 
 #endif

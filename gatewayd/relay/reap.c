@@ -109,9 +109,9 @@ static bool reap_tcp(struct loop *loop, struct flow *flow)
 	uint32_t number;
 	enum reap_why why;
 
-	if ((flow->state != FLOW_RELAYING && flow->state != FLOW_CONNECTING) || flow->origin.target_id == 0)
+	if ((flow->state != FLOW_RELAYING && flow->state != FLOW_CONNECTING) || flow->objects.target == 0)
 		return false;
-	state = state_at(loop, flow->account.slot[STATS_TARGET], flow->origin.target_id, &number);
+	state = state_at(loop, flow->account.slot[STATS_TARGET], flow->objects.target, &number);
 	why = state ? (enum reap_why)loop->reap.why[number] : REAP_NOT;
 	if (why == REAP_NOT)
 		return false;
@@ -127,10 +127,11 @@ static bool reap_tcp(struct loop *loop, struct flow *flow)
 /* UDP flows do not know their target's slot. True if the flow was ended. */
 static bool reap_udp(struct loop *loop, struct udp_flow *flow)
 {
-	const struct config_upstream *upstream =
-	        flow->used && flow->origin.target_id ? config_upstream(loop->config, flow->origin.upstream) : NULL;
+	const struct config_upstream *upstream = flow->used && flow->origin.objects.target
+	                                                 ? config_upstream(loop->config, flow->origin.objects.upstream)
+	                                                 : NULL;
 	const struct target *target =
-	        upstream && upstream->reaped ? balance_target(&upstream->balance, flow->origin.target_id) : NULL;
+	        upstream && upstream->reaped ? balance_target(&upstream->balance, flow->origin.objects.target) : NULL;
 	uint32_t number;
 
 	if (!target || !state_at(loop, target->slot, target->id, &number) || loop->reap.why[number] == REAP_NOT)

@@ -22,20 +22,21 @@ static bool is_hopeless(int error)
 	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
 }
 
-void retry_target_failed(struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS])
+void retry_target_failed(struct loop *loop, const struct flow_objects *objects, const uint32_t slot[STATS_KINDS])
 {
-	const struct config_upstream *upstream = config_upstream(loop->config, origin->upstream);
+	const struct config_upstream *upstream = config_upstream(loop->config, objects->upstream);
 
-	if (!upstream || !passive_failed(&upstream->balance, &loop->place, origin->target_id, loop->now_ms))
+	if (!upstream || !passive_failed(&upstream->balance, &loop->place, objects->target, loop->now_ms))
 		return;
 	stats_add(loop->stats, STATS_targets_ejected, 1);
-	account_objects_count(loop, origin, slot, STATS_OBJECT_ejected, 1);
+	account_objects_count(loop, objects, slot, STATS_OBJECT_ejected, 1);
 	loop_warn(loop, STATS_targets_ejected, 0);
 }
 
-void retry_target_answered(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS])
+void retry_target_answered(
+        const struct loop *loop, const struct flow_objects *objects, const uint32_t slot[STATS_KINDS])
 {
-	passive_succeeded(&loop->place, slot[STATS_TARGET], origin->target_id, loop->now_ms);
+	passive_succeeded(&loop->place, slot[STATS_TARGET], objects->target, loop->now_ms);
 }
 
 static void forget_socket(struct flow_end *end)
@@ -47,14 +48,14 @@ static void forget_socket(struct flow_end *end)
 
 bool retry_next(struct loop *loop, struct flow *flow, const struct config_listener *listener, int error)
 {
-	const struct config_upstream *upstream = config_upstream(loop->config, flow->origin.upstream);
+	const struct config_upstream *upstream = config_upstream(loop->config, flow->objects.upstream);
 
 	if (!is_our_own(error))
-		retry_target_failed(loop, &flow->origin, flow->account.slot);
+		retry_target_failed(loop, &flow->objects, flow->account.slot);
 	if (!upstream || is_hopeless(error) || flow->n_tried >= upstream->balance.rules.max_retries ||
 	        flow->n_tried >= FLOW_RETRIES_MAX)
 		return false;
-	flow->tried[flow->n_tried++] = flow->origin.target_id;
+	flow_making(&loop->flows, flow)->tried[flow->n_tried++] = flow->objects.target;
 	if (route_again(loop, flow, (enum connect_source)listener->source) != 0)
 		return false;
 	stats_add(loop->stats, STATS_connect_retried, 1);

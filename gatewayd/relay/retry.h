@@ -11,11 +11,12 @@
 
 struct loop;
 
-/* The target of a flow of this origin has failed it before it sent anything; counts the ejection if that leads to one.
- * slot: where the flow is counted. */
-void retry_target_failed(struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS]);
+/* The target of a flow of these objects has failed it before it sent anything; counts the ejection if that leads to
+ * one. slot: where the flow is counted. */
+void retry_target_failed(struct loop *loop, const struct flow_objects *objects, const uint32_t slot[STATS_KINDS]);
 /* The target's first byte or datagram, or an end of stream without any. */
-void retry_target_answered(const struct loop *loop, const struct flow_origin *origin, const uint32_t slot[STATS_KINDS]);
+void retry_target_answered(
+        const struct loop *loop, const struct flow_objects *objects, const uint32_t slot[STATS_KINDS]);
 /* After a failed connect (error: a negative errno): notes it for the target if the target is to blame, and gives the
  * flow another one that was not tried yet, if the upstream allows; the old socket is closed then. Whether to connect
  * again. */

@@ -70,7 +70,7 @@ static void set_target(struct flow_origin *origin, const struct target *target)
 {
 	origin->target = target->addr;
 	origin->target_port = target->port ? target->port : origin->original_port;
-	origin->target_id = target->id;
+	origin->objects.target = target->id;
 }
 
 int route_find(struct loop *loop, const struct config_listener *listener, struct flow_origin *origin,
@@ -91,7 +91,7 @@ int route_find(struct loop *loop, const struct config_listener *listener, struct
 	upstream = config_upstream(loop->config, listener->upstream);
 	if (!upstream)
 		return STATS_refused_no_target;
-	origin->upstream = upstream->id;
+	origin->objects.upstream = upstream->id;
 	r = choose(loop, upstream, &ask, &target, ret_hold);
 	if (r == 0)
 		set_target(origin, target);
@@ -100,20 +100,22 @@ int route_find(struct loop *loop, const struct config_listener *listener, struct
 
 int route_again(struct loop *loop, struct flow *flow, enum connect_source source)
 {
-	struct balance_ask ask = ask_for(loop, &flow->origin, (uint8_t)source);
-	struct config_upstream *upstream = config_upstream(loop->config, flow->origin.upstream);
+	struct flow_origin origin = flow_get_origin(&loop->flows, flow);
+	struct balance_ask ask = ask_for(loop, &origin, (uint8_t)source);
+	struct config_upstream *upstream = config_upstream(loop->config, origin.objects.upstream);
 	struct load_hold hold;
 	struct target *target;
 	int r;
 
-	ask.tried = flow->tried;
+	ask.tried = flow_making(&loop->flows, flow)->tried;
 	ask.n_tried = flow->n_tried;
 	r = upstream ? choose(loop, upstream, &ask, &target, &hold) : STATS_refused_no_target;
 	if (r != 0)
 		return r;
 	account_target_left(loop, flow);
-	flow->hold = hold;
-	set_target(&flow->origin, target);
+	flow->hold_run = hold.run;
+	set_target(&origin, target);
+	flow_put_origin(&loop->flows, flow, &origin);
 	account_routed_again(loop, flow);
 	return 0;
 }

@@ -18,13 +18,19 @@ static struct stats_flow_tcp look(const struct flow_end *end)
 	return (struct stats_flow_tcp){ .rtt_us = info.tcpi_rtt, .retransmits = info.tcpi_total_retrans };
 }
 
+/* What flow.account.sampled says of a time: about a second is as fine as it has to be. 0 is before any time. */
+static uint32_t age(uint64_t at_ms)
+{
+	return (uint32_t)(at_ms >> 10) + 1;
+}
+
 /* Whether the flow had to be looked at. */
 static bool sample(struct loop *loop, struct flow *flow)
 {
 	/* Of one that the kernel carries the sockets know nothing. */
-	if (flow->state != FLOW_RELAYING || flow->stitch.carried || flow->active_ms < flow->account.sampled_ms)
+	if (flow->state != FLOW_RELAYING || flow->carried || age(flow->active_ms) < flow->account.sampled)
 		return false;
-	flow->account.sampled_ms = loop->now_ms;
+	flow->account.sampled = age(loop->now_ms);
 	account_sampled(loop, flow, look(&flow->end[FLOW_CLIENT]), look(&flow->end[FLOW_TARGET]));
 	return true;
 }

@@ -32,29 +32,72 @@ static uint64_t paced(int fd)
 	return value;
 }
 
-void shape_read(struct flow *flow)
+const struct flow_shape *shape_of(const struct loop *loop, const struct flow *flow)
+{
+	static const struct flow_shape none = { .slot = STATS_SLOT_NONE };
+	const struct flow_shape *shape = flow_shape(&loop->flows, flow);
+
+	return shape ? shape : &none;
+}
+
+static struct flow_shape *part_take(struct loop *loop, struct flow *flow)
+{
+	if (!flow->shape) {
+		flow->shape = parts_take(&loop->flows.shapes);
+		flow_shape(&loop->flows, flow)->slot = STATS_SLOT_NONE;
+	}
+	return flow_shape(&loop->flows, flow);
+}
+
+/* A part that says what no part says is given back. */
+static void part_give(struct loop *loop, struct flow *flow)
+{
+	const struct flow_shape *shape = shape_of(loop, flow);
+
+	if (shape->limit || shape->counted || shape->rate || shape->paced || shape->slot != STATS_SLOT_NONE)
+		return;
+	parts_give(&loop->flows.shapes, flow->shape);
+	flow->shape = 0;
+}
+
+void shape_read(struct loop *loop, struct flow *flow)
 {
 	uint64_t client = paced(flow->end[FLOW_CLIENT].fd), target = paced(flow->end[FLOW_TARGET].fd);
 
-	flow->shape.paced = client == target ? client : PACED_UNKNOWN;
+	if (client || target)
+		part_take(loop, flow)->paced = client == target ? client : PACED_UNKNOWN;
 }
 
-void shape_target(const struct flow *flow)
+void shape_inherit(struct loop *loop, struct flow *flow, uint32_t limit, bool at_rate)
 {
-	if (flow->shape.paced > 0)
-		pace(flow->end[FLOW_TARGET].fd, flow->shape.paced);
+	struct flow_shape *shape;
+
+	if (!limit)
+		return;
+	shape = part_take(loop, flow);
+	shape->counted = limit;
+	shape->at_rate = at_rate;
+}
+
+void shape_target(const struct loop *loop, const struct flow *flow)
+{
+	if (flow->shape && shape_of(loop, flow)->paced > 0)
+		pace(flow->end[FLOW_TARGET].fd, shape_of(loop, flow)->paced);
 }
 
 /* --- what is counted at the limit --- */
 
 static struct stats_object *object_of(const struct loop *loop, const struct flow *flow)
 {
-	return stats_object(&loop->place, flow->shape.slot, flow->shape.limit);
+	const struct flow_shape *shape = shape_of(loop, flow);
+
+	return stats_object(&loop->place, shape->slot, shape->limit);
 }
 
 static void enter(const struct loop *loop, const struct flow *flow)
 {
-	struct stats_object *object = stats_claim(&loop->place, flow->shape.slot, flow->shape.limit);
+	const struct flow_shape *shape = shape_of(loop, flow);
+	struct stats_object *object = stats_claim(&loop->place, shape->slot, shape->limit);
 
 	if (object)
 		stats_word_add(&object->active, 1);
@@ -69,43 +112,46 @@ static void leave(const struct loop *loop, const struct flow *flow)
 }
 
 /* The limit, or another rate of it, came to be in force for the flow, if no relay has counted that already. */
-static void count(const struct loop *loop, struct flow *flow)
+static void count(const struct loop *loop, const struct flow *flow, struct flow_shape *shape)
 {
 	struct stats_object *object = object_of(loop, flow);
 
-	if (flow->shape.limit == flow->shape.counted)
+	if (shape->limit == shape->counted)
 		return;
-	flow->shape.counted = flow->shape.limit;
-	flow->shape.at_rate = false;
+	shape->counted = shape->limit;
+	shape->at_rate = false;
 	if (object)
 		stats_word_add(&object->counter[STATS_OBJECT_flows_opened], 1);
 }
 
-static void look_from_here(const struct loop *loop, struct flow *flow)
+static void look_from_here(const struct loop *loop, const struct flow *flow, struct flow_shape *shape)
 {
-	flow->shape.since_ms = loop->now_ms;
+	shape->since_ms = loop->now_ms;
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		flow->shape.since_bytes[side] = flow->account.bytes[side];
+		shape->since_bytes[side] = flow->account.bytes[side];
 }
 
 void shape_look(struct loop *loop, struct flow *flow)
 {
-	uint64_t time_ms = loop->now_ms - flow->shape.since_ms, most = 0;
+	struct flow_shape *shape = flow_shape(&loop->flows, flow);
+	uint64_t time_ms = loop->now_ms - shape->since_ms, most = 0;
 	struct stats_object *object;
 
-	if (flow->shape.since_ms == 0)
-		look_from_here(loop, flow);
-	if (flow->shape.since_ms == loop->now_ms || time_ms < SHAPE_AT_RATE_MS)
+	if (shape->rate == 0 || shape->at_rate)
+		return;
+	if (shape->since_ms == 0)
+		look_from_here(loop, flow, shape);
+	if (shape->since_ms == loop->now_ms || time_ms < SHAPE_AT_RATE_MS)
 		return;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		uint64_t moved = flow->account.bytes[side] - flow->shape.since_bytes[side];
+		uint64_t moved = flow->account.bytes[side] - shape->since_bytes[side];
 
 		most = moved > most ? moved : most;
 	}
-	look_from_here(loop, flow);
-	if (most * 1000 / time_ms < flow->shape.rate / 100 * SHAPE_AT_RATE_PERCENT)
+	look_from_here(loop, flow, shape);
+	if (most * 1000 / time_ms < shape->rate / 100 * SHAPE_AT_RATE_PERCENT)
 		return;
-	flow->shape.at_rate = true;
+	shape->at_rate = true;
 	object = object_of(loop, flow);
 	if (object)
 		stats_word_add(&object->counter[STATS_OBJECT_flows_at_rate], 1);
@@ -125,14 +171,15 @@ static bool is_as_said(const struct flow_shape *shape, const struct config_liste
 /* True if that was another thing than before. */
 static bool obey(struct loop *loop, struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
-	struct flow_shape *shape = &flow->shape;
+	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	struct flow_shape *shape;
 
-	if (!listener || is_as_said(shape, listener))
+	if (!listener || is_as_said(shape_of(loop, flow), listener))
 		return false;
 	if (listener->shape.rate > 0 && !tcp_stitch_withdraw(loop, flow))
 		return false;
 	leave(loop, flow);
+	shape = part_take(loop, flow);
 	if (shape->rate > 0 && shape->rate != listener->shape.rate)
 		shape->counted = 0;
 	shape->limit = listener->shape.limit;
@@ -142,8 +189,9 @@ static bool obey(struct loop *loop, struct flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		pace(flow->end[side].fd, shape->paced);
 	enter(loop, flow);
-	count(loop, flow);
+	count(loop, flow, shape);
 	shape->since_ms = 0;
+	part_give(loop, flow);
 	return true;
 }
 
@@ -159,8 +207,13 @@ void shape_end(struct loop *loop, struct flow *flow)
 
 void shape_lost(struct loop *loop, struct flow *flow)
 {
+	struct flow_shape *shape = flow_shape(&loop->flows, flow);
+
+	if (!shape)
+		return;
 	leave(loop, flow);
-	flow->shape = (struct flow_shape){ .slot = STATS_SLOT_NONE, .counted = flow->shape.counted };
+	*shape = (struct flow_shape){ .slot = STATS_SLOT_NONE, .counted = shape->counted };
+	part_give(loop, flow);
 }
 
 void shape_configured(struct loop *loop)

@@ -13,7 +13,8 @@
  *
  * A flow whose listener is gone keeps what it has. Flows of a listener with a limit
  * are not stitched (tcp_stitch.h); one that is already when the limit comes is out
- * of reach, and not counted with it.
+ * of reach, and not counted with it. What there is to know of a flow lies in a
+ * part that flows without a limit do not have.
  */
 #ifndef GW_RELAY_SHAPE_H
 #define GW_RELAY_SHAPE_H
@@ -30,18 +31,22 @@ struct loop;
 #define SHAPE_AT_RATE_PERCENT 90
 #define SHAPE_AT_RATE_MS      1000
 
+/* What is in force for the flow; one that nothing is has it all zero, and no slot. */
+const struct flow_shape *shape_of(const struct loop *loop, const struct flow *flow);
 /* What the flow's sockets have, wherever they come from. */
-void shape_read(struct flow *flow);
+void shape_read(struct loop *loop, struct flow *flow);
+/* What its row said in the relay before: the limit that has counted it, and whether it had come to the rate. */
+void shape_inherit(struct loop *loop, struct flow *flow, uint32_t limit, bool at_rate);
 /* A flow begins to live, its client's socket and origin are there: before account_begin. */
 void shape_begin(struct loop *loop, struct flow *flow);
 /* It has another socket towards its target. */
-void shape_target(const struct flow *flow);
-/* Looks whether the flow has come to its rate. */
+void shape_target(const struct loop *loop, const struct flow *flow);
+/* Looks whether the flow has come to its rate, if it has one. */
 void shape_look(struct loop *loop, struct flow *flow);
 /* Bytes of it were moved and counted. */
 static inline void shape_moved(struct loop *loop, struct flow *flow)
 {
-	if (flow->shape.rate > 0 && !flow->shape.at_rate)
+	if (flow->shape)
 		shape_look(loop, flow);
 }
 /* It ends. Legal for one that did not begin. */

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gatewayd/base/clock.h"
 #include "gatewayd/relay/account.h"
 #include "gatewayd/relay/connect.h"
 #include "gatewayd/relay/keep.h"
@@ -23,21 +24,20 @@
 #include "gatewayd/relay/tcp_sockmap.h"
 #include "gatewayd/relay/tcp_stitch.h"
 
-static enum stats_counter mover_counter(const struct mover *mover)
+static enum stats_counter mover_counter(uint8_t mover)
 {
-	return mover == &tcp_kernel    ? STATS_bytes_stitched
-	       : mover == &tcp_sockmap ? STATS_bytes_sockmap
-	       : mover == &tcp_splice  ? STATS_bytes_spliced
-	                               : STATS_bytes_copied;
+	return mover == MOVER_KERNEL    ? STATS_bytes_stitched
+	       : mover == MOVER_SOCKMAP ? STATS_bytes_sockmap
+	       : mover == MOVER_SPLICE  ? STATS_bytes_spliced
+	                                : STATS_bytes_copied;
 }
 
-static void count_moved(
-        struct loop *loop, struct flow *flow, enum flow_side side, const struct mover *mover, size_t moved)
+static void count_moved(struct loop *loop, struct flow *flow, enum flow_side side, uint8_t mover, size_t moved)
 {
 	if (moved == 0)
 		return;
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
-		retry_target_answered(loop, &flow->origin, flow->account.slot);
+		retry_target_answered(loop, &flow->objects, flow->account.slot);
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
 	account_moved(loop, flow, side, moved);
@@ -53,7 +53,7 @@ bool tcp_account(struct loop *loop, struct flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		size_t moved = tcp_sockmap_account(loop, flow, (enum flow_side)side, &active_ms);
 
-		count_moved(loop, flow, (enum flow_side)side, &tcp_sockmap, moved);
+		count_moved(loop, flow, (enum flow_side)side, MOVER_SOCKMAP, moved);
 		any |= moved > 0;
 	}
 	flow->active_ms = active_ms;
@@ -64,13 +64,14 @@ void tcp_carried_moved(struct loop *loop, struct flow *flow, enum flow_side side
 {
 	uint64_t before_ms = flow->active_ms;
 
-	count_moved(loop, flow, side, &tcp_kernel, bytes);
+	count_moved(loop, flow, side, MOVER_KERNEL, bytes);
 	flow->active_ms = active_ms > before_ms ? active_ms : before_ms;
 }
 
 static bool flow_in_map(const struct flow *flow)
 {
-	return flow->direction[FLOW_CLIENT].mover == &tcp_sockmap || flow->direction[FLOW_TARGET].mover == &tcp_sockmap;
+	return flow->direction[FLOW_CLIENT].mover == MOVER_SOCKMAP ||
+	       flow->direction[FLOW_TARGET].mover == MOVER_SOCKMAP;
 }
 
 /* --- connect --- */
@@ -97,7 +98,7 @@ static void directions_init(struct flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct flow_direction *direction = &flow->direction[side];
 
-		direction->mover = flow->mode == PROTO_MOVER_SPLICE ? &tcp_splice : &tcp_copy;
+		direction->mover = flow->mode == PROTO_MOVER_SPLICE ? MOVER_SPLICE : MOVER_COPY;
 		direction->reason = flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
 		direction->store = UINT32_MAX;
 	}
@@ -106,26 +107,28 @@ static void directions_init(struct flow *flow)
 /* One attempt. 0 or a negative errno. */
 static int connect_try(struct loop *loop, struct flow *flow, const struct config_listener *listener)
 {
+	struct flow_making *making = flow_making(&loop->flows, flow);
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
 	enum connect_port port;
 	int r;
 
 	flow->state = FLOW_CONNECTING;
-	flow->proxy = listener->proxy;
-	flow->proxy_sent = 0;
-	flow->deadline_ms = listener->connect_timeout_ms > 0 ? loop->now_ms + listener->connect_timeout_ms : 0;
-	r = connect_start(&flow->origin, (enum connect_source)listener->source,
+	flow->proxy = listener->proxy & 3U;
+	making->proxy_sent = 0;
+	making->deadline_ms = listener->connect_timeout_ms > 0 ? loop->now_ms + listener->connect_timeout_ms : 0;
+	r = connect_start(&origin, (enum connect_source)listener->source,
 	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
 	loop_count_port(loop, port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
-		shape_target(flow);
+		shape_target(loop, flow);
 		r = life_poll(loop, flow, FLOW_TARGET);
 	}
 	if (r < 0)
 		return r;
 	wheel_set(&loop->wheel, &flow->timer,
-	        flow->deadline_ms && flow->deadline_ms < quiet_ms ? flow->deadline_ms : quiet_ms);
+	        making->deadline_ms && making->deadline_ms < quiet_ms ? making->deadline_ms : quiet_ms);
 	return 0;
 }
 
@@ -146,7 +149,7 @@ static void connect_begin(struct loop *loop, struct flow *flow, const struct con
 /* The target has not taken the connection (error: a negative errno). */
 static void connect_failed(struct loop *loop, struct flow *flow, int error)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
 
 	count_connect_failure(loop, flow, error);
 	if (listener && retry_next(loop, flow, listener, error))
@@ -168,12 +171,16 @@ static void refuse(struct loop *loop, struct flow *flow, enum stats_counter coun
 static void peek_done(struct loop *loop, struct flow *flow, const struct config_listener *listener,
         const struct first_routes_item *item)
 {
+	struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	struct config_listener way = *listener;
+	struct load_hold hold;
 	int refusal;
 
 	if (item)
 		way.upstream = item->upstream;
-	refusal = route_find(loop, &way, &flow->origin, &flow->hold);
+	refusal = route_find(loop, &way, &origin, &hold);
+	flow_put_origin(&loop->flows, flow, &origin);
+	flow->hold_run = hold.run;
 	if (refusal != 0) {
 		refuse(loop, flow, (enum stats_counter)refusal);
 		return;
@@ -189,7 +196,7 @@ static void peek_decide(
 	const struct first_routes_item *item = first_routes_find(&listener->routes, first);
 
 	stats_add(loop->stats, item ? STATS_route_matched : STATS_route_default, 1);
-	flow->origin.route = item ? (uint8_t)(item - listener->routes.items + 1) : 0;
+	flow->route = item ? (uint8_t)(item - listener->routes.items + 1) : 0;
 	if (first && *first->host)
 		account_name(loop, flow, first->host, strlen(first->host));
 	if (item && item->action == FIRST_ACTION_REJECT) {
@@ -218,11 +225,14 @@ static void peek_first(struct loop *loop, struct flow *flow, const struct config
 /* Whether the PROXY header that the client's end begins with has been taken; if not, the flow waits, or is gone. */
 static bool proxy_taken(struct loop *loop, struct flow *flow, bool final)
 {
+	struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	enum stats_counter counter;
-	int r = proxy_take(&loop->peek, flow, final, &counter);
+	int r = proxy_take(&loop->peek, flow->end[FLOW_CLIENT].fd, final, &origin, &counter);
 
 	if (r > 0) {
-		flow->proxy_awaited = false;
+		flow_put_origin(&loop->flows, flow, &origin);
+		flow->kept.base[FLOW_CLIENT] = (uint64_t)r;
+		flow_making(&loop->flows, flow)->proxy_awaited = false;
 		stats_add(loop->stats, counter, 1);
 	} else if (r == -EBADMSG) {
 		refuse(loop, flow, counter);
@@ -235,11 +245,11 @@ static bool proxy_taken(struct loop *loop, struct flow *flow, bool final)
 /* Looks at what the client has said so far. */
 static void peek_try(struct loop *loop, struct flow *flow, bool final)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
 
 	if (!listener) /* it was deleted meanwhile */
 		refuse(loop, flow, STATS_refused_no_listener);
-	else if (flow->proxy_awaited && !proxy_taken(loop, flow, final))
+	else if (flow_making(&loop->flows, flow)->proxy_awaited && !proxy_taken(loop, flow, final))
 		return;
 	else if (listener->routes.n > 0)
 		peek_first(loop, flow, listener, final);
@@ -250,20 +260,30 @@ static void peek_try(struct loop *loop, struct flow *flow, bool final)
 /* The client's socket tells of each arrival once, also of what has arrived already. */
 static void peek_begin(struct loop *loop, struct flow *flow, const struct config_listener *listener)
 {
+	struct flow_making *making = flow_making(&loop->flows, flow);
 	uint32_t wait_ms = PEEK_WAIT_MS;
 
 	if (listener->connect_timeout_ms > 0 && listener->connect_timeout_ms < wait_ms)
 		wait_ms = listener->connect_timeout_ms;
 	flow->state = FLOW_PEEKING;
-	flow->deadline_ms = loop->now_ms + wait_ms;
-	wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
+	making->deadline_ms = loop->now_ms + wait_ms;
+	wheel_set(&loop->wheel, &flow->timer, making->deadline_ms);
 	if (life_poll(loop, flow, FLOW_CLIENT) < 0)
 		refuse(loop, flow, STATS_refused_no_descriptor);
+}
+
+/* The loop looks at the clock once a turn, and at a coarse one. */
+static uint16_t lag_ms(const struct loop *loop, uint64_t now_us)
+{
+	uint64_t lag = now_us / 1000 - loop->now_ms;
+
+	return lag > UINT16_MAX ? UINT16_MAX : (uint16_t)lag;
 }
 
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
+	struct flow_origin origin = route->origin;
 	struct load_hold unused;
 	struct flow *flow;
 
@@ -272,22 +292,24 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	if (!flow) {
 		stats_add(loop->stats, STATS_refused_table_full, 1);
 		loop_warn(loop, STATS_refused_table_full, 0);
-		account_refused(loop, &route->origin);
+		account_refused(loop, &route->origin.objects);
 		unused = route->hold;
 		load_give(&loop->place, &unused);
 		close(client_fd);
 		return;
 	}
-	flow->origin = route->origin;
-	flow->origin.id = loop_next_flow_id(loop);
-	flow->origin.started_ms = loop->now_ms;
-	flow->hold = route->hold;
+	origin.id = loop_next_flow_id(loop);
+	flow_put_origin(&loop->flows, flow, &origin);
+	flow->account.started_us = clock_us();
+	flow->lag_ms = lag_ms(loop, flow->account.started_us);
+	flow->hold_run = route->hold.run;
+	flow->making = parts_take(&loop->flows.makings);
 	flow->end[FLOW_CLIENT].fd = client_fd;
-	flow->mode = (uint8_t)(loop->mode != PROTO_MOVER_AUTO ? loop->mode : listener->mover);
+	flow->mode = (loop->mode != PROTO_MOVER_AUTO ? (unsigned)loop->mode : listener->mover) & 7U;
 	directions_init(flow);
 	life_begin(loop, flow, false);
 	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
-	flow->proxy_awaited = route->proxied;
+	flow_making(&loop->flows, flow)->proxy_awaited = route->proxied;
 	if (listener->routes.n > 0 || route->proxied)
 		peek_begin(loop, flow, listener);
 	else
@@ -313,7 +335,7 @@ static void broken(struct loop *loop, struct flow *flow, int error)
 	(void)tcp_account(loop, flow);
 	closed = !client && !(target && flow->direction[FLOW_TARGET].moved) && is_closed(flow->end[FLOW_TARGET].fd);
 	if (closed && !flow->direction[FLOW_TARGET].moved)
-		retry_target_failed(loop, &flow->origin, flow->account.slot);
+		retry_target_failed(loop, &flow->objects, flow->account.slot);
 	target = target || closed;
 	if (client == target)
 		life_reset(loop, flow, client ? FLOW_END_reset : FLOW_END_reset_by_client);
@@ -328,12 +350,12 @@ static void choose_mover(const struct flow *flow, struct flow_direction *directi
 {
 	if (flow->mode != PROTO_MOVER_AUTO || direction->held > 0)
 		return;
-	if (direction->mover == &tcp_copy && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
-		direction->mover = &tcp_splice;
+	if (direction->mover == MOVER_COPY && direction->streak >= MOVER_STREAK_MUCH && !direction->splice_denied) {
+		direction->mover = MOVER_SPLICE;
 		direction->reason = MOVER_REASON_MUCH;
 		direction->streak = 0;
-	} else if (direction->mover == &tcp_splice && direction->streak >= MOVER_STREAK_LITTLE) {
-		direction->mover = &tcp_copy;
+	} else if (direction->mover == MOVER_SPLICE && direction->streak >= MOVER_STREAK_LITTLE) {
+		direction->mover = MOVER_COPY;
 		direction->reason = MOVER_REASON_LITTLE;
 		direction->streak = 0;
 	}
@@ -341,7 +363,7 @@ static void choose_mover(const struct flow *flow, struct flow_direction *directi
 
 static void deny_splice(struct flow_direction *direction, enum mover_reason reason)
 {
-	direction->mover = &tcp_copy;
+	direction->mover = MOVER_COPY;
 	direction->reason = (uint8_t)reason;
 	direction->splice_denied = true;
 	direction->streak = 0;
@@ -350,7 +372,7 @@ static void deny_splice(struct flow_direction *direction, enum mover_reason reas
 /* splice(2) never gets past the mark of urgent data: such a source is copied from. True if that changed just now. */
 static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction *direction)
 {
-	if (!from->urgent || direction->mover != &tcp_splice || direction->held > 0)
+	if (!from->urgent || direction->mover != MOVER_SPLICE || direction->held > 0)
 		return false;
 	deny_splice(direction, MOVER_REASON_URGENT);
 	from->readable = true;
@@ -373,7 +395,7 @@ static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reaso
 /* An adopted flow does not know any more what its listener wants. */
 static bool listener_forbids(const struct loop *loop, const struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
 
 	return listener && listener->mover != PROTO_MOVER_AUTO;
 }
@@ -405,9 +427,9 @@ static int direction_pump(struct loop *loop, struct flow *flow, enum flow_side s
 
 	leave_splice_for_urgent(&flow->end[side], direction);
 	do {
-		const struct mover *mover = direction->mover;
+		uint8_t mover = direction->mover;
 
-		r = mover->pump(loop, flow, side, budget, &moved);
+		r = mover_table[mover]->pump(loop, flow, side, budget, &moved);
 		count_moved(loop, flow, side, mover, moved);
 		all += moved;
 		budget -= moved < budget ? moved : budget;
@@ -433,7 +455,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 	flow->direction[side].state = DIRECTION_ENDED;
 	flow->active_ms = loop->now_ms;
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
-		retry_target_answered(loop, &flow->origin, flow->account.slot);
+		retry_target_answered(loop, &flow->objects, flow->account.slot);
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
 		life_close(loop, flow, side == FLOW_CLIENT ? FLOW_END_closed_by_target : FLOW_END_closed_by_client);
 		return 0;
@@ -471,6 +493,7 @@ static int flow_pump(struct loop *loop, struct flow *flow, enum flow_side side)
  * be told; 0: it takes no more of the header now, another event will go on; or a negative errno. */
 static int connect_outcome(struct loop *loop, struct flow *flow, uint32_t events)
 {
+	struct flow_origin origin;
 	int error = 0, r;
 	socklen_t length = sizeof(error);
 
@@ -480,7 +503,8 @@ static int connect_outcome(struct loop *loop, struct flow *flow, uint32_t events
 	}
 	if (flow->proxy == 0)
 		return 1;
-	r = proxy_send(flow);
+	origin = flow_get_origin(&loop->flows, flow);
+	r = proxy_send(flow->end[FLOW_TARGET].fd, &origin, flow->proxy, &flow_making(&loop->flows, flow)->proxy_sent);
 	if (r > 0)
 		stats_add(loop->stats, STATS_proxy_sent, 1);
 	return r;
@@ -498,6 +522,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 		return;
 	}
 	flow->state = FLOW_RELAYING;
+	flow_made(&loop->flows, flow);
 	flow->end[FLOW_CLIENT].readable = true; /* likely, and known without another turn */
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
@@ -576,7 +601,7 @@ bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
 {
 	struct flow *flow = index < loop->flows.touched ? &loop->flows.flows[index] : NULL;
 
-	if (!flow || flow->state == FLOW_FREE || flow->origin.id != id)
+	if (!flow || flow->state == FLOW_FREE || flow->id != id)
 		return false;
 	stats_add(loop->stats, STATS_killed, 1);
 	account_count(loop, flow, STATS_OBJECT_killed);
@@ -588,15 +613,19 @@ bool tcp_kill(struct loop *loop, uint32_t index, uint64_t id)
 
 static void peeking_timer(struct loop *loop, struct flow *flow)
 {
-	if (loop->now_ms >= flow->deadline_ms)
+	uint64_t deadline_ms = flow_making(&loop->flows, flow)->deadline_ms;
+
+	if (loop->now_ms >= deadline_ms)
 		peek_try(loop, flow, true);
 	else
-		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
+		wheel_set(&loop->wheel, &flow->timer, deadline_ms);
 }
 
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
-	if (flow->deadline_ms && loop->now_ms >= flow->deadline_ms) {
+	uint64_t deadline_ms = flow_making(&loop->flows, flow)->deadline_ms;
+
+	if (deadline_ms && loop->now_ms >= deadline_ms) {
 		connect_failed(loop, flow, -ETIMEDOUT);
 		return;
 	}
@@ -605,15 +634,15 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 		life_reset(loop, flow, FLOW_END_no_resources);
 		return;
 	}
-	if (flow->deadline_ms)
-		wheel_set(&loop->wheel, &flow->timer, flow->deadline_ms);
+	if (deadline_ms)
+		wheel_set(&loop->wheel, &flow->timer, deadline_ms);
 }
 
 /* When a flow that relays is to be looked at again by time. */
 static void relaying_timer_set(struct loop *loop, struct flow *flow)
 {
 	uint64_t idle = flow->idle_timeout_ms ? flow->active_ms + flow->idle_timeout_ms : UINT64_MAX;
-	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow->account_ms : UINT64_MAX;
+	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow_map(&loop->flows, flow)->account_ms : UINT64_MAX;
 	uint64_t stitch = tcp_stitch_due_ms(loop, flow);
 	uint64_t due = idle < account ? idle : account;
 
@@ -629,9 +658,11 @@ static void relaying_timer_set(struct loop *loop, struct flow *flow)
 static void relaying_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow_in_map(flow)) {
-		flow->account_ms = tcp_account(loop, flow) ? SOCKMAP_ACCOUNT_MS : flow->account_ms * 2;
-		if (flow->account_ms > SOCKMAP_ACCOUNT_MAX_MS)
-			flow->account_ms = SOCKMAP_ACCOUNT_MAX_MS;
+		struct flow_map *map = flow_map(&loop->flows, flow);
+
+		map->account_ms = tcp_account(loop, flow) ? SOCKMAP_ACCOUNT_MS : map->account_ms * 2;
+		if (map->account_ms > SOCKMAP_ACCOUNT_MAX_MS)
+			map->account_ms = SOCKMAP_ACCOUNT_MAX_MS;
 		loop_queue(loop, flow);
 	}
 	tcp_stitch_consider(loop, flow);

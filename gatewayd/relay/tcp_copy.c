@@ -86,7 +86,7 @@ static ssize_t move_once(struct loop *loop, struct flow *flow, enum flow_side si
 	ssize_t got, sent;
 
 	if (storable)
-		buffers_own(&loop->buffers, flow->origin.id, side, direction->taken);
+		buffers_own(&loop->buffers, flow->id, side, direction->taken);
 	got = read_scratch(loop, direction, from, storable ? 0 : MSG_PEEK);
 	if (got <= 0)
 		return got;
@@ -140,8 +140,10 @@ static int copy_pump(struct loop *loop, struct flow *flow, enum flow_side side, 
 	return MOVER_MORE;
 }
 
-static void copy_release(struct loop *loop, struct flow_direction *direction)
+static void copy_release(struct loop *loop, struct flow *flow, enum flow_side side)
 {
+	struct flow_direction *direction = &flow->direction[side];
+
 	if (direction->held == 0)
 		return;
 	buffers_put(&loop->buffers, direction->store);

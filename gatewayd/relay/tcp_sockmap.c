@@ -20,40 +20,48 @@
 
 /* --- the maps --- */
 
-static int direction_read(
-        const struct loop *loop, const struct flow_direction *direction, struct bpf_flow_direction *ret)
+/* What a flow that is in the maps, or about to be, knows of a direction. */
+static struct flow_map_direction *own_of(const struct loop *loop, const struct flow *flow, enum flow_side side)
 {
-	return bpf_map_get(loop->sockmap->directions, &direction->map.cookie, ret);
+	return &flow_map(&loop->flows, flow)->direction[side];
+}
+
+static int direction_read(const struct loop *loop, uint64_t cookie, struct bpf_flow_direction *ret)
+{
+	return bpf_map_get(loop->sockmap->directions, &cookie, ret);
 }
 
 /* Tells the program how far the relay is, and where to send notices. */
 static int control_write(const struct loop *loop, const struct flow *flow, enum flow_side side)
 {
-	const struct flow_direction *direction = &flow->direction[side];
+	const struct flow_map_direction *own = own_of(loop, flow, side);
 	struct bpf_flow_control control = {
-		.consumed = direction->map.consumed,
-		.counted = direction->map.counted,
+		.consumed = own->consumed,
+		.counted = own->counted,
 		.tag = flow_cookie(&loop->flows, flow, side),
-		.in_base = direction->map.in_base,
-		.out_base = direction->map.out_base,
+		.in_base = own->in_base,
+		.out_base = own->out_base,
 		.ring = loop->sockmap->ring[loop->number].number,
 		.limit = SOCKMAP_LIMIT,
 	};
 
-	return bpf_map_put(loop->sockmap->controls, &direction->map.cookie, &control);
+	return bpf_map_put(loop->sockmap->controls, &own->cookie, &control);
 }
 
-void tcp_sockmap_forget(const struct loop *loop, const struct flow_direction *direction)
+/* The direction has gone from the map's hands; its counters were read. */
+static void forget(const struct loop *loop, const struct flow *flow, enum flow_side side)
 {
-	bpf_map_delete(loop->sockmap->directions, &direction->map.cookie);
-	bpf_map_delete(loop->sockmap->controls, &direction->map.cookie);
+	uint64_t cookie = own_of(loop, flow, side)->cookie;
+
+	bpf_map_delete(loop->sockmap->directions, &cookie);
+	bpf_map_delete(loop->sockmap->controls, &cookie);
 }
 
-static int socket_put(int map, const struct flow *flow, enum flow_side side)
+static int socket_put(const struct loop *loop, int map, const struct flow *flow, enum flow_side side)
 {
-	uint64_t fd = (uint64_t)flow->end[side].fd;
+	uint64_t fd = (uint64_t)flow->end[side].fd, cookie = own_of(loop, flow, side)->cookie;
 
-	return bpf_map_put(map, &flow->direction[side].map.cookie, &fd);
+	return bpf_map_put(map, &cookie, &fd);
 }
 
 static int cookie_get(int fd, uint64_t *ret)
@@ -63,11 +71,28 @@ static int cookie_get(int fd, uint64_t *ret)
 	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &length) < 0 ? -errno : 0;
 }
 
-static int cookies_get(struct flow *flow)
+/* The flow has a part for what the maps are about, and both cookies are in it. */
+static int begin(struct loop *loop, struct flow *flow)
 {
-	int r = cookie_get(flow->end[FLOW_CLIENT].fd, &flow->direction[FLOW_CLIENT].map.cookie);
+	struct flow_map *map;
+	int r = 0;
 
-	return r < 0 ? r : cookie_get(flow->end[FLOW_TARGET].fd, &flow->direction[FLOW_TARGET].map.cookie);
+	if (!flow->map)
+		flow->map = parts_take(&loop->flows.maps);
+	map = flow_map(&loop->flows, flow);
+	map->wait_at = FLOW_NONE;
+	map->account_ms = SOCKMAP_ACCOUNT_MS;
+	for (unsigned side = 0; side < FLOW_SIDES && r == 0; side++)
+		r = cookie_get(flow->end[side].fd, &map->direction[side].cookie);
+	return r;
+}
+
+void tcp_sockmap_left(struct loop *loop, struct flow *flow)
+{
+	loop_unwait(loop, flow);
+	parts_give(&loop->flows.maps, flow->map);
+	flow->map = 0;
+	flow->sockmap_tried = true;
 }
 
 /* --- entry --- */
@@ -92,18 +117,16 @@ bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow)
 /* What both directions have to know, into the maps, before any packet is judged. */
 static int numbers_make(struct loop *loop, struct flow *flow)
 {
-	int r = cookies_get(flow);
+	int r = begin(loop, flow);
 
 	for (unsigned side = 0; side < FLOW_SIDES && r == 0; side++) {
-		struct flow_direction *direction = &flow->direction[side];
-		struct bpf_flow_direction value = { .peer = flow->direction[!side].map.cookie };
+		struct flow_map_direction *own = own_of(loop, flow, (enum flow_side)side);
+		struct bpf_flow_direction value = { .peer = own_of(loop, flow, (enum flow_side) !side)->cookie };
 
-		direction->map.in_base = direction->taken + flow->kept.base[side];
-		direction->map.consumed = 0;
-		direction->map.counted = 0;
-		r = tcp_counters_written_exactly(flow->end[!side].fd, &direction->map.out_base);
+		own->in_base = flow->direction[side].taken + flow->kept.base[side];
+		r = tcp_counters_written_exactly(flow->end[!side].fd, &own->out_base);
 		if (r == 0)
-			r = bpf_map_put(loop->sockmap->directions, &direction->map.cookie, &value);
+			r = bpf_map_put(loop->sockmap->directions, &own->cookie, &value);
 		if (r == 0)
 			r = control_write(loop, flow, (enum flow_side)side);
 	}
@@ -123,13 +146,13 @@ static bool direction_enter(struct loop *loop, struct flow *flow, enum flow_side
 {
 	struct flow_direction *direction = &flow->direction[side];
 
-	if (socket_put(loop->sockmap->rx, flow, side) < 0) {
-		tcp_sockmap_forget(loop, direction);
+	if (socket_put(loop, loop->sockmap->rx, flow, side) < 0) {
+		forget(loop, flow, side);
 		direction->reason = MOVER_REASON_NO_MAP;
 		stats_add(loop->stats, STATS_sockmap_refused, 1);
 		return false;
 	}
-	direction->mover = &tcp_sockmap;
+	direction->mover = MOVER_SOCKMAP;
 	direction->reason = reason;
 	kick(flow->end[side].fd);
 	return true;
@@ -148,35 +171,39 @@ unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason)
 
 	flow->sockmap_tried = true;
 	if (r == 0)
-		r = socket_put(loop->sockmap->tx, flow, FLOW_CLIENT);
+		r = socket_put(loop, loop->sockmap->tx, flow, FLOW_CLIENT);
 	if (r == 0)
-		r = socket_put(loop->sockmap->tx, flow, FLOW_TARGET);
+		r = socket_put(loop, loop->sockmap->tx, flow, FLOW_TARGET);
 	if (r < 0) {
 		/* One that is in tx alone behaves like any other socket. */
 		for (unsigned side = 0; side < FLOW_SIDES; side++) {
-			tcp_sockmap_forget(loop, &flow->direction[side]);
+			forget(loop, flow, (enum flow_side)side);
 			flow->direction[side].reason = MOVER_REASON_NO_MAP;
 		}
+		tcp_sockmap_left(loop, flow);
 		stats_add(loop->stats, STATS_sockmap_refused, FLOW_SIDES);
 		return 0;
 	}
 	entered += direction_enter(loop, flow, FLOW_CLIENT, reason);
 	entered += direction_enter(loop, flow, FLOW_TARGET, reason);
-	if (entered == 0)
+	if (entered == 0) {
+		tcp_sockmap_left(loop, flow);
 		return 0;
-	flow->account_ms = SOCKMAP_ACCOUNT_MS;
+	}
 	stats_add(loop->stats, STATS_sockmap_flows, 1);
 	poll_less(loop, flow);
 	return entered;
 }
 
-bool tcp_sockmap_is_in(const struct loop *loop, struct flow *flow)
+bool tcp_sockmap_find(struct loop *loop, struct flow *flow)
 {
 	struct bpf_flow_direction state;
+	uint64_t cookie;
 
-	return loop->sockmap && cookies_get(flow) == 0 &&
-	       (direction_read(loop, &flow->direction[FLOW_CLIENT], &state) == 0 ||
-	               direction_read(loop, &flow->direction[FLOW_TARGET], &state) == 0);
+	for (unsigned side = 0; side < FLOW_SIDES && loop->sockmap; side++)
+		if (cookie_get(flow->end[side].fd, &cookie) == 0 && direction_read(loop, cookie, &state) == 0)
+			return begin(loop, flow) == 0;
+	return false;
 }
 
 bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enum flow_side side)
@@ -184,7 +211,7 @@ bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enu
 	struct bpf_flow_control control;
 	uint64_t received, written;
 
-	if (bpf_map_get(loop->sockmap->controls, &flow->direction[side].map.cookie, &control) < 0 ||
+	if (bpf_map_get(loop->sockmap->controls, &own_of(loop, flow, side)->cookie, &control) < 0 ||
 	        tcp_counters_received(flow->end[side].fd, &received) < 0 ||
 	        tcp_counters_written(flow->end[!side].fd, &written) < 0)
 		return false;
@@ -210,27 +237,27 @@ static int passed_drop(const struct loop *loop, int fd, size_t size)
 /* Reads what the other relay left about one direction. 1: it is in the map, 0: it is not. */
 static int direction_adopt(struct loop *loop, struct flow *flow, enum flow_side side)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own = own_of(loop, flow, side);
 	struct bpf_flow_direction state;
 	struct bpf_flow_control control;
-	int r = direction_read(loop, direction, &state);
+	int r = direction_read(loop, own->cookie, &state);
 
 	if (r == 0)
-		r = bpf_map_get(loop->sockmap->controls, &direction->map.cookie, &control);
+		r = bpf_map_get(loop->sockmap->controls, &own->cookie, &control);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	direction->map.in_base = control.in_base;
-	direction->map.out_base = control.out_base;
-	direction->map.consumed = control.consumed;
-	direction->map.counted = control.counted;
-	direction->mover = &tcp_sockmap;
-	direction->map.passing = true; /* to be looked at: a notice may have gone to the other relay */
+	own->in_base = control.in_base;
+	own->out_base = control.out_base;
+	own->consumed = control.consumed;
+	own->counted = control.counted;
+	flow->direction[side].mover = MOVER_SOCKMAP;
+	own->passing = true; /* to be looked at: a notice may have gone to the other relay */
 	r = control_write(loop, flow, side);
 	return r < 0 ? r : 1;
 }
 
 /* Bytes of what was passed that were taken from the source. */
-static int dropped_get(int fd, const struct flow_direction *direction, uint64_t redirected, uint64_t *ret)
+static int dropped_get(int fd, const struct flow_map_direction *own, uint64_t redirected, uint64_t *ret)
 {
 	struct ledger ledger;
 	int r = ledger_read(fd, &ledger);
@@ -241,7 +268,7 @@ static int dropped_get(int fd, const struct flow_direction *direction, uint64_t 
 	if (ledger.life == LEDGER_CLOSED)
 		ledger.taken--;
 	/* Redirected bytes count as taken too. */
-	*ret = ledger.taken - direction->map.in_base - redirected;
+	*ret = ledger.taken - own->in_base - redirected;
 	return r;
 }
 
@@ -251,48 +278,45 @@ static int dropped_get(int fd, const struct flow_direction *direction, uint64_t 
  * numbers do not add up. */
 static int unpublished_settle(struct loop *loop, struct flow *flow, enum flow_side side)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own = own_of(loop, flow, side);
 	struct bpf_flow_direction state;
 	uint64_t written, sent, dropped = 0;
 	/* In this order, for the kernel may go on redirecting meanwhile. */
 	int r = tcp_counters_written(flow->end[!side].fd, &written);
 
 	if (r == 0)
-		r = direction_read(loop, direction, &state);
+		r = direction_read(loop, own->cookie, &state);
 	if (r < 0)
 		return r;
 	if (!state.passing)
-		return written - direction->map.out_base > state.redirected + direction->map.consumed ? -EIO : 0;
+		return written - own->out_base > state.redirected + own->consumed ? -EIO : 0;
 	r = tcp_counters_written_exactly(flow->end[!side].fd, &written);
 	if (r < 0)
 		return r;
-	written -= direction->map.out_base;
-	sent = written < state.redirected + direction->map.consumed ? direction->map.consumed
-	                                                            : written - state.redirected;
-	r = dropped_get(flow->end[side].fd, direction, state.redirected, &dropped);
+	written -= own->out_base;
+	sent = written < state.redirected + own->consumed ? own->consumed : written - state.redirected;
+	r = dropped_get(flow->end[side].fd, own, state.redirected, &dropped);
 	if (r < 0)
 		return r;
 	if (dropped > sent || sent > state.passed)
 		return -EIO;
 	r = passed_drop(loop, flow->end[side].fd, sent - dropped);
-	direction->map.consumed = sent;
+	own->consumed = sent;
 	return r < 0 ? r : control_write(loop, flow, side);
 }
 
 int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side, bool ended)
 {
-	int r = loop->sockmap ? cookies_get(flow) : 0;
+	int r;
 
-	if (!loop->sockmap)
+	if (!flow->map)
 		return 0;
-	flow->account_ms = SOCKMAP_ACCOUNT_MS;
-	if (r == 0)
-		r = direction_adopt(loop, flow, side);
+	r = direction_adopt(loop, flow, side);
 	if (r <= 0)
 		return r;
 	flow->sockmap_tried = true;
 	if (ended) {
-		flow->direction[side].map.passing = false;
+		own_of(loop, flow, side)->passing = false;
 		return 1;
 	}
 	r = unpublished_settle(loop, flow, side);
@@ -302,7 +326,7 @@ int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side,
 uint32_t tcp_sockmap_events(const struct flow *flow, enum flow_side side, uint32_t events)
 {
 	/* EPOLLPRI is among what each packet wakes for. */
-	if (flow->direction[side].mover == &tcp_sockmap)
+	if (flow->direction[side].mover == MOVER_SOCKMAP)
 		events &= ~(uint32_t)(EPOLLIN | EPOLLPRI);
 	return events;
 }
@@ -322,7 +346,7 @@ enum step {
  * lost with this process. */
 static int passed_move(struct loop *loop, struct flow *flow, enum flow_side side, size_t *budget)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own = own_of(loop, flow, side);
 	struct flow_end *from = &flow->end[side], *to = &flow->end[!side];
 	uint8_t *scratch = buffers_data(&loop->buffers, loop->buffers.scratch);
 
@@ -340,7 +364,7 @@ static int passed_move(struct loop *loop, struct flow *flow, enum flow_side side
 			r = passed_drop(loop, from->fd, (size_t)sent);
 			if (r < 0)
 				return r;
-			direction->map.consumed += (uint64_t)sent;
+			own->consumed += (uint64_t)sent;
 			flow->active_ms = loop->now_ms;
 			*budget -= (size_t)sent < *budget ? (size_t)sent : *budget;
 		}
@@ -353,15 +377,15 @@ static int passed_move(struct loop *loop, struct flow *flow, enum flow_side side
 }
 
 /* Whether all that was redirected, or written by us, has arrived in the peer's socket: only then may we write to it. */
-static int queue_is_empty(
-        const struct flow *flow, enum flow_side side, const struct bpf_flow_direction *state, bool *ret_empty)
+static int queue_is_empty(const struct loop *loop, const struct flow *flow, enum flow_side side,
+        const struct bpf_flow_direction *state, bool *ret_empty)
 {
-	const struct flow_direction *direction = &flow->direction[side];
+	const struct flow_map_direction *own = own_of(loop, flow, side);
 	uint64_t written;
 	int r = tcp_counters_written(flow->end[!side].fd, &written);
 
 	if (r == 0)
-		*ret_empty = written - direction->map.out_base >= state->redirected + direction->map.consumed;
+		*ret_empty = written - own->out_base >= state->redirected + own->consumed;
 	return r;
 }
 
@@ -369,12 +393,12 @@ static int queue_is_empty(
  * stop: as long as it is not, the program does not redirect past us. */
 static int passed_pump(struct loop *loop, struct flow *flow, enum flow_side side, size_t budget)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own = own_of(loop, flow, side);
 
 	for (;;) {
 		struct bpf_flow_direction state;
 		bool empty = false;
-		int step, r = direction_read(loop, direction, &state);
+		int step, r = direction_read(loop, own->cookie, &state);
 
 		if (r == 0 && state.broken) {
 			log_warning("a packet that overlaps what came before could not be cut: its flow is reset");
@@ -382,11 +406,11 @@ static int passed_pump(struct loop *loop, struct flow *flow, enum flow_side side
 		}
 		if (r < 0)
 			return r;
-		if (state.passed == direction->map.consumed)
+		if (state.passed == own->consumed)
 			return STEP_DONE;
 		if (!flow->end[!side].writable)
 			return STEP_FULL;
-		r = queue_is_empty(flow, side, &state, &empty);
+		r = queue_is_empty(loop, flow, side, &state, &empty);
 		if (r < 0 || !empty)
 			return r < 0 ? r : STEP_LATER;
 		step = passed_move(loop, flow, side, &budget);
@@ -395,26 +419,26 @@ static int passed_pump(struct loop *loop, struct flow *flow, enum flow_side side
 			return step < 0 ? step : r;
 		if (step != STEP_DONE)
 			return step;
-		r = direction_read(loop, direction, &state);
+		r = direction_read(loop, own->cookie, &state);
 		if (r < 0)
 			return r;
-		if (state.passed == direction->map.consumed)
+		if (state.passed == own->consumed)
 			return STEP_DONE;
 		if (budget == 0)
 			return STEP_MORE;
 		/* Passed, but not to be read yet: the receive buffer is over its limit, or more came just now. */
-		if (direction->map.stuck == direction->map.consumed)
+		if (own->stuck == own->consumed)
 			return STEP_LATER;
-		direction->map.stuck = direction->map.consumed;
+		own->stuck = own->consumed;
 	}
 }
 
 /* --- the end of stream --- */
 
 /* Whether every byte that came from this end, up to its end of stream, was written to the other. 1, 0 or an error. */
-static int is_drained(const struct flow *flow, enum flow_side side)
+static int is_drained(const struct loop *loop, const struct flow *flow, enum flow_side side)
 {
-	const struct flow_direction *direction = &flow->direction[side];
+	const struct flow_map_direction *own = own_of(loop, flow, side);
 	uint64_t received, written;
 	int error = 0, r = tcp_counters_received(flow->end[side].fd, &received);
 	socklen_t length = sizeof(error);
@@ -424,7 +448,7 @@ static int is_drained(const struct flow *flow, enum flow_side side)
 	if (r < 0)
 		return r;
 	/* The end of stream counts as a byte. */
-	if (received - 1 - direction->map.in_base != written - direction->map.out_base)
+	if (received - 1 - own->in_base != written - own->out_base)
 		return 0;
 	/* A reset looks like an end to everything above. */
 	if (getsockopt(flow->end[side].fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
@@ -435,12 +459,12 @@ static int is_drained(const struct flow *flow, enum flow_side side)
 /* Waits for the drain, unless nothing has moved for too long. */
 static int drain_wait(struct loop *loop, struct flow *flow, enum flow_side side)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own = own_of(loop, flow, side);
 
-	if (direction->map.drain_counted != direction->map.counted || direction->map.drain_ms == 0) {
-		direction->map.drain_counted = direction->map.counted;
-		direction->map.drain_ms = loop->now_ms;
-	} else if (loop->now_ms - direction->map.drain_ms > SOCKMAP_DRAIN_MS) {
+	if (own->drain_counted != own->counted || own->drain_ms == 0) {
+		own->drain_counted = own->counted;
+		own->drain_ms = loop->now_ms;
+	} else if (loop->now_ms - own->drain_ms > SOCKMAP_DRAIN_MS) {
 		stats_add(loop->stats, STATS_sockmap_drain_timeout, 1);
 		flow->end_why = FLOW_END_stalled;
 		return -ETIMEDOUT;
@@ -453,19 +477,22 @@ static int drain_wait(struct loop *loop, struct flow *flow, enum flow_side side)
 
 uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_side side, uint64_t *active_ms)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own;
 	struct bpf_flow_direction state;
 	uint64_t total, moved;
 
-	if (direction->mover != &tcp_sockmap || direction_read(loop, direction, &state) < 0)
+	if (flow->direction[side].mover != MOVER_SOCKMAP)
+		return 0;
+	own = own_of(loop, flow, side);
+	if (direction_read(loop, own->cookie, &state) < 0)
 		return 0;
 	if (state.active_ns / 1000000 > *active_ms)
 		*active_ms = state.active_ns / 1000000;
 	if (state.passing || state.broken)
-		direction->map.passing = true; /* in case the notice was lost */
-	total = state.redirected + direction->map.consumed;
-	moved = total - direction->map.counted;
-	direction->map.counted = total;
+		own->passing = true; /* in case the notice was lost */
+	total = state.redirected + own->consumed;
+	moved = total - own->counted;
+	own->counted = total;
 	if (moved > 0)
 		(void)control_write(loop, flow, side); /* where the next relay goes on counting */
 	return moved;
@@ -473,32 +500,32 @@ uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_sid
 
 /* A work item of the kernel has to run first: most often it is about to, on this very processor or another, so the
  * next looks come at once, with the processor given away in between. */
-static void later(struct loop *loop, struct flow *flow, struct flow_direction *direction)
+static void later(struct loop *loop, struct flow *flow, struct flow_map_direction *own)
 {
-	if (direction->map.looks >= SOCKMAP_LOOKS) {
+	if (own->looks >= SOCKMAP_LOOKS) {
 		loop_wait(loop, flow);
 		return;
 	}
-	direction->map.looks++;
+	own->looks++;
 	sched_yield();
 	loop_queue(loop, flow);
 }
 
 static int passing_pump(struct loop *loop, struct flow *flow, enum flow_side side, size_t budget)
 {
-	struct flow_direction *direction = &flow->direction[side];
+	struct flow_map_direction *own = own_of(loop, flow, side);
 	int step = passed_pump(loop, flow, side, budget);
 
 	if (step != STEP_LATER)
-		direction->map.looks = 0;
+		own->looks = 0;
 	switch (step) {
 	case STEP_DONE:
-		direction->map.passing = false;
+		own->passing = false;
 		return MOVER_BLOCKED;
 	case STEP_FULL:
 		return MOVER_BLOCKED;
 	case STEP_LATER:
-		later(loop, flow, direction);
+		later(loop, flow, own);
 		return MOVER_BLOCKED;
 	case STEP_MORE:
 		return MOVER_MORE;
@@ -509,29 +536,28 @@ static int passing_pump(struct loop *loop, struct flow *flow, enum flow_side sid
 
 static int sockmap_pump(struct loop *loop, struct flow *flow, enum flow_side side, size_t budget, size_t *ret_moved)
 {
-	struct flow_direction *direction = &flow->direction[side];
 	int r = MOVER_BLOCKED;
 
 	*ret_moved = 0;
 	/* Whoever is broken gets the flow reset; what a counter says about it now could only mislead. */
 	if (flow->end[side].broken || flow->end[!side].broken)
 		return -ECONNRESET;
-	if (direction->map.passing)
+	if (own_of(loop, flow, side)->passing)
 		r = passing_pump(loop, flow, side, budget);
 	if (r < 0 || !flow->end[side].hangup)
 		return r;
 	*ret_moved = tcp_sockmap_account(loop, flow, side, &flow->active_ms);
 	if (r == MOVER_MORE)
 		return r;
-	r = is_drained(flow, side);
+	r = is_drained(loop, flow, side);
 	if (r < 0)
 		return r;
 	return r ? MOVER_ENDED : drain_wait(loop, flow, side);
 }
 
-static void sockmap_release(struct loop *loop, struct flow_direction *direction)
+static void sockmap_release(struct loop *loop, struct flow *flow, enum flow_side side)
 {
-	tcp_sockmap_forget(loop, direction);
+	forget(loop, flow, side);
 }
 
 const struct mover tcp_sockmap = { "sockmap", sockmap_pump, sockmap_release };
@@ -545,9 +571,9 @@ void tcp_sockmap_notices(struct loop *loop)
 
 	while (ring_next(&set->ring[loop->number].ring, &tag)) {
 		flow = flow_from_cookie(&loop->flows, tag, &side);
-		if (!flow || flow->direction[side].mover != &tcp_sockmap || flow->direction[side].map.passing)
+		if (!flow || flow->direction[side].mover != MOVER_SOCKMAP || own_of(loop, flow, side)->passing)
 			continue;
-		flow->direction[side].map.passing = true;
+		own_of(loop, flow, side)->passing = true;
 		loop_queue(loop, flow);
 	}
 }

@@ -50,23 +50,23 @@ bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow);
  * that are in the map now; `reason` is theirs. */
 unsigned tcp_sockmap_enter(struct loop *loop, struct flow *flow, uint8_t reason);
 /* Whether a flow that another relay began has a direction in the maps. */
-bool tcp_sockmap_is_in(const struct loop *loop, struct flow *flow);
+bool tcp_sockmap_find(struct loop *loop, struct flow *flow);
 /* Of such a flow: whether the other relay had passed the end of stream of this end on. By the counters, for an end
  * whose state does not tell any more. */
 bool tcp_sockmap_had_ended(const struct loop *loop, const struct flow *flow, enum flow_side side);
-/* Takes a direction of such a flow over: all numbers are read from the maps, and notices come to this loop from now on.
- * The flow has both sockets and is in the table already, since notices name it; the caller polls both ends with
- * tcp_sockmap_events and queues the flow afterwards. ended: the end of stream was passed on. 1, or 0 if this direction
- * is not in the maps; -EIO: the numbers do not add up, the stream cannot go on: reset the flow. Other negative errnos:
- * the same. */
+/* Takes a direction of a flow that tcp_sockmap_find was asked about over: all numbers are read from the maps, and
+ * notices come to this loop from now on. The flow has both sockets and is in the table already, since notices name it;
+ * the caller polls both ends with tcp_sockmap_events and queues the flow afterwards. ended: the end of stream was
+ * passed on. 1, or 0 if this direction is not in the maps; -EIO: the numbers do not add up, the stream cannot go on:
+ * reset the flow. Other negative errnos: the same. */
 int tcp_sockmap_adopt(struct loop *loop, struct flow *flow, enum flow_side side, bool ended);
 /* The events that an end is to be polled for: not those that would wake the thread for each packet. */
 uint32_t tcp_sockmap_events(const struct flow *flow, enum flow_side side, uint32_t events);
 /* Bytes that moved in this direction since the last call, by the kernel's count; sets *active_ms to when the last
  * packet came, if that is later. 0 for a direction that is not in the map. */
 uint64_t tcp_sockmap_account(struct loop *loop, struct flow *flow, enum flow_side side, uint64_t *active_ms);
-/* The direction has gone from the map's hands; its counters were read. */
-void tcp_sockmap_forget(const struct loop *loop, const struct flow_direction *direction);
+/* The flow has nothing to do with the maps any more, and is not to enter them again. */
+void tcp_sockmap_left(struct loop *loop, struct flow *flow);
 /* Notices of the thread's ring, all of them. */
 void tcp_sockmap_notices(struct loop *loop);
 

@@ -108,7 +108,7 @@ static uint32_t pipe_take(struct loop *loop, const struct flow *flow, enum flow_
 		pipes_put(&loop->pipes, pipe);
 		return PIPE_NONE;
 	}
-	pipes_own(&loop->pipes, pipe, flow->origin.id, side);
+	pipes_own(&loop->pipes, pipe, flow->id, side);
 	return pipe;
 }
 
@@ -139,8 +139,10 @@ static int splice_pump(struct loop *loop, struct flow *flow, enum flow_side side
 	return r;
 }
 
-static void splice_release(struct loop *loop, struct flow_direction *direction)
+static void splice_release(struct loop *loop, struct flow *flow, enum flow_side side)
 {
+	struct flow_direction *direction = &flow->direction[side];
+
 	if (direction->held == 0)
 		return;
 	pipes_discard(&loop->pipes, direction->store);

@@ -52,9 +52,9 @@ static int no_pump(struct loop *loop, struct flow *flow, enum flow_side from, si
 	return MOVER_BLOCKED;
 }
 
-static void no_release(struct loop *loop, struct flow_direction *direction)
+static void no_release(struct loop *loop, struct flow *flow, enum flow_side from)
 {
-	(void)loop, (void)direction;
+	(void)loop, (void)flow, (void)from;
 }
 
 const struct mover tcp_kernel = { .name = "kernel", .pump = no_pump, .release = no_release };
@@ -101,12 +101,12 @@ static uint32_t takes_max(const struct numbers *numbers)
 }
 
 /* Whether the connections differ in nothing but their numbers. */
-static bool are_alike(const struct flow *flow, const struct numbers numbers[FLOW_SIDES])
+static bool are_alike(const struct flow_origin *origin, const struct numbers numbers[FLOW_SIDES])
 {
 	const struct tcp_info *client = &numbers[FLOW_CLIENT].info, *target = &numbers[FLOW_TARGET].info;
-	int family = flow->origin.client.family;
+	int family = origin->client.family;
 
-	return family == flow->origin.target.family && family == flow->origin.original.family &&
+	return family == origin->target.family && family == origin->original.family &&
 	       client->tcpi_state == STATE_ESTABLISHED && target->tcpi_state == STATE_ESTABLISHED &&
 	       ((client->tcpi_options ^ target->tcpi_options) & OPTIONS_ALIKE) == 0 &&
 	       ((client->tcpi_options | target->tcpi_options) & OPTION_MICROSECONDS) == 0 &&
@@ -117,10 +117,9 @@ static bool are_alike(const struct flow *flow, const struct numbers numbers[FLOW
 }
 
 /* How packets of both sides come in. */
-static void keys_of(
-        const struct flow *flow, const struct numbers numbers[FLOW_SIDES], struct bpf_shortcut_key ret[FLOW_SIDES])
+static void keys_of(const struct flow_origin *origin, const struct numbers numbers[FLOW_SIDES],
+        struct bpf_shortcut_key ret[FLOW_SIDES])
 {
-	const struct flow_origin *origin = &flow->origin;
 	const struct numbers *client = &numbers[FLOW_CLIENT], *target = &numbers[FLOW_TARGET];
 
 	ret[FLOW_CLIENT] = shortcut_key(&origin->client, origin->client_port, &client->own, client->own_port);
@@ -134,7 +133,7 @@ static void ways_close(const struct loop *loop, const struct flow *flow, const s
 		struct bpf_stitch_way way;
 
 		/* The peers may have begun another connection with the same addresses and ports. */
-		if (bpf_map_get(ways(loop), &stitch->side[side].in, &way) == 0 && way.flow == flow->origin.id)
+		if (bpf_map_get(ways(loop), &stitch->side[side].in, &way) == 0 && way.flow == flow->id)
 			(void)bpf_map_delete(ways(loop), &stitch->side[side].in);
 	}
 }
@@ -144,15 +143,34 @@ static void ways_close(const struct loop *loop, const struct flow *flow, const s
 static void ways_delete(const struct loop *loop, const struct flow *flow, struct bpf_stitch *stitch)
 {
 	ways_close(loop, flow, stitch);
-	(void)bpf_map_get(stitches(loop), &flow->origin.id, stitch);
-	(void)bpf_map_delete(stitches(loop), &flow->origin.id);
+	(void)bpf_map_get(stitches(loop), &flow->id, stitch);
+	(void)bpf_map_delete(stitches(loop), &flow->id);
+}
+
+/* A flow has this part as long as it is in the maps. */
+static struct flow_stitch *part_take(struct loop *loop, struct flow *flow)
+{
+	struct flow_stitch *own;
+
+	if (!flow->stitch)
+		flow->stitch = parts_take(&loop->flows.stitches);
+	own = flow_stitch(&loop->flows, flow);
+	own->look_ms = STITCH_LOOK_MS;
+	return own;
+}
+
+static void part_give(struct loop *loop, struct flow *flow)
+{
+	parts_give(&loop->flows.stitches, flow->stitch);
+	flow->stitch = 0;
 }
 
 /* Legal only while there is no other element, or it is this flow's. */
 static int way_put(
         const struct loop *loop, const struct flow *flow, enum flow_side side, const struct bpf_shortcut_key *key)
 {
-	struct bpf_stitch_way way = { .flow = flow->origin.id, .side = side, .counted = flow->stitch.bytes[side] };
+	const struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+	struct bpf_stitch_way way = { .flow = flow->id, .side = side, .counted = own->bytes[side] };
 
 	return bpf_map_put(ways(loop), key, &way);
 }
@@ -162,13 +180,14 @@ static bool is_carried(const struct bpf_stitch *stitch)
 	return stitch->state != BPF_STITCH_WAITING && stitch->state != BPF_STITCH_SPOILT;
 }
 
-static void enter(struct loop *loop, struct flow *flow, const struct numbers numbers[FLOW_SIDES])
+static void enter(struct loop *loop, struct flow *flow, const struct flow_origin *origin,
+        const struct numbers numbers[FLOW_SIDES])
 {
 	struct bpf_stitch stitch = { .state = BPF_STITCH_WAITING };
 	struct bpf_shortcut_key keys[FLOW_SIDES];
 	int r;
 
-	keys_of(flow, numbers, keys);
+	keys_of(origin, numbers, keys);
 	if (numbers[FLOW_CLIENT].info.tcpi_options & OPTION_TIMESTAMPS)
 		stitch.options |= BPF_STITCH_TIMESTAMPS;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
@@ -176,35 +195,34 @@ static void enter(struct loop *loop, struct flow *flow, const struct numbers num
 
 		stitch.side[side] = (struct bpf_stitch_side){ .in = keys[side],
 			.out = shortcut_key_reverse(&keys[!side]),
-			.offset = flow->kept.offset[side],
+			.offset = (uint64_t)flow->kept.offset[side],
 			.clock = own->clock,
-			.size_max = size_max(own, flow->origin.client.family),
+			.size_max = size_max(own, origin->client.family),
 			.scale_in = own->info.tcpi_snd_wscale,
 			.scale_own = own->info.tcpi_rcv_wscale };
 	}
-	r = bpf_map_put(stitches(loop), &flow->origin.id, &stitch);
+	part_take(loop, flow);
+	r = bpf_map_put(stitches(loop), &flow->id, &stitch);
 	for (unsigned side = 0; side < FLOW_SIDES && r == 0; side++)
 		r = way_put(loop, flow, (enum flow_side)side, &keys[side]);
 	if (r < 0) {
 		ways_delete(loop, flow, &stitch);
+		part_give(loop, flow);
 		stats_add(loop->stats, STATS_shortcut_refused, 1);
-		return;
 	}
-	flow->stitch.in = true;
-	flow->stitch.look_ms = STITCH_LOOK_MS;
 }
 
 /* An adopted flow does not know any more what its listener wants. */
 static bool listener_allows(const struct loop *loop, const struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->origin.listener);
+	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
 
 	return listener && listener->shortcut;
 }
 
 static bool may_enter(const struct loop *loop, const struct flow *flow)
 {
-	return loop->shortcut && !flow->stitch.tried && flow->mode == PROTO_MOVER_AUTO && flow->kept.measured &&
+	return loop->shortcut && !flow->stitch_tried && flow->mode == PROTO_MOVER_AUTO && flow->kept.measured &&
 	       flow->kept.shared && flow->kept.epoch == loop->keep.epoch &&
 	       flow->direction[FLOW_CLIENT].state == DIRECTION_OPEN &&
 	       flow->direction[FLOW_TARGET].state == DIRECTION_OPEN && !flow->end[FLOW_CLIENT].urgent &&
@@ -215,35 +233,38 @@ void tcp_stitch_consider(struct loop *loop, struct flow *flow)
 {
 	struct numbers numbers[FLOW_SIDES];
 	bool may = may_enter(loop, flow);
+	struct flow_origin origin;
 
 	/* Once: what stands against it by then stays. */
 	if (loop->shortcut && flow->kept.shared && flow->kept.epoch == loop->keep.epoch)
-		flow->stitch.tried = true;
+		flow->stitch_tried = true;
 	if (!may)
 		return;
+	origin = flow_get_origin(&loop->flows, flow);
 	if (listener_allows(loop, flow) && numbers_read(flow->end[FLOW_CLIENT].fd, &numbers[FLOW_CLIENT]) == 0 &&
-	        numbers_read(flow->end[FLOW_TARGET].fd, &numbers[FLOW_TARGET]) == 0 && are_alike(flow, numbers))
-		enter(loop, flow, numbers);
+	        numbers_read(flow->end[FLOW_TARGET].fd, &numbers[FLOW_TARGET]) == 0 && are_alike(&origin, numbers))
+		enter(loop, flow, &origin, numbers);
 }
 
 /* The ways go first: without them no packet can make it ACTIVE but one that has found them already. Whether one has is
  * seen when that must be over (is_withdrawn). */
 bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 {
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
 	struct bpf_stitch stitch;
 
-	flow->stitch.tried = true;
-	if (!flow->stitch.in || flow->stitch.withdrawn_ms > 0)
-		return !flow->stitch.carried;
-	if (flow->stitch.carried)
+	flow->stitch_tried = true;
+	if (!own || own->withdrawn_ms > 0)
+		return !flow->carried;
+	if (flow->carried)
 		return false;
-	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0)
+	if (bpf_map_get(stitches(loop), &flow->id, &stitch) < 0)
 		return true; /* somebody has taken it out already */
 	if (is_carried(&stitch))
 		return false;
 	ways_close(loop, flow, &stitch);
-	flow->stitch.withdrawn_ms = loop->now_ms;
-	flow->stitch.look_ms = STITCH_LOOK_MS;
+	own->withdrawn_ms = loop->now_ms;
+	own->look_ms = STITCH_LOOK_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
 	return true;
 }
@@ -257,20 +278,20 @@ static void withdraw_undo(const struct loop *loop, struct flow *flow, const stru
 		if (bpf_map_get(ways(loop), &stitch->side[side].in, &other) < 0)
 			(void)way_put(loop, flow, (enum flow_side)side, &stitch->side[side].in);
 	}
-	flow->stitch.withdrawn_ms = 0;
+	flow_stitch(&loop->flows, flow)->withdrawn_ms = 0;
 }
 
-static bool is_withdrawn(const struct loop *loop, const struct flow *flow)
+static bool is_withdrawn(const struct loop *loop, const struct flow_stitch *own)
 {
-	return flow->stitch.withdrawn_ms > 0 && loop->now_ms >= flow->stitch.withdrawn_ms + STITCH_WITHDRAW_MS;
+	return own->withdrawn_ms > 0 && loop->now_ms >= own->withdrawn_ms + STITCH_WITHDRAW_MS;
 }
 
 uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
 {
-	if (flow->stitch.in)
-		return loop->now_ms + flow->stitch.look_ms;
+	if (flow->stitch)
+		return loop->now_ms + flow_stitch(&loop->flows, flow)->look_ms;
 	/* It is being told to the daemon, and can be considered when that is done. */
-	return loop->shortcut && !flow->stitch.tried && flow->mode == PROTO_MOVER_AUTO && loop->keep.fd >= 0
+	return loop->shortcut && !flow->stitch_tried && flow->mode == PROTO_MOVER_AUTO && loop->keep.fd >= 0
 	               ? loop->now_ms + STITCH_LOOK_MS + flow_index(&loop->flows, flow) % STITCH_SPREAD_MS
 	               : UINT64_MAX;
 }
@@ -302,10 +323,8 @@ static void carried_begin(struct loop *loop, struct flow *flow)
 		struct flow_direction *direction = &flow->direction[side];
 		struct flow_end *end = &flow->end[side];
 
-		if (direction->mover == &tcp_sockmap)
-			tcp_sockmap_forget(loop, direction);
-		direction->mover->release(loop, direction);
-		direction->mover = &tcp_kernel;
+		mover_table[direction->mover]->release(loop, flow, (enum flow_side)side);
+		direction->mover = MOVER_KERNEL;
 		direction->reason = MOVER_REASON_STEADY;
 		if (end->polled)
 			(void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
@@ -315,8 +334,8 @@ static void carried_begin(struct loop *loop, struct flow *flow)
 	}
 	loop_unqueue(loop, flow);
 	loop_unwait(loop, flow);
-	flow->sockmap_tried = true;
-	flow->stitch.carried = true;
+	tcp_sockmap_left(loop, flow);
+	flow->carried = true;
 	keep_mute(loop, flow);
 	shape_lost(loop, flow);
 	account_changed(loop, flow);
@@ -324,11 +343,12 @@ static void carried_begin(struct loop *loop, struct flow *flow)
 
 static bool count(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
 {
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
 	bool any = false;
 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		const struct bpf_stitch_side *from = &stitch->side[side];
-		uint64_t bytes = from->bytes - flow->stitch.bytes[side], active_ms = from->active_ns / 1000000;
+		uint64_t bytes = from->bytes - own->bytes[side], active_ms = from->active_ns / 1000000;
 		struct bpf_stitch_way way;
 
 		if (active_ms > flow->active_ms)
@@ -336,9 +356,9 @@ static bool count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 		if (bytes == 0)
 			continue;
 		any = true;
-		flow->stitch.bytes[side] = from->bytes;
+		own->bytes[side] = from->bytes;
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
-		if (bpf_map_get(ways(loop), &from->in, &way) == 0 && way.flow == flow->origin.id)
+		if (bpf_map_get(ways(loop), &from->in, &way) == 0 && way.flow == flow->id)
 			(void)way_put(loop, flow, (enum flow_side)side, &from->in);
 	}
 	return any;
@@ -357,39 +377,48 @@ static bool is_over(const struct loop *loop, const struct bpf_stitch *stitch, bo
 	return stitch->reset_ns && now_ms >= reset_ms + STITCH_LINGER_MS;
 }
 
-static void look_later(struct flow *flow)
+static void look_later(struct flow_stitch *own)
 {
-	flow->stitch.look_ms =
-	        flow->stitch.look_ms < STITCH_LOOK_MAX_MS ? flow->stitch.look_ms * 2 : STITCH_LOOK_MAX_MS;
+	own->look_ms = own->look_ms < STITCH_LOOK_MAX_MS ? own->look_ms * 2 : STITCH_LOOK_MAX_MS;
+}
+
+/* Of one that is in the maps and not carried. */
+static void look_at_waiting(struct loop *loop, struct flow *flow, struct bpf_stitch *stitch)
+{
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+
+	if (stitch->state != BPF_STITCH_SPOILT && !is_withdrawn(loop, own)) {
+		look_later(own);
+		return;
+	}
+	ways_delete(loop, flow, stitch);
+	part_give(loop, flow);
 }
 
 bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 {
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
 	struct bpf_stitch stitch;
 	bool moved, reset;
 
-	if (!flow->stitch.in)
+	if (!own)
 		return true;
-	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0) {
+	if (bpf_map_get(stitches(loop), &flow->id, &stitch) < 0) {
 		/* Somebody has taken it out: whoever did has told the peers, or wants it so. */
-		flow->stitch.in = false;
-		if (flow->stitch.carried) {
+		part_give(loop, flow);
+		if (flow->carried) {
 			life_reset(loop, flow, FLOW_END_reset);
 			return false;
 		}
 		return true;
 	}
 	if (!is_carried(&stitch)) {
-		if (stitch.state == BPF_STITCH_SPOILT || is_withdrawn(loop, flow)) {
-			ways_delete(loop, flow, &stitch);
-			flow->stitch.in = false;
-		}
-		look_later(flow);
+		look_at_waiting(loop, flow, &stitch);
 		return true;
 	}
-	if (flow->stitch.withdrawn_ms > 0)
+	if (own->withdrawn_ms > 0)
 		withdraw_undo(loop, flow, &stitch);
-	if (!flow->stitch.carried) {
+	if (!flow->carried) {
 		carried_begin(loop, flow);
 		stats_add(loop->stats, STATS_stitched_flows, 1);
 	}
@@ -402,9 +431,9 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 		return false;
 	}
 	if (moved || stitch.state == BPF_STITCH_CLOSED || stitch.reset_ns)
-		flow->stitch.look_ms = STITCH_LOOK_MAX_MS / 4;
+		own->look_ms = STITCH_LOOK_MAX_MS / 4;
 	else
-		look_later(flow);
+		look_later(own);
 	return true;
 }
 
@@ -435,17 +464,20 @@ static void reset_peer(const struct bpf_stitch *stitch, enum flow_side side)
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset)
 {
 	struct bpf_stitch stitch;
+	bool known, carried;
 
-	if (!flow->stitch.in)
-		return flow->stitch.carried;
-	flow->stitch.in = false;
-	if (bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0)
-		return flow->stitch.carried;
-	ways_delete(loop, flow, &stitch);
-	if (!is_carried(&stitch))
-		return flow->stitch.carried;
-	(void)count(loop, flow, &stitch);
-	flow->stitch.carried = true;
+	if (!flow->stitch)
+		return flow->carried;
+	known = bpf_map_get(stitches(loop), &flow->id, &stitch) == 0;
+	if (known)
+		ways_delete(loop, flow, &stitch);
+	carried = known && is_carried(&stitch);
+	if (carried)
+		(void)count(loop, flow, &stitch);
+	part_give(loop, flow);
+	if (!carried)
+		return flow->carried;
+	flow->carried = true;
 	if (reset) {
 		reset_peer(&stitch, FLOW_CLIENT);
 		reset_peer(&stitch, FLOW_TARGET);
@@ -453,20 +485,21 @@ bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset)
 	return true;
 }
 
-bool tcp_stitch_find(const struct loop *loop, struct flow *flow)
+bool tcp_stitch_find(struct loop *loop, struct flow *flow)
 {
 	struct bpf_stitch stitch;
 	struct bpf_stitch_way way;
+	struct flow_stitch *own;
 
-	if (!loop->shortcut || bpf_map_get(stitches(loop), &flow->origin.id, &stitch) < 0)
+	if (!loop->shortcut || bpf_map_get(stitches(loop), &flow->id, &stitch) < 0)
 		return false;
-	flow->stitch.tried = flow->stitch.in = true;
-	flow->stitch.look_ms = STITCH_LOOK_MS;
+	flow->stitch_tried = true;
+	own = part_take(loop, flow);
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		uint64_t active_ms = stitch.side[side].active_ns / 1000000;
 
-		if (bpf_map_get(ways(loop), &stitch.side[side].in, &way) == 0 && way.flow == flow->origin.id)
-			flow->stitch.bytes[side] = way.counted;
+		if (bpf_map_get(ways(loop), &stitch.side[side].in, &way) == 0 && way.flow == flow->id)
+			own->bytes[side] = way.counted;
 		if (active_ms > flow->active_ms)
 			flow->active_ms = active_ms;
 	}

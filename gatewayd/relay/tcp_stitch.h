@@ -49,7 +49,7 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow);
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset);
 /* Looks for a flow of another relay in the maps: what was counted of it is known from here on. Whether the kernel
  * carries it, so that its sockets tell nothing. */
-bool tcp_stitch_find(const struct loop *loop, struct flow *flow);
+bool tcp_stitch_find(struct loop *loop, struct flow *flow);
 /* Such a flow is one of ours by now; its directions have movers. */
 void tcp_stitch_adopt(struct loop *loop, struct flow *flow);
 

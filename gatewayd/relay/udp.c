@@ -80,8 +80,8 @@ static void target_refuses(struct loop *loop, struct udp_flow *flow)
 	stats_add(loop->stats, STATS_udp_refused, 1);
 	loop_warn(loop, STATS_udp_refused, 0);
 	if (!flow->answered)
-		retry_target_failed(loop, &flow->origin, flow->slot);
-	if (flow->origin.upstream != 0 && !flow->answered && !flow->held) {
+		retry_target_failed(loop, &flow->origin.objects, flow->slot);
+	if (flow->origin.objects.upstream != 0 && !flow->answered && !flow->held) {
 		udp_flush(loop);
 		udp_flow_end(loop, flow, FLOW_END_connect_failed);
 	}
@@ -255,7 +255,7 @@ static void answers_add(struct loop *loop, struct udp_flow *flow, unsigned first
 			answer_add(loop, flow, &receiver, &inbox->datagrams[i]);
 	}
 	if (!flow->answered)
-		retry_target_answered(loop, &flow->origin, flow->slot);
+		retry_target_answered(loop, &flow->origin.objects, flow->slot);
 	flow->answered = true;
 	flow->held = strays;
 	for (unsigned i = first; strays && i < end; i++)

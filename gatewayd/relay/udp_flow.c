@@ -119,7 +119,7 @@ static int admit(struct loop *loop, const struct udp_datagram *datagram, int fd,
 		.client_port = datagram->source_port,
 		.original = datagram->original,
 		.original_port = datagram->original_port,
-		.listener = (*ret_listener)->id,
+		.objects.listener = (*ret_listener)->id,
 		.ifindex = (uint32_t)datagram->ifindex };
 	return route_find(loop, *ret_listener, ret, ret_hold);
 }
@@ -206,10 +206,10 @@ static bool is_still_meant(struct loop *loop, struct udp_flow *flow, const struc
 	const struct config_upstream *upstream;
 	const struct config_listener *listener;
 
-	if (classify(loop, datagram, fd, &listener) != 0 || listener->id != origin->listener ||
-	        listener->upstream != origin->upstream)
+	if (classify(loop, datagram, fd, &listener) != 0 || listener->id != origin->objects.listener ||
+	        listener->upstream != origin->objects.upstream)
 		return false;
-	upstream = config_upstream(loop->config, origin->upstream);
+	upstream = config_upstream(loop->config, origin->objects.upstream);
 	if (upstream && !balance_find(&upstream->balance, &origin->target, origin->target_port))
 		return false;
 	follow(loop, flow, listener);
@@ -238,8 +238,8 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 	if (refusal != 0) {
 		load_give(&loop->place, &hold);
 		refuse(loop, (enum stats_counter)refusal, 0);
-		if (origin.listener)
-			account_refused(loop, &origin);
+		if (origin.objects.listener)
+			account_refused(loop, &origin.objects);
 		return NULL;
 	}
 	return begin(loop, listener, &origin, &hold);

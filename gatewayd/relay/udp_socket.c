@@ -76,7 +76,7 @@ int udp_socket_to_target(const struct flow_origin *origin, enum connect_source s
 	if (r == 0)
 		r = connect_to(fd, &origin->target, origin->target_port);
 	/* The client then sees itself talk to this very target. */
-	if (*ret_port == CONNECT_PORT_KEPT && origin->upstream == 0)
+	if (*ret_port == CONNECT_PORT_KEPT && origin->objects.upstream == 0)
 		marks |= mark->errors;
 	if (r == 0)
 		r = set_int(fd, SOL_SOCKET, SO_MARK, (int)marks);

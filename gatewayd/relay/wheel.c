@@ -17,6 +17,15 @@ bool wheel_is_set(const struct wheel_entry *entry)
 	return entry->link != NULL;
 }
 
+/* An entry whose link is the slot itself is the first there; without a next one it was the only one. */
+static void unuse_if_only(struct wheel *wheel, const struct wheel_entry *entry)
+{
+	size_t slot = ((uintptr_t)entry->link - (uintptr_t)wheel->slots) / sizeof(wheel->slots[0]);
+
+	if (!entry->next && slot < WHEEL_SLOTS)
+		wheel->used[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+}
+
 void wheel_clear(struct wheel *wheel, struct wheel_entry *entry)
 {
 	if (!entry->link)
@@ -24,8 +33,7 @@ void wheel_clear(struct wheel *wheel, struct wheel_entry *entry)
 	*entry->link = entry->next;
 	if (entry->next)
 		entry->next->link = entry->link;
-	if (!wheel->slots[entry->slot])
-		wheel->used[entry->slot / 64] &= ~(UINT64_C(1) << (entry->slot % 64));
+	unuse_if_only(wheel, entry);
 	entry->next = NULL;
 	entry->link = NULL;
 }
@@ -34,20 +42,21 @@ void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t due_ms)
 {
 	uint64_t tick = (due_ms + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS;
 	struct wheel_entry **head;
+	size_t slot;
 
 	if (tick <= wheel->tick)
 		tick = wheel->tick + 1;
 	if (tick >= wheel->tick + WHEEL_SLOTS)
 		tick = wheel->tick + WHEEL_SLOTS - 1;
 	wheel_clear(wheel, entry);
-	entry->slot = (uint32_t)(tick % WHEEL_SLOTS);
-	head = &wheel->slots[entry->slot];
+	slot = tick % WHEEL_SLOTS;
+	head = &wheel->slots[slot];
 	entry->next = *head;
 	entry->link = head;
 	if (entry->next)
 		entry->next->link = &entry->next;
 	*head = entry;
-	wheel->used[entry->slot / 64] |= UINT64_C(1) << (entry->slot % 64);
+	wheel->used[slot / 64] |= UINT64_C(1) << (slot % 64);
 }
 
 void wheel_advance(

@@ -18,7 +18,6 @@
 /* Lives inside what it times; all zero is an entry that is not set. */
 struct wheel_entry {
 	struct wheel_entry *next, **link;
-	uint32_t slot;
 };
 
 struct wheel {

@@ -6,6 +6,7 @@ the JSON file and into what the verdict looks at besides.
 
 import json
 import subprocess
+import time
 
 from contenders import EVENTS_PORT, EVENTS_RATE, GWLOAD, HTTP_PORT, SINK_PORT, UDP_PORT, process_memory
 
@@ -18,6 +19,7 @@ OURS_BULK_TO_FORWARDING = 0.95
 OURS_BULK_TO_RIVAL = 1.1
 COST_MAX = 0.5
 MEMORY_MAX = 1 / 8
+REST_SECONDS = 3
 UDP_MIN = 2
 DELAY_MAX = 0.5
 
@@ -134,14 +136,14 @@ class Idle(Row):
             return {"figure": 0}
         # The first connection makes what every later one shares.
         load(contender, "tcp", "count", HTTP_PORT, "/tiny", 4, 64, 1)
-        before = weigh(contender)
+        before = weigh_at_rest(contender)
         holder = subprocess.Popen([str(c) for c in contender.lab.client.command(
             GWLOAD, "idle", contender.address("tcp"), HTTP_PORT, "/tiny", IDLE)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             if holder.stdout.readline().strip() != "ready":
                 raise Failure(f"{IDLE} idle connections could not be opened")
-            after = weigh(contender)
+            after = weigh_at_rest(contender)
             result = json.loads(holder.communicate("\n", timeout=60)[0])
         finally:
             holder.kill()
@@ -158,8 +160,9 @@ class Idle(Row):
         return Verdict(share <= MEMORY_MAX, f"{share:.3f} of haproxy (at most {MEMORY_MAX})")
 
 
-def weigh(contender):
-    """{role: (private, proportional)} of the contender's processes."""
+def weigh_at_rest(contender):
+    """{role: (private, proportional)} of the contender's processes, when they have done what a change still leads to."""
+    time.sleep(REST_SECONDS)
     return {role: [sum(column) for column in zip(*(process_memory(pid) for pid in group))]
             for role, group in contender.pids().items()}
 

@@ -586,10 +586,10 @@ def check_streams(result, blow):
 
 
 def memory(pid):
-    """Bytes of user-space memory of a process: anonymous and shared."""
+    """Bytes of user-space memory of a process: its own, and what it shares."""
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file if ":" in line)
-    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+    return [int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem")]
 
 
 @pytest.mark.timeout(180)
@@ -606,12 +606,15 @@ def test_memory_of_an_idle_flow(lab, make_gateway, figure):
     more, rest = pairs(lab, gateway, number, wait=False, port=7961)
     wait_kept(gateway, 200 + number)
     after = [memory(pid) for pid in pids]
-    relay, daemon = ((b - a) / number for a, b in zip(before, after))
-    figure("bytes per idle flow", f"relay {relay:.0f}, daemon {daemon:.0f}")
+    (relay, shared), (daemon, _) = ([(b - a) / number for a, b in zip(*both)] for both in zip(before, after))
+    figure("bytes per idle flow", f"relay {relay:.0f}, daemon {daemon:.0f}, shared {shared:.0f}")
     peer.close()
     more.close()
-    assert relay <= 1024
-    assert daemon <= 2048
+    # By design 256, 96 and 256, 32 if the kernel may carry it, and whole pages: nothing is left of its making. An eighth
+    # of HAProxy's 3,576 is 447.
+    assert relay <= 300
+    assert relay + daemon <= 447
+    assert shared <= 320
     for client, server in found + rest:
         client.close()
         server.close()

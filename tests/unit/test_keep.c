@@ -297,10 +297,8 @@ static void test_origin(void **state)
 		.client_port = 7,
 		.original_port = 8,
 		.target_port = 9,
-		.listener = 10,
-		.upstream = 11,
-		.target_id = 12 },
-	                   again;
+		.objects = { 10, 11, 12 } };
+	struct flow_origin again;
 	struct keep_flow message;
 
 	(void)state;
@@ -317,9 +315,9 @@ static void test_origin(void **state)
 	assert_int_equal(again.client_port, 7);
 	assert_int_equal(again.original_port, 8);
 	assert_int_equal(again.target_port, 9);
-	assert_int_equal(again.listener, 10);
-	assert_int_equal(again.upstream, 11);
-	assert_int_equal(again.target_id, 12);
+	assert_int_equal(again.objects.listener, 10);
+	assert_int_equal(again.objects.upstream, 11);
+	assert_int_equal(again.objects.target, 12);
 	message.target_family = AF_UNIX;
 	assert_int_equal(keep_get_origin(&message, &again), -EBADMSG);
 	message.target_family = AF_INET;

@@ -14,6 +14,7 @@
 
 #include "gatewayd/base/keep.h"
 #include "gatewayd/base/keep_memory.h"
+#include "gatewayd/keeper_entry.h"
 
 #define MAX 20
 
@@ -129,8 +130,9 @@ static void test_nonsense(void **state)
 {
 	struct world *world = *state;
 	struct keep_message wrong[] = { flow_message(0), flow_message(1), flow_message(2), flow_message(3),
-		flow_message(4), flow_message(5), { .type = KEEP_PIPE, .pipe.number = 0 }, /* before any memory */
-		{ .type = KEEP_END },                                                      /* nothing was offered */
+		flow_message(4), flow_message(5), flow_message(6), flow_message(7),
+		{ .type = KEEP_PIPE, .pipe.number = 0 },        /* before any memory */
+		{ .type = KEEP_END },                           /* nothing was offered */
 		{ .type = KEEP_STORES, .stores.buffers = 1 } }; /* the descriptor is no sealed memory */
 
 	wrong[1].flow.client_family = AF_UNIX;
@@ -138,6 +140,8 @@ static void test_nonsense(void **state)
 	wrong[3].flow.mover_up = KEEP_MOVERS;
 	wrong[4].flow.ended = 4;
 	wrong[5].flow.original_family = 99;
+	wrong[6].flow.offset_up = UINT64_C(1) << 31;
+	wrong[7].flow.offset_down = (uint64_t)INT32_MIN - 1;
 	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		int fd = channel(world, 0);
 
@@ -340,6 +344,51 @@ static void test_high_numbers(void **state)
 	close(peer);
 }
 
+/* Whatever a flow's message says is said to the next relay. */
+static void test_entry(void **state)
+{
+	struct keep_message before = { .type = KEEP_FLOW,
+		.flow = { .id = UINT64_MAX - 1,
+		        .started_ms = UINT64_MAX - 2,
+		        .client_family = AF_INET6,
+		        .client = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 },
+		        .client_port = 65531,
+		        .original_family = AF_INET,
+		        .original = { 21, 22, 23, 24 },
+		        .original_port = 65532,
+		        .target_family = AF_INET6,
+		        .target = { 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46 },
+		        .target_port = 65533,
+		        .listener = UINT32_MAX - 1,
+		        .upstream = UINT32_MAX - 2,
+		        .target_id = UINT32_MAX - 3,
+		        .idle_timeout_ms = UINT32_MAX - 4,
+		        .base_up = UINT64_MAX - 3,
+		        .base_down = UINT64_MAX - 4,
+		        .offset_up = (uint64_t)INT32_MIN,
+		        .offset_down = INT32_MAX,
+		        .mover_up = KEEP_MOVER_SPLICE,
+		        .mover_down = KEEP_MOVER_COPY,
+		        .ended = 3,
+		        .mute = 1 } };
+	struct keep_message after = { .type = KEEP_FLOW };
+	struct keep_record records[2];
+	struct keeper_entry entry;
+	struct addr_pool addrs;
+
+	(void)state;
+	assert_int_equal(addr_pool_init(&addrs, 1), 0);
+	keeper_entry_fill(&entry, &addrs, &before.flow);
+	after.flow = keeper_entry_flow(&entry, &addrs);
+	keep_record_init(&records[0]);
+	keep_record_init(&records[1]);
+	assert_int_equal(keep_record_put(&records[0], &before, (int[]){ 0, 0 }), 0);
+	assert_int_equal(keep_record_put(&records[1], &after, (int[]){ 0, 0 }), 0);
+	assert_int_equal(records[0].wire.offset, records[1].wire.offset);
+	assert_memory_equal(records[0].data, records[1].data, records[0].wire.offset);
+	addr_pool_destroy(&addrs);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -351,6 +400,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_death, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_heirs_that_die, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_high_numbers, setup, teardown),
+		cmocka_unit_test(test_entry),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,50 @@ static void test_stale_cookie(void **state)
 	flow_table_destroy(&table);
 }
 
+/* What a flow has besides goes back with it, and the rest of its making before. */
+static void test_parts(void **state)
+{
+	struct flow_origin origin = { .id = 7,
+		.ifindex = 3,
+		.client_port = 1,
+		.original_port = 2,
+		.target_port = 3,
+		.objects = { 4, 5, 6 },
+		.route = 9 };
+	struct flow_origin again;
+	struct flow_table table;
+	struct flow *flow;
+
+	(void)state;
+	assert_int_equal(addr_parse("192.0.2.1", &origin.client), 0);
+	assert_int_equal(addr_parse("2001:db8::1", &origin.original), 0);
+	assert_int_equal(flow_table_init(&table, SIZE), 0);
+	flow = flow_alloc(&table);
+	assert_null(flow_making(&table, flow));
+	flow->making = parts_take(&table.makings);
+	flow->map = parts_take(&table.maps);
+	flow->stitch = parts_take(&table.stitches);
+	flow->shape = parts_take(&table.shapes);
+	flow->account.started_us = 5999;
+	flow_put_origin(&table, flow, &origin);
+	assert_int_equal(table.addrs.parts.used, 1);
+	origin.started_ms = 5;
+	again = flow_get_origin(&table, flow);
+	assert_memory_equal(&again.client, &origin.client, sizeof(origin.client));
+	assert_memory_equal(&again.original, &origin.original, sizeof(origin.original));
+	assert_memory_equal(&again.target, &origin.target, sizeof(origin.target));
+	assert_memory_equal(&again.objects, &origin.objects, sizeof(origin.objects));
+	assert_true(again.id == 7 && again.started_ms == 5 && again.ifindex == 3 && again.route == 9);
+	assert_true(again.client_port == 1 && again.original_port == 2 && again.target_port == 3);
+	flow_made(&table, flow);
+	assert_null(flow_making(&table, flow));
+	assert_int_equal(table.makings.used, 0);
+	flow_made(&table, flow);
+	flow_free(&table, flow);
+	assert_int_equal(table.maps.used + table.stitches.used + table.shapes.used + table.addrs.parts.used, 0);
+	flow_table_destroy(&table);
+}
+
 static void test_other_cookies(void **state)
 {
 	struct flow_table table;
@@ -214,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_stale_cookie),
+		cmocka_unit_test(test_parts),
 		cmocka_unit_test(test_other_cookies),
 		cmocka_unit_test(test_buffers),
 		cmocka_unit_test(test_memory_of_others),
