@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Interception at the ingress of interfaces: packets that a relay listener
- * matches get the relay's listening socket, those of the relay's flows their
- * own, and nft finds it there instead of looking for it.
+ * Interception at the ingress of interfaces: what begins a flow that a relay
+ * listener matches is marked, and a connection gets the relay's listening
+ * socket.
  *
  * Theory of operation: the rules of nft (rules/render_chains.c) stay in force
  * and decide about everything; the program only does beforehand what they
@@ -19,6 +19,10 @@
  * thread's is tproxy's choice, for when it is handed over the kernel would
  * choose once more, by another hash than for those that nft sees to, and all
  * datagrams of a client's socket have to be one thread's.
+ *
+ * Packets of connections are left as they are: the kernel finds their sockets, and
+ * with them the route that was looked up for the one before. One that is given
+ * its socket here has to look it up anew, which cost more than it saved.
  *
  * A SYN whose addresses and ports have a socket already, one in TIME_WAIT say,
  * is left: the socket has to make room first, which tproxy sees to.
@@ -349,8 +353,8 @@ static __always_inline int is_request(const struct packet *packet)
 	return (packet->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* 1: it may begin a flow. Otherwise it is given its socket, if it has one. */
-static __noinline int tcp(struct __sk_buff *skb, const struct packet *packet)
+/* Whether a request for a connection finds its addresses and ports free. */
+static __noinline int is_free(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_sock *sk;
 	__u32 state;
@@ -359,35 +363,12 @@ static __noinline int tcp(struct __sk_buff *skb, const struct packet *packet)
 		return 0;
 	sk = find_tcp(skb, packet, &packet->dst, packet->dport);
 	if (!sk)
-		return is_request(packet);
-	state = sk->state;
-	if (state != BPF_TCP_LISTEN) {
-		if (is_request(packet))
-			count(INTERCEPT_COUNT_in_use);
-		else if (bpf_sk_assign(skb, sk, 0) == 0)
-			count(INTERCEPT_COUNT_socket);
-	}
-	bpf_sk_release(sk);
-	return state == BPF_TCP_LISTEN && is_request(packet);
-}
-
-static __noinline int udp(struct __sk_buff *skb, const struct packet *packet)
-{
-	__u32 zero = 0;
-	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
-	struct bpf_sock *sk;
-	int ours;
-
-	if (!packet || !now)
-		return 0;
-	sk = find_udp(skb, packet);
-	if (!sk)
 		return 1;
-	ours = (sk->mark & now->mark_mask & now->own) != 0;
-	if (ours && bpf_sk_assign(skb, sk, 0) == 0)
-		count(INTERCEPT_COUNT_socket);
+	state = sk->state;
 	bpf_sk_release(sk);
-	return !ours;
+	if (state != BPF_TCP_LISTEN)
+		count(INTERCEPT_COUNT_in_use);
+	return state == BPF_TCP_LISTEN;
 }
 
 SEC("tc")
@@ -399,9 +380,9 @@ int intercept(struct __sk_buff *skb)
 
 	if (!now || !now->open || !parse(skb, &packet))
 		return TC_ACT_UNSPEC;
-	if (packet.protocol == IPPROTO_TCP ? tcp(skb, &packet) : udp(skb, &packet))
-		return begin(skb, &packet);
-	return TC_ACT_UNSPEC;
+	if (packet.protocol == IPPROTO_TCP && (!is_request(&packet) || !is_free(skb, &packet)))
+		return TC_ACT_UNSPEC;
+	return begin(skb, &packet);
 }
 
 char intercept_license[] SEC("license") = "GPL";
