@@ -16,6 +16,7 @@ function about(status, tls) {
 		['Applied', Object.entries(applied).map(([plane, n]) => `${plane} ${n}`).join(', ')],
 		['Daemon', `up ${duration(status.uptime_s)}`], ['Relay', `${relay.state}, process ${relay.pid ?? '–'}, up ${duration(relay.uptime_s)}, ${relay.threads} threads, ${relay.restarts} restarts, ${relay.handovers} hand-overs`],
 		['Mover', `${relay.mover}; ${Object.entries(relay.movers).map(([name, one]) => `${name}: ${one.state}${one.why ? ` (${one.why})` : ''}`).join(', ')}`],
+		...status.interception ? [['Interception', `${status.interception.engine}${status.interception.state === 'off' ? '' : `; ebpf: ${status.interception.state}`}${status.interception.why ? ` (${status.interception.why})` : ''}`]] : [],
 		['Kernel', `${kernel.release} ${kernel.machine}`],
 		['Drift', status.drift ? `${status.drift.state}; put right ${status.drift.healed} times` : '–'],
 		...tls ? [['Certificate', [`${compact(tls.subject)}, expires ${when(tls.expires_at)}, SHA-256 ${tls.fingerprint} `, copyButton(tls.fingerprint, 'Copy fingerprint')]]] : [],
