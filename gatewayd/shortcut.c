@@ -12,6 +12,7 @@
 #include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/shortcut_key.h"
 #include "rules/kernel_others.h"
 #include "rules/kernel_shortcut.h"
 #include "rules/kernel_tc.h"
@@ -155,10 +156,8 @@ void shortcut_release(struct shortcut *shortcut)
 
 static bool client_is_banned(const struct shortcut *shortcut, const struct bpf_stitch *flow)
 {
-	const struct bpf_shortcut_key *key = &flow->side[0].in;
-	struct addr client = { .family = key->family == 4 ? AF_INET : AF_INET6 };
+	struct addr client = shortcut_key_source(&flow->side[0].in);
 
-	memcpy(client.bytes, key->source, sizeof(client.bytes));
 	return shortcut->owner.is_banned(shortcut->owner.userdata, &client);
 }
 
