@@ -83,6 +83,7 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 		.to = set->to,
 		.actor = request->actor,
 		.summary = request->summary,
+		.way_back = request->way_back,
 		.dry_run = request->dry_run };
 	_cleanup_free_ char *mark = NULL;
 	struct core_pending pending;
