@@ -142,6 +142,9 @@ int core_write_unguarded(struct core *core, const struct core_change *changes, s
 	}
 	if (r == 0)
 		r = run_changeset(core, &set, request, errs, ret);
+	/* What is in force by now is not refused for want of memory. */
+	if (r == 0)
+		(void)core_warn(core, &set, &ret->warnings);
 	if (r < 0)
 		changeset_point(&set, errs);
 	if (r < 0)
