@@ -167,7 +167,13 @@ static void undo_store(struct transaction *t)
 
 static int do_plan(struct transaction *t)
 {
-	return plan_new(t->apply->model, t->apply->current, t->request->to, t->errs, &t->plan);
+	int r = plan_new(t->apply->model, t->apply->current, t->request->to, t->errs, &t->plan);
+
+	if (r == 0 && !t->request->way_back)
+		r = plan_check_load(t->apply->model, t->plan, t->errs);
+	if (r < 0 && t->plan)
+		plan_abort(t->apply->model, TAKE_PTR(t->plan));
+	return r;
 }
 
 static void undo_plan(struct transaction *t)

@@ -83,6 +83,7 @@ struct apply_request {
 	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
 	const char *actor, *summary; /* for the history */
 	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
+	bool way_back;               /* to what was in force before: nothing of it is refused for its size */
 	bool dry_run;                /* stop after APPLY_LOAD and take everything back */
 };
 

@@ -83,6 +83,7 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 		.to = set->to,
 		.actor = request->actor,
 		.summary = request->summary,
+		.way_back = request->way_back,
 		.dry_run = request->dry_run };
 	_cleanup_free_ char *mark = NULL;
 	struct core_pending pending;
@@ -141,6 +142,9 @@ int core_write_unguarded(struct core *core, const struct core_change *changes, s
 	}
 	if (r == 0)
 		r = run_changeset(core, &set, request, errs, ret);
+	/* What is in force by now is not refused for want of memory. */
+	if (r == 0)
+		(void)core_warn(core, &set, &ret->warnings);
 	if (r < 0)
 		changeset_point(&set, errs);
 	if (r < 0)

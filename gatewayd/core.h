@@ -32,6 +32,7 @@ struct core_pending {
 	int64_t deadline; /* seconds since 1970: it must mean the same after a reboot */
 };
 
+struct changeset;
 struct records;
 
 struct core {
@@ -92,6 +93,8 @@ static inline const struct trace_rules *core_rules(struct core *core)
 {
 	return rule_index_get(&core->rules, core->apply, core->kernel);
 }
+/* What the writer of these changes should know of, as a new array of {code, detail, pointer}. 0 or -ENOMEM. */
+int core_warn(const struct core *core, const struct changeset *set, json_t **ret);
 /* core_write without the rule that nothing may be written while a change waits. */
 int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,
         const struct core_request *request, struct errs *errs, struct core_result *ret);

@@ -260,8 +260,10 @@ int core_rollback(struct core *core, int64_t revision, const struct core_request
 {
 	_cleanup_(past_clear) struct past past = { .core = core, .late = core_revision(core), .errs = errs };
 	_cleanup_free_ struct core_change *changes = NULL;
+	struct core_request back = *request;
 	int r;
 
+	back.way_back = true;
 	if (revision < 0 || revision > core_revision(core)) {
 		errs_add(errs, "", "not_found", "There is no revision %lld.", (long long)revision);
 		return -ENOENT;
@@ -274,7 +276,7 @@ int core_rollback(struct core *core, int64_t revision, const struct core_request
 	changes = calloc(past.n + 1, sizeof(*changes));
 	if (!changes)
 		return -ENOMEM;
-	r = core_write_unguarded(core, changes, way_back(&past, changes), request, errs, ret);
+	r = core_write_unguarded(core, changes, way_back(&past, changes), &back, errs, ret);
 	if (r == 0 && !ret->changed && !request->dry_run)
 		r = settle(core);
 	return r;

@@ -338,13 +338,13 @@ static int start_bans(struct daemon *daemon)
 		.shield = daemon->shield,
 		.userdata = daemon,
 		.tell = tell_ban };
+	struct shortcut_owner asked = {
+		.userdata = daemon, .begin = banned_lengths, .is_banned = client_is_banned, .is_known = flow_is_known
+	};
+	int r = shortcut_watch(daemon->shortcut, daemon->event, &asked);
 
 	daemon->core.bans = daemon->bans;
-	shortcut_watch(daemon->shortcut, &(struct shortcut_owner){ .userdata = daemon,
-	                                         .begin = banned_lengths,
-	                                         .is_banned = client_is_banned,
-	                                         .is_known = flow_is_known });
-	return bans_start(daemon->bans, daemon->event, &owner);
+	return r < 0 ? r : bans_start(daemon->bans, daemon->event, &owner);
 }
 
 static void save_last_good(struct daemon *daemon)

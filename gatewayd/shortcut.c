@@ -12,10 +12,13 @@
 #include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/shortcut_key.h"
 #include "rules/kernel_others.h"
 #include "rules/kernel_shortcut.h"
 #include "rules/kernel_tc.h"
 
+/* It is looked so often who wants to see each packet, and who is banned. */
+#define LOOK_US UINT64_C(1000000)
 /* TCP flows in the maps are looked after this often, and a second after a ban. */
 #define REVIEW_US (10 * UINT64_C(1000000))
 /* One that no relay knows of is taken out when it has been silent this long, or is over. */
@@ -36,6 +39,7 @@ struct shortcut {
 	char in_the_way[192]; /* namely this */
 	struct attached attached;
 	struct shortcut_owner owner;
+	sd_event_source *timer;
 	bool review_due;
 	uint64_t reviewed_us, watching_us;
 	unsigned stitched; /* TCP flows in the maps at the last review */
@@ -87,6 +91,7 @@ void shortcut_free(struct shortcut *shortcut)
 {
 	if (!shortcut)
 		return;
+	sd_event_source_disable_unref(shortcut->timer);
 	kernel_shortcut_free(shortcut->kernel);
 	attached_clear(&shortcut->attached);
 	free(shortcut);
@@ -149,19 +154,10 @@ void shortcut_release(struct shortcut *shortcut)
 
 /* --- TCP flows in the maps --- */
 
-void shortcut_watch(struct shortcut *shortcut, const struct shortcut_owner *owner)
-{
-	shortcut->owner = *owner;
-	shortcut->watching_us = clock_us();
-	shortcut->review_due = true;
-}
-
 static bool client_is_banned(const struct shortcut *shortcut, const struct bpf_stitch *flow)
 {
-	const struct bpf_shortcut_key *key = &flow->side[0].in;
-	struct addr client = { .family = key->family == 4 ? AF_INET : AF_INET6 };
+	struct addr client = shortcut_key_source(&flow->side[0].in);
 
-	memcpy(client.bytes, key->source, sizeof(client.bytes));
 	return shortcut->owner.is_banned(shortcut->owner.userdata, &client);
 }
 
@@ -218,12 +214,13 @@ static void detach_unless_used(struct shortcut *shortcut)
 	shortcut->lingers = false;
 }
 
-void shortcut_look(struct shortcut *shortcut)
+/* Whether others want to see each packet, and after TCP flows. */
+static void look(struct shortcut *shortcut)
 {
 	bool before;
 	int r;
 
-	if (!shortcut || !shortcut->kernel)
+	if (!shortcut->kernel)
 		return;
 	if (shortcut->wanted)
 		review(shortcut);
@@ -241,6 +238,22 @@ void shortcut_look(struct shortcut *shortcut)
 		return;
 	log_info("the short cut of flows is %s%s", shortcut->closed ? "closed: " : "open again", shortcut->in_the_way);
 	tell_program(shortcut);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)usec;
+	look(userdata);
+	(void)sd_event_source_set_time_relative(source, LOOK_US);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+int shortcut_watch(struct shortcut *shortcut, sd_event *event, const struct shortcut_owner *owner)
+{
+	shortcut->owner = *owner;
+	shortcut->watching_us = clock_us();
+	shortcut->review_due = true;
+	return sd_event_add_time_relative(event, &shortcut->timer, CLOCK_MONOTONIC, LOOK_US, 0, on_timer, shortcut);
 }
 
 void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
@@ -263,7 +276,7 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 	}
 	shortcut->followed = true;
 	shortcut->wanted = wanted;
-	shortcut_look(shortcut);
+	look(shortcut);
 	shortcut_flush(shortcut);
 }
 

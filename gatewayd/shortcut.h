@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <systemd/sd-event.h>
 
 #include "gatewayd/base/addr.h"
 #include "gatewayd/base/msg.h"
@@ -33,16 +34,15 @@ struct shortcut_owner {
 	bool (*is_banned)(void *userdata, const struct addr *client);
 	bool (*is_known)(void *userdata, uint64_t flow); /* a relay, or the next one, looks after it */
 };
-/* From here on they are looked at. */
-void shortcut_watch(struct shortcut *shortcut, const struct shortcut_owner *owner);
+/* From here on, once a second, whether a relay serves or not: looks whether others want to see each packet, and after
+ * TCP flows. 0, or what sd-event says. */
+int shortcut_watch(struct shortcut *shortcut, sd_event *event, const struct shortcut_owner *owner);
 
 /* Whether flows of this listener may take it: nothing of it wants to see each packet. */
 bool shortcut_suits(const struct listener *listener);
 
 /* This configuration is in force from now on. */
 void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot);
-/* Looks whether others want to see each packet, and after TCP flows; to be called once a second. Legal for NULL. */
-void shortcut_look(struct shortcut *shortcut);
 /* Something that packets have to pass has changed: a rule, or who is banned. Legal for NULL. */
 void shortcut_flush(struct shortcut *shortcut);
 /* While anything holds, everything goes by way of the rules and the relay. Calls count: one release for each hold.

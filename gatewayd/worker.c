@@ -463,7 +463,6 @@ static int on_ping(sd_event_source *source, uint64_t usec, void *userdata)
 	}
 	message.ping.cookie = clock_us();
 	message.ping.tracked = kernel_others_track();
-	shortcut_look(worker->owner.shortcut);
 	/* One that is not greeted yet takes nothing else; one of another version does not know the message: it has as
 	 * many periods to hand over. */
 	if (!worker->foreign && worker->state >= WORKER_CONFIGURING && msg_send(worker->channel, &message, -1, 0) == 0)

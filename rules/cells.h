@@ -74,6 +74,7 @@ struct cell_index {
 struct group_count {
 	struct group group;
 	size_t count;
+	size_t blocks; /* of ports, of ranges; see PLAN_BLOCKS_MAX */
 };
 
 struct staged_cell {

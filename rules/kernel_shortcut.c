@@ -15,6 +15,7 @@
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/stitch_map.h"
 #include "rules/kernel_bpf.h"
 #include "rules/kernel_tc.h"
 
@@ -160,23 +161,6 @@ unsigned kernel_shortcut_sweep(struct kernel_shortcut *shortcut, uint32_t epoch)
 	return swept;
 }
 
-/* Takes the element out if it is still this flow's. */
-static void way_delete(struct kernel_shortcut *shortcut, const struct bpf_shortcut_key *key, __u64 id)
-{
-	int ways = kernel_shortcut_ways(shortcut);
-	struct bpf_stitch_way way;
-
-	if (bpf_map_lookup_elem(ways, key, &way) == 0 && way.flow == id)
-		(void)bpf_map_delete_elem(ways, key);
-}
-
-static void stitch_delete(struct kernel_shortcut *shortcut, __u64 id, const struct bpf_stitch *flow)
-{
-	way_delete(shortcut, &flow->side[0].in, id);
-	way_delete(shortcut, &flow->side[1].in, id);
-	(void)bpf_map_delete_elem(kernel_shortcut_stitches(shortcut), &id);
-}
-
 /* How many are in `held`: one more or less, or the same. */
 static unsigned hold(struct kernel_shortcut *shortcut, __u64 id, bool on)
 {
@@ -233,7 +217,7 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 			n_held += hold(shortcut, id, verdict == KERNEL_STITCH_HELD);
 		if (verdict == KERNEL_STITCH_OVER) {
 			/* Goes on behind the last one that stays. */
-			stitch_delete(shortcut, id, &flow);
+			stitch_map_delete(kernel_shortcut_ways(shortcut), stitches, id, &flow);
 			continue;
 		}
 		n++;

@@ -7,6 +7,11 @@
  * one pass. Sorted by port, exact ports go to the first of their port, and
  * ranges are swept from left to right with a heap of the ranges that are open:
  * its top, the narrowest, owns the stretch up to its end or the next start.
+ *
+ * A range of all ports that can be named is found like no ports at all, once
+ * ties are ruled out: it still wins against a listener that names none, for it
+ * is narrower by port 0, which comes with it. In an interval set each of many
+ * addresses would have it, in the sixteen pieces that the kernel cuts it into.
  */
 #include "rules/cells.h"
 
@@ -107,6 +112,13 @@ static int find_tie(const struct item *items, size_t n, struct tie *ret)
 	return 0;
 }
 
+static void find_all_ports(struct item *items, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (items[i].kind == MATCH_PORT_RANGE && items[i].lo == 1 && items[i].hi == UINT16_MAX)
+			items[i].kind = MATCH_PORT_ANY;
+}
+
 static void heap_swap(struct heap *heap, size_t a, size_t b)
 {
 	const struct item *item = heap->items[a];
@@ -157,12 +169,22 @@ static void emit(struct cutting *cutting, uint8_t kind, uint32_t lo, uint32_t hi
 	        (struct piece){ kind, (uint16_t)lo, (uint16_t)hi, owner->verdict, owner->listener, owner->limited };
 }
 
-/* Items of one kind, sorted by port: the strongest of each port stands first. Right for exact ports and for "any". */
+/* Exact ports, sorted: the strongest of each port stands first. */
 static void take_first(struct cutting *cutting, const struct item *items, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (i == 0 || items[i].lo != items[i - 1].lo)
 			emit(cutting, items[i].kind, items[i].lo, items[i].hi, items[i].owner);
+}
+
+static void take_strongest(struct cutting *cutting, const struct item *items, size_t n)
+{
+	const struct item *best = &items[0];
+
+	for (size_t i = 1; i < n; i++)
+		if (compare_strength(&items[i], best) < 0)
+			best = &items[i];
+	emit(cutting, MATCH_PORT_ANY, 0, UINT16_MAX, best->owner);
 }
 
 static void sweep(struct cutting *cutting, const struct item *items, size_t n, struct heap *heap)
@@ -201,6 +223,8 @@ static int cut_sorted(struct cutting *cutting, const struct item *items, size_t 
 			;
 		if (items[begin].kind == MATCH_PORT_RANGE)
 			sweep(cutting, items + begin, end - begin, &(struct heap){ open, 0 });
+		else if (items[begin].kind == MATCH_PORT_ANY)
+			take_strongest(cutting, items + begin, end - begin);
 		else
 			take_first(cutting, items + begin, end - begin);
 	}
@@ -222,6 +246,7 @@ int pieces_cut(struct contender *const *contenders, size_t n_contenders, struct 
 	r = find_tie(items, n, ret_tie);
 	if (r < 0)
 		return r;
+	find_all_ports(items, n);
 	qsort(items, n, sizeof(*items), compare_for_sweep);
 	r = cut_sorted(&cutting, items, n);
 	if (r < 0) {

@@ -331,18 +331,35 @@ static int diff_cells(struct plan *plan, const struct stage *stage)
 
 /* The groups in use: counts, changed by the runs of one group in removed and added. */
 
-/* Takes the run of this group, if one stands at *at. */
-static size_t take_run(const struct elements *elements, size_t *at, const struct group *group)
+/* How many blocks a range consists of. */
+static size_t blocks_of(const struct match_key *key)
 {
+	size_t n = 0;
+
+	for (uint32_t at = key->port_lo; at <= key->port_hi; n++) {
+		uint32_t size = at ? at & -at : UINT16_MAX + 1U;
+
+		while (at + size - 1 > key->port_hi)
+			size /= 2;
+		at += size;
+	}
+	return n;
+}
+
+/* What the run of this group has, if one stands at *at. */
+static struct group_count take_run(const struct elements *elements, size_t *at, const struct group *group)
+{
+	struct group_count ret = { .group = *group };
 	struct group first;
-	size_t run;
 
 	if (*at == elements->n)
-		return 0;
+		return ret;
 	first = element_group(&elements->items[*at]);
-	run = group_compare(&first, group) == 0 ? elements_run(elements, *at) : 0;
-	*at += run;
-	return run;
+	ret.count = group_compare(&first, group) == 0 ? elements_run(elements, *at) : 0;
+	for (size_t i = 0; group->shape.port_kind == MATCH_PORT_RANGE && i < ret.count; i++)
+		ret.blocks += blocks_of(&elements->items[*at + i].key);
+	*at += ret.count;
+	return ret;
 }
 
 /* Three sorted lists in step: the counts before, the removals, the additions. */
@@ -351,15 +368,17 @@ static int count_groups(const struct model *model, const struct plan *plan, stru
 	size_t c = 0, i = 0, k = 0, size = 0;
 
 	while (c < model->n_groups || k < plan->added.n) {
-		struct group_count next = { 0 };
+		struct group_count next = { 0 }, added, removed;
 
 		if (k < plan->added.n)
 			next.group = element_group(&plan->added.items[k]);
 		if (c < model->n_groups &&
 		        (k == plan->added.n || group_compare(&model->groups[c].group, &next.group) <= 0))
 			next = model->groups[c++];
-		next.count += take_run(&plan->added, &k, &next.group);
-		next.count -= take_run(&plan->removed, &i, &next.group);
+		added = take_run(&plan->added, &k, &next.group);
+		removed = take_run(&plan->removed, &i, &next.group);
+		next.count += added.count - removed.count;
+		next.blocks += added.blocks - removed.blocks;
 		if (next.count == 0)
 			continue;
 		if (array_reserve(&stage->groups, &size, stage->n_groups + 1, sizeof(next)) < 0)
@@ -367,6 +386,57 @@ static int count_groups(const struct model *model, const struct plan *plan, stru
 		stage->groups[stage->n_groups++] = next;
 	}
 	return 0;
+}
+
+static size_t blocks_before(const struct model *model, const struct group *group)
+{
+	for (size_t i = 0; i < model->n_groups; i++)
+		if (group_compare(&model->groups[i].group, group) == 0)
+			return model->groups[i].blocks;
+	return 0;
+}
+
+/* A listener that the plan gives elements of the group. */
+static const struct contender *who_adds(const struct model *model, const struct plan *plan, const struct group *group)
+{
+	const struct stage *stage = &model->stage;
+	size_t at = 0;
+
+	while (at < plan->added.n) {
+		struct group other = element_group(&plan->added.items[at]);
+
+		if (group_compare(&other, group) == 0)
+			break;
+		at += elements_run(&plan->added, at);
+	}
+	for (size_t i = 0; at < plan->added.n && i < stage->n_contenders; i++)
+		if (stage->contenders[i]->listener == plan->added.items[at].listener)
+			return stage->contenders[i];
+	return NULL;
+}
+
+int plan_check_load(const struct model *model, const struct plan *plan, struct errs *errs)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < model->stage.n_groups; i++) {
+		const struct group_count *count = &model->stage.groups[i];
+		const struct contender *contender;
+		char pointer[CONTENDER_POINTER_MAX] = "";
+
+		if (count->blocks <= PLAN_BLOCKS_MAX || count->blocks <= blocks_before(model, &count->group))
+			continue;
+		contender = who_adds(model, plan, &count->group);
+		if (contender)
+			contender_pointer(contender, "/ports", pointer);
+		errs_add(errs, pointer, "too_complex",
+		        "listener \"%s\": with it, ranges of ports for %zu combinations of addresses would lie in one "
+		        "set of the kernel, in %zu pieces, more than %d. Name all ports or single ones, or fewer "
+		        "addresses.",
+		        contender ? contender->name : "", count->count, count->blocks, PLAN_BLOCKS_MAX);
+		r = -EINVAL;
+	}
+	return r;
 }
 
 /* Interval sets that are made anew. */

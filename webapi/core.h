@@ -37,6 +37,7 @@ struct core_request {
 	const char *actor;        /* for history, audit and log: "uid 0", "token admin" */
 	const char *summary;      /* what, for history: "PUT listeners/web" */
 	bool dry_run;             /* check everything, the kernel's dry run included, and change nothing */
+	bool way_back;            /* core_rollback's own: to what was in force before, which no limit refuses */
 	int64_t confirm_within_s; /* 0: for good; else the change is taken back unless confirmed in time */
 };
 

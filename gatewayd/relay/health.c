@@ -104,7 +104,7 @@ static void conclude(
 	const struct proto_health_put *rules = &target->upstream->rules;
 	struct health_rule rule = { .rise = rules->rise, .fall = rules->fall };
 	struct target_state *state = state_of(health, target);
-	uint64_t next_ms = started_us / 1000 + pause_ms(health, target);
+	uint64_t next_ms = health_rule_meet(started_us / 1000 + pause_ms(health, target), rules->interval_ms);
 
 	add(&health->memory->health.checks, 1);
 	if (verdict->cause != TARGET_CAUSE_OK)
@@ -162,6 +162,8 @@ static void check_begin(struct health *health, struct health_target *target)
 {
 	struct health_verdict verdict;
 
+	/* Others may have begun since the turn did, and each takes its time. */
+	clock_read(health);
 	if (health_check_begin(&health->pool, target, health->now_us, &verdict) == 0)
 		timer_set(health, target, health->now_ms + target->upstream->rules.timeout_ms);
 	else

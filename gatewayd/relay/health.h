@@ -23,7 +23,7 @@ struct health;
 /* First checks of targets that come together are spread over this time, or over one interval if that is shorter. */
 #define HEALTH_SPREAD_MS 1000
 /* Each pause between checks is the interval, more or less by at most this part of it, so that the checks of many
- * targets, and of many gateways, do not fall into step. */
+ * targets, and of many gateways, do not fall into step; and then by a little more (health_rule_meet). */
 #define HEALTH_JITTER_PART 20
 
 enum health_order_kind {

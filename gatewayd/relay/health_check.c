@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -76,6 +77,16 @@ static void handshake_hold(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
 }
 
+/* The ruleset finds what comes for a transparent socket at once, as for flows. Else it would look everywhere to find
+ * out that it knows nothing of the packet, which made a check a sixth dearer. */
+static void set_transparent(int fd, uint8_t family)
+{
+	static const int on = 1;
+	bool v6 = family == AF_INET6;
+
+	setsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, sizeof(on));
+}
+
 static int socket_open(struct health_pool *pool, struct health_check *check, uint8_t family)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = check };
@@ -85,6 +96,7 @@ static int socket_open(struct health_pool *pool, struct health_check *check, uin
 	if (check->fd < 0)
 		return -errno;
 	handshake_hold(check->fd);
+	set_transparent(check->fd, family);
 	if (epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, check->fd, &event) < 0) {
 		int r = -errno;
 
@@ -209,21 +221,37 @@ size_t health_check_request(const struct health_target *target, char request[HEA
 	return (size_t)n;
 }
 
+/* Made once, and anew after a change. False: no memory. */
+static bool has_request(struct health_target *target)
+{
+	char request[HEALTH_REQUEST_MAX];
+
+	if (target->request)
+		return true;
+	target->n_request = health_check_request(target, request);
+	target->request = malloc(target->n_request);
+	if (!target->request)
+		return false;
+	memcpy(target->request, request, target->n_request);
+	return true;
+}
+
 /* The connection is there. True: with that the check is over. */
 static bool connected(struct health_check *check, uint64_t now_us, struct health_verdict *ret)
 {
-	const struct proto_health_put *rules = &check->target->upstream->rules;
-	char request[HEALTH_REQUEST_MAX];
-	size_t n;
+	struct health_target *target = check->target;
 
-	if (rules->type != PROTO_HEALTH_HTTP) {
+	if (target->upstream->rules.type != PROTO_HEALTH_HTTP) {
 		*ret = well(check, now_us);
 		return true;
 	}
 	check->asked = true;
-	n = health_check_request(check->target, request);
+	if (!has_request(target)) {
+		*ret = failed(ENOMEM);
+		return true;
+	}
 	/* The first bytes of a connection always find room. */
-	if (send(check->fd, request, n, MSG_NOSIGNAL) == (ssize_t)n)
+	if (send(check->fd, target->request, target->n_request, MSG_NOSIGNAL) == (ssize_t)target->n_request)
 		return false;
 	*ret = failed(errno);
 	return true;

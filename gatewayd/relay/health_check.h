@@ -4,13 +4,14 @@
  * rise, fall, intervals or the daemon.
  *
  * Theory of operation: a connected TCP socket that is connected to nothing
- * (AF_UNSPEC) sends a reset and is as new. So a TCP check costs three system
- * calls, an option, connect() there and back, and its share of epoll_wait(): no
- * socket(), no epoll_ctl(), no close(). Sockets are polled edge-
- * triggered from their first use to their end, and events of an idle one mean
- * nothing. A socket whose check has failed is not used again: the kernel may
- * have left an ICMP error in its error queue, which would fail the next one. The connection comes from the gateway's
- * own address, in the network namespace of the relay.
+ * (AF_UNSPEC) sends a reset and is as new. So a TCP check costs two system
+ * calls, connect() there and back, and its share of epoll_wait(); an HTTP check
+ * send() and recv() besides: no socket(), no option, no epoll_ctl(), no close().
+ * Sockets are polled edge-triggered from their first use to their end, and
+ * events of an idle one mean nothing. A socket whose check has failed is not
+ * used again: the kernel may have left an ICMP error in its error queue, which
+ * would fail the next one. The connection comes from the gateway's own address,
+ * in the network namespace of the relay.
  */
 #ifndef GW_RELAY_HEALTH_CHECK_H
 #define GW_RELAY_HEALTH_CHECK_H

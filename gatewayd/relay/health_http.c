@@ -60,7 +60,7 @@ static const char *value_of(const char *line, const char *name)
 {
 	size_t length = strlen(name);
 
-	if (strncasecmp(line, name, length) != 0 || line[length] != ':')
+	if ((*line | 0x20) != *name || strncasecmp(line, name, length) != 0 || line[length] != ':')
 		return NULL;
 	return line + length + 1 + strspn(line + length + 1, " \t");
 }
@@ -150,20 +150,32 @@ static enum health_http_result line_end(struct health_http *http, const struct h
 	return result;
 }
 
-static enum health_http_result line_byte(struct health_http *http, const struct health_http_want *want, char byte)
+/* Who speaks another protocol may never end the line. */
+static bool begins_well(const struct health_http *http)
 {
 	static const char beginning[] = "HTTP/1.";
+	size_t n = http->n_line < sizeof(beginning) - 1 ? http->n_line : sizeof(beginning) - 1;
 
-	if (++http->head > HEALTH_HTTP_HEAD_MAX)
-		return HEALTH_HTTP_PROTOCOL;
-	if (byte == '\n')
-		return line_end(http, want);
-	/* Who speaks another protocol may never end the line. */
-	if (http->place == PLACE_STATUS && http->n_line < sizeof(beginning) - 1 && byte != beginning[http->n_line])
-		return HEALTH_HTTP_PROTOCOL;
-	if (http->n_line < HEALTH_HTTP_LINE_MAX - 1)
-		http->line[http->n_line++] = byte;
-	return HEALTH_HTTP_MORE;
+	return http->place != PLACE_STATUS || memcmp(http->line, beginning, n) == 0;
+}
+
+/* Up to the end of the line, or all there is of it. Returns how many bytes that were. */
+static size_t line_bytes(struct health_http *http, const struct health_http_want *want, const char *bytes, size_t n,
+        enum health_http_result *ret_result)
+{
+	const char *end = memchr(bytes, '\n', n);
+	size_t length = end ? (size_t)(end - bytes) : n, taken = end ? length + 1 : n;
+	size_t room = HEALTH_HTTP_LINE_MAX - 1U - http->n_line, kept = length < room ? length : room;
+
+	*ret_result = HEALTH_HTTP_PROTOCOL;
+	if (taken > HEALTH_HTTP_HEAD_MAX - http->head)
+		return taken;
+	http->head += (uint32_t)taken;
+	memcpy(http->line + http->n_line, bytes, kept);
+	http->n_line = (uint8_t)(http->n_line + kept);
+	if (begins_well(http))
+		*ret_result = end ? line_end(http, want) : HEALTH_HTTP_MORE;
+	return taken;
 }
 
 /* --- the body --- */
@@ -191,10 +203,14 @@ enum health_http_result health_http_feed(
         struct health_http *http, const struct health_http_want *want, const char *bytes, size_t n)
 {
 	enum health_http_result result = HEALTH_HTTP_MORE;
+	size_t i = 0;
 
-	for (size_t i = 0; i < n && result == HEALTH_HTTP_MORE; i++)
-		result = http->place == PLACE_BODY || http->place == PLACE_CHUNK ? body_byte(http, want, bytes[i])
-		                                                                 : line_byte(http, want, bytes[i]);
+	while (i < n && result == HEALTH_HTTP_MORE) {
+		if (http->place == PLACE_BODY || http->place == PLACE_CHUNK)
+			result = body_byte(http, want, bytes[i++]);
+		else
+			i += line_bytes(http, want, bytes + i, n - i, &result);
+	}
 	return result;
 }
 

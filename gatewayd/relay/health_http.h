@@ -1,5 +1,5 @@
 /*
- * The answer to an HTTP health check, byte by byte as it comes: status line,
+ * The answer to an HTTP health check, piece by piece as it comes: status line,
  * header, and the body as far as a text is looked for in it. Bounded in what it
  * looks at and in memory; trusts nothing. Called by health_check.c.
  *

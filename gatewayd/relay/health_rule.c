@@ -63,6 +63,15 @@ bool health_rule_note(const struct health_rule *rule, struct health_streak *stre
 	        now_ms);
 }
 
+uint64_t health_rule_meet(uint64_t due_ms, uint32_t interval_ms)
+{
+	uint64_t step = HEALTH_MEET_MS;
+
+	while (step > 1 && step > interval_ms / HEALTH_MEET_PART)
+		step /= 2;
+	return (due_ms + step / 2) / step * step;
+}
+
 bool health_rule_forget(struct health_streak *streak, struct target_state *state, uint64_t now_ms)
 {
 	*streak = (struct health_streak){ 0 };

@@ -14,6 +14,7 @@ static void target_free(struct health_table *table, struct health_target *target
 {
 	if (table->gone)
 		table->gone(table->userdata, target);
+	free(target->request);
 	free(target);
 }
 
@@ -27,6 +28,8 @@ static void upstream_free(struct health_table *table, struct health_upstream *up
 
 static void tell_changed(struct health_table *table, struct health_target *target)
 {
+	free(target->request);
+	target->request = NULL;
 	if (table->changed)
 		table->changed(table->userdata, target);
 }

@@ -25,8 +25,10 @@ struct health_target {
 	uint16_t port; /* 0: the packet's own */
 	struct addr addr;
 	struct health_streak streak;
-	uint64_t due_ms;             /* of the timer */
-	struct health_check *check;  /* under way, or NULL */
+	uint64_t due_ms;            /* of the timer */
+	struct health_check *check; /* under way, or NULL */
+	char *request;              /* what an HTTP check says, not terminated; NULL: not made since the last change */
+	size_t n_request;
 	struct health_target *queue; /* behind this one, of those that wait for a check to end; itself: the last one */
 	bool waiting;
 	bool stale; /* a whole configuration is being read and has not named it yet */

@@ -14,13 +14,14 @@
 #include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/clock.h"
+#include "gatewayd/base/shortcut_key.h"
+#include "gatewayd/base/stitch_map.h"
 #include "gatewayd/relay/account.h"
 #include "gatewayd/relay/keep.h"
 #include "gatewayd/relay/life.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/shape.h"
-#include "gatewayd/relay/shortcut_key.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_forge.h"
 #include "gatewayd/relay/tcp_sockmap.h"
@@ -126,25 +127,10 @@ static void keys_of(const struct flow_origin *origin, const struct numbers numbe
 	ret[FLOW_TARGET] = shortcut_key(&origin->target, origin->target_port, &target->own, target->own_port);
 }
 
-/* Packets of the flow are not found any more, but by whoever has found its ways already. */
-static void ways_close(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
-{
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		struct bpf_stitch_way way;
-
-		/* The peers may have begun another connection with the same addresses and ports. */
-		if (bpf_map_get(ways(loop), &stitch->side[side].in, &way) == 0 && way.flow == flow->id)
-			(void)bpf_map_delete(ways(loop), &stitch->side[side].in);
-	}
-}
-
-/* Takes the flow out of the maps. *stitch: as it was found before; as it was last afterwards, for until its packets are
- * not found any more it may become ACTIVE. */
+/* Takes the flow out of the maps; see stitch_map_delete. */
 static void ways_delete(const struct loop *loop, const struct flow *flow, struct bpf_stitch *stitch)
 {
-	ways_close(loop, flow, stitch);
-	(void)bpf_map_get(stitches(loop), &flow->id, stitch);
-	(void)bpf_map_delete(stitches(loop), &flow->id);
+	stitch_map_delete(ways(loop), stitches(loop), flow->id, stitch);
 }
 
 /* A flow has this part as long as it is in the maps. */
@@ -262,7 +248,7 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 		return true; /* somebody has taken it out already */
 	if (is_carried(&stitch))
 		return false;
-	ways_close(loop, flow, &stitch);
+	stitch_map_close(ways(loop), flow->id, &stitch);
 	own->withdrawn_ms = loop->now_ms;
 	own->look_ms = STITCH_LOOK_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
@@ -358,7 +344,7 @@ static bool count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 		any = true;
 		own->bytes[side] = from->bytes;
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
-		if (bpf_map_get(ways(loop), &from->in, &way) == 0 && way.flow == flow->id)
+		if (stitch_map_way(ways(loop), &from->in, flow->id, &way))
 			(void)way_put(loop, flow, (enum flow_side)side, &from->in);
 	}
 	return any;
@@ -439,20 +425,12 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 
 /* --- the end --- */
 
-static struct addr addr_of(const __u8 bytes[16], __u32 family)
-{
-	struct addr ret = { .family = family == 4 ? AF_INET : AF_INET6 };
-
-	memcpy(ret.bytes, bytes, sizeof(ret.bytes));
-	return ret;
-}
-
 /* Tells the peer of this side, in the name of the other one. It takes a reset only with the number that it expects
  * next: what it has acknowledged last, or the end of what has been sent since. */
 static void reset_peer(const struct bpf_stitch *stitch, enum flow_side side)
 {
 	const struct bpf_stitch_side *to = &stitch->side[side], *from = &stitch->side[!side];
-	struct addr peer = addr_of(to->in.source, to->in.family), own = addr_of(to->in.destination, to->in.family);
+	struct addr peer = shortcut_key_source(&to->in), own = shortcut_key_destination(&to->in);
 	uint16_t peer_port = ntohs(to->in.source_port), own_port = ntohs(to->in.destination_port);
 	uint32_t sent = from->end + from->fin + from->add_seq;
 
@@ -498,7 +476,7 @@ bool tcp_stitch_find(struct loop *loop, struct flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		uint64_t active_ms = stitch.side[side].active_ns / 1000000;
 
-		if (bpf_map_get(ways(loop), &stitch.side[side].in, &way) == 0 && way.flow == flow->id)
+		if (stitch_map_way(ways(loop), &stitch.side[side].in, flow->id, &way))
 			own->bytes[side] = way.counted;
 		if (active_ms > flow->active_ms)
 			flow->active_ms = active_ms;

@@ -10,9 +10,9 @@
 #include "gatewayd/base/bpf_map.h"
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/shortcut_key.h"
 #include "gatewayd/relay/account_udp.h"
 #include "gatewayd/relay/loop.h"
-#include "gatewayd/relay/shortcut_key.h"
 
 /* --- addresses --- */
 

@@ -49,6 +49,21 @@ def test_sets_do_not_get_around_the_limit_of_all(gateway):
     assert (answer.json["errors"][0]["code"], answer.json["errors"][0]["pointer"]) == ("too_complex", "/destinations")
 
 
+def test_ranges_of_many_addresses_have_a_limit(gateway):
+    """Of all ports, or of single ones, there may be many addresses; of ranges as many as the kernel loads in good time."""
+    entries = "".join(f"10.0.{n >> 8}.{n & 255}\n" for n in range(20000)).encode()
+    gateway.must("PUT", "address-sets/many", {"entries": ["10.0.0.1"]})
+    gateway.must("PUT", "address-sets/many/entries", entries, headers={"Content-Type": "text/plain"})
+    wide = {"destinations": ["@many"], "action": "drop"}
+    answer = gateway.api("PUT", "listeners/wide", {**wide, "ports": ["2-65533"]})
+    assert answer.status == 422
+    fault = answer.json["errors"][0]
+    assert (fault["code"], fault["pointer"]) == ("too_complex", "/ports")
+    assert '"wide"' in fault["detail"] and "524288" in fault["detail"]
+    gateway.must("PUT", "listeners/wide", {**wide, "ports": ["1-65535"]})
+    assert "_range_" not in gateway.api("GET", "ruleset").text
+
+
 @pytest.mark.parametrize("ports, item", [(["1", "80", "81"], "/ports/1"), (["1-2", "70-90"], "/ports/1"), ([], "/ports")])
 def test_a_tie_names_the_item(gateway, ports, item):
     """The same fault by way of a resource, a document and a transaction."""

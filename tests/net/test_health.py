@@ -203,6 +203,21 @@ def test_tcp_checks_are_not_accepted(lab, gateway, family):
         assert (found["state"], found["failures"], server.seen) == ("up", 0, [])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_known_as_the_relays(lab, gateway, family):
+    """What comes back for a check takes the short way through the ruleset, as what comes for a flow does."""
+    def came():
+        rows = gateway.must("GET", "stats/ledger?interface=out0")["interfaces"]
+        return rows[0]["stack"]["outcomes"]["relay_tcp"]["packets"] if rows else 0
+
+    address = SERVERS[family][0]
+    with Peer(lab.server, address, 8100, lambda connection, _: connection.close()):
+        before = came()
+        gateway.upstream("pool", [(address, 8100)], health={"type": "tcp", "interval_ms": 100, "timeout_ms": 100})
+        wait_for(lambda: health(gateway, "pool", address, 8100)["checks"] >= 10, 20, "ten checks")
+        assert came() - before >= 10
+
+
 def test_silent_targets_delay_nobody(lab, gateway):
     """Targets that accept and never answer time out, each; beside them others are checked as often as they are to."""
     with Answers(lab.server, "10.71.2.3", 8100, rest=0), Answers(lab.server, "10.71.2.4", 8100) as good:

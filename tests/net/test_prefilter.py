@@ -382,6 +382,8 @@ def test_somebody_was_there_before_the_daemon(lab, gateway, spare, tmp_path):
         assert applied["nft"] == gateway.status()["revision"] > applied["xdp"]
         assert gateway.api("GET", "/readyz").status == 503 and pings(lab.client, GATEWAY[4], 1) == 1
         gateway.listener("l", ports=["9"])
+        warned = gateway.must("PUT", "rate-limits/shut?dry_run=true", {"rate": 10, "action": "ban", "escalate": {"after": 99}})
+        assert [one["code"] for one in warned["warnings"]] == ["prefilter_failed"] and "somebody else" in warned["warnings"][0]["detail"]
         index = lab.gateway.run("cat", "/sys/class/net/pf8/ifindex").stdout.strip()
         pins = gateway.bpf / f"xdp/dispatch-{index}-{row['foreign']}"
         pins.mkdir(parents=True)
@@ -396,6 +398,7 @@ def test_somebody_was_there_before_the_daemon(lab, gateway, spare, tmp_path):
     spare()
     wait_for(lambda: status(gateway, "pf8")["state"] == "on", 10, "our program")
     assert red(gateway) is None and gateway.api("GET", "/readyz").status == 200
+    assert gateway.must("PUT", "prefilters/pf7?dry_run=true", {})["warnings"][0]["code"] == "no_interface"
 
 
 def test_a_dry_run_leaves_nothing(lab, gateway):

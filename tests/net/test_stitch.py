@@ -98,6 +98,23 @@ def is_reset(connection):
         return True
 
 
+def held_until(let_in, connection):
+    """No answer comes from some time on, until the client is let in again: then what it asked last is answered."""
+    def is_held():
+        connection.settimeout(0.3)
+        try:
+            ask(connection, b"?")
+            return False
+        except socket.timeout:
+            return True
+
+    wait_for(is_held, 10, "the ban")
+    let_in()
+    connection.settimeout(30)
+    assert connection.recv(1) == b"?"
+    ask_much(connection, os.urandom(50_000))
+
+
 # --- what it carries ---
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -422,25 +439,27 @@ def test_bans_and_traces(lab, gateway, family):
         with lab.client.connect(SERVER[family], PORT, timeout=30) as connection:
             stitch(gateway, connection)
             gateway.must("POST", "/bans", {"address": address, "ban_s": 60, "reason": "test"})
-
-            def is_held():
-                connection.settimeout(0.3)
-                try:
-                    ask(connection, b"?")
-                    return False
-                except socket.timeout:
-                    return True
-            wait_for(is_held, 10, "the ban")
-            gateway.must("DELETE", f"/bans?address={address}")
-            connection.settimeout(30)
-            assert connection.recv(1) == b"?"
-            ask_much(connection, os.urandom(50_000))
+            held_until(lambda: gateway.must("DELETE", f"/bans?address={address}"), connection)
         trace = gateway.must("POST", "/trace", {"protocol": "tcp", "source": address, "destination": SERVER[family],
                                                "destination_port": PORT, "seconds": 300, "packets": 200})
         with lab.client.connect(SERVER[family], PORT, timeout=10) as connection:
             stays_the_relays(gateway, connection)
             gateway.must("DELETE", f"/trace/{trace['id']}")
             stitch(gateway, connection, 2)
+
+
+def test_a_ban_without_a_relay(lab, gateway):
+    """It reaches a flow that the kernel carries while there is no relay, and none can start."""
+    gateway.listener("plain", ports=[str(PORT)])
+    with servers.Peer(lab.server, SERVER["v4"], PORT, echo), \
+            lab.client.connect(SERVER["v4"], PORT, timeout=30) as connection:
+        stitch(gateway, connection)
+        gateway.break_relay()
+        gateway.must("POST", "/bans", {"address": lab.client.v4, "ban_s": 60, "reason": "test"})
+        held_until(lambda: gateway.must("DELETE", f"/bans?address={lab.client.v4}"), connection)
+        gateway.mend_relay()
+        wait_for(lambda: counters(gateway)["flows_adopted"] == 1, 15, "the next relay")
+        ask(connection, b"and on")
 
 
 def test_somebody_takes_the_program_off(lab, gateway):

@@ -280,6 +280,86 @@ static void the_total_is_limited(void **state)
 	snapshot_unref(empty);
 }
 
+/* Whether a write from one to the other would be refused for the size of a set of ranges, naming this listener. */
+static void expect_load(struct model *model, struct snapshot *from, struct snapshot *to, const char *refused)
+{
+	struct errs errs = { 0 };
+	struct plan *plan;
+
+	assert_int_equal(plan_new(model, from, to, &errs, &plan), 0);
+	assert_int_equal(plan_check_load(model, plan, &errs), refused ? -EINVAL : 0);
+	assert_int_equal(errs.n, refused ? 1 : 0);
+	if (refused) {
+		assert_string_equal(errs.items[0].code, "too_complex");
+		assert_string_equal(errs.items[0].pointer, refused);
+	}
+	plan_abort(model, plan);
+	errs_clear(&errs);
+}
+
+/* 2-65533 is 28 blocks. What is over the limit already has to start, and may become less, or stay and be written
+ * otherwise. */
+static void sets_of_ranges_are_limited(void **state)
+{
+	enum { MOST = PLAN_BLOCKS_MAX / 28 };
+	struct snapshot *empty = snapshot_new(), *at = snapshot_edit(empty, 1), *to;
+	struct model *model = fixture_model(empty);
+
+	(void)state;
+	put_set(at, "wide", many(MOST));
+	fixture_put(at, fixture_listener("all", 1, "", "", "@wide", "2-65533"));
+	expect_load(model, empty, at, NULL);
+	put_set(at, "wide", many(MOST + 1));
+	expect_load(model, empty, at, "/listeners/all/ports");
+	assert_int_equal(fixture_apply(model, empty, at), 0);
+	to = snapshot_edit(at, 2);
+	put_set(to, "wide", many(MOST + 2));
+	expect_load(model, at, to, "/listeners/all/ports");
+	put_set(to, "wide", many(MOST));
+	expect_load(model, at, to, NULL);
+	snapshot_unref(to);
+	to = snapshot_edit(at, 2);
+	fixture_put(to, fixture_listener("other", 2, "", "", "172.16.0.1", "80 82"));
+	fixture_put(to, fixture_listener("udp", 3, "", "", "@wide", "2-40"));
+	((struct listener *)snapshot_find(to, RESOURCE_LISTENER, "udp"))->protocol = PROTOCOL_UDP;
+	expect_load(model, at, to, NULL);
+	fixture_put(to, fixture_listener("more", 4, "", "", "172.16.0.2", "80-81"));
+	expect_load(model, at, to, "/listeners/more/ports");
+	model_free(model);
+	snapshot_unref(to);
+	snapshot_unref(at);
+	snapshot_unref(empty);
+}
+
+/* All ports that can be named are found as any port, and still win against a listener that names none. */
+static void all_ports_need_no_ranges(void **state)
+{
+	struct snapshot *empty = snapshot_new(), *at = snapshot_edit(empty, 1);
+	struct match_packet packet = { .protocol = IPPROTO_TCP, .dst_port = 443 };
+	struct model *model;
+	struct group *groups;
+	struct element found;
+	size_t n;
+
+	(void)state;
+	put_set(at, "big", many(100));
+	fixture_put(at, fixture_listener("all", 1, "", "", "@big", "1-65535"));
+	fixture_put(at, fixture_listener("any", 2, "", "", "@big", ""));
+	((struct listener *)snapshot_find(at, RESOURCE_LISTENER, "all"))->priority = 7;
+	model = fixture_model(at);
+	assert_int_equal(model_count(model), 100);
+	assert_int_equal(model_groups(model, &groups, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(groups[0].shape.port_kind, MATCH_PORT_ANY);
+	packet.dst = packet.src = (struct addr){ AF_INET, { 10, 0, 0, 5 } };
+	assert_int_equal(model_find(model, &groups[0], &packet, &found), 1);
+	assert_int_equal(found.listener, 1);
+	free(groups);
+	model_free(model);
+	snapshot_unref(at);
+	snapshot_unref(empty);
+}
+
 /* Times a plan, commits it; how many elements it has. */
 static size_t timed(struct model *model, struct snapshot *from, struct snapshot *to, const char *what)
 {
@@ -331,6 +411,8 @@ int main(void)
 		cmocka_unit_test(an_empty_set_matches_nothing),
 		cmocka_unit_test(unknown_sets_are_refused),
 		cmocka_unit_test(the_total_is_limited),
+		cmocka_unit_test(sets_of_ranges_are_limited),
+		cmocka_unit_test(all_ports_need_no_ranges),
 		cmocka_unit_test(sets_are_their_entries),
 		cmocka_unit_test(one_entry_among_a_hundred_thousand),
 	};

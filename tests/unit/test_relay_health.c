@@ -80,6 +80,33 @@ static void test_rise_and_fall(void **state)
 
 /* --- flows that go with their targets --- */
 
+/* Each time is moved by at most half a step, and never by more than half of a thirtieth of the interval; steps of all
+ * intervals meet. */
+static void test_checks_meet(void **state)
+{
+	static const struct {
+		uint32_t interval_ms;
+		uint64_t due_ms, begins_ms;
+	} cases[] = {
+		{ 1000, 3200, 3200 },
+		{ 1000, 3215, 3200 },
+		{ 1000, 3216, 3232 },
+		{ 60000, 3215, 3200 },
+		{ 959, 3215, 3216 },
+		{ 500, 3215, 3216 },
+		{ 500, 3223, 3216 },
+		{ 500, 3224, 3232 },
+		{ 100, 3215, 3216 },
+		{ 100, 3214, 3214 },
+		{ 59, 3215, 3215 },
+		{ 1, 3215, 3215 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_int_equal(health_rule_meet(cases[i].due_ms, cases[i].interval_ms), cases[i].begins_ms);
+}
+
 static void test_reap_why(void **state)
 {
 	struct target_state target = { 0 };
@@ -396,6 +423,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rise_and_fall),
+		cmocka_unit_test(test_checks_meet),
 		cmocka_unit_test(test_reap_why),
 		cmocka_unit_test(test_reap_rate),
 		cmocka_unit_test(test_bad_rules),

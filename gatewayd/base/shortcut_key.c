@@ -1,5 +1,5 @@
 /* Keys of the short cut's maps; see shortcut_key.h. */
-#include "gatewayd/relay/shortcut_key.h"
+#include "gatewayd/base/shortcut_key.h"
 
 #include <arpa/inet.h>
 #include <string.h>
@@ -19,6 +19,24 @@ struct bpf_shortcut_key shortcut_key(
 	key_end(source, source_port, key.source, &key.source_port);
 	key_end(destination, destination_port, key.destination, &key.destination_port);
 	return key;
+}
+
+static struct addr addr_of(const __u8 bytes[16], __u32 family)
+{
+	struct addr ret = { .family = family == 4 ? AF_INET : AF_INET6 };
+
+	memcpy(ret.bytes, bytes, sizeof(ret.bytes));
+	return ret;
+}
+
+struct addr shortcut_key_source(const struct bpf_shortcut_key *key)
+{
+	return addr_of(key->source, key->family);
+}
+
+struct addr shortcut_key_destination(const struct bpf_shortcut_key *key)
+{
+	return addr_of(key->destination, key->family);
 }
 
 struct bpf_shortcut_key shortcut_key_reverse(const struct bpf_shortcut_key *key)

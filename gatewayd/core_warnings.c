@@ -1,0 +1,97 @@
+/*
+ * What the writer of a change should know of although it was accepted: what it
+ * relies on and is not there. In the answer's `warnings`, a dry run's too, and
+ * in its Gateway-Warning headers (webapi/write.c).
+ */
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+
+#include "gatewayd/changeset.h"
+#include "gatewayd/core.h"
+
+/* So many are told; a document of all may name thousands of interfaces. */
+#define WARNINGS_MAX 100
+
+struct telling {
+	const struct changeset *set;
+	size_t at; /* of the row that it is about */
+	json_t *warnings;
+};
+
+static int tell(const struct telling *telling, const char *code, const char *behind, const char *detail)
+{
+	if (json_array_size(telling->warnings) >= WARNINGS_MAX)
+		return 0;
+	return json_array_append_new(
+	        telling->warnings, json_pack("{s:s, s:s, s:s+}", "code", code, "detail", detail, "pointer",
+	                                   telling->set->pointers[telling->at], behind));
+}
+
+static int tell_absent(const struct telling *telling, const char *behind, const char *interface, const char *what)
+{
+	char detail[192];
+
+	if (if_nametoindex(interface) != 0)
+		return 0;
+	snprintf(detail, sizeof(detail), "There is no interface \"%s\" now: %s", interface, what);
+	return tell(telling, "no_interface", behind, detail);
+}
+
+static int about_listener(const struct telling *telling, const struct listener *listener)
+{
+	char behind[40];
+	int r = 0;
+
+	for (size_t i = 0; listener->enabled && r == 0 && i < listener->interfaces.n; i++) {
+		snprintf(behind, sizeof(behind), "/interfaces/%zu", i);
+		r = tell_absent(telling, behind, listener->interfaces.items[i],
+		        "nothing comes to the listener from there until there is one.");
+	}
+	return r;
+}
+
+static int about_prefilter(const struct telling *telling, const struct prefilter *prefilter)
+{
+	return prefilter->enabled ? tell_absent(telling, "", prefilter->interface,
+	                                    "the prefilter comes into force when there is one.")
+	                          : 0;
+}
+
+static int about_rate_limit(const struct telling *telling, const struct shield *shield, const struct rate_limit *limit)
+{
+	struct shield_health health = { 0 };
+	char detail[sizeof(health.why) + 192];
+
+	if (shield && limit->escalate_after > 0)
+		shield_health(shield, &health);
+	if (health.failed == 0)
+		return 0;
+	snprintf(detail, sizeof(detail),
+	        "Sources that it bans are not dropped at interface \"%s\", whose prefilter is not in force: %s",
+	        health.interface, health.why);
+	return tell(telling, "prefilter_failed", "/escalate/after", detail);
+}
+
+int core_warn(const struct core *core, const struct changeset *set, json_t **ret)
+{
+	struct telling telling = { .set = set, .warnings = json_array() };
+	int r = telling.warnings ? 0 : -1;
+
+	for (; r == 0 && telling.at < set->n; telling.at++) {
+		const struct row *row = set->items[telling.at].new_row;
+
+		if (row && row->resource == RESOURCE_LISTENER)
+			r = about_listener(&telling, (const struct listener *)row);
+		else if (row && row->resource == RESOURCE_PREFILTER)
+			r = about_prefilter(&telling, (const struct prefilter *)row);
+		else if (row && row->resource == RESOURCE_RATE_LIMIT)
+			r = about_rate_limit(&telling, core->shield, (const struct rate_limit *)row);
+	}
+	if (r < 0) {
+		json_decref(telling.warnings);
+		return -ENOMEM;
+	}
+	*ret = telling.warnings;
+	return 0;
+}
