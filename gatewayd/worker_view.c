@@ -34,6 +34,11 @@ bool worker_overloaded(const struct worker *worker)
 	return worker->overloaded;
 }
 
+const struct proto_enclosed *worker_enclosed(const struct worker *worker)
+{
+	return &worker->enclosed;
+}
+
 uint64_t worker_restarts(const struct worker *worker)
 {
 	return worker->restarts;
