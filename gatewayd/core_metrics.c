@@ -16,7 +16,7 @@
 
 /* Listeners, upstreams and targets with series of their own, each; some ten series for one. */
 #define METRICS_OBJECTS_MAX 1000
-/* Upstreams with histograms of their own: some thirty series for one. */
+/* Listeners, and as many upstreams, with histograms of their own: some fifty series for one. */
 #define METRICS_HISTOGRAMS_MAX 50
 #define METRIC_NAME_MAX        128
 
@@ -174,29 +174,34 @@ static void write_objects(const struct writer *writer, enum stats_kind kind, str
 	}
 }
 
-static void write_upstream_histograms(const struct writer *writer)
+/* Of time; how many bytes they had in all is a counter. */
+static void write_own_histogram(const struct writer *writer, enum stats_kind kind, enum stats_histogram which, size_t n)
 {
-	const struct names *names = &writer->core->names;
-	size_t n =
-	        names->n[STATS_UPSTREAM] < METRICS_HISTOGRAMS_MAX ? names->n[STATS_UPSTREAM] : METRICS_HISTOGRAMS_MAX;
+	char name[METRIC_NAME_MAX], labels[2 * METRIC_NAME_MAX], about[32];
 
-	for (int h = 0; h < STATS_OWN_HISTOGRAMS && n > 0; h++) {
-		enum stats_histogram which = (enum stats_histogram)h;
-		char name[METRIC_NAME_MAX], labels[2 * METRIC_NAME_MAX];
-		bool is_time = histogram_name(name, "upstream_", which);
+	snprintf(about, sizeof(about), "%s_", kind_names[kind]);
+	if (!histogram_name(name, about, which))
+		return;
+	head(writer, name, "histogram", stats_histogram_doc(which));
+	for (size_t i = 0; i < n; i++) {
+		const struct name *object = &writer->core->names.items[kind][i];
+		struct histogram_sum sum;
 
-		head(writer, name, "histogram", stats_histogram_doc(which));
-		for (size_t i = 0; i < n; i++) {
-			const struct name *upstream = &names->items[STATS_UPSTREAM][i];
-			struct histogram_sum sum;
-
-			(void)stats_upstream_histogram_read(writer->memory,
-			        meter_find(worker_meter(writer->core->worker), STATS_UPSTREAM, upstream->id),
-			        upstream->id, which, &sum);
-			labels_of(STATS_UPSTREAM, upstream, labels);
-			write_buckets(writer, name, labels, &sum, is_time);
-		}
+		(void)stats_own_read(writer->memory, meter_find(worker_meter(writer->core->worker), kind, object->id),
+		        object->id, which, &sum);
+		labels_of(kind, object, labels);
+		write_buckets(writer, name, labels, &sum, true);
 	}
+}
+
+static void write_own_histograms(const struct writer *writer, enum stats_kind kind)
+{
+	size_t n = writer->core->names.n[kind];
+
+	if (n > METRICS_HISTOGRAMS_MAX)
+		n = METRICS_HISTOGRAMS_MAX;
+	for (int i = 0; i < STATS_HISTOGRAMS && n > 0; i++)
+		write_own_histogram(writer, kind, (enum stats_histogram)i, n);
 }
 
 /* --- health --- */
@@ -501,7 +506,8 @@ int core_metrics(struct core *core, char **ret, size_t *ret_length)
 	write_histograms(&writer);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++)
 		write_objects(&writer, (enum stats_kind)kind, sums);
-	write_upstream_histograms(&writer);
+	for (unsigned kind = 0; kind < STATS_OWN_KINDS; kind++)
+		write_own_histograms(&writer, (enum stats_kind)kind);
 	write_health(&writer);
 	write_omitted(&writer);
 	write_nft(&writer);

@@ -52,7 +52,7 @@ static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id
 
 		if (id == 0)
 			stats_histogram_read(memory, which, &sum);
-		else if (!stats_upstream_histogram_read(memory, slot, id, which, &sum))
+		else if (!stats_own_read(memory, slot, id, which, &sum))
 			continue;
 		document_set(object, stats_histogram_name(which), histogram_document(&sum, which), &failed);
 	}
@@ -89,7 +89,7 @@ static json_t *object_document(struct core *core, enum stats_kind kind, const st
 		document_set(object, stats_object_name((enum stats_object_counter)i), document_number(sum.counter[i]),
 		        &failed);
 	document_set(object, "rates", rates_document(&rates), &failed);
-	if (kind == STATS_UPSTREAM)
+	if (kind < (enum stats_kind)STATS_OWN_KINDS)
 		document_set(object, "histograms", histograms_document(core, slot, name->id), &failed);
 	return document_done(object, failed);
 }

@@ -86,6 +86,16 @@ static json_t *checks(const struct stats_memory *stats, bool *failed)
 	return object;
 }
 
+/* What keeps the relay from files, besides its filter of system calls. */
+static json_t *enclosed(struct core *core)
+{
+	const struct proto_enclosed *found = worker_enclosed(core->worker);
+
+	if (found->landlock)
+		return json_sprintf("landlock %u", (unsigned)found->landlock);
+	return found->fault[0] ? json_sprintf("nothing: %s", found->fault) : json_null();
+}
+
 static json_t *relay(struct core *core, bool *failed)
 {
 	const struct stats_memory *stats = worker_stats(core->worker);
@@ -103,6 +113,7 @@ static json_t *relay(struct core *core, bool *failed)
 	document_set(object, "port", json_integer(worker_port(core->worker)), failed);
 	document_set(object, "direct", json_boolean(apply_gate_is_wanted(core->apply)), failed);
 	document_set(object, "overloaded", json_boolean(worker_overloaded(core->worker)), failed);
+	document_set(object, "enclosed", enclosed(core), failed);
 	document_set(object, "flows", json_integer((json_int_t)worker_flows(core->worker)), failed);
 	document_set(object, "udp_flows", json_integer((json_int_t)stats_active(stats, STATS_UDP)), failed);
 	document_set(object, "kept", kept(core, failed), failed);

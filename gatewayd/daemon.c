@@ -82,8 +82,8 @@ static int on_gate_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)source;
 	(void)usec;
 	daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
-	if (worker_state(daemon->worker) == WORKER_RUNNING)
-		return 0;
+	if (worker_state(daemon->worker) == WORKER_RUNNING || worker_found_serves(daemon->worker))
+		return 0; /* or on_worker_state comes again */
 	log_warning("no relay serves: connections of direct listeners go past it");
 	(void)apply_set_gate(daemon->apply, true);
 	return 0;

@@ -19,8 +19,11 @@
 #define PROBES_UNDER_WAY 12
 /* A connect that takes longer is a reason to look: the kernel has asked a second time by then. */
 #define SUSPECT_MS 1200
-/* A connection that was made within this time proves the way back. */
+/* A connection that was made within this time proves the way back, and so does an answer by UDP. Of UDP that is not
+ * answered no probe is made more often than this: there are protocols in which nobody answers. */
 #define PROVEN_MS 60000
+/* While anybody has been answered by UDP within this time, a datagram without an answer is no reason to look. */
+#define HEARD_MS 5000
 /* Between two probes of a path that is broken, or suspected to be. */
 #define AGAIN_MS 10000
 /* And of one that is not proven by traffic. */
@@ -43,12 +46,20 @@ struct path {
 	struct addr client, target, own;        /* own: where the target sends what comes back; family 0: not known */
 	uint16_t port;
 	uint8_t state;    /* enum path_state */
+	bool udp;         /* the flow that the ends are of */
+	bool by_probe;    /* the state; else by what clients were answered */
 	bool asked;       /* to be probed as soon as possible */
 	uint64_t cookie;  /* of the probe under way; 0: none is */
 	uint64_t seen_ms; /* that a client took it */
 	uint64_t proven_ms;
 	uint64_t suspected_ms;
-	uint64_t probed_ms; /* when the last probe began */
+	uint64_t probed_ms;  /* when the last probe began */
+	struct heard {       /* one flow of UDP, for such a flow may last and have no beginning that proves anything */
+		uint64_t id; /* 0: none */
+		uint64_t bytes; /* of answers, so far */
+		uint64_t at_ms; /* when they were last seen to grow */
+		uint64_t looked_ms;
+	} heard;
 };
 
 struct return_paths {
@@ -189,6 +200,7 @@ static void take_ends(struct path *path, const struct stats_flow *flow)
 	path->client = flow->client;
 	path->target = flow->target;
 	path->port = flow->target_port;
+	path->udp = flow->protocol == IPPROTO_UDP;
 }
 
 static bool is_of(const struct path *path, const struct stats_flow *flow)
@@ -196,37 +208,87 @@ static bool is_of(const struct path *path, const struct stats_flow *flow)
 	return addr_equal(&path->client, &flow->client) && addr_equal(&path->target, &flow->target);
 }
 
-/* A connection was made just now. What is broken for one client is not mended by another's. */
+/* Answers have come back since then. A connection of another client does not mend what is broken for this one; a probe
+ * by TCP says less of UDP than an answer to anybody does. */
 static void note_proof(struct return_paths *paths, struct path *path, const struct stats_flow *flow, uint64_t at_ms)
 {
 	if (path->client.family == 0)
 		take_ends(path, flow);
-	if (path->state == PATH_BROKEN && (!is_of(path, flow) || at_ms <= path->probed_ms))
+	if (path->state == PATH_BROKEN && ((!path->udp && !is_of(path, flow)) || at_ms <= path->probed_ms))
 		return;
 	path->proven_ms = at_ms > path->proven_ms ? at_ms : path->proven_ms;
+	path->by_probe = false;
 	set_state(paths, path, PATH_GOOD);
 }
 
-/* A connection takes long to be made. */
+/* A connection takes long to be made, or datagrams are not answered. */
 static void note_suspicion(struct path *path, const struct stats_flow *flow, uint64_t now)
 {
 	if (path->cookie || path->state == PATH_BROKEN)
+		return;
+	if (flow->protocol == IPPROTO_UDP && path->proven_ms && now < path->proven_ms + HEARD_MS)
 		return;
 	take_ends(path, flow);
 	path->suspected_ms = now;
 }
 
+static void note_connection(struct return_paths *paths, struct path *path, const struct stats_flow *flow, uint64_t now)
+{
+	uint64_t connected_ms = flow->started_ms + flow->status.connect_us / 1000;
+
+	if (flow->status.state != STATS_FLOW_RELAYING)
+		note_suspicion(path, flow, now);
+	else if (flow->status.connect_us && now < connected_ms + PROVEN_MS)
+		note_proof(paths, path, flow, connected_ms);
+}
+
+/* A flow that is answered: whether it still is, of the one that is watched. */
+static void watch_answers(struct return_paths *paths, struct path *path, const struct stats_flow *flow, uint64_t now)
+{
+	struct heard *heard = &path->heard;
+	uint64_t bytes = flow->bytes[STATS_TO_CLIENT], looked_ms = heard->looked_ms;
+
+	if (heard->id != flow->id && now < looked_ms + PROVEN_MS)
+		return;
+	heard->looked_ms = now;
+	if (heard->id != flow->id || bytes < heard->bytes) {
+		*heard = (struct heard){ .id = flow->id, .bytes = bytes, .at_ms = now, .looked_ms = now };
+	} else if (bytes > heard->bytes) {
+		heard->bytes = bytes;
+		heard->at_ms = now;
+		note_proof(paths, path, flow, looked_ms);
+	} else if (flow->active_ms >= heard->at_ms + SUSPECT_MS) {
+		note_suspicion(path, flow, now);
+	}
+}
+
+static void note_datagrams(struct return_paths *paths, struct path *path, const struct stats_flow *flow, uint64_t now)
+{
+	if (flow->bytes[STATS_TO_CLIENT] == 0) {
+		note_suspicion(path, flow, now);
+		return;
+	}
+	if (now < flow->started_ms + PROVEN_MS)
+		note_proof(paths, path, flow, flow->started_ms);
+	watch_answers(paths, path, flow, now);
+}
+
+/* Whether what came back shows already; a flow just begun has its answer yet to come. */
+static bool is_answered(const struct stats_flow *flow)
+{
+	return flow->protocol == IPPROTO_UDP ? flow->bytes[STATS_TO_CLIENT] > 0
+	                                     : flow->status.state == STATS_FLOW_RELAYING;
+}
+
 static void note_flow(struct return_paths *paths, const struct stats_flow *flow, uint64_t now)
 {
 	const struct listener *listener = listener_of(paths, flow->listener);
-	uint64_t connected_ms = flow->started_ms + flow->status.connect_us / 1000;
-	bool relaying = flow->status.state == STATS_FLOW_RELAYING;
 	struct path *path;
 
-	if (flow->protocol != IPPROTO_TCP || !listener || listener->source_address != SOURCE_ADDRESS_CLIENT ||
-	        flow->client.family == 0 || flow->client.family != flow->target.family)
+	if (!listener || listener->source_address != SOURCE_ADDRESS_CLIENT || flow->client.family == 0 ||
+	        flow->client.family != flow->target.family)
 		return;
-	if (!relaying && now < flow->started_ms + SUSPECT_MS)
+	if (!is_answered(flow) && now < flow->started_ms + SUSPECT_MS)
 		return;
 	path = path_of(paths, flow);
 	if (!path)
@@ -234,10 +296,10 @@ static void note_flow(struct return_paths *paths, const struct stats_flow *flow,
 	path->seen_ms = now;
 	if (path->client.family == 0)
 		take_ends(path, flow);
-	if (!relaying)
-		note_suspicion(path, flow, now);
-	else if (flow->status.connect_us && now < connected_ms + PROVEN_MS)
-		note_proof(paths, path, flow, connected_ms);
+	if (flow->protocol == IPPROTO_UDP)
+		note_datagrams(paths, path, flow, now);
+	else
+		note_connection(paths, path, flow, now);
 }
 
 static void look_at_flows(struct return_paths *paths, uint64_t now)
@@ -263,7 +325,8 @@ static bool is_due(const struct path *path, uint64_t now)
 	if (path->asked)
 		return true;
 	if (path->state == PATH_BROKEN || path->suspected_ms > path->probed_ms)
-		return path->probed_ms == 0 || since >= AGAIN_MS;
+		return path->probed_ms == 0 ||
+		       since >= (path->udp && path->state != PATH_BROKEN ? PROVEN_MS : AGAIN_MS);
 	return path->target_id && now - path->seen_ms < SLOW_MS && now - path->proven_ms >= PROVEN_MS &&
 	       (path->probed_ms == 0 || since >= SLOW_MS);
 }
@@ -324,9 +387,22 @@ static struct path *path_probed(struct return_paths *paths, uint64_t cookie)
 	return NULL;
 }
 
+/* What the two connects of a probe say together. PATH_UNKNOWN: nothing. */
+static enum path_state verdict(const struct proto_probed *found)
+{
+	if (found->as_client == PROTO_PROBE_ANSWERED)
+		return PATH_GOOD;
+	if (found->as_client != PROTO_PROBE_LOCAL && found->as_gateway == PROTO_PROBE_ANSWERED)
+		return PATH_BROKEN;
+	if (found->as_client == PROTO_PROBE_SILENT || found->as_client == PROTO_PROBE_UNREACHABLE)
+		return PATH_SILENT;
+	return PATH_UNKNOWN;
+}
+
 void return_paths_found(struct return_paths *paths, const struct proto_probed *found)
 {
 	struct path *path = paths ? path_probed(paths, found->cookie) : NULL;
+	enum path_state state = verdict(found);
 
 	if (!path)
 		return;
@@ -336,12 +412,11 @@ void return_paths_found(struct return_paths *paths, const struct proto_probed *f
 		path->own.family = path->target.family;
 		memcpy(path->own.bytes, found->own, sizeof(path->own.bytes));
 	}
-	if (found->as_client == PROTO_PROBE_ANSWERED)
-		set_state(paths, path, PATH_GOOD);
-	else if (found->as_client != PROTO_PROBE_LOCAL && found->as_gateway == PROTO_PROBE_ANSWERED)
-		set_state(paths, path, PATH_BROKEN);
-	else if (found->as_client == PROTO_PROBE_SILENT || found->as_client == PROTO_PROBE_UNREACHABLE)
-		set_state(paths, path, PATH_SILENT);
+	/* Who answers clients by UDP may well not answer them by TCP. */
+	if (state == PATH_UNKNOWN || (path->udp && path->proven_ms > path->probed_ms))
+		return;
+	path->by_probe = true;
+	set_state(paths, path, state);
 }
 
 size_t return_paths_ask(struct return_paths *paths)
@@ -365,6 +440,7 @@ static void tell_broken(const struct return_paths *paths, const struct path *pat
 	const struct listener *listener = listener_of(paths, path->listener);
 
 	ret->ipv6 = path->target.family == AF_INET6;
+	ret->udp = path->udp;
 	end_text(&path->target, path->port, ret->target);
 	addr_format(&path->target, ret->server);
 	addr_format(&path->client, ret->client);
@@ -383,6 +459,8 @@ void return_paths_facts(const struct return_paths *paths, struct doctor_return *
 		ret->seen++;
 		ret->good += path->state == PATH_GOOD;
 		ret->silent += path->state == PATH_SILENT;
+		ret->udp_heard += path->udp && path->state == PATH_GOOD && !path->by_probe;
+		ret->udp_probed += path->udp && path->state == PATH_GOOD && path->by_probe;
 		if (path->state == PATH_BROKEN && ret->broken++ == 0)
 			tell_broken(paths, path, ret);
 	}

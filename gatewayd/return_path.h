@@ -5,14 +5,22 @@
  * checks, which come from the gateway's own address, are well.
  *
  * Theory of operation: once a second some rows of flows are looked at. A flow
- * that was connected just now proves the way back, for nothing. One that has
- * been connecting for long is a suspicion, and names a client and a target.
+ * that was connected just now proves the way back, for nothing, and so does an
+ * answer by UDP. A connection that is long in being made, or a datagram without
+ * an answer, is a suspicion, and names a client and a target.
  * Then, and now and then where clients come but nothing is proven, the relay
  * makes a probe (relay/probe.h): a connect from that client's address, and one
  * from the gateway's own. Only if the second alone is answered, the way back
  * is broken. There is one path for each target of an upstream, and one per
  * family for each listener without an upstream, to the target that last gave
  * a reason for suspicion. Nothing is probed of which no client was seen.
+ *
+ * Of UDP, too, the probe is a connect by TCP, to the port of the same number: a
+ * host answers it with a reset where nobody listens, and where it sends that
+ * reset to is where it sends its datagrams to. No datagram is ever made up, for
+ * nobody knows what a UDP service would do with it. What the probe says of UDP
+ * is the weaker evidence (a filter may treat TCP otherwise): an answer of the
+ * target's own after it counts for more.
  *
  * Started by daemon.c; asked by doctor.c, core_status.c and core_metrics.c.
  */

@@ -69,6 +69,7 @@ static void forget_process(struct worker *worker)
 	worker->handing_over = worker->handed_over = worker->killed = false;
 	worker->keep_hung_up = false;
 	worker->overloaded = false;
+	worker->enclosed = (struct proto_enclosed){ 0 };
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
 }
@@ -388,6 +389,9 @@ static void handle(struct worker *worker, const struct proto_message *message, i
 		break;
 	case PROTO_OVERLOAD:
 		on_overload(worker, message->overload.on);
+		break;
+	case PROTO_ENCLOSED:
+		worker->enclosed = message->enclosed;
 		break;
 	case PROTO_HEALTH_CHANGED:
 		if (worker->owner.health_changed)

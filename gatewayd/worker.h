@@ -107,6 +107,10 @@ int32_t worker_pid(const struct worker *worker);
 int64_t worker_generation(const struct worker *worker);
 /* Whether the relay said that it can hardly take more flows. */
 bool worker_overloaded(const struct worker *worker);
+/* Whether a relay that was found serves by the configuration that it has, while it is being given this daemon's. */
+bool worker_found_serves(const struct worker *worker);
+/* What holds the relay back from paths, as it says; zeros: it has not. */
+const struct proto_enclosed *worker_enclosed(const struct worker *worker);
 /* Relays started after a death, and after a handover; seconds since this one's start, and what counts. */
 uint64_t worker_restarts(const struct worker *worker);
 uint64_t worker_handovers(const struct worker *worker);

@@ -39,6 +39,7 @@ struct worker {
 	int64_t generation; /* applied by the relay */
 	int64_t ready;      /* last READY */
 	bool overloaded;    /* it can hardly take more flows */
+	struct proto_enclosed enclosed;
 	bool refused;
 	int64_t unaccounted; /* flows that were open when the last relay died and are not held; some may have ended then
 	                      */

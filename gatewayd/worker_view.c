@@ -34,6 +34,17 @@ bool worker_overloaded(const struct worker *worker)
 	return worker->overloaded;
 }
 
+bool worker_found_serves(const struct worker *worker)
+{
+	return !worker->is_child && !worker->foreign && !worker->handing_over &&
+	       (worker->state == WORKER_STARTING || worker->state == WORKER_CONFIGURING);
+}
+
+const struct proto_enclosed *worker_enclosed(const struct worker *worker)
+{
+	return &worker->enclosed;
+}
+
 uint64_t worker_restarts(const struct worker *worker)
 {
 	return worker->restarts;

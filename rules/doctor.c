@@ -264,6 +264,21 @@ static void check_prefilters(const struct doctor_facts *facts, struct doctor_che
 	        facts->prefilter_first, facts->prefilter_first);
 }
 
+/* What is known of the way back, and what that rests on. */
+static void say_return_path(const struct doctor_return *back, struct doctor_check *check)
+{
+	char udp[96] = "", unknown[96] = "";
+
+	if (back->udp_heard || back->udp_probed)
+		snprintf(udp, sizeof(udp), "; of UDP, %u by their answers, %u by TCP probes of their addresses",
+		        back->udp_heard, back->udp_probed);
+	if (back->silent)
+		snprintf(unknown, sizeof(unknown), "; unknown of %u: no probe (TCP) is answered, from whatever address",
+		        back->silent);
+	say(check, "answers to clients come back from %u of the %u targets that clients were seen of%s%s", back->good,
+	        back->seen, udp, unknown);
+}
+
 /* The server's own route, for no setting here can change where it sends its answers to. */
 static void check_return_path(const struct doctor_facts *facts, struct doctor_check *check)
 {
@@ -272,14 +287,14 @@ static void check_return_path(const struct doctor_facts *facts, struct doctor_ch
 	if (back->seen == 0)
 		say(check, "not probed yet: no client was seen of a listener with source_address client");
 	else
-		say(check, "answers to clients come back from %u of the %u targets that clients were seen of%s",
-		        back->good, back->seen, back->silent ? "; others answer nobody" : "");
+		say_return_path(back, check);
 	if (back->broken == 0)
 		return;
 	say(check,
 	        "answers of %u of %u targets to clients do not come back here, those to this machine do. The first: %s "
-	        "to client %s of listener %s",
-	        back->broken, back->seen, back->target, back->client, back->listener);
+	        "to client %s of listener %s%s",
+	        back->broken, back->seen, back->target, back->client, back->listener,
+	        back->udp ? " (UDP, found by TCP: a filter there of TCP alone looks alike)" : "");
 	mend(check, "on %s: ip %sroute replace %s/%u via %s; or here, source_address gateway for listener %s",
 	        back->server, back->ipv6 ? "-6 " : "", back->client, addr_bits(back->ipv6 ? AF_INET6 : AF_INET),
 	        back->own, back->listener);

@@ -24,7 +24,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -174,12 +176,15 @@ static int capabilities_reduce(void)
 
 int isolate_verify_relay(void)
 {
+	static const struct rlimit no_core = { 0, 0 };
 	int outcome = capabilities_reduce();
 
 	if (outcome < 0)
 		return outcome;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	        setrlimit(RLIMIT_CORE, &no_core) < 0)
 		return -errno;
+	umask(S_IRWXG | S_IRWXO);
 	return outcome;
 }
 

@@ -32,7 +32,8 @@ uint64_t isolate_capabilities(void);
 #define ISOLATE_HAD_MORE   1 /* there were more capabilities than those two; they are gone now */
 #define ISOLATE_NO_NET_RAW 2 /* CAP_NET_RAW is missing: the client's address cannot be the source */
 
-/* Gives up every capability except these two, forbids new privileges and makes the process undumpable. To be
+/* Gives up every capability except these two, forbids new privileges, makes the process undumpable, without a core, and
+ * whatever file it might make nobody else's. To be
  * called while there is one thread, since capabilities belong to threads. A negative errno: do not go on. */
 int isolate_verify_relay(void);
 

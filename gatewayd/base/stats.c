@@ -8,23 +8,34 @@
 
 static_assert(sizeof(struct stats_object) == 128, "two lines of the cache");
 static_assert(STATS_SLOTS_MAX % 64 == 0, "the bits of `claimed` have all slots");
-static_assert((int)STATS_OWN_HISTOGRAMS <= (int)STATS_HISTOGRAMS, "they are the first ones");
-static_assert(STATS_UPSTREAM_HISTOGRAMS <= STATS_UPSTREAMS_MAX, "they are those of the first slots");
+static_assert(STATS_OWN_MAX <= STATS_LISTENERS_MAX && STATS_OWN_MAX <= STATS_UPSTREAMS_MAX, "of the first slots");
+
+/* Which histograms are those of the slot: an index into `own` as if that were one array, or SIZE_MAX. */
+static size_t own_index(uint32_t slot)
+{
+	for (unsigned kind = 0; kind < STATS_OWN_KINDS; kind++) {
+		uint32_t number = slot - stats_slot_first((enum stats_kind)kind);
+
+		if (number < STATS_OWN_MAX)
+			return kind * STATS_OWN_MAX + number;
+	}
+	return SIZE_MAX;
+}
 
 /* --- the writer --- */
 
-struct stats_upstream *stats_upstream_histograms(const struct stats_place *place, uint32_t slot)
+struct stats_own *stats_own(const struct stats_place *place, uint32_t slot)
 {
-	uint32_t number = slot - stats_slot_first(STATS_UPSTREAM);
+	size_t i = own_index(slot);
 
-	return number < STATS_UPSTREAM_HISTOGRAMS ? &place->thread->upstream[number] : NULL;
+	return i == SIZE_MAX ? NULL : &place->thread->own[i / STATS_OWN_MAX][i % STATS_OWN_MAX];
 }
 
 static void clear_histograms(const struct stats_place *place, uint32_t slot)
 {
-	struct stats_upstream *own = stats_upstream_histograms(place, slot);
+	struct stats_own *own = stats_own(place, slot);
 
-	for (int i = 0; own && i < STATS_OWN_HISTOGRAMS; i++)
+	for (int i = 0; own && i < STATS_HISTOGRAMS; i++)
 		histogram_clear(&own->histogram[i], &own->sum[i]);
 }
 
@@ -159,21 +170,21 @@ void stats_histogram_read(const struct stats_memory *memory, enum stats_histogra
 		}
 }
 
-bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t slot, uint32_t id,
-        enum stats_histogram histogram, struct histogram_sum *ret)
+bool stats_own_read(const struct stats_memory *memory, uint32_t slot, uint32_t id, enum stats_histogram histogram,
+        struct histogram_sum *ret)
 {
-	uint32_t number = slot - stats_slot_first(STATS_UPSTREAM);
+	size_t own = own_index(slot);
 
 	memset(ret, 0, sizeof(*ret));
-	if (number >= STATS_UPSTREAM_HISTOGRAMS || histogram >= STATS_OWN_HISTOGRAMS)
+	if (own == SIZE_MAX)
 		return false;
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned i = 0; i < stats_threads(memory, bank); i++) {
 			const struct stats_thread *thread = &memory->bank[bank].thread[i];
+			const struct stats_own *its = &thread->own[own / STATS_OWN_MAX][own % STATS_OWN_MAX];
 
 			if (find(thread, slot, id))
-				histogram_add(&thread->upstream[number].histogram[histogram],
-				        &thread->upstream[number].sum[histogram], ret);
+				histogram_add(&its->histogram[histogram], &its->sum[histogram], ret);
 		}
 	return true;
 }

@@ -30,7 +30,7 @@
 #include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 14
+#define STATS_LAYOUT 15
 /* Most relay threads; a named limit so that the memory has a fixed size. */
 #define STATS_THREADS_MAX 64
 /* A relay and the one that takes over from it. */
@@ -43,9 +43,9 @@
 #define STATS_LIMITS_MAX    1024
 #define STATS_SLOTS_MAX     (STATS_LISTENERS_MAX + STATS_UPSTREAMS_MAX + STATS_TARGETS_MAX + STATS_LIMITS_MAX)
 #define STATS_SLOT_NONE     UINT32_MAX
-/* Upstreams that have histograms of their own, and how many: 10 kB for each, per thread. */
-#define STATS_UPSTREAM_HISTOGRAMS 1024
-#define STATS_OWN_HISTOGRAMS      2
+/* Listeners, and as many upstreams, that have histograms of their own, those of the first slots: 20 kB for each that is
+ * used, per thread. */
+#define STATS_OWN_MAX 1024
 /* Rows of one bank, shared among its threads: as many connections as a relay can be told to hold, rounded up per
  * thread, and half as many UDP flows. */
 #define STATS_ROWS_MAX ((1U << 24) + (1U << 23) + 2 * STATS_THREADS_MAX)
@@ -82,7 +82,8 @@ enum stats_kind {
 	STATS_TARGET,
 	STATS_KINDS,
 	STATS_LIMIT = STATS_KINDS,
-	STATS_SLOT_KINDS
+	STATS_SLOT_KINDS,
+	STATS_OWN_KINDS = STATS_TARGET /* those before have histograms of their own */
 };
 
 /* One slot, two lines of the cache. */
@@ -93,9 +94,10 @@ struct stats_object {
 	_Atomic uint64_t counter[STATS_OBJECT_COUNTERS];
 };
 
-struct stats_upstream {
-	_Atomic uint64_t sum[STATS_OWN_HISTOGRAMS];
-	struct histogram histogram[STATS_OWN_HISTOGRAMS];
+/* The histograms of one listener or upstream. */
+struct stats_own {
+	_Atomic uint64_t sum[STATS_HISTOGRAMS];
+	struct histogram histogram[STATS_HISTOGRAMS];
 };
 
 struct stats_thread {
@@ -107,7 +109,7 @@ struct stats_thread {
 	struct histogram histogram[STATS_HISTOGRAMS];
 	_Atomic uint64_t claimed[STATS_SLOTS_MAX / 64]; /* one bit per slot that was ever written */
 	struct stats_object object[STATS_SLOTS_MAX];
-	struct stats_upstream upstream[STATS_UPSTREAM_HISTOGRAMS];
+	struct stats_own own[STATS_OWN_KINDS][STATS_OWN_MAX];
 };
 
 struct stats_bank {
@@ -194,8 +196,8 @@ static inline struct stats_object *stats_object(const struct stats_place *place,
 
 	return object && atomic_load_explicit(&object->id, memory_order_relaxed) == id ? object : 0;
 }
-/* The histograms of the upstream that has this slot; NULL if it has none. */
-struct stats_upstream *stats_upstream_histograms(const struct stats_place *place, uint32_t slot);
+/* The histograms of the listener or upstream that has this slot; NULL if it has none. */
+struct stats_own *stats_own(const struct stats_place *place, uint32_t slot);
 
 /* --- readers --- */
 
@@ -214,9 +216,9 @@ uint64_t stats_active_all(const struct stats_memory *memory);
 /* What the object has counted; zeros if nothing, or without a slot. */
 void stats_object_read(const struct stats_memory *memory, uint32_t slot, uint32_t id, struct stats_object_sum *ret);
 void stats_histogram_read(const struct stats_memory *memory, enum stats_histogram histogram, struct histogram_sum *ret);
-/* The same for one upstream. False if it has no such histogram of its own. */
-bool stats_upstream_histogram_read(const struct stats_memory *memory, uint32_t slot, uint32_t id,
-        enum stats_histogram histogram, struct histogram_sum *ret);
+/* The same for one listener or upstream. False if it has no histograms of its own. */
+bool stats_own_read(const struct stats_memory *memory, uint32_t slot, uint32_t id, enum stats_histogram histogram,
+        struct histogram_sum *ret);
 /* Tables of the bank that may have been written. */
 unsigned stats_tables(const struct stats_memory *memory, unsigned bank);
 /* The rows of one table that may hold flows, and their number; 0 if no relay writes to the bank. */

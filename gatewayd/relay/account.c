@@ -26,17 +26,16 @@ void account_count(struct loop *loop, const struct flow *flow, enum stats_object
 	account_objects_count(loop, &flow->objects, flow->account.slot, counter, 1);
 }
 
-/* The upstream's own histogram beside the thread's. */
+/* The listener's and the upstream's own histogram beside the thread's. */
 static void note(struct loop *loop, const struct flow *flow, enum stats_histogram which, uint64_t value)
 {
-	struct stats_upstream *own;
-
 	histogram_record(&loop->stats->histogram[which], &loop->stats->histogram_sum[which], value);
-	if (which >= STATS_OWN_HISTOGRAMS || !object_of(loop, flow, STATS_UPSTREAM))
-		return;
-	own = stats_upstream_histograms(&loop->place, flow->account.slot[STATS_UPSTREAM]);
-	if (own)
-		histogram_record(&own->histogram[which], &own->sum[which], value);
+	for (unsigned kind = 0; kind < STATS_OWN_KINDS; kind++) {
+		struct stats_own *own = stats_own(&loop->place, flow->account.slot[kind]);
+
+		if (own && object_of(loop, flow, (enum stats_kind)kind))
+			histogram_record(&own->histogram[which], &own->sum[which], value);
+	}
 }
 
 /* --- the row --- */

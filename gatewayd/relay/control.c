@@ -264,6 +264,8 @@ static int on_hello(struct control *control, const struct proto_message *message
 		return 0;
 	}
 	control->greeted = true;
+	if (!control->foreign && control->params->enclosed)
+		tell(control, control->params->enclosed, -1);
 	return 0;
 }
 

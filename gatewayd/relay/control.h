@@ -29,12 +29,13 @@ struct control_params {
 	unsigned n_loops;
 	struct health *health; /* NULL: nothing is checked */
 	uint32_t max_flows;
-	uid_t daemon_uid;    /* besides 0, who may connect as a daemon */
-	int reply_fd;        /* the eventfd that the loops write to */
-	int signal_fd;       /* a signalfd for SIGTERM and SIGINT */
-	const char *program; /* which file this process was started from */
-	bool has_channel;    /* whether CONTROL_CHANNEL_FD is open */
-	bool has_listen;     /* whether CONTROL_LISTEN_FD is open */
+	uid_t daemon_uid;                     /* besides 0, who may connect as a daemon */
+	int reply_fd;                         /* the eventfd that the loops write to */
+	int signal_fd;                        /* a signalfd for SIGTERM and SIGINT */
+	const char *program;                  /* which file this process was started from */
+	const struct proto_message *enclosed; /* an ENCLOSED for the daemon; NULL: it is not told */
+	bool has_channel;                     /* whether CONTROL_CHANNEL_FD is open */
+	bool has_listen;                      /* whether CONTROL_LISTEN_FD is open */
 };
 
 /* Serves the channel until the relay is told to end. Returns the exit status of the process. */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/enclose.h"
 #include "gatewayd/base/isolate.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/program.h"
@@ -170,12 +171,24 @@ static int signals_open(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-static int rights_reduce(void)
+/* ret: what the daemon is to be told of it. */
+static void files_give_up(struct proto_enclosed *ret)
+{
+	int r = enclose();
+
+	if (r < 0)
+		log_notice("only the filter of system calls keeps this process from files: %s", enclose_fault(r));
+	ret->landlock = r < 0 ? 0 : (uint32_t)r;
+	snprintf(ret->fault, sizeof(ret->fault), "%s", enclose_fault(r));
+}
+
+static int rights_reduce(struct proto_enclosed *ret_enclosed)
 {
 	int r = isolate_verify_relay();
 
 	if (r < 0)
 		return r;
+	files_give_up(ret_enclosed);
 	if (r & ISOLATE_HAD_MORE)
 		log_notice("started with more rights than CAP_NET_RAW and CAP_NET_BIND_SERVICE; the rest has been "
 		           "given up");
@@ -195,8 +208,10 @@ static int run(const struct options *options)
 	static struct loop *loops[STATS_THREADS_MAX];
 	struct health *health = NULL;
 	static char program[PROGRAM_ID_MAX + 1];
+	static struct proto_message enclosed = { .type = PROTO_ENCLOSED };
 	struct control_params params = { .loops = loops,
 		.program = program,
+		.enclosed = &enclosed,
 		.n_loops = options->threads,
 		.max_flows = options->max_flows,
 		.daemon_uid = options->daemon_uid,
@@ -210,7 +225,7 @@ static int run(const struct options *options)
 	if (params.signal_fd < 0 || params.reply_fd < 0)
 		r = -errno;
 	else
-		r = rights_reduce();
+		r = rights_reduce(&enclosed.enclosed);
 	if (r == 0 && tcp_forge_open() < 0)
 		log_warning("no raw sockets: TCP flows that the kernel carries cannot be reset");
 	if (r == 0)

@@ -98,7 +98,9 @@ void pipes_put(struct pipes *pipes, uint32_t pipe)
 
 void pipes_discard(struct pipes *pipes, uint32_t pipe)
 {
-	static _Thread_local uint8_t thrown_away[DISCARD_BYTES];
+	/* Aligned as memory that is copied to should be; and mold makes a program that cannot be started of a thread's
+	 * own bytes without any alignment, if they begin at the last byte of a page. */
+	_Alignas(64) static _Thread_local uint8_t thrown_away[DISCARD_BYTES];
 	ssize_t got;
 
 	do

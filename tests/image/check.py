@@ -232,6 +232,8 @@ class Check:
         """AppArmor holds daemon and relay, and has had nothing to refuse since the start."""
         held = self.machine.run("cat /proc/$(pidof gatewayd)/attr/current /proc/$(pidof gateway-relay)/attr/current")
         self.claim("AppArmor holds daemon and relay", held.split("\n") == ["gatewayd (enforce)"] * 2, held)
+        enclosed = self.status()["relay"]["enclosed"]
+        self.claim("Landlock holds the relay besides", (enclosed or "").startswith("landlock "), enclosed)
         refused = self.machine.run("dmesg | grep 'apparmor=\"[DA][EL]' || :")
         self.claim("and refuses nothing", not refused, refused)
 

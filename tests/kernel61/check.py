@@ -32,7 +32,7 @@ BOOT_MODULES = ("virtio_pci", "virtio_rng", "9pnet_virtio", "9p", "overlay")
 MEMORY_MIB = 3072
 PROCESSORS = 2
 # What the kernel decides: its behaviour, the movers, and the BPF programs that its verifier has to take.
-TESTS = ("tests/platform", "tests/kernel61", "tests/net/test_udp_shortcut.py", "tests/net/test_stitch.py",
+TESTS = ("tests/platform", "tests/kernel61", "tests/net/test_udp_shortcut.py", "tests/net/test_stitch.py", "tests/net/test_enclosed.py",
          "tests/net/test_syn_cookies.py::test_only_what_would_be_relayed_is_answered")
 SYSTEM = "/usr/bin/qemu-system-x86_64"
 BUSYBOX = "/bin/busybox"

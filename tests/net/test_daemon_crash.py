@@ -15,6 +15,8 @@ from lab.process import amount, wait_for
 
 KILLS = amount(15, 50)
 BASE_PORT = 20000
+# Listeners with which a relay is configured for longer than connections wait for one.
+SLOW = 3000
 
 
 class Writer:
@@ -129,6 +131,21 @@ def test_kill_9_during_writes(lab, make_gateway, figure):
     assert not writer.unexpected, writer.unexpected[:3]
     assert writer.acknowledged > KILLS / 2
     check_against_fresh_render(lab, gateway)
+
+
+def test_a_relay_that_is_found_serves(lab, make_gateway):
+    """A daemon that takes its time to tell the relay it found so many listeners does not take it for one that serves nobody:
+    nothing goes past it."""
+    gateway = make_gateway()
+    rows = [{"name": f"l{i}", "ports": [str(BASE_PORT + i)], "on_worker_down": "direct"} for i in range(SLOW)]
+    gateway.must("PUT", "config", {**gateway.must("GET", "config"), "listeners": rows}, timeout=120)
+    before = gateway.log.read_text()
+    gateway.stop()
+    gateway.start()
+    said = gateway.log.read_text().removeprefix(before)
+    assert "found relay" in said and f"serves generation {gateway.status()['revision']}" in said
+    assert "no relay serves" not in said
+    gateway.wait_relay(gateway.kill_relay())
 
 
 def check_against_fresh_render(lab, gateway):

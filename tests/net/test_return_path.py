@@ -132,7 +132,7 @@ def test_not_to_be_mixed_up(lab, gateway, servers):
         assert red(gateway) == {"return_path"}
         gateway.must("PATCH", "listeners/web", {"source_address": "gateway"})
         assert red(gateway) == set()
-        until(gateway, lambda text: "others answer nobody" in text)
+        until(gateway, lambda text: "unknown of 1: no probe (TCP) is answered" in text)
         with contextlib.closing(lab.client.connect(lab.server.v4, PORT)), contextlib.closing(servers[4].accept()[0]):
             pass
     finally:

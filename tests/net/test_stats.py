@@ -159,6 +159,10 @@ def test_figures_are_those_of_client_and_server(lab, make_gateway, mover):
         total = client.counts["bytes_to_target"] + client.counts["bytes_to_client"]
         assert counted["histograms"]["flow_bytes"]["sum"] == total
         assert pool["histograms"]["connect_time"]["count"] == pool["flows_opened"]
+        assert pool["histograms"] == pooled["histograms"]
+        for name, histogram in counted["histograms"].items():
+            for key in ("count", "sum"):
+                assert pooled["histograms"][name][key] + direct["histograms"][name][key] == histogram[key], name
 
 
 def test_figures_outlive_the_relay(lab, gateway):
@@ -316,6 +320,9 @@ def test_metrics_are_the_same_figures(lab, gateway):
         assert values["gateway_relay_up"] == 1
         pooled = object_of(gateway, "listeners", "pooled")
         assert values['gateway_listener_to_client_bytes_total{listener="pooled"}'] == pooled["bytes_to_client"]
+        for which in ("duration", "first_byte", "connect_time"):
+            for label in ('listener_{}{{listener="pooled"}}', 'upstream_{}{{upstream="pool"}}'):
+                assert values["gateway_" + label.format(f"{which}_seconds_count")] == pooled["histograms"][which]["count"]
         target = object_of(gateway, "targets", f"10.71.2.3:{PORT}")
         labels = f'{{upstream="pool",target="10.71.2.3:{PORT}"}}'
         assert values["gateway_target_flows_opened_total" + labels] == target["flows_opened"]

@@ -58,7 +58,20 @@ def check_install(machine):
     must(relay["Uid"].split()[0] == machine.sh("id -u gateway-relay").strip(), "the relay has its own user")
     must(int(relay["CapBnd"], 16) == int(relay["CapEff"], 16) == RELAY_CAPABILITIES and relay["Seccomp"] == "2",
          "the relay has two capabilities and a filter")
+    check_enclosed(machine, status["relay"])
     must(machine.sh("stat -c %G:%a /run/gatewayd/api.sock").strip() == "gatewayd:660", "the API's socket is the group's")
+
+
+def check_enclosed(machine, relay):
+    """What the relay sees of the machine: what its daemon's unit does, and of that it can open nothing."""
+    proc = f"/proc/{relay['pid']}"
+    must(machine.sh(f"readlink {proc}/ns/mnt") != machine.sh("readlink /proc/1/ns/mnt"), "the relay's mounts are the unit's")
+    mounts = {fields[4]: fields[5] for fields in map(str.split, machine.sh(f"cat {proc}/mountinfo").splitlines())}
+    must(mounts["/"].startswith("ro") and mounts["/proc/sys"].startswith("ro") and {"/tmp", "/var/tmp", "/dev", "/home"} <= set(mounts),
+         "the root is read-only, and /tmp, /dev and /home are not the machine's")
+    must(not machine.call(f"test -e {proc}/root/dev/kmsg").returncode == 0, "there are no devices")
+    told = relay["enclosed"] or ""
+    must(told.startswith("landlock ") or "no Landlock" in told or "switched off" in told, f"files are refused by {told}")
 
 
 def check_provision(machine):

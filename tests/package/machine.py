@@ -21,6 +21,8 @@ BASE = WORK / "base.tar"
 ARCHIVES = WORK / "archives"
 SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources")
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_BPF,CAP_PERFMON,CAP_SYS_RESOURCE"
+# Those that systemd-nspawn does not allow by itself.
+CALLS = "bpf perf_event_open landlock_create_ruleset landlock_restrict_self"
 PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 # What the tests use in the machine, besides our packages.
 TOOLS = ("autopkgtest", "curl", "dpkg-dev", "jq", "procps")
@@ -72,7 +74,7 @@ class Machine:
     def boot(self):
         """Boots; returns when systemd says that everything is started."""
         command = self._nspawn("--boot", f"--network-namespace-path=/run/netns/{self.lab.gateway.name}",
-                               f"--capability={CAPABILITIES}", "--system-call-filter=bpf perf_event_open",
+                               f"--capability={CAPABILITIES}", f"--system-call-filter={CALLS}",
                                "systemd.unit=multi-user.target")
         self.process = Process(command, WORK / "machine.log")
         self.lab.processes.append(self.process)

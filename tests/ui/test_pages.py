@@ -202,7 +202,10 @@ def test_viewer(ui):
     furnish(ui.gateway)
     token = ui.gateway.must("POST", "tokens", {"name": "looker", "role": "viewer"})["token"]
     page.click("Log out")
+    page.see("not logged in", "#live")
+    assert not page.one("#live .dot")
     page.login(token)
+    page.see("live", "#live")
     page.go("listeners")
     page.see("guarded", ".vt-row")
     assert not page.one("a", "New listener")

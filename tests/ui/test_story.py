@@ -98,6 +98,10 @@ def test_make_and_see_traffic(ui):
     words = "return [...document.querySelectorAll('.plot')].map((e) => e.getAttribute('aria-label')).join('; ')"
     for title in ("Connect time", "First byte"):
         page.wait(lambda title=title: re.search(rf"{title} in the last hour. p50: now [^;]*, at most [1-9][0-9.]*\s(µs|ms|s); p95", page.run(words)), title, 40)
+    for kind, name in (("listeners", "web"), ("upstreams", "pool")):
+        page.go(kind)
+        page.wait(lambda name=name: re.search(rf"\b{name}\b[^§]*\s(µs|ms|s)\b", page.run("return document.querySelector('.vt-body')?.innerText ?? ''")),
+                  f"how long the first byte of {name} took", 20)
 
 
 def test_drain(ui):

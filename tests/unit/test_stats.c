@@ -129,33 +129,39 @@ static void test_no_slot(void **state)
 	assert_null(stats_claim(&first, STATS_SLOTS_MAX, 1));
 	assert_null(stats_claim(&first, 1, 0));
 	assert_null(stats_object(&first, STATS_SLOT_NONE, 1));
-	assert_null(stats_upstream_histograms(&first, STATS_SLOT_NONE));
-	assert_null(stats_upstream_histograms(&first, 0)); /* a listener's */
-	assert_null(stats_upstream_histograms(&first, stats_slot_first(STATS_UPSTREAM) + STATS_UPSTREAM_HISTOGRAMS));
+	assert_null(stats_own(&first, STATS_SLOT_NONE));
+	assert_null(stats_own(&first, STATS_OWN_MAX)); /* a listener's, one too many */
+	assert_null(stats_own(&first, stats_slot_first(STATS_UPSTREAM) + STATS_OWN_MAX));
+	assert_null(stats_own(&first, stats_slot_first(STATS_TARGET)));
+	assert_true(stats_own(&first, 0) != stats_own(&first, stats_slot_first(STATS_UPSTREAM)));
 	assert_true(bytes(STATS_SLOT_NONE, 1) == 0);
 	assert_true(bytes(5, 1) == 0);
 }
 
-static void test_upstream_histograms(void **state)
+static void own_histograms(uint32_t slot)
 {
-	uint32_t slot = stats_slot_first(STATS_UPSTREAM) + STATS_UPSTREAM_HISTOGRAMS - 1;
 	struct stats_place first = place(0, 0);
-	struct stats_upstream *own;
 	struct histogram_sum sum;
+	struct stats_own *own;
 
-	(void)state;
 	count(first, slot, 1, 1);
-	own = stats_upstream_histograms(&first, slot);
+	own = stats_own(&first, slot);
 	histogram_record(&own->histogram[STATS_HISTOGRAM_duration], &own->sum[STATS_HISTOGRAM_duration], 50);
-	assert_true(stats_upstream_histogram_read(memory, slot, 1, STATS_HISTOGRAM_duration, &sum));
+	assert_true(stats_own_read(memory, slot, 1, STATS_HISTOGRAM_duration, &sum));
 	assert_true(sum.count == 1 && sum.sum == 50);
-	assert_true(stats_upstream_histogram_read(memory, slot, 2, STATS_HISTOGRAM_duration, &sum));
+	assert_true(stats_own_read(memory, slot, 2, STATS_HISTOGRAM_duration, &sum));
 	assert_true(sum.count == 0);
 	count(first, slot, 2, 1); /* cleared with the slot */
-	assert_true(stats_upstream_histogram_read(memory, slot, 2, STATS_HISTOGRAM_duration, &sum));
+	assert_true(stats_own_read(memory, slot, 2, STATS_HISTOGRAM_duration, &sum));
 	assert_true(sum.count == 0);
-	assert_false(stats_upstream_histogram_read(memory, slot + 1, 1, STATS_HISTOGRAM_duration, &sum));
-	assert_false(stats_upstream_histogram_read(memory, slot, 2, STATS_HISTOGRAM_flow_bytes, &sum));
+	assert_false(stats_own_read(memory, slot + 1, 1, STATS_HISTOGRAM_duration, &sum));
+}
+
+static void test_own_histograms(void **state)
+{
+	(void)state;
+	own_histograms(STATS_OWN_MAX - 1);
+	own_histograms(stats_slot_first(STATS_UPSTREAM) + STATS_OWN_MAX - 1);
 }
 
 /* Reading what was never written must not give it memory: ten thousand listeners would cost a page each. */
@@ -302,7 +308,7 @@ int main(void)
 		CASE(test_slot_changes_hands),
 		CASE(test_next_run),
 		CASE(test_no_slot),
-		CASE(test_upstream_histograms),
+		CASE(test_own_histograms),
 		CASE(test_reading_costs_no_memory),
 		CASE(test_torn_rows),
 		CASE(test_row_words),

@@ -90,7 +90,10 @@ let since = null;
 
 function drawConnection() {
 	const up = isReachable();
-	fill(document.getElementById('live'), h('span', { class: `dot ${up ? 'good' : 'bad'}` }), up ? 'live' : 'connection gone');
+	if (up && !session.actor)
+		fill(document.getElementById('live'), 'not logged in');
+	else
+		fill(document.getElementById('live'), h('span', { class: `dot ${up ? 'good' : 'bad'}` }), up ? 'live' : 'connection gone');
 	document.body.classList.toggle('stale', !up);
 	since = up ? null : since || Date.now();
 	gone.hidden = up;
@@ -113,6 +116,7 @@ setInterval(() => {
 function drawSession() {
 	fill(document.getElementById('who'), session.actor ? `${session.actor} (${session.role})` : '');
 	document.getElementById('logout').hidden = !session.actor;
+	drawConnection();
 }
 
 session.signIn = async () => {

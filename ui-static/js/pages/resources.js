@@ -4,7 +4,7 @@
  */
 import { get, getIfThere, may, Problem, request, resourceOf, segment } from '../api.js';
 import { badge, button, copyButton, fill, h, id, toast } from '../dom.js';
-import { bits, bytes, compact, count, when, words } from '../format.js';
+import { bits, bytes, compact, count, micros, when, words } from '../format.js';
 import { dialog } from '../dialog.js';
 import { Form } from '../form.js';
 import { head, into } from '../page.js';
@@ -19,6 +19,8 @@ const SEARCH_MS = 250;
 
 const any = (list) => (list && list.length ? list.join(', ') : 'any');
 const rateOf = (seen) => (seen ? bits(seen.rates.bytes_to_target + seen.rates.bytes_to_client) : '–');
+/* How long it took at most, since the start, until a target's first byte came, of 99 of 100 connections. */
+const firstByteOf = (seen) => (seen?.histograms?.first_byte?.count ? micros(seen.histograms.first_byte.p99) : '–');
 
 const KINDS = {
 	listeners: {
@@ -28,6 +30,7 @@ const KINDS = {
 			{ title: 'Matches', width: 'minmax(10rem, 3fr)', wide: true, cell: (row) => `${row.protocol} ${any(row.destinations)} : ${any(row.ports)}` },
 			{ title: 'Upstream', width: 'minmax(6rem, 1fr)', wide: true, cell: (row) => (row.action !== 'relay' ? '' : row.upstream ? h('a', { href: `#/upstreams/${segment(row.upstream)}` }, row.upstream) : 'own destination') },
 			{ title: 'Flows', width: '5rem', small: '4rem', end: true, cell: (row) => count(stats.get(row.name)?.flows_active ?? 0) },
+			{ title: 'First byte, 99 %', width: '7rem', end: true, wide: true, cell: (row) => firstByteOf(stats.get(row.name)) },
 			{ title: 'Now', width: '7rem', end: true, wide: true, cell: (row) => rateOf(stats.get(row.name)) },
 		],
 	},
@@ -38,6 +41,7 @@ const KINDS = {
 			{ title: 'Algorithm', width: '8rem', wide: true, cell: (row) => words(row.algorithm) },
 			{ title: 'Health check', width: '7rem', wide: true, cell: (row) => row.health.type },
 			{ title: 'Flows', width: '5rem', small: '4rem', end: true, cell: (row) => count(stats.get(row.name)?.flows_active ?? 0) },
+			{ title: 'First byte, 99 %', width: '7rem', end: true, wide: true, cell: (row) => firstByteOf(stats.get(row.name)) },
 			{ title: 'Now', width: '7rem', end: true, wide: true, cell: (row) => rateOf(stats.get(row.name)) },
 		],
 		panel: targetsPanel,
