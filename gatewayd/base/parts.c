@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define NONE     UINT32_MAX
 #define EACH_MAX (1U << PARTS_EACH_BITS)
@@ -26,7 +27,8 @@ int parts_init(struct parts *parts, uint32_t max, size_t size)
 		.n_chunks = max / n + 1,
 		.room_head = NONE,
 		.room_tail = NONE,
-		.spare = NONE };
+		.spare = NONE,
+		.gives_back = PARTS_CHUNK_BYTES % sysconf(_SC_PAGESIZE) == 0 };
 	parts->memory = reserve((size_t)parts->n_chunks * PARTS_CHUNK_BYTES);
 	parts->chunks = reserve(parts->n_chunks * sizeof(*parts->chunks));
 	if (parts->memory && parts->chunks)
@@ -87,7 +89,7 @@ static void empty(struct parts *parts, uint32_t index)
 {
 	struct parts_chunk *chunk = &parts->chunks[index];
 
-	if (parts->spare == NONE) {
+	if (parts->spare == NONE || !parts->gives_back) {
 		parts->spare = index;
 		return;
 	}

@@ -5,17 +5,19 @@
  * after start.
  *
  * Theory of operation: the parts lie in chunks of a few pages. A part is taken
- * from a chunk that is in use already, as long as one has room. A chunk of
+ * from a chunk that has pages already, as long as one has room. A chunk of
  * which nothing is used any more gives its pages back to the kernel, but for
- * one, so that use that goes up and down by one part makes no system call.
+ * one, so that use that goes up and down by one part makes no system call; and
+ * none does where pages are larger than chunks.
  */
 #ifndef GW_BASE_PARTS_H
 #define GW_BASE_PARTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* A multiple of the page size of the machines that this runs on, up to 16 KiB. */
+/* A multiple of the usual page sizes, 4 and 16 KiB. */
 #define PARTS_CHUNK_BYTES 16384
 /* Most parts of a chunk, which bounds the least size: smaller ones take as much room. */
 #define PARTS_EACH_BITS 10
@@ -35,8 +37,9 @@ struct parts {
 	uint32_t n_chunks; /* and so many there may be */
 	uint32_t touched;  /* chunks behind this one were never used */
 	uint32_t room_head, room_tail;
-	uint32_t spare; /* the chunk that is not used and has pages */
-	uint32_t used;  /* parts */
+	uint32_t spare;  /* the chunk that is not used and has pages */
+	uint32_t used;   /* parts */
+	bool gives_back; /* pages, to the kernel */
 };
 
 /* Room for at least max parts of so many bytes, at most PARTS_CHUNK_BYTES. 0 or -ENOMEM. */

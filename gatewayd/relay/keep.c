@@ -288,9 +288,13 @@ static bool measure(struct flow *flow)
 			return false;
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		const struct flow_direction *direction = &flow->direction[side];
+		int64_t offset = (int64_t)(ledger[side].taken - ledger[!side].given - direction->held);
 
+		/* A few bytes, or what is read of the sockets cannot be relied on. */
+		if (offset < INT32_MIN || offset > INT32_MAX)
+			return false;
 		flow->kept.base[side] = ledger[side].taken - direction->taken;
-		flow->kept.offset[side] = (int32_t)(ledger[side].taken - ledger[!side].given - direction->held);
+		flow->kept.offset[side] = (int32_t)offset;
 	}
 	flow->kept.measured = true;
 	return true;
@@ -359,7 +363,9 @@ static void resend(struct loop *loop)
 	while (keep->resend < loop->flows.touched && keep->n_batch < KEEP_BATCH_MAX) {
 		struct flow *flow = &loop->flows.flows[keep->resend];
 
-		bool due = keep->everything || flow->account.started_us / 1000 + KEEP_AFTER_MS <= loop->now_ms;
+		/* By the loop's time, as the timer that tells of it. */
+		uint64_t started_ms = flow->account.started_us / 1000 - flow->lag_ms;
+		bool due = keep->everything || started_ms + KEEP_AFTER_MS <= loop->now_ms;
 
 		if (flow->state == FLOW_RELAYING && due && !keep_add(loop, flow))
 			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_RETRY_MS);

@@ -425,4 +425,4 @@ def process_memory(pid):
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, kib = line.split(":")
         sizes[name] = int(kib.split()[0]) * 1024
-    return sizes["Private_Dirty"], sizes["Pss"]
+    return sizes["Private_Dirty"], sizes["Pss_Dirty"]

@@ -128,7 +128,7 @@ class Idle(Row):
     unit, higher_is_better, fresh = "bytes/connection", False, True
 
     def __init__(self):
-        super().__init__("idle", f"{IDLE} idle connections: user-space memory (private) of all of its processes")
+        super().__init__("idle", f"{IDLE} idle connections: user-space memory of all of its processes")
 
     def measure(self, contender, _seconds):
         contender.restart()
@@ -150,7 +150,8 @@ class Idle(Row):
         if result["ended"]:
             raise Failure(f"{result['ended']} idle connections did not stay")
         grown = {role: [(a - b) / IDLE for a, b in zip(after[role], before[role])] for role in after}
-        measured = {"figure": sum(private for private, _ in grown.values()), "pss": sum(pss for _, pss in grown.values())}
+        measured = {"figure": sum(pss for _, pss in grown.values()),
+                    "private": sum(private for private, _ in grown.values())}
         return measured | {f"{role}_private": private for role, (private, _) in grown.items()}
 
     def judge(self, ours, forwarding, rival):
