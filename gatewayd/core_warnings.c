@@ -88,10 +88,10 @@ int core_warn(const struct core *core, const struct changeset *set, json_t **ret
 		else if (row && row->resource == RESOURCE_RATE_LIMIT)
 			r = about_rate_limit(&telling, core->shield, (const struct rate_limit *)row);
 	}
-	if (r < 0) {
-		json_decref(telling.warnings);
-		return -ENOMEM;
+	if (r == 0 && json_array_size(telling.warnings) > 0) {
+		*ret = telling.warnings;
+		return 0;
 	}
-	*ret = telling.warnings;
-	return 0;
+	json_decref(telling.warnings);
+	return r < 0 ? -ENOMEM : 0;
 }
