@@ -82,9 +82,11 @@ static int on_gate_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)source;
 	(void)usec;
 	daemon->gate_timer = sd_event_source_disable_unref(daemon->gate_timer);
-	if (worker_state(daemon->worker) == WORKER_RUNNING || worker_found_serves(daemon->worker))
+	if (worker_state(daemon->worker) == WORKER_RUNNING ||
+	        (worker_found_serves(daemon->worker) && !worker_overloaded(daemon->worker)))
 		return 0; /* or on_worker_state comes again */
-	log_warning("no relay serves: connections of direct listeners go past it");
+	log_warning("%s: connections of direct listeners go past it",
+	        worker_overloaded(daemon->worker) ? "the relay is overloaded" : "no relay serves");
 	(void)apply_set_gate(daemon->apply, true);
 	return 0;
 }

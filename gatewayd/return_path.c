@@ -214,7 +214,7 @@ static void note_proof(struct return_paths *paths, struct path *path, const stru
 {
 	if (path->client.family == 0)
 		take_ends(path, flow);
-	if (path->state == PATH_BROKEN && ((!path->udp && !is_of(path, flow)) || at_ms <= path->probed_ms))
+	if (path->state == PATH_BROKEN && ((!path->udp && !is_of(path, flow)) || at_ms < path->probed_ms))
 		return;
 	path->proven_ms = at_ms > path->proven_ms ? at_ms : path->proven_ms;
 	path->by_probe = false;
@@ -413,7 +413,7 @@ void return_paths_found(struct return_paths *paths, const struct proto_probed *f
 		memcpy(path->own.bytes, found->own, sizeof(path->own.bytes));
 	}
 	/* Who answers clients by UDP may well not answer them by TCP. */
-	if (state == PATH_UNKNOWN || (path->udp && path->proven_ms > path->probed_ms))
+	if (state == PATH_UNKNOWN || (path->udp && path->proven_ms >= path->probed_ms))
 		return;
 	path->by_probe = true;
 	set_state(paths, path, state);

@@ -69,9 +69,9 @@ def furnish(gateway):
 class Probe:
     """What a host has sent, as its own kernel counts it."""
 
-    def __init__(self, host, side):
+    def __init__(self, host, side, port):
         self.host = host
-        host.nft(PROBE.format(side=side, port=TCP))
+        host.nft(PROBE.format(side=side, port=port))
 
     def __enter__(self):
         return self
@@ -176,7 +176,7 @@ def test_everything_is_accounted_for(lab, gateway, mode, size, burst):
     prefilter(gateway, mode=mode, deny=list(DENIED.values()))
     for host, address in ((lab.client, GATEWAY[4]), (lab.client, GATEWAY[6]), (lab.server, "10.71.2.1")):
         assert pings(host, address) == 3  # so that there is a row to begin with
-    with Probe(lab.client, "dport") as client, Probe(lab.server, "sport") as server:
+    with Probe(lab.client, "dport", TCP) as client, Probe(lab.server, "sport", "0-65535") as server:
         sent, answered, before, out = settled(lambda: (client.seen(), server.seen(), ledger(gateway), ledger(gateway, "out0")))
         wanted = {}
         for family in (4, 6):
