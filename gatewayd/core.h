@@ -93,8 +93,8 @@ static inline const struct trace_rules *core_rules(struct core *core)
 {
 	return rule_index_get(&core->rules, core->apply, core->kernel);
 }
-/* What the writer of these changes should know of, as a new array of {code, detail, pointer}; untouched if it is nothing.
- * 0 or -ENOMEM. */
+/* What the writer of these changes should know of, as a new array of {code, detail, pointer}; untouched if it is
+ * nothing. 0 or -ENOMEM. */
 int core_warn(const struct core *core, const struct changeset *set, json_t **ret);
 /* core_write without the rule that nothing may be written while a change waits. */
 int core_write_unguarded(struct core *core, const struct core_change *changes, size_t n,

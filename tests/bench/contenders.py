@@ -419,10 +419,10 @@ def process_seconds(pid):
 def process_memory(pid):
     """(private, proportional) bytes of user-space memory of a process.
 
-    Clean private pages are those of files, which become so when another program that had them too ends.
+    Without pages of files: clean ones become private when another program that had them too ends.
     """
     sizes = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, kib = line.split(":")
         sizes[name] = int(kib.split()[0]) * 1024
-    return sizes["Private_Dirty"], sizes["Pss_Dirty"]
+    return sizes["Private_Dirty"], sizes["Pss_Anon"] + sizes["Pss_Shmem"]
