@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import checks
+import seeing
 from lab import Gateway, Lab
 from lab.gateway import ROOT
 from lab.netns import CommandFailed
@@ -312,6 +313,7 @@ def measure(options, opened):
     result["address_set"] = address_set(many, options.entries)
     result["address_set_used"] = address_set(many, options.entries, used=True)
     result["rss_with_set_mib"] = rss_kib(many.gateway.process.pid) / 1024
+    result["seeing"] = seeing.measure(many, GWLOAD, HTTP_PORT, options.rounds, options.seconds)
     result["checks"] = checks.measure(options.rounds, options.seconds)
     return result
 
@@ -321,6 +323,8 @@ def measure_only(options, opened):
     if options.only == "checks":
         return {"checks": checks.measure(options.rounds, options.seconds)}
     opened.append(gatewayd(f"gatewayd, {options.listeners} listeners", options.listeners))
+    if options.only == "seeing":
+        return {"seeing": seeing.measure(opened[0], GWLOAD, HTTP_PORT, options.rounds, options.seconds)}
     if options.only == "gets":
         return {"gets_2000": gets_while_relaying(opened[0], options.rounds, options.seconds, 2000)}
     if options.only == "set":
@@ -362,6 +366,7 @@ def table(result):
         sets = result[key]
         rows.append((f"{title}, by {sets['how']}", json.dumps({k: round(v, 3) if isinstance(v, float) else v
                                                                   for k, v in sets.items() if k != "how"}), "load < 3 s, p99 <= 10 ms"))
+    rows += seeing.rows(result["seeing"])
     for kind, found in result["checks"].items():
         rows.append((f"{checks.TARGETS} health checks a second, {kind}",
                      " / ".join(f"{found[place]['processor'] * 100:.1f}" for place in ("as_it_is", "targets_elsewhere")) +
@@ -377,7 +382,7 @@ def arguments():
     parser.add_argument("--entries", type=int, default=100000, help="entries of the address set (default 100000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3, help="length of one measurement (default 3)")
-    parser.add_argument("--only", choices=("gets", "connections", "set", "checks"), help="only these figures")
+    parser.add_argument("--only", choices=("gets", "connections", "set", "checks", "seeing"), help="only these figures")
     parser.add_argument("--json", default="bench-control.json", help="where the figures go (default bench-control.json)")
     return parser.parse_args()
 
