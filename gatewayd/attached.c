@@ -73,6 +73,19 @@ void attached_try_again(struct attached *attached)
 			attached_try(attached, attached->items[i].interface);
 }
 
+void attached_restore(struct attached *attached)
+{
+	for (size_t i = 0; i < attached->n; i++) {
+		const struct attached_item *item = &attached->items[i];
+
+		if (item->why[0] || !attached->fits(attached->userdata, item->interface) ||
+		        attached->is_there(item->interface))
+			continue;
+		log_warning("somebody has taken %s off %s; it is put there again", attached->what, item->interface);
+		attached_try(attached, item->interface);
+	}
+}
+
 void attached_forget(struct attached *attached, const char *interface)
 {
 	struct attached_item *item = find(attached, interface);

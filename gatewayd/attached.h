@@ -22,6 +22,7 @@ struct attached {
 	int (*attach)(void *userdata, const char *interface);
 	/* Whether the program has anything to look for there. */
 	bool (*fits)(void *userdata, const char *interface);
+	bool (*is_there)(const char *interface);        /* whether the program is attached */
 	void (*gone)(void *userdata, unsigned ifindex); /* the interface is no more */
 	void *userdata;
 	struct attached_item *items;
@@ -37,6 +38,8 @@ void attached_try_all(struct attached *attached);
 void attached_try_again(struct attached *attached);
 void attached_link_changed(struct attached *attached, const char *interface);
 void attached_forget(struct attached *attached, const char *interface);
+/* Puts the program back where it was attached and somebody has taken it off. */
+void attached_restore(struct attached *attached);
 /* NULL: it was not tried. */
 const struct attached_item *attached_find(const struct attached *attached, const char *interface);
 /* [{interface, attached, why}, ...]; NULL: no memory. */

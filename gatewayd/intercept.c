@@ -72,9 +72,12 @@ int intercept_new(const struct options *options, uint16_t port, struct intercept
 		.own = sockmark_of(options->mark_mask & ~options->mark).own,
 		.listener_v4 = htons(port),
 		.listener_v6 = htons(port) };
-	intercept->attached = (struct attached){
-		.what = "the engine ebpf", .attach = attach, .fits = fits, .gone = gone, .userdata = intercept
-	};
+	intercept->attached = (struct attached){ .what = "the engine ebpf",
+		.attach = attach,
+		.fits = fits,
+		.is_there = kernel_intercept_is_attached,
+		.gone = gone,
+		.userdata = intercept };
 	intercept->directory = intercept_directory(options);
 	kernel_intercept_detach_all(intercept->directory);
 	*ret = intercept;
@@ -281,14 +284,7 @@ void intercept_look(struct intercept *intercept, bool drifted)
 	if (clock_us() < intercept->looked_us + LOOK_US)
 		return;
 	intercept->looked_us = clock_us();
-	for (size_t i = 0; i < intercept->attached.n; i++) {
-		const struct attached_item *item = &intercept->attached.items[i];
-
-		if (item->why[0] || !kernel_tc_fits(item->interface) || kernel_intercept_is_attached(item->interface))
-			continue;
-		log_warning("somebody has taken the engine ebpf off %s; it is put there again", item->interface);
-		attached_try(&intercept->attached, item->interface);
-	}
+	attached_restore(&intercept->attached);
 	attached_try_again(&intercept->attached);
 }
 

@@ -68,9 +68,12 @@ int shortcut_new(const struct options *options, struct shortcut **ret)
 	if (!shortcut)
 		return -ENOMEM;
 	shortcut->options = options;
-	shortcut->attached = (struct attached){
-		.what = "the short cut of flows", .attach = attach, .fits = fits, .gone = gone, .userdata = shortcut
-	};
+	shortcut->attached = (struct attached){ .what = "the short cut of flows",
+		.attach = attach,
+		.fits = fits,
+		.is_there = kernel_shortcut_is_attached,
+		.gone = gone,
+		.userdata = shortcut };
 	shortcut->forbidden = strcmp(options->mover, "auto") != 0;
 	if (kernel_shortcut_open(options->bpf_dir, &shortcut->kernel, shortcut->why, sizeof(shortcut->why)) < 0 &&
 	        !shortcut->forbidden)
@@ -192,14 +195,8 @@ static void review(struct shortcut *shortcut)
 	shortcut->owner.begin(shortcut->owner.userdata);
 	shortcut->stitched = kernel_shortcut_review(shortcut->kernel, judge, shortcut);
 	/* Without it, they stand still. */
-	for (size_t i = 0; i < shortcut->attached.n && shortcut->stitched > 0; i++) {
-		const struct attached_item *item = &shortcut->attached.items[i];
-
-		if (item->why[0] || kernel_shortcut_is_attached(item->interface))
-			continue;
-		log_warning("somebody has taken the short cut off %s; it is put there again", item->interface);
-		attached_try(&shortcut->attached, item->interface);
-	}
+	if (shortcut->stitched > 0)
+		attached_restore(&shortcut->attached);
 }
 
 /* Not while the kernel carries connections: they would be lost. */
