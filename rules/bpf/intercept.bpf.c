@@ -292,19 +292,10 @@ static __noinline int is_passing(struct __sk_buff *skb, const struct packet *pac
 
 /* --- handing over --- */
 
-static __always_inline void loopback(const struct packet *packet, union address *ret)
-{
-	if (packet->family == AF_INET) {
-		ret->words[0] = bpf_htonl(0x7f000001);
-	} else {
-		ret->bytes[15] = 1;
-	}
-}
-
-/* Whether the relay's listening socket takes the connection. Whoever else listens on its port has not its mark. */
+/* Whether the relay takes the connection, by any of its listening sockets: the kernel chooses among them. Whoever else
+ * listens on their port has not their mark. */
 static __noinline int hand_over(struct __sk_buff *skb, const struct packet *packet)
 {
-	union address own = { 0 };
 	__u32 zero = 0;
 	const struct intercept_control *now = bpf_map_lookup_elem(&control, &zero);
 	struct bpf_sock *listener, *full;
@@ -313,8 +304,7 @@ static __noinline int hand_over(struct __sk_buff *skb, const struct packet *pack
 
 	if (!packet || !now)
 		return 0;
-	loopback(packet, &own);
-	listener = find_tcp(skb, packet, &own, packet->family == AF_INET ? now->listener_v4 : now->listener_v6);
+	listener = find_listener(skb, packet, packet->family == AF_INET ? now->listener_v4 : now->listener_v6);
 	if (listener) {
 		full = bpf_sk_fullsock(listener);
 		ours = full && full->state == BPF_TCP_LISTEN && (full->mark & now->mark_mask & now->own);
@@ -361,7 +351,7 @@ static __noinline int is_free(struct __sk_buff *skb, const struct packet *packet
 
 	if (!packet)
 		return 0;
-	sk = find_tcp(skb, packet, &packet->dst, packet->dport);
+	sk = find_flow(skb, packet);
 	if (!sk)
 		return 1;
 	state = sk->state;

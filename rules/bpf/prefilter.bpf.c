@@ -33,6 +33,7 @@ __u32 bans_used = 0;
 __u32 shut_used = 0;
 /* When a cookie was last given, in nanoseconds since the boot; 0: never. */
 __u64 cookie_at = 0;
+__u64 cookie_noted = 0; /* the same, by the clock of ticks */
 
 struct list_v4 {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -475,7 +476,7 @@ static __always_inline int has_socket(struct xdp_md *ctx, const struct packet *p
 	struct bpf_sock *sk;
 
 	if (packet->protocol == IPPROTO_TCP)
-		sk = find_tcp(ctx, packet, &packet->dst, packet->dport);
+		sk = find_flow(ctx, packet);
 	else
 		sk = find_udp(ctx, packet);
 	if (!sk)
@@ -636,22 +637,11 @@ static __noinline int is_relayed(struct xdp_md *ctx, const struct packet *packet
 	return 0;
 }
 
-static __always_inline struct bpf_sock *find_listener(struct xdp_md *ctx, const struct packet *packet)
-{
-	union address loopback = { 0 };
-
-	if (packet->family == AF_INET)
-		loopback.words[0] = bpf_htonl(0x7f000001);
-	else
-		loopback.words[3] = bpf_htonl(1);
-	return find_tcp(ctx, packet, &loopback, bpf_htons(params.listener_port));
-}
-
-/* A SYN: the cookie that is due to it, or -1. Only the socket knows whether one is, so it is asked first. */
+/* A SYN: the cookie that is due to it, or -1. Only the sockets know whether one is, so one is asked first. */
 static __always_inline __s64 cookie_for(
         struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
 {
-	struct bpf_sock *listener = find_listener(ctx, packet);
+	struct bpf_sock *listener = find_listener(ctx, packet, bpf_htons(params.listener_port));
 	__s64 cookie;
 
 	if (!listener)
@@ -664,11 +654,22 @@ static __always_inline __s64 cookie_for(
 	return cookie & 0xffffffff;
 }
 
+/* The exact time costs more than all else that is done for most packets; a tick is near enough to know when it is due.
+ */
+static __always_inline void note_cookie(void)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (now - cookie_noted <= PREFILTER_COOKIE_NOTE_NS)
+		return;
+	cookie_noted = now;
+	cookie_at = bpf_ktime_get_boot_ns();
+}
+
 static __always_inline enum prefilter_reason judge_syn(
         struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
 {
 	__s64 cookie;
-	__u64 now;
 
 	/* Nobody to answer to. */
 	if (packet->multicast || (packet->family == AF_INET ? is_bogon_v4(packet) : is_bogon_v6(packet)))
@@ -676,9 +677,7 @@ static __always_inline enum prefilter_reason judge_syn(
 	cookie = cookie_for(ctx, packet, headers);
 	if (cookie < 0 || syn_cookie_answer(ctx, packet, &headers->tcp.header, (__u32)cookie) < 0)
 		return PREFILTER_passed;
-	now = bpf_ktime_get_boot_ns();
-	if (now - cookie_at > PREFILTER_COOKIE_NOTE_NS)
-		cookie_at = now;
+	note_cookie();
 	return PREFILTER_syn_cookie_sent;
 }
 
@@ -691,7 +690,7 @@ static __always_inline enum prefilter_reason judge_ack(
 
 	if (has_socket(ctx, packet))
 		return PREFILTER_passed;
-	listener = find_listener(ctx, packet);
+	listener = find_listener(ctx, packet, bpf_htons(params.listener_port));
 	if (!listener)
 		return PREFILTER_passed;
 	good = syn_cookie_is_good(listener, headers);
@@ -725,7 +724,7 @@ static __always_inline enum prefilter_reason judge_handshake(struct xdp_md *ctx,
 static __always_inline int may_tell(__u32 reason)
 {
 	struct told *last = bpf_map_lookup_elem(&told, &reason);
-	__u64 second = bpf_ktime_get_boot_ns() >> 30; /* near enough */
+	__u64 second = bpf_ktime_get_coarse_ns() >> 30; /* near enough */
 
 	if (!last)
 		return 0;

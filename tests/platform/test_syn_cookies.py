@@ -17,7 +17,6 @@ PROGRAM = """
 
 static __always_inline __s64 make(struct xdp_md *ctx, struct packet *packet, struct syn_cookie_headers *headers)
 {
-	union address loopback = { 0 };
 	struct bpf_sock *listener;
 	__u64 length = headers->tcp_length;
 	__s64 cookie;
@@ -29,8 +28,7 @@ static __always_inline __s64 make(struct xdp_md *ctx, struct packet *packet, str
 	return packet->family == AF_INET ? bpf_tcp_raw_gen_syncookie_ipv4(&headers->ip.v4, &headers->tcp.header, length)
 	                                 : bpf_tcp_raw_gen_syncookie_ipv6(&headers->ip.v6, &headers->tcp.header, length);
 #else
-	loopback.words[packet->family == AF_INET ? 0 : 3] = bpf_htonl(packet->family == AF_INET ? 0x7f000001 : 1);
-	listener = find_tcp(ctx, packet, &loopback, bpf_htons(packet->family == AF_INET ? PORT_4 : PORT_6));
+	listener = find_listener(ctx, packet, bpf_htons(packet->family == AF_INET ? PORT_4 : PORT_6));
 	if (!listener)
 		return -1;
 	cookie = syn_cookie_make(listener, headers);
