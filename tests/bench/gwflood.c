@@ -2,10 +2,14 @@
  * The bench's flood: frames that never were packets of a stack, sent by the
  * kernel itself (BPF_F_TEST_XDP_LIVE_FRAMES), each from another source.
  *
- *   gwflood syn|udp INTERFACE ROUTER-MAC SOURCE SOURCES DESTINATION PORT RATE SECONDS
+ *   gwflood syn|udp INTERFACE SINK ROUTER-MAC SOURCE SOURCES DESTINATION PORT RATE SECONDS THREADS
  *
- * Whatever comes back to the interface is swallowed meanwhile. RATE 0: as many
- * as go. Says "ready" when it begins; at the end one line of JSON: sent,
+ * Whatever comes in at the interface SINK is swallowed meanwhile: what comes
+ * back, if it is INTERFACE; the flood, if it is the other end. SINK -: the
+ * frames are made, and dropped without being sent. RATE 0: as many as go.
+ * Each of the threads has a processor of its own and its share of the rate, and
+ * goes before all other processes: a card does not wait until they have had
+ * their turn. Says "ready" when it begins; at the end one line of JSON: sent,
  * seconds, per_second, swallowed.
  */
 #include <arpa/inet.h>
@@ -20,11 +24,15 @@
 #include <netinet/ip.h>
 #include <netinet/ip6.h>
 #include <netinet/tcp.h>
+#include <math.h>
 #include <netinet/udp.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,8 +40,14 @@
 #include "flood.skel.h"
 
 /* Frames of one call when no rate is kept, and how long a call's share of a rate is. */
-#define BURST     65536U
-#define SLICES    500U
+#define BURST  65536U
+#define SLICES 500U
+/* How many shares may be sent late, at once. */
+#define LATE_MAX 10
+/* Processors that send, at most: as in flood.bpf.c. */
+#define SENDERS_MAX 64
+/* Nice value. */
+#define FIRST     (-20)
 #define FRAME_MAX 128
 #define SPARE     2 /* as in flood.bpf.c */
 
@@ -150,7 +164,8 @@ static void put_ethernet(struct frame *frame, const char *interface, const char 
 	close(fd);
 }
 
-static struct flood_bpf *load(const struct frame *frame, unsigned interface, unsigned sources)
+/* interface: 0 for none. */
+static struct flood_bpf *load(const struct frame *frame, unsigned interface, unsigned sources, unsigned threads)
 {
 	struct flood_bpf *program = flood_bpf__open();
 	int r;
@@ -158,6 +173,7 @@ static struct flood_bpf *load(const struct frame *frame, unsigned interface, uns
 	if (!program)
 		fail("the program", errno);
 	program->rodata->target = interface;
+	program->rodata->threads = threads;
 	program->rodata->sources = sources ? sources : 1;
 	program->rodata->at_source = (uint32_t)frame->source;
 	program->rodata->at_transport = (uint32_t)frame->transport;
@@ -191,23 +207,78 @@ static void send_frames(const struct flood_bpf *program, const struct frame *fra
 		fail("frames cannot be sent", r);
 }
 
-/* How many were sent. */
-static uint64_t run_for(const struct flood_bpf *program, const struct frame *frame, unsigned rate, double seconds)
+struct sender {
+	pthread_t thread;
+	const struct flood_bpf *program;
+	const struct frame *frame;
+	unsigned processor, rate;
+	double seconds;
+	uint64_t sent;
+};
+
+/* To its processor, and before all others. */
+static void take_processor(unsigned processor)
 {
-	double begin = now(), at = begin;
-	uint64_t sent = 0;
+	cpu_set_t set;
 
-	for (; at - begin < seconds; at = now()) {
-		double due = rate ? (at - begin) * rate - (double)sent : BURST;
+	CPU_ZERO(&set);
+	CPU_SET(processor, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) < 0)
+		fail("no processor of its own", errno);
+	if (setpriority(PRIO_PROCESS, 0, FIRST) < 0)
+		fail("no priority", errno);
+}
 
-		if (due < (double)rate / SLICES) {
+/* What the processor had no time for is lost, but for a few shares. */
+static void *run_sender(void *arg)
+{
+	struct sender *sender = arg;
+	double begin = now(), at = begin, last = begin, owed = 0, share = (double)sender->rate / SLICES;
+
+	take_processor(sender->processor);
+	for (; at - begin < sender->seconds; last = at, at = now()) {
+		owed = sender->rate ? fmin(owed + (at - last) * sender->rate, share * LATE_MAX) : BURST;
+		if (owed < share) {
 			usleep(1000000 / SLICES);
 			continue;
 		}
-		send_frames(program, frame, (unsigned)due);
-		sent += (unsigned)due;
+		send_frames(sender->program, sender->frame, (unsigned)owed);
+		sender->sent += (unsigned)owed;
+		owed -= (unsigned)owed;
+	}
+	return NULL;
+}
+
+/* How many were sent. */
+static uint64_t run(
+        const struct flood_bpf *program, const struct frame *frame, unsigned rate, double seconds, unsigned n)
+{
+	struct sender senders[SENDERS_MAX];
+	uint64_t sent = 0;
+	int r;
+
+	for (unsigned i = 0; i < n; i++) {
+		senders[i] = (struct sender){
+			.program = program, .frame = frame, .processor = i, .rate = rate / n, .seconds = seconds
+		};
+		r = pthread_create(&senders[i].thread, NULL, run_sender, &senders[i]);
+		if (r != 0)
+			fail("a thread", r);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		(void)pthread_join(senders[i].thread, NULL);
+		sent += senders[i].sent;
 	}
 	return sent;
+}
+
+static uint64_t swallowed(const struct flood_bpf *program)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < sizeof(program->bss->counts) / sizeof(program->bss->counts[0]); i++)
+		n += program->bss->counts[i].swallowed;
+	return n;
 }
 
 int main(int argc, char **argv)
@@ -215,27 +286,31 @@ int main(int argc, char **argv)
 	struct frame frame = { 0 };
 	struct flood_bpf *program;
 	struct bpf_link *swallow;
+	const char *sink;
+	unsigned threads;
 	double seconds, begin;
 	uint64_t sent;
 
-	if (argc != 10) {
-		fprintf(stderr,
-		        "usage: gwflood syn|udp INTERFACE ROUTER-MAC SOURCE SOURCES DESTINATION PORT RATE SECONDS\n");
+	threads = argc == 12 ? (unsigned)atoi(argv[11]) : 0;
+	if (threads < 1 || threads > SENDERS_MAX) {
+		fprintf(stderr, "usage: gwflood syn|udp INTERFACE SINK ROUTER-MAC SOURCE SOURCES DESTINATION PORT RATE "
+		                "SECONDS THREADS\n");
 		return 2;
 	}
-	put_ethernet(&frame, argv[2], argv[3]);
-	(strcmp(argv[1], "syn") == 0 ? put_syn : put_udp)(&frame, argv[4], argv[6], (uint16_t)atoi(argv[7]));
-	program = load(&frame, if_nametoindex(argv[2]), (unsigned)atoi(argv[5]));
-	swallow = bpf_program__attach_xdp(program->progs.sink, (int)if_nametoindex(argv[2]));
+	put_ethernet(&frame, argv[2], argv[4]);
+	(strcmp(argv[1], "syn") == 0 ? put_syn : put_udp)(&frame, argv[5], argv[7], (uint16_t)atoi(argv[8]));
+	sink = strcmp(argv[3], "-") == 0 ? NULL : argv[3];
+	program = load(&frame, sink ? if_nametoindex(argv[2]) : 0, (unsigned)atoi(argv[6]), threads);
+	swallow = bpf_program__attach_xdp(program->progs.flood, (int)if_nametoindex(sink ? sink : argv[2]));
 	if (!swallow)
 		fail("nothing can be swallowed", errno);
 	printf("ready\n");
 	fflush(stdout);
 	begin = now();
-	sent = run_for(program, &frame, (unsigned)atoi(argv[8]), atof(argv[9]));
+	sent = run(program, &frame, (unsigned)atoi(argv[9]), atof(argv[10]), threads);
 	seconds = now() - begin;
 	printf("{\"sent\": %llu, \"seconds\": %.3f, \"per_second\": %.0f, \"swallowed\": %llu}\n",
-	        (unsigned long long)sent, seconds, (double)sent / seconds, (unsigned long long)program->bss->swallowed);
+	        (unsigned long long)sent, seconds, (double)sent / seconds, (unsigned long long)swallowed(program));
 	bpf_link__destroy(swallow);
 	flood_bpf__destroy(program);
 	return 0;

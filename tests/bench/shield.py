@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lab import Gateway, Lab
 from lab.gateway import ROOT
-from lab.segments import set_gro
+from lab.segments import set_gro, set_queues
 from lab.servers import Nginx
 
 PROGRAMS = ROOT / "build/release/tests"
@@ -26,6 +26,7 @@ HTTP_PORT = 8000
 FLOOD_SOURCES = 10000
 FLOOD = {4: ("198.18.0.0/15", "198.18.0.1"), 6: ("fd99::/64", "fd99::1")}
 SERVER = {4: "10.71.2.2", 6: "fd71:2::2"}
+ALONE, PREROUTING = "generator alone", "nft prerouting"
 PARTS = ("packets", "drops", "goodput")
 NFT_INGRESS = """table netdev bench {{
     chain drops {{ type filter hook ingress device "in1" priority 0; {family} saddr {prefix} counter drop; }}
@@ -41,11 +42,16 @@ def say(text):
 
 
 class Flood:
-    """The second client sends without end, for the time of a with block: as many as asked for a second (0: as go)."""
+    """The second client sends without end, for the time of a with block: as many as asked for a second (0: as go). way:
+    from which interface, and which one swallows what comes in. At a rate it comes to all processors, as from a card with a
+    queue for each; else to one."""
 
-    def __init__(self, lab, kind, family, rate, seconds):
+    GATEWAY, VOID, NOWHERE = ("up0", "up0"), ("void0", "void1"), ("up0", "-")
+
+    def __init__(self, lab, kind, way, options, seconds, rate=0):  # pylint: disable=too-many-arguments,too-many-positional-arguments
         router = lab.gateway.run("cat", "/sys/class/net/in1/address").stdout.strip()
-        line = [GWFLOOD, kind, "up0", router, FLOOD[family][1], FLOOD_SOURCES, SERVER[family], HTTP_PORT, rate, seconds]
+        line = [GWFLOOD, kind, *way, router, FLOOD[options.family][1], FLOOD_SOURCES, SERVER[options.family], HTTP_PORT,
+                rate, seconds, os.cpu_count() if rate else 1]
         self.process = subprocess.Popen(lab.client2.command(*line), stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline() != "ready\n":
             raise SystemExit("bench: gwflood does not run here")
@@ -68,6 +74,14 @@ def make_lab(family):
     lab.gateway.run("ip", v, "route", "add", FLOOD[family][0], "via", address)
     # Frames from a program at the other end need a receiver that takes frames.
     set_gro(lab.gateway, "in1", True)
+    set_queues(lab.gateway, "in1", os.cpu_count())
+    set_queues(lab.client2, "up0", os.cpu_count())
+    # Where a flood goes that does not come here.
+    lab.client2.run("ip", "link", "add", "void0", "type", "veth", "peer", "name", "void1")
+    for end in Flood.VOID:
+        lab.client2.run("ip", "link", "set", end, "up")
+    set_gro(lab.client2, "void1", True)
+    set_queues(lab.client2, "void1", os.cpu_count())
     return lab
 
 
@@ -113,12 +127,19 @@ def dropped_by_iptables(lab, tool):
 
 def drop_rate(lab, options, count):
     """Packets dropped a second while as many come as the generator can make."""
-    with Flood(lab, "udp", options.family, 0, options.seconds + 1):
+    with Flood(lab, "udp", Flood.GATEWAY, options, options.seconds + 1):
         time.sleep(0.5)
         before, started = count(), time.monotonic()
         time.sleep(options.seconds)
         after, seconds = count(), time.monotonic() - started
     return (after - before) / seconds
+
+
+def drops_none(lab, options):
+    """What the generator makes and drops itself: what it costs is in all other figures."""
+    with Flood(lab, "udp", Flood.NOWHERE, options, options.seconds) as flood:
+        pass
+    return flood.result["per_second"]
 
 
 def drops_xdp(lab, options):
@@ -152,8 +173,8 @@ def drops_iptables(lab, options):
 
 def measure_drops(options):
     """{place: packets a second, by round}"""
-    places = {"xdp native": drops_xdp, "nft ingress": lambda lab, o: drops_nft(lab, o, NFT_INGRESS),
-              "nft prerouting": lambda lab, o: drops_nft(lab, o, NFT_PREROUTING)}
+    places = {ALONE: drops_none, "xdp native": drops_xdp, "nft ingress": lambda lab, o: drops_nft(lab, o, NFT_INGRESS),
+              PREROUTING: lambda lab, o: drops_nft(lab, o, NFT_PREROUTING)}
     if shutil.which("iptables"):
         places["iptables raw"] = drops_iptables
     rounds = {place: [] for place in places}
@@ -196,10 +217,10 @@ class Goodput:
         """What has come in at the interface of the flood."""
         return int(self.lab.gateway.run("cat", "/sys/class/net/in1/statistics/rx_packets").stdout)
 
-    def flooded(self, mode):
+    def flooded(self, mode, way=Flood.GATEWAY):
         """The same load in a flood that has filled the queues. A veth holds few frames: while its receiver does not run,
         what is sent is lost on the way, so what has arrived is told beside what was sent."""
-        with Flood(self.lab, "syn", self.options.family, self.options.rate, self.options.seconds + 3) as flood:
+        with Flood(self.lab, "syn", way, self.options, self.options.seconds + 3, self.options.rate) as flood:
             time.sleep(1)
             before, started = self.arrived(), time.monotonic()
             result = self.load(mode)
@@ -207,8 +228,8 @@ class Goodput:
         return result | {"flood_per_second": flood.result["per_second"], "arrived_per_second": arrived}
 
     def round(self, mode):
-        """Quiet, in the flood without a prefilter, and with one."""
-        result = {"quiet": self.load(mode), "without": self.flooded(mode)}
+        """Quiet, beside a flood that goes elsewhere, in the flood without a prefilter, and with one."""
+        result = {"quiet": self.load(mode), "elsewhere": self.flooded(mode, Flood.VOID), "without": self.flooded(mode)}
         self.prefilter(True)
         result["with"] = self.flooded(mode)
         counted = self.gateway.must("GET", "stats")["prefilters"][0]["reasons"]
@@ -246,24 +267,28 @@ def packets_table(result):
 
 
 def drops_table(rounds):
-    """Dropped a second, and how many times as many as at nft's prerouting hook."""
+    """Dropped a second, how many times as many as at nft's prerouting hook, and the same without what the generator costs."""
     medians = {place: statistics.median(values) for place, values in rounds.items()}
-    return [f"{place:16} {median / 1e6:8.2f} million/s  {median / medians['nft prerouting']:6.2f} x nft prerouting"
-            for place, median in medians.items()]
+    cost = {place: 1e9 / median - 1e9 / medians[ALONE] for place, median in medians.items()}
+    lines = [f"{ALONE:16} {medians.pop(ALONE) / 1e6:8.2f} million/s"]
+    return lines + [
+        f"{place:16} {median / 1e6:8.2f} million/s  {median / medians[PREROUTING]:6.2f} x nft prerouting   "
+        f"without the generator {cost[place]:6.1f} ns a packet, {cost[PREROUTING] / cost[place]:6.2f} x"
+        for place, median in medians.items()]
 
 
 def goodput_table(rounds):
-    """Medians, and shares of what goes through without a flood."""
+    """Medians, and shares of what goes through without a flood, and beside one that goes elsewhere."""
     lines = []
     for mode, results in rounds.items():
-        quiet = statistics.median(one["quiet"]["per_second"] for one in results)
-        for case in ("quiet", "without", "with"):
+        quiet, elsewhere = (statistics.median(one[case]["per_second"] for one in results) for case in ("quiet", "elsewhere"))
+        for case in ("quiet", "elsewhere", "without", "with"):
             median = statistics.median(one[case]["per_second"] for one in results)
             failed = sum(one[case]["failed"] for one in results)
             sent, arrived = (statistics.median(one[case].get(kind, 0) for one in results) / 1e3
                              for kind in ("flood_per_second", "arrived_per_second"))
-            lines.append(f"{'requests' if mode == 'http' else 'connections':12} {case:8} {median:10.0f}/s  {median / quiet:5.2f}"
-                         f"  flood {sent:6.0f} thousand/s, {arrived:6.0f} arrive  failed {failed}")
+            lines.append(f"{'requests' if mode == 'http' else 'connections':12} {case:9} {median:8.0f}/s  {median / quiet:5.2f} of quiet"
+                         f"  {median / elsewhere:5.2f} of elsewhere  flood {sent:6.0f} thousand/s, {arrived:6.0f} arrive  failed {failed}")
     return lines
 
 

@@ -8,7 +8,7 @@ import struct
 import time
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
-SIOCETHTOOL, ETHTOOL_SGRO = 0x8946, 0x2c
+SIOCETHTOOL, ETHTOOL_SGRO, ETHTOOL_SCHANNELS = 0x8946, 0x2c, 0x3d
 # The options of a SYN as Linux sends it: MSS 1460, SACK, timestamps, window scaling.
 OPTIONS = bytes.fromhex("020405b40402080a000000010000000001030307")
 
@@ -82,8 +82,18 @@ def hardware(host, interface):
     return bytes.fromhex(text.replace(":", ""))
 
 
-def set_gro(host, interface, on):
-    """Generic receive offload: with it a veth takes frames from an XDP program at its other end."""
-    value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_SGRO, on))
+def ethtool(host, interface, command):
+    """One of the kernel's orders that ethtool gives, as bytes."""
+    value = ctypes.create_string_buffer(command)
     with host.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, SIOCETHTOOL, struct.pack("16sQ16x", interface.encode(), ctypes.addressof(value)))
+
+
+def set_gro(host, interface, on):
+    """Generic receive offload: with it a veth takes frames from an XDP program at its other end."""
+    ethtool(host, interface, struct.pack("II", ETHTOOL_SGRO, on))
+
+
+def set_queues(host, interface, receive):
+    """How many queues it receives by; those that a veth sends by stay one."""
+    ethtool(host, interface, struct.pack("9I", ETHTOOL_SCHANNELS, 0, 0, 0, 0, receive, 1, 0, 0))
