@@ -21,15 +21,19 @@ static int bind_to(int fd, const struct addr *client, uint16_t port)
 	return bind(fd, (struct sockaddr *)&sa, length) < 0 ? -errno : 0;
 }
 
+/* The ruleset finds what comes for a transparent socket at once; else it would look everywhere to find out that it
+ * knows nothing of the packet. So those that have the gateway's own address are transparent too. */
+static int set_transparent(int fd, uint8_t family)
+{
+	return family == AF_INET6 ? set_flag(fd, SOL_IPV6, IPV6_TRANSPARENT) : set_flag(fd, SOL_IP, IP_TRANSPARENT);
+}
+
 /* Binds to the client's address. Its own port is one that others of its flows may have too (SO_REUSEADDR: the kernel
  * then keeps apart whole 4-tuples only); without one, connect() will choose it, by the whole 4-tuple as well. */
 static int bind_as_client(int fd, const struct addr *client, uint16_t port)
 {
-	bool v6 = client->family == AF_INET6;
-	int r = v6 ? set_flag(fd, SOL_IPV6, IPV6_TRANSPARENT) : set_flag(fd, SOL_IP, IP_TRANSPARENT);
+	int r = port ? set_flag(fd, SOL_SOCKET, SO_REUSEADDR) : set_flag(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT);
 
-	if (r == 0)
-		r = port ? set_flag(fd, SOL_SOCKET, SO_REUSEADDR) : set_flag(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT);
 	return r < 0 ? r : bind_to(fd, client, port);
 }
 
@@ -62,11 +66,12 @@ static int attempt(const struct flow_origin *origin, const struct addr *client, 
 	struct sockaddr_storage sa;
 	socklen_t length = addr_to_sockaddr(&origin->target, origin->target_port, &sa);
 	int fd = socket(origin->target.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int r = 0;
+	int r;
 
 	if (fd < 0)
 		return -errno;
-	if (client)
+	r = set_transparent(fd, origin->target.family);
+	if (r == 0 && client)
 		r = bind_as_client(fd, client, port);
 	if (r == 0)
 		r = set_options(fd);

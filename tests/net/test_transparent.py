@@ -80,10 +80,16 @@ def test_weights_and_admin_state(lab, nginx, gateway):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_source_address_gateway(lab, nginx, gateway, family):
-    """With source_address gateway the server sees the gateway."""
+    """With source_address gateway the server sees the gateway. The relay's socket is a transparent one all the same, for
+    which the ruleset does not search in all its maps."""
     gateway.listener("web", ports=["8000"], source_address="gateway")
     seen = ask(lab.client, SERVERS[family]).split(" sees ")[1]
     assert seen == {"v4": "10.71.2.1", "v6": "fd71:2::1"}[family]
+    with lab.client.connect(SERVERS[family], 8000):
+        def to_server():
+            return lab.gateway.run("ss", "-Htn", "--inet-sockopt", "state", "established", "dport", "=", "8000").stdout
+        wait_for(to_server, 5, "a relayed flow")
+        assert "transparent" in to_server(), to_server()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
