@@ -20,6 +20,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "rules/bpf/extension.h"
 #include "rules/bpf/packet.h"
 #include "rules/bpf/syn_cookie.h"
 #include "rules/prefilter.h"
@@ -142,16 +143,6 @@ enum read {
 
 struct vlan {
 	__be16 tag, protocol;
-};
-
-struct extension {
-	__u8 next, length;
-};
-
-struct fragment {
-	__u8 next, reserved;
-	__be16 offset;
-	__be32 id;
 };
 
 /* A header that ends behind the data: of a frame in pieces the first piece may be short, any other is cut off. */

@@ -24,13 +24,20 @@
 
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
+#include "rules/bpf/extension.h"
 
-#define FAMILY_V4       2
-#define FAMILY_V6       10
-#define FRAGMENT_MORE   0x2000
-#define FRAGMENT_OFFSET 0x1fff /* where it belongs */
-#define UDP_CHECK       offsetof(struct udphdr, check)
-#define ADDRESS_PARTS   4
+#define FAMILY_V4          2
+#define FAMILY_V6          10
+#define FRAGMENT_MORE      0x2000
+#define FRAGMENT_OFFSET    0x1fff /* where it belongs */
+#define FRAGMENT_OFFSET_V6 0xfff8
+#define OPTION_JUMBO       0xc2 /* RFC 2675 */
+/* So many headers are gone past. */
+#define EXTENSIONS_MAX 4
+/* Ports behind more headers than this would not be in a packet's first piece anyhow. */
+#define TRANSPORT_MAX 1024
+#define UDP_CHECK     offsetof(struct udphdr, check)
+#define ADDRESS_PARTS 4
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -60,8 +67,9 @@ struct packet {
 	__u32 network, transport; /* offsets */
 	__u32 length;             /* of the IP packet */
 	__u32 payload;            /* of the datagram, or of all that it was put together from; not of TCP */
-	__u8 odd;                 /* the first of fragments, or with IP options */
-	__u8 copied;              /* it goes the long way, too */
+	__u8 odd;    /* the first of fragments, or with IP options or headers between IP's and the transport's */
+	__u8 big;    /* of IPv6, and put together from so much that it has a header more */
+	__u8 copied; /* it goes the long way, too */
 	__u8 protocol;
 	__u8 hops;
 	__u8 tos; /* of IPv4 */
@@ -103,6 +111,59 @@ static __always_inline int v4_parse(const struct __sk_buff *skb, struct packet *
 	return ports_parse(skb, packet);
 }
 
+/* The only option of a hop-by-hop header that says how long a packet of more than 64 KiB is. */
+struct jumbo {
+	struct extension header;
+	__u8 kind, size;
+	__be32 length;
+};
+
+/* What the kernel makes of a stream's packets that it has put together (BIG TCP); its parts have no such header. */
+static __always_inline int v6_is_big(const struct __sk_buff *skb, const struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const struct ipv6hdr *ip = data + packet->network;
+	const struct jumbo *jumbo = (const void *)(ip + 1);
+
+	return (void *)(jumbo + 1) <= end && ip->payload_len == 0 && ip->nexthdr == IPPROTO_HOPOPTS && skb->gso_size &&
+	       jumbo->header.next == IPPROTO_TCP && jumbo->header.length == 0 && jumbo->kind == OPTION_JUMBO &&
+	       jumbo->size == sizeof(jumbo->length);
+}
+
+/* Goes past extension headers: where the transport header is if it is in this packet, else 0. */
+static __noinline __u32 v6_walk(const struct __sk_buff *skb, struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 offset = packet->network + sizeof(struct ipv6hdr);
+
+#pragma unroll
+	for (int i = 0; i < EXTENSIONS_MAX; i++) {
+		const struct extension *header = data + offset;
+		const struct fragment *fragment = data + offset;
+
+		switch (packet->protocol) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+			if ((void *)(header + 1) > end)
+				return 0;
+			packet->protocol = header->next;
+			offset += (header->length + 1U) * 8;
+			break;
+		case IPPROTO_FRAGMENT:
+			if ((void *)(fragment + 1) > end || (fragment->offset & bpf_htons(FRAGMENT_OFFSET_V6)))
+				return 0;
+			packet->protocol = fragment->next;
+			offset += sizeof(*fragment);
+			break;
+		default:
+			return offset;
+		}
+		packet->odd = 1;
+	}
+	return 0;
+}
+
 static __always_inline int v6_parse(const struct __sk_buff *skb, struct packet *packet)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -115,8 +176,17 @@ static __always_inline int v6_parse(const struct __sk_buff *skb, struct packet *
 	__builtin_memcpy(packet->key.destination, &ip->daddr, sizeof(ip->daddr));
 	packet->protocol = ip->nexthdr;
 	packet->hops = ip->hop_limit;
-	packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-	packet->transport = packet->network + sizeof(*ip);
+	if (v6_is_big(skb, packet)) {
+		packet->big = 1;
+		packet->protocol = IPPROTO_TCP;
+		packet->length = skb->len - packet->network;
+		packet->transport = packet->network + sizeof(*ip) + sizeof(struct jumbo);
+	} else {
+		packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		packet->transport = v6_walk(skb, packet);
+		if (packet->transport == 0 || packet->transport > TRANSPORT_MAX)
+			return 0;
+	}
 	return ports_parse(skb, packet);
 }
 
@@ -135,7 +205,9 @@ static __always_inline int parse(const struct __sk_buff *skb, struct packet *pac
 /* Of a packet that was put together, what each part will be. */
 static __always_inline __u32 part_size(const struct __sk_buff *skb, const struct packet *packet, __u32 payload)
 {
-	return skb->gso_size ? skb->gso_size + (packet->length - payload) : packet->length;
+	__u32 headers = packet->length - payload - (packet->big ? sizeof(struct jumbo) : 0);
+
+	return skb->gso_size ? skb->gso_size + headers : packet->length;
 }
 
 /* Where a packet of this size with these addresses would be forwarded to, had it come in by this interface, and if it

@@ -709,7 +709,8 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		return copy_strip(skb, packet->key.family) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 	if (flow->state == BPF_STITCH_WAITING) {
 		flow->attempts++;
-		if (may_try(rules, flow, &segment) && both_ways(skb, flow, side))
+		/* What the relay's socket may have to hear is told by a packet without headers between. */
+		if (!packet->big && may_try(rules, flow, &segment) && both_ways(skb, flow, side))
 			behind = stitch_try(skb, flow, side, &segment);
 	}
 	now = bpf_ktime_get_coarse_ns();

@@ -75,6 +75,16 @@ class Wire:
                 return frame[at + 13], *struct.unpack_from("!II", frame, at + 4), frame
         raise TimeoutError(f"no answer from {source} port {sport} to {dport}")
 
+    def lengths(self):
+        """Those of the frames that came and went and are still in the buffer."""
+        self.socket.setblocking(False)
+        found = []
+        try:
+            while True:
+                found.append(self.socket.recv_into(bytearray(1), 1, socket.MSG_TRUNC))
+        except BlockingIOError:
+            return found
+
 
 def hardware(host, interface):
     """The address of an interface as six bytes."""

@@ -324,6 +324,35 @@ def test_too_large_for_the_path(lab, gateway, family):
             ask_much(connection, os.urandom(50_000))
 
 
+def test_big_tcp(lab, gateway):
+    """Packets of IPv6 that were put together from more than 64 KiB have a header more: they are carried as well, with the
+    relay frozen, and those that they were put together from arrive."""
+    gateway.listener("plain", ports=[str(PORT)])
+    lab.client.run("ip", "link", "set", "up0", "gso_max_size", "250000")
+    try:
+        with servers.Peer(lab.server, SERVER["v6"], PORT, echo), \
+                lab.client.connect(SERVER["v6"], PORT, timeout=20) as connection:
+            stitch(gateway, connection)
+            with Frozen(gateway), Wire(lab.client, "up0", lab.gateway, "in0") as wire:
+                ask_much(connection, os.urandom(20_000_000))
+                assert max(wire.lengths()) > 1 << 16
+    finally:
+        lab.client.run("ip", "link", "set", "up0", "gso_max_size", "65536")
+
+
+def test_another_header_between(lab, gateway):
+    """Segments behind an extension header are not what the kernel's way can carry, and the relay's sockets hear of
+    nothing any more: the flow is reset, instead of standing still."""
+    gateway.listener("plain", ports=[str(PORT)])
+    with servers.Peer(lab.server, SERVER["v6"], PORT, echo), \
+            lab.client.connect(SERVER["v6"], PORT, timeout=15) as connection:
+        stitch(gateway, connection)
+        # Destination options (RFC 8200) that say nothing: one of padding.
+        connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+        connection.sendall(b"and now?")
+        assert is_reset(connection)
+
+
 FIN = 0x01
 
 
