@@ -220,10 +220,10 @@ static int add_finding(
 
 	snprintf(detail, sizeof(detail), "chain %s %s %s %s", member_text(chain, "family"), member_text(chain, "table"),
 	        member_text(chain, "name"), what);
-	return json_array_append_new(findings,
-	               json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "code", code, "detail", detail, "family",
-	                       member_text(chain, "family"), "table", member_text(chain, "table"), "chain",
-	                       member_text(chain, "name"), key, exempt))
+	return json_array_append_new(
+	               findings, json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "code", code, "detail", detail, "family",
+	                                 member_text(chain, "family"), "table", member_text(chain, "table"), "chain",
+	                                 member_text(chain, "name"), key, exempt))
 	               ? -ENOMEM
 	               : 0;
 }

@@ -36,9 +36,12 @@ static void say_problem(const struct client_answer *answer)
 	ctl_say("%s%s%s (%ld)", *title ? title : "the gateway refused", *detail ? ": " : "", detail, answer->status);
 	json_array_foreach(faults, i, fault)
 	{
-		const char *pointer = print_text(fault, "pointer");
+		const char *pointer = print_text(fault, "pointer"), *what = print_text(fault, "detail");
 
-		ctl_say("  %s: %s", *pointer ? pointer : "/", print_text(fault, "detail"));
+		if (*pointer)
+			ctl_say("  %s: %s", pointer, what);
+		else if (strcmp(what, detail) != 0) /* it is of the whole, and was said */
+			ctl_say("  %s", what);
 	}
 	if (print_number(problem, "errors_not_shown") > 0)
 		ctl_say("  and %.0f more", print_number(problem, "errors_not_shown"));
