@@ -431,7 +431,9 @@ static int add_relay(json_t *stages, const struct explain_facts *facts, const st
 static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool local)
 {
 	if (local)
-		return add(stages, "nft", "local", "an address of the gateway's own, which no listener names in full",
+		return add(stages, "nft", "local",
+		        "an address of the gateway's own, or a broadcast or multicast one, which no listener names in "
+		        "full",
 		        NULL);
 	if (add(stages, "nft", "none", "no listener matches", NULL) < 0)
 		return -ENOMEM;
@@ -463,12 +465,25 @@ static int add_matched(json_t *stages, const struct explain_facts *facts, const 
 	                                                    : r;
 }
 
+/* A name that was misspelt, or of one that comes and goes: what listeners say of it is told as if it was there. */
+static int add_no_interface(json_t *stages, const char *interface)
+{
+	char why[WHY_MAX];
+
+	snprintf(why, sizeof(why),
+	        "there is no interface %s now: no packet comes in there; what follows is for when there is one",
+	        interface);
+	return add(stages, "interface", "none", why, NULL);
+}
+
 static int add_stages(json_t *stages, const struct explain_facts *facts, const struct match_packet *packet,
         uint16_t source_port, const struct listener **ret_listener, const char **ret_verdict)
 {
 	struct element element;
-	int r = add_prefilter(stages, facts, packet);
+	int r = facts->no_interface ? add_no_interface(stages, facts->no_interface) : 0;
 
+	if (r == 0)
+		r = add_prefilter(stages, facts, packet);
 	if (r != 0) {
 		*ret_verdict = "prefilter";
 		return r < 0 ? r : 0;
