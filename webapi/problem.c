@@ -91,8 +91,8 @@ int problem_answer(struct response *response, enum problem problem, const struct
 /* Longer ones are cut; all of it stands in errors. */
 #define FAULT_WORDS_MAX 1024
 
-/* The first fault with the place where it stands, and how many more there are: who reads this alone, as in the audit
- * log, must know what it is about. */
+/* The first fault with the place where it stands, and how many more there are: who is shown this sentence alone must
+ * know what it is about. */
 static const char *fault_words(const struct errs *errs, char words[FAULT_WORDS_MAX])
 {
 	const struct err *first = &errs->items[0];

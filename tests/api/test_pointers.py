@@ -96,7 +96,7 @@ def test_unknown_references_in_a_document(gateway):
 
 
 def test_the_sentence_says_where(gateway):
-    """Who reads nothing but `detail`, as in the audit log, learns which field is meant, and whether there are more faults."""
+    """Who reads nothing but `detail` learns which field is meant, and whether there are more faults."""
     one = gateway.api("POST", "/api/v1/listeners", {"name": "new", "prots": ["80"]})
     assert one.json["detail"] == "/prots: " + one.json["errors"][0]["detail"]
     two = gateway.api("POST", "/api/v1/listeners", {"name": "new", "prots": ["80"], "ports": ["0"]})

@@ -1,5 +1,7 @@
 """A listener relays, and nobody on either side can tell: addresses, destinations, pools."""
 
+import os
+import signal
 import socket
 
 import pytest
@@ -189,3 +191,16 @@ def test_a_refusal_is_told_with_whose_it_is(lab, gateway):
     gateway.must("PUT", "upstreams/none", {"targets": [{"address": "10.71.2.4", "port": 7898}]})
     assert ask(lab.client, SERVERS["v4"], 7899) == ""
     wait_for(lambda: f"to {SERVERS['v4']}:7899, target 10.71.2.4:7898" in gateway.log.read_text(), 10, "told with its target")
+
+
+@pytest.mark.own_gateway
+def test_nobody_is_warned_of_what_nobody_asked_for(lab, gateway):
+    """That connections go past a relay that is not there is told where a listener says so, and not at each start."""
+    assert "past it" not in gateway.log.read_text()
+    gateway.listener("web", ports=["8000"], on_worker_down="direct")
+    gateway.break_relay()
+    try:
+        os.kill(gateway.status()["relay"]["pid"], signal.SIGKILL)
+        wait_for(lambda: "no relay serves: connections of direct listeners go past it" in gateway.log.read_text(), 15, "told")
+    finally:
+        gateway.mend_relay()
