@@ -101,6 +101,8 @@ void apply_on_replace(struct apply *apply, void (*replaced)(void *userdata), voi
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. Where there is no
  * such listener the kernel is left alone, and the way is opened when there is one. */
 int apply_set_gate(struct apply *apply, bool open);
+/* Whether there is such a listener. */
+bool apply_has_direct(const struct apply *apply);
 /* What it was told last. */
 bool apply_gate_is_wanted(const struct apply *apply);
 

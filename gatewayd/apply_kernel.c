@@ -265,6 +265,11 @@ static bool has_direct(const struct snapshot *snapshot)
 	return false;
 }
 
+bool apply_has_direct(const struct apply *apply)
+{
+	return has_direct(apply->current);
+}
+
 int apply_settle_gate(struct apply *apply)
 {
 	_cleanup_free_ char *text = NULL, *error = NULL;

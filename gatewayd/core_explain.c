@@ -1,6 +1,7 @@
 /* POST /explain: the facts about this machine that rules/explain.h needs beside the configuration. */
 #include <errno.h>
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +14,9 @@
 static bool is_own(const struct addr *addr)
 {
 	struct ifaddrs *all = NULL;
-	bool found = addr->family == AF_INET && (addr->bytes[0] >> 4 == 14 || addr->bytes[0] == 127);
+	static const struct addr broadcast = { .family = AF_INET, .bytes = { 255, 255, 255, 255 } };
+	bool found = addr->family == AF_INET &&
+	             (addr->bytes[0] >> 4 == 14 || addr->bytes[0] == 127 || addr_equal(addr, &broadcast));
 
 	if (getifaddrs(&all) < 0)
 		return found;
@@ -167,6 +170,8 @@ json_t *core_explain(
 		.userdata = &source,
 		.first = first };
 
+	if (packet->interface && if_nametoindex(packet->interface) == 0)
+		facts.no_interface = packet->interface;
 	look_at_prefilter(core, packet, source_port, &facts.prefilter);
 	look_at_bans(&source, &facts, &ban);
 	return explain_packet(&facts, packet, source_port);

@@ -85,8 +85,9 @@ static int on_gate_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	if (worker_state(daemon->worker) == WORKER_RUNNING ||
 	        (worker_found_serves(daemon->worker) && !worker_overloaded(daemon->worker)))
 		return 0; /* or on_worker_state comes again */
-	log_warning("%s: connections of direct listeners go past it",
-	        worker_overloaded(daemon->worker) ? "the relay is overloaded" : "no relay serves");
+	if (apply_has_direct(daemon->apply))
+		log_warning("%s: connections of direct listeners go past it",
+		        worker_overloaded(daemon->worker) ? "the relay is overloaded" : "no relay serves");
 	(void)apply_set_gate(daemon->apply, true);
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include "gatewayd/base/clock.h"
 #include "gatewayd/core.h"
 #include "gatewayd/files.h"
+#include "gatewayd/spawn.h"
 #include "gatewayd/store_history.h"
 
 static void sysctl_get(struct doctor_sysctl *ret, const char *path)
@@ -113,6 +114,7 @@ static void look_at_relay(struct core *core, struct doctor_facts *facts)
 	struct rlimit limit;
 
 	facts->relay_runs = worker_state(core->worker) == WORKER_RUNNING;
+	facts->relay_uid = spawn_relay_uid();
 	facts->revision = core_revision(core);
 	facts->nft_generation = apply_nft_generation(core->apply);
 	facts->route_generation = apply_route_generation(core->apply);

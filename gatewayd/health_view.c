@@ -86,7 +86,11 @@ const char *health_view_words(const struct health_view *view, const struct upstr
 #define SAY(...) snprintf(words, HEALTH_VIEW_WORDS_MAX, __VA_ARGS__)
 	switch (view->cause) {
 	case TARGET_CAUSE_OK:
-		if (detail)
+		if (n == 1 && detail)
+			SAY("the last check was answered with status %u", detail);
+		else if (n == 1)
+			SAY("the last check could connect");
+		else if (detail)
 			SAY("the last %u checks were answered with status %u", n, detail);
 		else
 			SAY("the last %u checks could connect", n);

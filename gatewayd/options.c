@@ -13,6 +13,7 @@
 #include "gatewayd/base/sockmark.h"
 #include "gatewayd/base/stats.h"
 #include "gatewayd/conf.h"
+#include "gatewayd/sockets.h"
 
 #ifndef GW_RELAY_PATH
 #define GW_RELAY_PATH "/usr/lib/gatewayd/gateway-relay"
@@ -161,6 +162,13 @@ static int parse_interception(const char *text, const char **ret)
 
 static int add_listen(struct options *options, const char *url)
 {
+	const char *reason;
+
+	/* Before anything is touched: a daemon that cannot serve must not have changed the kernel. */
+	if (sockets_check_api_tcp(url, &reason) < 0) {
+		fprintf(stderr, "gatewayd: %slisten %s: %s\n", where, url, reason);
+		return -EINVAL;
+	}
 	if (options->n_listen == OPTIONS_LISTEN_MAX) {
 		fprintf(stderr, "gatewayd: %slisten can be given %d times at most\n", where, OPTIONS_LISTEN_MAX);
 		return -EINVAL;

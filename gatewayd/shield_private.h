@@ -12,10 +12,11 @@ struct shield_item {
 	struct kernel_xdp *xdp;
 	struct xdp_config *now, *next;
 	enum shield_todo todo;
-	bool strict;           /* the change in hand writes this prefilter */
-	bool begun;            /* todo was begun */
-	char why[XDP_WHY_MAX]; /* it is not in force; "" if it is */
-	bool gave_cookies;     /* when it was last looked at */
+	bool strict;                /* the change in hand writes this prefilter */
+	bool begun;                 /* todo was begun */
+	char why[XDP_WHY_MAX];      /* it is not in force; "" if it is */
+	char told_why[XDP_WHY_MAX]; /* what was told last of why; "": that it is in force */
+	bool gave_cookies;          /* when it was last looked at */
 	sd_event_source *ring;
 	uint64_t told_second;
 	unsigned told;
@@ -44,7 +45,7 @@ struct shield_item *shield_find(const struct shield *shield, const char *interfa
 void shield_listen(struct shield_item *item);
 /* Tells when the item begins to give SYN cookies, and when it no longer does. */
 void shield_watch_cookies(struct shield_item *item);
-/* Tells whether the item's program is in force. */
+/* Tells whether the item's program is in force; that it is not, and why, once. */
 void shield_tell(struct shield_item *item);
 
 #endif

@@ -225,6 +225,9 @@ void shield_tell(struct shield_item *item)
 	struct xdp_look look;
 
 	kernel_xdp_look(item->xdp, &look);
+	if (look.mode == XDP_MODE_NONE && *item->why && strcmp(item->told_why, item->why) == 0)
+		return;
+	snprintf(item->told_why, sizeof(item->told_why), "%s", look.mode == XDP_MODE_NONE ? item->why : "");
 	if (look.mode != XDP_MODE_NONE)
 		log_info("prefilter of %s: %s%s%s", item->interface, xdp_mode_name(look.mode),
 		        *kernel_xdp_why(item->xdp) ? ", " : "", kernel_xdp_why(item->xdp));

@@ -278,6 +278,15 @@ static int parse_url(
 	return 0;
 }
 
+int sockets_check_api_tcp(const char *url, const char **ret_reason)
+{
+	struct addr addr;
+	uint16_t port;
+	bool secure;
+
+	return parse_url(url, &secure, &addr, &port, ret_reason);
+}
+
 int sockets_make_api_tcp(const char *url, bool *ret_secure, const char **ret_reason)
 {
 	struct sockaddr_storage sa;

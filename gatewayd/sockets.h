@@ -35,6 +35,8 @@ int sockets_make_relay_control(const char *path);
 /* Connects to relay.sock. -ECONNREFUSED or -ENOENT: no relay lives. */
 int sockets_connect_relay_control(const char *path);
 
+/* Whether sockets_make_api_tcp takes this address at all. 0, or negative errno and fixed words. */
+int sockets_check_api_tcp(const char *url, const char **ret_reason);
 /* A listening TCP socket for "https://ADDRESS:PORT" or "http://ADDRESS:PORT" (IPv6 in brackets); http on loopback
  * addresses only. Prints nothing: ret_reason points to fixed words on failure. The descriptor, or negative errno. */
 int sockets_make_api_tcp(const char *url, bool *ret_secure, const char **ret_reason);

@@ -78,13 +78,26 @@ static void fill_arguments(struct child *child, const struct options *options)
 		child->argv[i] = (char *)arguments[i];
 }
 
-/* The relay's own user if there is one. Only root can change users; started otherwise, the relay shares ours. */
-static void choose_user(struct child *child)
+/* NULL: there is none. */
+static const struct passwd *relay_user(void)
 {
 	const struct passwd *user = getpwnam(SPAWN_RELAY_USER);
 
-	if (!user)
-		user = getpwnam("nobody");
+	return user ? user : getpwnam("nobody");
+}
+
+uid_t spawn_relay_uid(void)
+{
+	const struct passwd *user = geteuid() == 0 ? relay_user() : NULL;
+
+	return user ? user->pw_uid : geteuid();
+}
+
+/* The relay's own user if there is one. Only root can change users; started otherwise, the relay shares ours. */
+static void choose_user(struct child *child)
+{
+	const struct passwd *user = relay_user();
+
 	child->drop = geteuid() == 0 && user;
 	if (child->drop) {
 		child->isolate.uid = user->pw_uid;

@@ -22,6 +22,9 @@ int spawn_relay(const struct options *options, unsigned threads, unsigned max_fl
  * -ETIMEDOUT, or another negative errno. Waits up to SPAWN_PROBE_MS. */
 int spawn_probe(const struct options *options);
 
+/* The user that a relay which is started now runs as, and so whose sockets its flows' are. */
+uid_t spawn_relay_uid(void);
+
 /* Most flows the relay can hold: from the options, or from the descriptor limit. */
 unsigned spawn_max_flows(const struct options *options);
 

@@ -136,54 +136,103 @@ static void check_foreign_marks(const struct doctor_facts *facts, struct doctor_
 	mend(check, "ip rule del pref %u; or start gatewayd with another --mark", facts->foreign_mark_priority);
 }
 
-/* Findings of one code, joined. */
-static unsigned join(const json_t *findings, const char *code, struct doctor_check *check)
+/* Whether a chain lets our packets in: the other bits of their mark are taken to be 0, as they are unless others set
+ * them. */
+static bool lets_in_mark(const struct doctor_facts *facts, const json_t *finding)
 {
-	const json_t *finding;
-	size_t i, length = 0;
-	unsigned n = 0;
+	json_t *pair;
+	size_t i;
 
-	json_array_foreach(findings, i, finding)
+	json_array_foreach(json_object_get(finding, "marks"), i, pair)
+	{
+		json_int_t mask = json_integer_value(json_array_get(pair, 0));
+
+		if ((facts->mark & mask) == json_integer_value(json_array_get(pair, 1)))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a chain leaves alone what the relay sends. */
+static bool spares_relay(const struct doctor_facts *facts, const json_t *finding)
+{
+	json_t *owner;
+	size_t i;
+
+	json_array_foreach(json_object_get(finding, "owners"), i, owner)
+	{
+		if (json_integer_value(owner) == facts->relay_uid)
+			return true;
+	}
+	return false;
+}
+
+typedef bool exemption(const struct doctor_facts *facts, const json_t *finding);
+
+/* Findings of one code that exempt nothing of ours, joined in the detail; returns the first, or NULL. */
+static const json_t *join(
+        const struct doctor_facts *facts, const char *code, exemption *exempt, struct doctor_check *check)
+{
+	const json_t *finding, *first = NULL;
+	size_t i, length = 0;
+
+	json_array_foreach(facts->foreign, i, finding)
 	{
 		const char *found = json_string_value(json_object_get(finding, "code"));
 		const char *detail = json_string_value(json_object_get(finding, "detail"));
 
-		if (!found || strcmp(found, code) != 0)
+		if (!found || strcmp(found, code) != 0 || exempt(facts, finding))
 			continue;
 		if (length < sizeof(check->detail))
 			length += (size_t)snprintf(check->detail + length, sizeof(check->detail) - length, "%s%s",
-			        n ? "; " : "", detail ? detail : "");
-		n++;
+			        first ? "; " : "", detail ? detail : "");
+		if (!first)
+			first = finding;
 	}
-	return n;
+	return first;
 }
 
-static void foreign_chains(
-        const struct doctor_facts *facts, const char *code, const char *fix, struct doctor_check *check)
+/* "ip nat POSTROUTING", as a command takes it; a name that a shell would read otherwise is left for people to fill in.
+ */
+static const char *chain_words(const json_t *finding, char words[DOCTOR_CHAIN_MAX])
 {
-	if (join(facts->foreign, code, check) > 0)
-		mend(check, "%s", fix);
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+	const char *family = "", *table = "", *chain = "";
+
+	json_unpack((json_t *)finding, "{s:s, s:s, s:s}", "family", &family, "table", &table, "chain", &chain);
+	if (!*family || !*table || !*chain || table[strspn(table, plain)] || chain[strspn(chain, plain)])
+		return "FAMILY TABLE CHAIN";
+	snprintf(words, DOCTOR_CHAIN_MAX, "%s %s %s", family, table, chain);
+	return words;
 }
 
 static void check_input_drop(const struct doctor_facts *facts, struct doctor_check *check)
 {
-	char fix[200];
+	char words[DOCTOR_CHAIN_MAX];
+	const json_t *first;
 
-	say(check, "no chain of others drops by default what is delivered here");
-	snprintf(fix, sizeof(fix),
-	        "nft 'chain FAMILY TABLE CHAIN { policy accept; }', with its own drops behind "
-	        "\"meta mark & 0x%08x == 0x%08x accept\"",
-	        facts->mark_mask, facts->mark);
-	foreign_chains(facts, "input_drop", fix, check);
+	say(check, "no chain of others drops by default what is delivered here, or it accepts our mark");
+	first = join(facts, "input_drop", lets_in_mark, check);
+	if (first)
+		mend(check,
+		        "nft insert rule %s meta mark and 0x%08x == 0x%08x accept: and the same where its rules are "
+		        "kept",
+		        chain_words(first, words), facts->mark_mask, facts->mark);
 }
 
 static void check_source_nat(const struct doctor_facts *facts, struct doctor_check *check)
 {
-	say(check, "nobody rewrites source addresses");
-	foreign_chains(facts, "source_nat",
-	        "nft -a list table FAMILY TABLE; nft delete rule FAMILY TABLE CHAIN handle N; or source_address: "
-	        "gateway",
-	        check);
+	char words[DOCTOR_CHAIN_MAX];
+	const json_t *first;
+
+	say(check, "nobody rewrites source addresses, or not of what the relay sends");
+	first = join(facts, "source_nat", spares_relay, check);
+	if (first)
+		mend(check,
+		        "nft insert rule %s meta skuid %u accept: what the relay sends keeps its source then; and the "
+		        "same "
+		        "where its rules are kept",
+		        chain_words(first, words), facts->relay_uid);
 }
 
 static void check_nft_readable(const struct doctor_facts *facts, struct doctor_check *check)

@@ -32,6 +32,9 @@ struct doctor_sysctl {
 	char where[IFNAMSIZ];
 };
 
+/* Longest "family table chain" that is told; names of nft have up to 255 letters, those of people fewer. */
+#define DOCTOR_CHAIN_MAX 160
+
 /* Longest "[address]:port" with its terminator. */
 #define DOCTOR_END_MAX 64
 
@@ -67,6 +70,7 @@ struct doctor_facts {
 	bool table_differs;    /* our nft table is not as it must be, and was not put right */
 	const json_t *foreign; /* kernel_nft_foreign's findings, borrowed; NULL: could not be read */
 	bool relay_runs;
+	uint32_t relay_uid; /* whose sockets the flows' are */
 	int64_t revision, nft_generation, route_generation, relay_generation;
 	uint64_t descriptors_limit, descriptors_used; /* of the relay; 0: unknown */
 	const char *sockmap_state, *sockmap_why;

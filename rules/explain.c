@@ -220,14 +220,18 @@ static int add_nft(json_t *stages, const struct explain_facts *facts, const stru
 {
 	_cleanup_free_ char *text = element_text(element);
 	struct group group = element_group(element);
-	char dst[ADDR_TEXT_MAX], src[ADDR_TEXT_MAX], set[32], why[WHY_MAX];
+	char dst[ADDR_TEXT_MAX], src[ADDR_TEXT_MAX], ports[24], set[32], why[WHY_MAX];
 	const struct match_key *key = &element->key;
 	json_t *more;
 
 	nftset_name(&group, set);
-	snprintf(why, sizeof(why), "listener %s matches by destination %s/%u, source %s/%u%s%s, ports %u-%u",
-	        listener->name, addr_format(&key->dst, dst), key->shape.dst_len, addr_format(&key->src, src),
-	        key->shape.src_len, *key->interface ? ", interface " : "", key->interface, key->port_lo, key->port_hi);
+	if (key->port_lo == key->port_hi)
+		snprintf(ports, sizeof(ports), "port %u", key->port_lo);
+	else
+		snprintf(ports, sizeof(ports), "ports %u-%u", key->port_lo, key->port_hi);
+	snprintf(why, sizeof(why), "listener %s matches by destination %s/%u, source %s/%u%s%s, %s", listener->name,
+	        addr_format(&key->dst, dst), key->shape.dst_len, addr_format(&key->src, src), key->shape.src_len,
+	        *key->interface ? ", interface " : "", key->interface, ports);
 	more = json_pack("{s:s, s:s, s:s?, s:s}", "listener", listener->name, "set", set, "element", text, "engine",
 	        is_handed_over(facts, element) ? "ebpf" : "nft");
 	if (!more)
@@ -369,8 +373,14 @@ static int add_source(json_t *stages, const struct listener *listener, const str
 
 	if (listener->source_address == SOURCE_ADDRESS_GATEWAY)
 		return add(stages, "source", "gateway", "the target sees an address of the gateway", NULL);
-	snprintf(why, sizeof(why), "the target sees %s, port %u %s", addr_format(&packet->src, client), port,
-	        listener->source_port == SOURCE_PORT_KEEP ? "where it can be had" : "replaced by any");
+	addr_format(&packet->src, client);
+	if (listener->source_port != SOURCE_PORT_KEEP)
+		snprintf(why, sizeof(why), "the target sees %s, with a port that the kernel chooses", client);
+	else if (port)
+		snprintf(why, sizeof(why), "the target sees %s, port %u where it can be had", client, port);
+	else
+		snprintf(
+		        why, sizeof(why), "the target sees %s, with the client's own port where it can be had", client);
 	return add(stages, "source", "client", why, NULL);
 }
 
@@ -421,7 +431,9 @@ static int add_relay(json_t *stages, const struct explain_facts *facts, const st
 static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool local)
 {
 	if (local)
-		return add(stages, "nft", "local", "an address of the gateway's own, which no listener names in full",
+		return add(stages, "nft", "local",
+		        "an address of the gateway's own, or a broadcast or multicast one, which no listener names in "
+		        "full",
 		        NULL);
 	if (add(stages, "nft", "none", "no listener matches", NULL) < 0)
 		return -ENOMEM;
@@ -453,12 +465,25 @@ static int add_matched(json_t *stages, const struct explain_facts *facts, const 
 	                                                    : r;
 }
 
+/* A name that was misspelt, or of one that comes and goes: what listeners say of it is told as if it was there. */
+static int add_no_interface(json_t *stages, const char *interface)
+{
+	char why[WHY_MAX];
+
+	snprintf(why, sizeof(why),
+	        "there is no interface %s now: no packet comes in there; what follows is for when there is one",
+	        interface);
+	return add(stages, "interface", "none", why, NULL);
+}
+
 static int add_stages(json_t *stages, const struct explain_facts *facts, const struct match_packet *packet,
         uint16_t source_port, const struct listener **ret_listener, const char **ret_verdict)
 {
 	struct element element;
-	int r = add_prefilter(stages, facts, packet);
+	int r = facts->no_interface ? add_no_interface(stages, facts->no_interface) : 0;
 
+	if (r == 0)
+		r = add_prefilter(stages, facts, packet);
 	if (r != 0) {
 		*ret_verdict = "prefilter";
 		return r < 0 ? r : 0;

@@ -44,6 +44,7 @@ struct explain_facts {
 	const struct model *model;
 	const struct snapshot *snapshot;
 	bool destination_is_local; /* an address of the gateway's own, a broadcast or multicast one */
+	const char *no_interface;  /* the packet's interface, if there is none of that name now; else NULL */
 	bool gate_open, relay_runs, routing_right;
 	bool ebpf; /* the engine ebpf is at the packet's interface */
 	uint32_t table, mark;

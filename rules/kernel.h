@@ -74,8 +74,10 @@ int kernel_nft_read(struct kernel *kernel, struct kernel_state *ret);
 void kernel_state_clear(struct kernel_state *state);
 /* Our table as text, for people; a new string. "" if there is no table. */
 int kernel_nft_list(struct kernel *kernel, char **ret_text);
-/* Other tables' chains that interfere: one human sentence each, as a JSON array of {code, detail}: a nat
- * postrouting masquerade/snat that would rewrite spoofed sources, an input chain with policy drop. */
+/* Other tables' chains that interfere, as a JSON array of {code, detail, family, table, chain}, where detail is a human
+ * sentence: "source_nat", a masquerade or snat behind routing that would rewrite spoofed sources, with `owners`, the
+ * users whose sockets' packets it exempts; "input_drop", a chain that drops by default what is delivered here, with
+ * `marks`, [mask, value] of each packet mark that it lets in. */
 int kernel_nft_foreign(struct kernel *kernel, json_t **ret);
 
 /* Tables of family inet with the handles of their rules and without elements, as text; a new string. */

@@ -262,26 +262,25 @@ static bool name_is_plain(const char *name)
 	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == strlen(name);
 }
 
-static int read_nat_table(struct nft_ctx *ctx, json_t *table, json_t *findings)
+static int read_foreign_table(struct nft_ctx *ctx, const json_t *table, json_t *findings)
 {
 	const char *family = json_string_value(json_object_get(table, "family"));
 	const char *name = json_string_value(json_object_get(table, "name"));
+	json_t *listing = NULL;
 	char command[256];
-	json_t *listing;
 	int r;
 
-	if (!family || !name || !name_is_plain(family) || !name_is_plain(name) ||
-	        (size_t)snprintf(command, sizeof(command), "list table %s %s", family, name) >= sizeof(command))
-		return 0;
-	r = list_json(ctx, command, NFT_CTX_OUTPUT_TERSE, &listing);
-	if (r < 0)
-		return 0; /* gone since, or beyond this version of the library: nothing to say about it */
-	r = kernel_parse_nat_rules(listing, findings);
+	/* One that is gone since, or beyond this version of the library, has no rules that we know of. */
+	if (family && name && name_is_plain(family) && name_is_plain(name) &&
+	        (size_t)snprintf(command, sizeof(command), "list table %s %s", family, name) < sizeof(command) &&
+	        list_json(ctx, command, NFT_CTX_OUTPUT_TERSE, &listing) < 0)
+		listing = NULL;
+	r = kernel_parse_foreign(table, listing, findings);
 	json_decref(listing);
 	return r;
 }
 
-static int find_foreign(struct nft_ctx *ctx, json_t *findings, json_t *nat_tables)
+static int find_foreign(struct nft_ctx *ctx, json_t *findings, json_t *tables)
 {
 	json_t *listing, *table;
 	size_t i;
@@ -289,22 +288,22 @@ static int find_foreign(struct nft_ctx *ctx, json_t *findings, json_t *nat_table
 
 	if (r < 0)
 		return r;
-	r = kernel_parse_chains(listing, findings, nat_tables);
+	r = kernel_parse_chains(listing, tables);
 	json_decref(listing);
-	json_array_foreach(nat_tables, i, table)
+	json_array_foreach(tables, i, table)
 	{
 		if (r == 0)
-			r = read_nat_table(ctx, table, findings);
+			r = read_foreign_table(ctx, table, findings);
 	}
 	return r;
 }
 
 static int nft_foreign(struct kernel *kernel, json_t **ret)
 {
-	json_t *findings = json_array(), *nat_tables = json_array();
-	int r = findings && nat_tables ? find_foreign(ctx_of(kernel), findings, nat_tables) : -ENOMEM;
+	json_t *findings = json_array(), *tables = json_array();
+	int r = findings && tables ? find_foreign(ctx_of(kernel), findings, tables) : -ENOMEM;
 
-	json_decref(nat_tables);
+	json_decref(tables);
 	if (r < 0)
 		json_decref(findings);
 	else

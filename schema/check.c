@@ -102,7 +102,9 @@ static void check_health(const struct upstream *upstream, const struct subject *
 	if (is_faulty(subject, "health"))
 		return;
 	if (upstream->health_timeout_ms > upstream->health_interval_ms)
-		FAULT(subject, "health/timeout_ms", "out_of_range", "a probe must end before the next one begins");
+		FAULT(subject, "health/timeout_ms", "out_of_range",
+		        "%lld ms is longer than interval_ms (%lld): a probe must end before the next one begins",
+		        (long long)upstream->health_timeout_ms, (long long)upstream->health_interval_ms);
 	if (upstream->health_http_status > 0 && upstream->health_http_status < 100)
 		FAULT(subject, "health/http_status", "out_of_range",
 		        "a status is 100 to 599, or 0 for any from 200 to 399");

@@ -224,6 +224,10 @@ void dispatch_audit(struct dispatch *dispatch, struct exchange *exchange)
 	        request->method == METHOD_HEAD || request->method == METHOD_OPTIONS)
 		return;
 	exchange->audited = true;
+	/* What those may send who may only read is a question (explain). */
+	if (request->method == METHOD_POST && exchange->route && exchange->route->role == ROLE_VIEWER &&
+	        request->role >= ROLE_VIEWER)
+		return;
 	if (response->rehearsed || (request->role == ROLE_NONE && response->status >= 400 && !strangers_fit(dispatch)))
 		return;
 	core_audit(dispatch->core, &entry);

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct {
@@ -87,11 +88,28 @@ int problem_answer(struct response *response, enum problem problem, const struct
 	return response_json(response, problems[problem].status, CONTENT_PROBLEM, document);
 }
 
+/* Longer ones are cut; all of it stands in errors. */
+#define FAULT_WORDS_MAX 1024
+
+/* The first fault with the place where it stands, and how many more there are: who is shown this sentence alone must
+ * know what it is about. */
+static const char *fault_words(const struct errs *errs, char words[FAULT_WORDS_MAX])
+{
+	const struct err *first = &errs->items[0];
+	char more[40] = "";
+
+	if (errs->n > 1)
+		snprintf(more, sizeof(more), " (and %zu more)", errs->n - 1);
+	snprintf(words, FAULT_WORDS_MAX, "%s%s%s%s", first->pointer ? first->pointer : "",
+	        first->pointer && *first->pointer ? ": " : "", first->detail, more);
+	return words;
+}
+
 /* The sentence for people: the first fault if there is one, else what the errno means. */
-static const char *words_of(int error, const struct errs *errs)
+static const char *words_of(int error, const struct errs *errs, char words[FAULT_WORDS_MAX])
 {
 	if (errs && errs->n && errs->items[0].detail)
-		return errs->items[0].detail;
+		return fault_words(errs, words);
 	switch (error) {
 	case -EINVAL:
 		return "The content breaks a rule.";
@@ -127,11 +145,12 @@ int problem_from_errno(struct response *response, int error, const struct reques
 		{ -ESTALE, PROBLEM_PRECONDITION },
 	};
 	enum problem problem = PROBLEM_UNAVAILABLE;
+	char words[FAULT_WORDS_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (kinds[i].error == error)
 			problem = kinds[i].problem;
-	return problem_answer(response, problem, request, errs, "%s", words_of(error, errs));
+	return problem_answer(response, problem, request, errs, "%s", words_of(error, errs, words));
 }
 
 void problem_fallback(struct response *response)

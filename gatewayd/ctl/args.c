@@ -118,10 +118,15 @@ static int check(const struct args *args)
 int args_parse(int argc, char **argv, struct args *ret)
 {
 	bool only_words = false;
-	int r = 0;
+	int first = 1, r = 0;
 
 	*ret = (struct args){ 0 };
-	for (int i = 1; i < argc && r == 0; i++) {
+	/* "help COMMAND" is what others call "COMMAND --help". */
+	if (argc > 1 && strcmp(argv[1], "help") == 0) {
+		ret->option[OPTION_help] = "";
+		first++;
+	}
+	for (int i = first; i < argc && r == 0; i++) {
 		if (!only_words && strcmp(argv[i], "--") == 0)
 			only_words = true;
 		else if (!only_words && argv[i][0] == '-' && argv[i][1])
@@ -181,7 +186,7 @@ void args_help(const struct command *command)
 	printf("\nOptions of all commands:\n");
 	print_options(GENERAL);
 	printf("\nExit codes: 0 done, 1 the gateway refused, 2 wrong use, 3 the gateway cannot be reached,\n"
-	       "4 done, and there is something to look at (status, doctor, diff).\n");
+	       "4 done, and there is something to look at (status, doctor, targets, diff).\n");
 }
 
 void args_complete(const char *name)

@@ -78,6 +78,27 @@ static int get_object(struct ctl *ctl, const char *resource, const char *name)
 	return path ? get_raw(ctl, path) : CTL_REFUSED;
 }
 
+/* What the API has beside /api/v1. */
+static bool is_root_path(const char *path)
+{
+	static const char *const roots[] = { "/api/", "/metrics", "/healthz", "/readyz", "/openapi.json" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(roots); i++)
+		if (strncmp(path, roots[i], strlen(roots[i])) == 0)
+			return true;
+	return false;
+}
+
+/* A path as the documentation writes it: /status is /api/v1/status. */
+static int get_path(struct ctl *ctl, const char *path)
+{
+	_cleanup_free_ char *whole = NULL;
+
+	if (asprintf(&whole, "%s%s", is_root_path(path) ? "" : "/api/v1", path) < 0)
+		return CTL_REFUSED;
+	return get_raw(ctl, whole);
+}
+
 int ctl_show(struct ctl *ctl)
 {
 	const char *const *words = ctl->args.words;
@@ -90,7 +111,7 @@ int ctl_show(struct ctl *ctl)
 	if (ctl->args.n_words == 0)
 		return get_raw(ctl, CONFIG);
 	if (words[0][0] == '/')
-		return get_raw(ctl, words[0]);
+		return get_path(ctl, words[0]);
 	if (ctl->args.n_words == 2)
 		return get_object(ctl, words[0], words[1]);
 	code = ctl_list(ctl, words[0], most, &items);

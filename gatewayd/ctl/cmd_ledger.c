@@ -89,6 +89,10 @@ int ctl_ledger(struct ctl *ctl)
 	code = ctl_get(ctl, path, &document);
 	if (code != CTL_OK)
 		return code;
+	if (interface && json_array_size(json_object_get(document, "interfaces")) == 0) {
+		ctl_say("there is no interface %s, and none of that name has counted anything", interface);
+		return CTL_REFUSED;
+	}
 	if (ctl->json)
 		print_json(document);
 	else

@@ -8,9 +8,9 @@
 
 int ctl_drain(struct ctl *ctl)
 {
-	const char *state = ctl->args.option[OPTION_undo] ? "up" : ctl->args.option[OPTION_down] ? "down" : "drain";
+	const char *state = ctl->args.option[OPTION_undo] ? NULL : ctl->args.option[OPTION_down] ? "down" : "drain";
 	_cleanup_free_ char *path = ctl_path(ctl, "upstreams", ctl->args.words[0], "targets", ctl->args.words[1], NULL);
-	_cleanup_json_ json_t *patch = json_pack("{s:s}", "admin_state", state);
+	_cleanup_json_ json_t *patch = json_pack("{s:s?}", "admin_state", state);
 	_cleanup_answer_ struct client_answer answer = { 0 };
 	_cleanup_free_ char *query = NULL;
 	uint64_t seconds;
@@ -27,7 +27,8 @@ int ctl_drain(struct ctl *ctl)
 	if (ctl->json)
 		print_json(answer.json);
 	else
-		printf("%s of %s: %s\n", ctl->args.words[1], ctl->args.words[0], state);
+		printf("%s of %s: %s\n", ctl->args.words[1], ctl->args.words[0],
+		        print_text(answer.json, "admin_state"));
 	return CTL_OK;
 }
 

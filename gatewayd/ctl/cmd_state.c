@@ -22,6 +22,19 @@ static void print_findings(const json_t *status)
 	{
 		printf("warning     %s: %s\n", print_text(item, "code"), print_text(item, "detail"));
 	}
+	json_array_foreach(print_find(status, "upstreams.not_up"), i, item)
+	{
+		printf("upstream    %s is %s: %.0f of %.0f targets usable; gatewayctl targets %s\n",
+		        print_text(item, "name"), print_text(item, "state"), print_number(item, "usable"),
+		        print_number(item, "targets"), print_text(item, "name"));
+	}
+	json_array_foreach(json_object_get(status, "prefilters"), i, item)
+	{
+		if (strcmp(print_text(item, "state"), "failed") == 0 ||
+		        strcmp(print_text(item, "state"), "waiting") == 0)
+			printf("prefilter   %s is not in force: %s\n", print_text(item, "interface"),
+			        print_text(item, "why"));
+	}
 	json_array_foreach(json_object_get(status, "waiting"), i, item)
 	{
 		printf("waiting     listener %s for interface %s\n", print_text(item, "listener"),
@@ -70,7 +83,8 @@ int ctl_status(struct ctl *ctl)
 	else
 		print_status(status);
 	return json_is_true(json_object_get(status, "ready")) &&
-	                       json_array_size(json_object_get(status, "warnings")) == 0
+	                       json_array_size(json_object_get(status, "warnings")) == 0 &&
+	                       json_array_size(print_find(status, "upstreams.not_up")) == 0
 	               ? CTL_OK
 	               : CTL_ATTENTION;
 }
@@ -106,6 +120,22 @@ int ctl_doctor(struct ctl *ctl)
 
 /* --- explain --- */
 
+/* Targets that the flow is not given. */
+static void print_left_out(const json_t *targets)
+{
+	const json_t *target;
+	size_t i;
+
+	json_array_foreach(targets, i, target)
+	{
+		const char *address = print_text(target, "address");
+
+		printf("%-12s %-12s ", "", "not");
+		printf(strchr(address, ':') ? "[%s]:%.0f: " : "%s:%.0f: ", address, print_number(target, "port"));
+		printf("%s\n", print_text(target, "state"));
+	}
+}
+
 static void print_stages(const json_t *answer)
 {
 	const json_t *stage;
@@ -115,6 +145,7 @@ static void print_stages(const json_t *answer)
 	{
 		printf("%-12s %-12s %s\n", print_text(stage, "stage"), print_text(stage, "verdict"),
 		        print_text(stage, "why"));
+		print_left_out(json_object_get(stage, "left_out"));
 	}
 	printf("%-12s %s\n", "=>", print_text(answer, "verdict"));
 }

@@ -33,12 +33,14 @@ static void say_problem(const struct client_answer *answer)
 	const char *detail = print_text(problem, "detail"), *title = print_text(problem, "title");
 	size_t i;
 
+	if (json_array_size(faults) > 0) /* of which detail has the first */
+		detail = "";
 	ctl_say("%s%s%s (%ld)", *title ? title : "the gateway refused", *detail ? ": " : "", detail, answer->status);
 	json_array_foreach(faults, i, fault)
 	{
-		const char *pointer = print_text(fault, "pointer");
+		const char *pointer = print_text(fault, "pointer"), *what = print_text(fault, "detail");
 
-		ctl_say("  %s: %s", *pointer ? pointer : "/", print_text(fault, "detail"));
+		ctl_say("  %s%s%s", pointer, *pointer ? ": " : "", what);
 	}
 	if (print_number(problem, "errors_not_shown") > 0)
 		ctl_say("  and %.0f more", print_number(problem, "errors_not_shown"));

@@ -187,6 +187,10 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 	        addr_from_sockaddr(&sa, &packet.dst, &packet.dst_port) < 0 ||
 	        addr_from_sockaddr(source, &packet.src, &client_port) < 0)
 		return STATS_refused_no_listener;
+	ret->origin = (struct flow_origin){ .client = packet.src,
+		.client_port = client_port,
+		.original = packet.dst,
+		.original_port = packet.dst_port };
 	if (route_is_loopback(&packet.dst) ||
 	        (packet.dst_port == socket->port && addr_equal(&packet.dst, &socket->addr)))
 		return STATS_refused_loop;
@@ -195,12 +199,8 @@ static int admit(struct loop *loop, const struct listen_socket *socket, int fd, 
 	ret->listener = route_classify(loop->config, &packet, ifindex, fd);
 	if (!ret->listener)
 		return STATS_refused_no_listener;
-	ret->origin = (struct flow_origin){ .client = packet.src,
-		.client_port = client_port,
-		.original = packet.dst,
-		.original_port = packet.dst_port,
-		.objects.listener = ret->listener->id,
-		.ifindex = ifindex > 0 ? (uint32_t)ifindex : 0 };
+	ret->origin.objects.listener = ret->listener->id;
+	ret->origin.ifindex = ifindex > 0 ? (uint32_t)ifindex : 0;
 	ret->proxied = trust_has(&ret->listener->trust, &packet.src);
 	if (ret->listener->routes.n > 0 || ret->proxied) /* the target is found once the client has spoken */
 		return 0;
@@ -218,7 +218,7 @@ static void accepted(
 		return;
 	}
 	stats_add(loop->stats, (enum stats_counter)refusal, 1);
-	loop_warn(loop, (enum stats_counter)refusal, 0);
+	loop_warn_of(loop, (enum stats_counter)refusal, 0, &route.origin);
 	if (refusal == STATS_refused_no_target || refusal == STATS_refused_target_full)
 		account_refused(loop, &route.origin.objects);
 	close(fd); /* a reset: accepted sockets inherit the listening socket's linger {1, 0} */

@@ -147,5 +147,7 @@ void loop_wait(struct loop *loop, struct flow *flow);
 void loop_unwait(struct loop *loop, struct flow *flow);
 /* Logs, not too often, that the event of this counter happened. error: a negative errno, or 0. */
 void loop_warn(struct loop *loop, enum stats_counter counter, int error);
+/* The same, of the flow with this origin: whose it is, and which target it was to have, is told with it. */
+void loop_warn_of(struct loop *loop, enum stats_counter counter, int error, const struct flow_origin *origin);
 
 #endif

@@ -78,6 +78,7 @@ static bool flow_in_map(const struct flow *flow)
 
 static void count_connect_failure(struct loop *loop, const struct flow *flow, int error)
 {
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	enum stats_counter counter = STATS_connect_failed;
 
 	if (error == -EADDRNOTAVAIL)
@@ -90,7 +91,7 @@ static void count_connect_failure(struct loop *loop, const struct flow *flow, in
 		overload_starved(&loop->overload, loop->now_ms);
 	stats_add(loop->stats, counter, 1);
 	account_count(loop, flow, STATS_OBJECT_connect_failed);
-	loop_warn(loop, counter, error);
+	loop_warn_of(loop, counter, error, &origin);
 }
 
 static void directions_init(struct flow *flow)
@@ -162,8 +163,10 @@ static void connect_failed(struct loop *loop, struct flow *flow, int error)
 
 static void refuse(struct loop *loop, struct flow *flow, enum stats_counter counter)
 {
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
+
 	stats_add(loop->stats, counter, 1);
-	loop_warn(loop, counter, 0);
+	loop_warn_of(loop, counter, 0, &origin);
 	life_reset(loop, flow, record_end_of_refusal(counter));
 }
 

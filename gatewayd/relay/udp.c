@@ -78,7 +78,7 @@ static void add_saturated(uint32_t *counter, uint32_t amount)
 static void target_refuses(struct loop *loop, struct udp_flow *flow)
 {
 	stats_add(loop->stats, STATS_udp_refused, 1);
-	loop_warn(loop, STATS_udp_refused, 0);
+	loop_warn_of(loop, STATS_udp_refused, 0, &flow->origin);
 	if (!flow->answered)
 		retry_target_failed(loop, &flow->origin.objects, flow->slot);
 	if (flow->origin.objects.upstream != 0 && !flow->answered && !flow->held) {

@@ -12,10 +12,10 @@
 #include "gatewayd/relay/udp_shortcut.h"
 #include "gatewayd/relay/udp_socket.h"
 
-static void refuse(struct loop *loop, enum stats_counter counter, int error)
+static void refuse(struct loop *loop, enum stats_counter counter, int error, const struct flow_origin *origin)
 {
 	stats_add(loop->stats, counter, 1);
-	loop_warn(loop, counter, error);
+	loop_warn_of(loop, counter, error, origin);
 }
 
 uint64_t udp_flow_idle_ms(const struct udp_flow *flow)
@@ -59,13 +59,15 @@ static struct udp_flow *oldest(struct loop *loop)
 bool udp_flow_evict(struct loop *loop)
 {
 	struct udp_flow *flow = oldest(loop);
+	struct flow_origin origin;
 
 	if (!flow)
 		return false;
+	origin = flow->origin;
 	/* Answers that wait to be sent name the flow's socket. */
 	udp_flush(loop);
 	udp_flow_end(loop, flow, FLOW_END_evicted);
-	refuse(loop, STATS_udp_evicted, 0);
+	refuse(loop, STATS_udp_evicted, 0, &origin);
 	return true;
 }
 
@@ -188,7 +190,7 @@ static struct udp_flow *begin(
 		udp_flow_end(loop, flow, is_want_of_descriptors(r) ? FLOW_END_no_resources : FLOW_END_connect_failed);
 		if (is_want_of_descriptors(r))
 			overload_starved(&loop->overload, loop->now_ms);
-		refuse(loop, is_want_of_descriptors(r) ? STATS_refused_no_descriptor : STATS_connect_failed, r);
+		refuse(loop, is_want_of_descriptors(r) ? STATS_refused_no_descriptor : STATS_connect_failed, r, origin);
 		return NULL;
 	}
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + udp_flow_idle_ms(flow));
@@ -237,7 +239,11 @@ struct udp_flow *udp_flow_of(struct loop *loop, const struct udp_datagram *datag
 		refusal = STATS_refused_table_full;
 	if (refusal != 0) {
 		load_give(&loop->place, &hold);
-		refuse(loop, (enum stats_counter)refusal, 0);
+		origin.client = datagram->source;
+		origin.client_port = datagram->source_port;
+		origin.original = datagram->original;
+		origin.original_port = datagram->original_port;
+		refuse(loop, (enum stats_counter)refusal, 0, &origin);
 		if (origin.objects.listener)
 			account_refused(loop, &origin.objects);
 		return NULL;

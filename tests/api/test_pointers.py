@@ -93,3 +93,13 @@ def test_unknown_references_in_a_document(gateway):
                                                          {"name": "b", "ports": ["2"], "upstream": "nowhere"}]})
     assert answer.status == 422
     assert answer.json["errors"][0]["pointer"] == "/listeners/1/upstream"
+
+
+def test_the_sentence_says_where(gateway):
+    """Who reads nothing but `detail` learns which field is meant, and whether there are more faults."""
+    one = gateway.api("POST", "/api/v1/listeners", {"name": "new", "prots": ["80"]})
+    assert one.json["detail"] == "/prots: " + one.json["errors"][0]["detail"]
+    two = gateway.api("POST", "/api/v1/listeners", {"name": "new", "prots": ["80"], "ports": ["0"]})
+    assert two.json["detail"].startswith(two.json["errors"][0]["pointer"] + ": ") and two.json["detail"].endswith(" (and 1 more)")
+    whole = gateway.api("POST", "/api/v1/revisions/9999/rollback")
+    assert whole.json["detail"] == whole.json["errors"][0]["detail"]

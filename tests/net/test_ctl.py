@@ -156,6 +156,45 @@ def test_drain(ctl):
     ctl("drain", "pool", "10.9.9.9:1", code=REFUSED)
 
 
+def test_undo_leaves_nothing(ctl):
+    """What was configured counts again, with no word of the operator's left."""
+    ctl("apply", "-f", "-", given=json.dumps(WEB))
+    ctl("drain", "pool", "10.71.2.3:7700")
+    assert ctl("drain", "pool", "10.71.2.3:7700", "--undo") == "10.71.2.3:7700 of pool: up\n"
+    assert ctl.gateway.must("GET", "upstreams/pool/targets/10.71.2.3:7700")["override"] is None
+
+
+def test_targets_and_their_trouble(ctl):
+    """Whose target cannot be used is told by targets, status and explain, each with why."""
+    ctl("apply", "-f", "-", given=json.dumps(WEB))
+    assert "10.71.2.3:7700" in ctl("targets") and "[fd71:2::3]:7700" in ctl("targets", "pool")
+    ctl("drain", "pool", "10.71.2.3:7700")
+    lines = [line.split() for line in ctl("targets", "pool", code=ATTENTION).splitlines()]
+    assert ["pool", "10.71.2.3:7700", "drain", "NO"] == next(line for line in lines if "10.71.2.3:7700" in line)[:4]
+    assert len(ctl.json("targets", code=ATTENTION)) == len(WEB["upstreams"][0]["targets"])
+    shown = ctl("explain", "tcp", "10.71.1.2", "10.71.2.9:7700")
+    assert "10.71.2.3:7700: it is set to drain" in shown
+    assert "port 7700," not in shown and "port 7700\n" in shown and "the client's own port" in shown and "port 0" not in shown
+    ctl("drain", "pool", "[fd71:2::3]:7700", "--down")
+    wait_for(lambda: "upstream    pool is down: 0 of 2 targets usable" in ctl("status", code=ATTENTION), 10, "told")
+    ctl("targets", "none", code=REFUSED)
+
+
+def test_paths_as_they_are_documented(ctl):
+    """/status is /api/v1/status, and what lies beside that has its own address."""
+    assert ctl.json("get", "/status")["ready"] == json.loads(ctl("get", "/api/v1/status"))["ready"]
+    assert "gateway_ready 1" in ctl("get", "/metrics") and ctl("get", "/readyz")
+    ctl("get", "/nothing", code=REFUSED)
+
+
+def test_help_and_refusals_say_it_once(ctl):
+    """help is a command too; a fault of the whole has no pointer to show; an interface that is not there is no empty table."""
+    assert ctl("help") == ctl("--help") and ctl("help", "flows") == ctl("flows", "--help")
+    ctl("rollback", "9999", "-y", code=REFUSED)
+    assert ctl.said.count("There is no revision 9999") == 1
+    ctl("ledger", "nope", code=REFUSED)
+
+
 def test_bans(ctl):
     """Made with words and a time, shown with who did it, lifted; how long one may last is the API's to say."""
     for prefix in ("192.0.2.7", "2001:db8::/47"):
@@ -302,7 +341,7 @@ def test_manual_and_completion_know_everything(ctl):
     """Each command and option of the program stands in the manual page, and completion offers it."""
     manual = MANUAL.read_text().replace("\\-", "-")
     commands = subprocess.run([ctl.program, "--complete"], capture_output=True, text=True, check=True).stdout.split()
-    assert len(commands) == 18
+    assert len(commands) == 19
     for command in commands:
         assert command in manual
         options = subprocess.run([ctl.program, "--complete", command], capture_output=True, text=True, check=True)

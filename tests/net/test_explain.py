@@ -230,6 +230,17 @@ def test_the_gateway_itself(lab, gateway):
     assert gateway.must("POST", "explain", packet)["listener"] == "dns"
 
 
+def test_what_is_nobodys(gateway):
+    """An interface that is not there is told, for a listener may match by its name all the same; a broadcast is not forwarded."""
+    packet = {"protocol": "tcp", "source": "10.71.1.2", "destination": "10.71.2.2", "destination_port": 80, "interface": "nope0"}
+    gateway.listener("web", ports=["80"], interfaces=["nope0"])
+    found = gateway.must("POST", "explain", packet)
+    assert found["listener"] == "web" and (found["stages"][0]["stage"], found["stages"][0]["verdict"]) == ("interface", "none")
+    assert "nope0" in found["stages"][0]["why"] and "port 80" in found["stages"][1]["why"]
+    found = gateway.must("POST", "explain", {**packet, "interface": "in0", "destination": "255.255.255.255"})
+    assert found["verdict"] == "local" and found["stages"][0]["stage"] != "interface"
+
+
 def test_what_stands_in_the_way(lab, gateway):
     """Missing routes, and a machine that does not forward, are told."""
     gateway.listener("web", ports=["80"])

@@ -508,3 +508,21 @@ def expect_observed(gateway):
     assert gateway.must("PUT", "prefilters/pf7", {})["observed"]["state"] == "waiting"
     off = gateway.must("PATCH", "prefilters/pf7", {"enabled": False})["observed"]
     assert (off["state"], off["entries"], off["reasons"]) == ("off", None, None)
+
+
+def test_what_waits_is_told_once(lab, make_gateway):
+    """A prefilter of an interface that is not there: one line, not one for each revision; and again when it has come and gone."""
+    gateway = make_gateway()
+    gateway.must("PUT", "prefilters/later", {"interface": "later"})
+    for port in ("7801", "7802", "7803"):
+        gateway.listener("web", ports=[port])
+
+    def told():
+        return gateway.log.read_text().count("prefilter of later is not in force: waiting for interface")
+    assert told() == 1
+    lab.gateway.run("ip", "link", "add", "later", "type", "veth", "peer", "name", "later1")
+    wait_for(lambda: "prefilter of later: generic" in gateway.log.read_text(), 10, "in force")
+    lab.gateway.run("ip", "link", "del", "later")
+    wait_for(lambda: told() == 2, 10, "told again")
+    gateway.listener("web", ports=["7804"])
+    assert told() == 2

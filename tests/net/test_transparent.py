@@ -1,5 +1,7 @@
 """A listener relays, and nobody on either side can tell: addresses, destinations, pools."""
 
+import os
+import signal
 import socket
 
 import pytest
@@ -168,3 +170,43 @@ def test_many_at_once(lab, nginx, gateway):
             return b"sees 10.71.1.2" in connection.recv(4096)
 
     assert all(in_threads([lambda n=n: one(n) for n in range(200)]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.own_gateway
+def test_a_failure_is_told_with_whose_it_is(lab, gateway, family):
+    """The log says which client wanted to go where, and which target failed; nothing of lines that were left out if none was."""
+    server = SERVERS[family]
+    gateway.listener("nobody", ports=["7899"])
+    assert ask(lab.client, server, 7899) == ""
+    where, client = (f"[{server}]:7899", f"[{lab.client.v6}]:") if family == "v6" else (f"{server}:7899", f"{lab.client.v4}:")
+    line = wait_for(lambda: next((one for one in gateway.log.read_text().splitlines() if "connect_failed" in one), None), 10, "told")
+    assert "Connection refused" in line and f"client {client}" in line and f"to {where}" in line
+    assert "more since" not in line
+
+
+@pytest.mark.own_gateway
+def test_a_refusal_is_told_with_whose_it_is(lab, gateway):
+    """Where there is no target, the line says so."""
+    gateway.upstream("none", [("10.71.2.3", 8000)])
+    gateway.must("PATCH", "upstreams/none/targets/10.71.2.3:8000", {"admin_state": "down"})
+    gateway.listener("nobody", ports=["7899"], upstream="none")
+    assert ask(lab.client, SERVERS["v4"], 7899) == ""
+    line = wait_for(lambda: next((one for one in gateway.log.read_text().splitlines() if "refused_no_target" in one), None), 10, "told")
+    assert f"client {lab.client.v4}:" in line and line.endswith(f"to {SERVERS['v4']}:7899")
+    gateway.must("PUT", "upstreams/none", {"targets": [{"address": "10.71.2.4", "port": 7898}]})
+    assert ask(lab.client, SERVERS["v4"], 7899) == ""
+    wait_for(lambda: f"to {SERVERS['v4']}:7899, target 10.71.2.4:7898" in gateway.log.read_text(), 10, "told with its target")
+
+
+@pytest.mark.own_gateway
+def test_nobody_is_warned_of_what_nobody_asked_for(lab, gateway):
+    """That connections go past a relay that is not there is told where a listener says so, and not at each start."""
+    assert "past it" not in gateway.log.read_text()
+    gateway.listener("web", ports=["8000"], on_worker_down="direct")
+    gateway.break_relay()
+    try:
+        os.kill(gateway.status()["relay"]["pid"], signal.SIGKILL)
+        wait_for(lambda: "no relay serves: connections of direct listeners go past it" in gateway.log.read_text(), 15, "told")
+    finally:
+        gateway.mend_relay()

@@ -270,6 +270,19 @@ def test_address_set(ui):
     assert page.run("return document.querySelectorAll('.vt-body .vt-row').length") < 60
 
 
+def test_a_page_that_is_opened_while_it_is_gone(ui):
+    """It says why it is empty, and comes with the gateway, although its module could not be fetched."""
+    page = ui.browser
+    page.load("#/events")  # so that no other page's module has been fetched
+    page.see("live", "#live")
+    ui.proxy.break_off()
+    page.see("connection to the gateway is gone", "#gone", 30)
+    page.run("location.hash = '#/doctor'")
+    page.see("as soon as the gateway answers again", "#content")
+    ui.proxy.mend()
+    page.see("net.ipv4.ip_forward is 1", "#content", 30)
+
+
 def test_connection_gone(ui):
     """It says so, keeps what is there, comes back by itself, and has missed nothing."""
     page = ui.browser

@@ -109,6 +109,11 @@ static void test_file_and_command_line(void **state)
 	assert_int_equal(parse("listen = http://127.0.0.1:1\n", "--listen=http://[::1]:3", &options, said), 0);
 	assert_int_equal(options.n_listen, 1);
 	assert_string_equal(options.listen[0], "http://[::1]:3");
+	/* An address that cannot be served is told before anything is touched. */
+	assert_int_equal(parse("listen = http://0.0.0.0:80\n", NULL, &options, said), -EINVAL);
+	assert_non_null(strstr(said, "plain http is served on loopback only"));
+	assert_int_equal(parse("threads = 3\n", "--listen=https://gw.example:8443", &options, said), -EINVAL);
+	assert_non_null(strstr(said, "the address numeric"));
 }
 
 /* What the package installs is read, and says nothing but defaults. */

@@ -108,6 +108,8 @@ static void test_audit(void **state)
 	api_expect(&api, "DELETE", "/api/v1/listeners/none?x=secret", "", NULL, 400);
 	api_expect(&api, "GET", WEB, "", NULL, 200);
 	api_expect(&api, "OPTIONS", WEB, "", NULL, 204);
+	/* A question is no change, whoever asks. */
+	api_expect(&api, "POST", "/api/v1/explain", "", "{\"protocol\": \"tcp\"}", 422);
 	assert_int_equal(api.core.audited, 3);
 	expect_audit(0, "uid 0|PUT|/api/v1/listeners/web|201|1|");
 	expect_audit(1, "uid 0|PUT|/api/v1/listeners/web|422|0|The content is not valid");

@@ -1,5 +1,5 @@
 /* The frame: log-in, navigation, theme, the bar of a lost connection, and which page is shown. */
-import { connection, isReachable, logout, NoAnswer, resume, session } from './api.js';
+import { connection, isReachable, logout, NoAnswer, Problem, resume, session } from './api.js';
 import { button, fill, h, toast } from './dom.js';
 import * as live from './live.js';
 import { Scope, trouble } from './page.js';
@@ -25,6 +25,8 @@ const MODULES = {
 const content = document.getElementById('content'), nav = document.getElementById('nav'), menu = document.getElementById('menu');
 let scope = new Scope();
 let generation = 0;
+/* The page in the address could not be shown for want of an answer. */
+let unshown = false;
 
 /* --- theme --- */
 
@@ -77,9 +79,13 @@ async function show(focus) {
 		await page({ content, scope, segments, query });
 		if (focus && mine === generation)
 			content.focus({ preventScroll: true });
+		unshown = false;
 	} catch (error) {
-		if (mine === generation)
-			fill(content, trouble(error));
+		if (mine !== generation)
+			return;
+		/* Also a page's module cannot be had while the daemon is away: a page that could not be shown comes with it. */
+		unshown = !isReachable() || !(error instanceof Problem);
+		fill(content, unshown && !isReachable() ? h('p', { class: 'hint' }, 'This page is shown as soon as the gateway answers again.') : trouble(error));
 	}
 }
 
@@ -95,6 +101,8 @@ function drawConnection() {
 	else
 		fill(document.getElementById('live'), h('span', { class: `dot ${up ? 'good' : 'bad'}` }), up ? 'live' : 'connection gone');
 	document.body.classList.toggle('stale', !up);
+	if (up && since && unshown)
+		location.reload();
 	since = up ? null : since || Date.now();
 	gone.hidden = up;
 	if (up)
