@@ -30,6 +30,7 @@
 #include "gatewayd/rights.h"
 #include "gatewayd/shield.h"
 #include "gatewayd/shortcut.h"
+#include "gatewayd/sockets.h"
 #include "gatewayd/target_watch.h"
 #include "rules/kernel_bpf.h"
 #include "rules/kernel_intercept.h"
@@ -44,7 +45,7 @@
 #define CLEANUP_FLOWS_MS 0
 struct daemon {
 	const struct options *options;
-	int lock;
+	int lock, claim; /* of the directory; of the network namespace */
 	sd_event *event;
 	struct store *store;
 	struct kernel *kernel;
@@ -188,6 +189,25 @@ static int take_lock(struct daemon *daemon)
 	else if (daemon->lock < 0)
 		log_error("%s cannot be used: %s", daemon->options->runtime_dir, strerror(-daemon->lock));
 	return daemon->lock < 0 ? daemon->lock : 0;
+}
+
+/* A name that somebody without rights has taken keeps nobody from starting. */
+static int claim_network(struct daemon *daemon)
+{
+	int64_t uid = -1;
+	int holder = 0;
+
+	daemon->claim = sockets_claim_network(&holder, &uid);
+	if (daemon->claim >= 0)
+		return 0;
+	if (daemon->claim == -EADDRINUSE && (uid == 0 || uid == (int64_t)geteuid())) {
+		log_error("gatewayd runs already in this network namespace, process %d: two would share one table",
+		        holder);
+		return -EADDRINUSE;
+	}
+	log_warning("whether another gatewayd runs in this network namespace is not known: %s",
+	        daemon->claim == -EADDRINUSE ? "a process that is not root's has the name" : strerror(-daemon->claim));
+	return 0;
 }
 
 static int make_directories(const struct options *options)
@@ -390,6 +410,8 @@ static int start(struct daemon *daemon)
 	r = make_directories(daemon->options);
 	if (r == 0)
 		r = take_lock(daemon);
+	if (r == 0)
+		r = claim_network(daemon);
 	daemon->events = r == 0 ? events_new() : NULL;
 	if (r == 0 && !daemon->events)
 		r = -ENOMEM;
@@ -497,13 +519,15 @@ static void stop(struct daemon *daemon)
 	if (daemon->events)
 		events_free(daemon->events);
 	sd_event_unref(daemon->event);
+	if (daemon->claim >= 0)
+		close(daemon->claim);
 	if (daemon->lock >= 0)
 		close(daemon->lock);
 }
 
 int daemon_run(const struct options *options)
 {
-	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .claim = -1, .saved_revision = -1 };
 	int r = start(&daemon);
 
 	if (r == 0) {
@@ -524,7 +548,7 @@ int daemon_check(const struct options *options)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
 	_cleanup_free_ char *reason = NULL;
-	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .claim = -1, .saved_revision = -1 };
 	int r;
 
 	r = open_store(options, &daemon.store, &snapshot);
@@ -579,7 +603,7 @@ static void end_relay(struct daemon *daemon)
 int daemon_cleanup(const struct options *options)
 {
 	static const char *const files[] = { "api.sock", "relay.sock" };
-	struct daemon daemon = { .options = options, .lock = -1, .saved_revision = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .claim = -1, .saved_revision = -1 };
 	char path[PATH_MAX];
 	int r;
 

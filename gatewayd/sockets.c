@@ -22,6 +22,10 @@
 /* What may wait in a UDP socket, in bytes: some tenths of a second of a busy server's datagrams, which is longer than
  * the next relay takes to start. */
 #define RELAY_UDP_BUFFER (4 << 20)
+/* What the socket is called that claims the network namespace. Nobody accepts its connections: so many may ask whose it
+ * is. */
+#define CLAIM       "gatewayd/network"
+#define CLAIM_QUEUE 4096
 /* Tries for a port that is free in both families and protocols. */
 #define PORT_TRIES 16
 
@@ -232,6 +236,43 @@ int sockets_connect_relay_control(const char *path)
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* Who listens there; the kernel remembers it of the moment in which it began to. */
+static void ask_holder(const struct sockaddr_un *address, socklen_t size, int *ret_holder, int64_t *ret_uid)
+{
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+
+	*ret_holder = 0;
+	*ret_uid = -1;
+	if (fd < 0 || connect(fd, (const struct sockaddr *)address, size) < 0 ||
+	        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+		return;
+	*ret_holder = peer.pid;
+	*ret_uid = peer.uid;
+}
+
+int sockets_claim_network(int *ret_holder, int64_t *ret_uid)
+{
+	/* An abstract name: of the network namespace, and gone with its socket. */
+	static const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "\0" CLAIM };
+	const socklen_t size = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(CLAIM);
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (const struct sockaddr *)&address, size) < 0) {
+		int r = -errno;
+
+		if (r == -EADDRINUSE)
+			ask_holder(&address, size, ret_holder, ret_uid);
+		return r;
+	}
+	if (listen(fd, CLAIM_QUEUE) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }

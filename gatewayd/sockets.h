@@ -27,6 +27,11 @@ int sockets_make_relay(unsigned threads, uint16_t port, uint32_t marks, struct r
 /* Gives a socket that an earlier daemon made the mark of this one. 0 or negative errno. */
 int sockets_mark_relay(const struct relay_socket *socket, uint32_t marks);
 
+/* Claims the network namespace for this daemon, by a name that only one socket in it can have: two daemons would take
+ * one table in the kernel for their own, whatever their directories. The descriptor to keep, or -EADDRINUSE with the
+ * process and user of who has the name (0 and -1: not known; anybody can take it), or negative errno. */
+int sockets_claim_network(int *ret_holder, int64_t *ret_uid);
+
 /* A listening unix stream socket at path (an old one is removed), mode 0660, group gid (-1: left alone).
  * The descriptor, or negative errno. */
 int sockets_make_api_unix(const char *path, int64_t gid);

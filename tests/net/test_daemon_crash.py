@@ -4,6 +4,7 @@ import http.client
 import json
 import random
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -158,3 +159,37 @@ def check_against_fresh_render(lab, gateway):
     gateway.start()
     ours = lambda elements: [e for e in elements if "generation" not in e]
     assert ours(kernel.our_elements(lab.gateway)) == ours(survived)
+
+
+WEB = "tcp4_d0_s0_exact_relay"
+HOLD_NAME = """
+import os, socket, time
+os.setuid(65534)
+made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+made.bind(b"\\0gatewayd/network")
+made.listen(16)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_in_a_network(lab, gateway, tmp_path):
+    """A second daemon with directories of its own would take the table of the first one for its own: it does not start,
+    and touches nothing. A name that somebody without rights holds keeps nobody from starting."""
+    gateway.listener("web", ports=["8000"])
+    before = kernel.table_handle(lab.gateway), lab.gateway.run("nft", "list", "set", "inet", "gatewayd", WEB).stdout
+    done = subprocess.run(lab.gateway.command(
+        gateway.binaries / "gatewayd", "--state-dir", tmp_path / "state", "--runtime-dir", tmp_path / "run", "--log-dir",
+        tmp_path / "logs", "--listen", "http://127.0.0.1:8099", "--relay", gateway.relay), capture_output=True, text=True,
+        timeout=60, check=False)
+    assert done.returncode != 0
+    assert f"in this network namespace, process {gateway.process.pid}" in done.stderr
+    assert (kernel.table_handle(lab.gateway), lab.gateway.run("nft", "list", "set", "inet", "gatewayd", WEB).stdout) == before
+    gateway.stop()
+    with subprocess.Popen(lab.gateway.command("python3", "-c", HOLD_NAME), stdout=subprocess.PIPE, text=True) as stranger:
+        try:
+            assert stranger.stdout.readline() == "held\n"
+            gateway.start()
+            assert "a process that is not root's has the name" in gateway.log.read_text()
+        finally:
+            stranger.kill()
