@@ -12,7 +12,7 @@
 #include "gatewayd/relay/shape.h"
 
 /* What an idle relayed connection costs in the relay: its own memory, and the row that it shares with the daemon. */
-#define FLOW_BYTES_MAX 512
+#define FLOW_BYTES_MAX 352
 static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX, "the kernel has its share besides");
 static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_TO_CLIENT, "a side is its direction");
 
@@ -40,32 +40,33 @@ static void note(struct loop *loop, const struct flow *flow, enum stats_histogra
 
 /* --- the row --- */
 
+static uint32_t number_of(const struct loop *loop, const struct flow *flow)
+{
+	return stats_place_number(&loop->place, STATS_CONNECTIONS, flow_index(&loop->flows, flow));
+}
+
 static struct stats_row *row_of(const struct loop *loop, const struct flow *flow)
 {
-	uint32_t index = flow_index(&loop->flows, flow);
-
-	return index < loop->place.n_rows[STATS_CONNECTIONS] ? &loop->place.rows[STATS_CONNECTIONS][index] : NULL;
+	return stats_place_row(&loop->place, STATS_CONNECTIONS, flow_index(&loop->flows, flow));
 }
 
-static void word_copy(char to[STATS_WORD_MAX], const char *text)
-{
-	memcpy(to, text, strnlen(text, STATS_WORD_MAX));
-}
-
-/* A flow that ends as soon as it is adopted may have none. */
-static const char *mover_name(const struct flow_direction *direction)
-{
-	return mover_table[direction->mover]->name;
-}
-
+/* A flow that ends as soon as it is adopted may have no mover. */
 static struct stats_flow_status status_of(const struct loop *loop, const struct flow *flow)
 {
-	return (struct stats_flow_status){ .state = flow->state == FLOW_RELAYING ? STATS_FLOW_RELAYING
-		                                                                 : STATS_FLOW_CONNECTING,
-		.ended = { flow->direction[FLOW_CLIENT].state == DIRECTION_ENDED,
-		        flow->direction[FLOW_TARGET].state == DIRECTION_ENDED },
+	struct stats_flow_status status = { .state = flow->state == FLOW_RELAYING ? STATS_FLOW_RELAYING
+		                                                                  : STATS_FLOW_CONNECTING,
 		.at_rate = shape_of(loop, flow)->at_rate,
+		.retries = flow->n_tried,
 		.connect_us = flow->account.connect_us };
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		const struct flow_direction *direction = &flow->direction[side];
+
+		status.ended[side] = direction->state == DIRECTION_ENDED;
+		status.mover[side] = direction->mover;
+		status.reason[side] = mover_reason_shown(direction->reason);
+	}
+	return status;
 }
 
 static void row_fill(const struct loop *loop, const struct flow *flow, struct stats_flow *ret)
@@ -75,26 +76,23 @@ static void row_fill(const struct loop *loop, const struct flow *flow, struct st
 	*ret = account_row_of(&origin, IPPROTO_TCP);
 	ret->active_ms = flow->active_ms ? flow->active_ms : origin.started_ms;
 	ret->status = status_of(loop, flow);
-	ret->retries = flow->n_tried;
 	ret->limit = shape_of(loop, flow)->limit;
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		ret->bytes[side] = flow->account.bytes[side];
-		word_copy(ret->mover[side], mover_name(&flow->direction[side]));
-		word_copy(ret->reason[side], mover_reason_name(flow->direction[side].reason));
-	}
 }
 
 static void row_show(struct loop *loop, const struct flow *flow)
 {
-	struct stats_row *row = row_of(loop, flow);
+	uint32_t number = number_of(loop, flow);
+	struct stats_rows *rows = loop->place.rows;
 	struct stats_flow shown;
 
-	if (!row)
+	if (number == STATS_ROW_NONE)
 		return;
 	row_fill(loop, flow, &shown);
-	if (stats_row_id(row) == flow->id)
-		stats_row_get_name(row, shown.sni);
-	stats_row_write(row, &shown);
+	if (stats_row_id(&rows->row[number]) == flow->id)
+		stats_row_get_name(rows, number, shown.sni);
+	stats_row_write(rows, number, &shown);
 	account_row_touched(loop, STATS_CONNECTIONS, flow_index(&loop->flows, flow));
 }
 
@@ -103,17 +101,8 @@ void account_changed(struct loop *loop, const struct flow *flow)
 	struct stats_row *row = row_of(loop, flow);
 	struct stats_flow_status status = status_of(loop, flow);
 
-	if (!row)
-		return;
-	stats_row_set_bytes(row, status, &status);
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		char mover[STATS_WORD_MAX] = { 0 }, reason[STATS_WORD_MAX] = { 0 };
-
-		word_copy(mover, mover_name(&flow->direction[side]));
-		word_copy(reason, mover_reason_name(flow->direction[side].reason));
-		stats_row_set_bytes(row, mover[side], mover);
-		stats_row_set_bytes(row, reason[side], reason);
-	}
+	if (row)
+		stats_row_set_status(row, &status);
 }
 
 void account_shown(struct loop *loop, const struct flow *flow)
@@ -124,25 +113,22 @@ void account_shown(struct loop *loop, const struct flow *flow)
 void account_sampled(
         struct loop *loop, const struct flow *flow, struct stats_flow_tcp client, struct stats_flow_tcp target)
 {
-	struct stats_row *row = row_of(loop, flow);
+	uint32_t number = number_of(loop, flow);
 
-	if (!row)
-		return;
-	stats_row_set_bytes(row, client_tcp, &client);
-	stats_row_set_bytes(row, target_tcp, &target);
-	stats_row_set(row, sampled_ms, loop->now_ms);
+	if (number != STATS_ROW_NONE)
+		stats_row_set_sample(loop->place.rows, number, client, target, loop->now_ms);
 }
 
 void account_name(struct loop *loop, const struct flow *flow, const char *name, size_t length)
 {
-	struct stats_row *row = row_of(loop, flow);
+	uint32_t number = number_of(loop, flow);
 	struct stats_flow shown;
 
-	if (!row)
+	if (number == STATS_ROW_NONE)
 		return;
 	row_fill(loop, flow, &shown);
 	memcpy(shown.sni, name, length < sizeof(shown.sni) ? length : sizeof(shown.sni) - 1);
-	stats_row_write(row, &shown);
+	stats_row_write(loop->place.rows, number, &shown);
 }
 
 /* --- a flow's life --- */
@@ -282,7 +268,7 @@ void account_connected(struct loop *loop, struct flow *flow)
 	flow->account.connect_us = bounded(took);
 	note(loop, flow, STATS_HISTOGRAM_connect_time, took);
 	account_changed(loop, flow);
-	record_start(loop, row_of(loop, flow));
+	record_start(loop, number_of(loop, flow));
 }
 
 void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes)
@@ -319,7 +305,7 @@ void account_end(struct loop *loop, struct flow *flow, bool counted)
 	if (!flow->begun)
 		return;
 	if (flow->end_why != FLOW_END_unknown)
-		record_end(loop, row_of(loop, flow), (enum flow_why)flow->end_why);
+		record_end(loop, number_of(loop, flow), (enum flow_why)flow->end_why);
 	if (counted)
 		account_count(loop, flow, STATS_OBJECT_flows_closed);
 	if (counted && flow->state == FLOW_RELAYING) {

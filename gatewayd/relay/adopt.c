@@ -369,7 +369,7 @@ static void begin_again(struct loop *loop, struct flow *flow)
 	if (known) {
 		flow->ifindex = before.ifindex;
 		flow->route = before.route;
-		flow->n_tried = before.retries;
+		flow->n_tried = before.status.retries;
 		flow->account.connect_us = before.status.connect_us;
 		shape_inherit(loop, flow, before.limit, before.status.at_rate);
 	}

@@ -560,7 +560,7 @@ static void sockmap_release(struct loop *loop, struct flow *flow, enum flow_side
 	forget(loop, flow, side);
 }
 
-const struct mover tcp_sockmap = { "sockmap", sockmap_pump, sockmap_release };
+const struct mover tcp_sockmap = { sockmap_pump, sockmap_release };
 
 void tcp_sockmap_notices(struct loop *loop)
 {

@@ -58,7 +58,7 @@ static void no_release(struct loop *loop, struct flow *flow, enum flow_side from
 	(void)loop, (void)flow, (void)from;
 }
 
-const struct mover tcp_kernel = { .name = "kernel", .pump = no_pump, .release = no_release };
+const struct mover tcp_kernel = { .pump = no_pump, .release = no_release };
 
 /* --- entry --- */
 
