@@ -18,12 +18,16 @@ static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_T
 
 static struct stats_object *object_of(const struct loop *loop, const struct flow *flow, enum stats_kind kind)
 {
-	return account_object(loop, &flow->objects, flow->account.slot, kind);
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+
+	return account_object(loop, &way->objects, way->slot, kind);
 }
 
 void account_count(struct loop *loop, const struct flow *flow, enum stats_object_counter counter)
 {
-	account_objects_count(loop, &flow->objects, flow->account.slot, counter, 1);
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+
+	account_objects_count(loop, &way->objects, way->slot, counter, 1);
 }
 
 /* The listener's and the upstream's own histogram beside the thread's. */
@@ -31,7 +35,7 @@ static void note(struct loop *loop, const struct flow *flow, enum stats_histogra
 {
 	histogram_record(&loop->stats->histogram[which], &loop->stats->histogram_sum[which], value);
 	for (unsigned kind = 0; kind < STATS_OWN_KINDS; kind++) {
-		struct stats_own *own = stats_own(&loop->place, flow->account.slot[kind]);
+		struct stats_own *own = stats_own(&loop->place, flow_way(&loop->flows, flow)->slot[kind]);
 
 		if (own && object_of(loop, flow, (enum stats_kind)kind))
 			histogram_record(&own->histogram[which], &own->sum[which], value);
@@ -145,43 +149,50 @@ static uint32_t bounded(uint64_t time_us)
 }
 
 /* The flow's part in its target's count: what it is beside the run that the flow has noted is where it counts. */
-static struct load_hold hold_of(const struct flow *flow)
+static struct load_hold hold_of(const struct loop *loop, const struct flow *flow)
 {
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+
 	return (struct load_hold){
-		.run = flow->hold_run, .slot = flow->account.slot[STATS_TARGET], .id = flow->objects.target
+		.run = flow->account.hold_run, .slot = way->slot[STATS_TARGET], .id = way->objects.target
 	};
 }
 
 static void hold_take(struct loop *loop, struct flow *flow)
 {
-	struct load_hold hold = hold_of(flow);
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+	struct load_hold hold = hold_of(loop, flow);
 
-	account_hold(loop, &flow->objects, flow->account.slot, &hold);
-	flow->hold_run = hold.run;
+	account_hold(loop, &way->objects, way->slot, &hold);
+	flow->account.hold_run = hold.run;
 }
 
 static void hold_give(struct loop *loop, struct flow *flow)
 {
-	struct load_hold hold = hold_of(flow);
+	struct load_hold hold = hold_of(loop, flow);
 
 	load_give(&loop->place, &hold);
-	flow->hold_run = 0;
+	flow->account.hold_run = 0;
 }
 
 /* Counts the flow as one that is here now, and shows it. */
 static void enter(struct loop *loop, struct flow *flow)
 {
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+
 	hold_take(loop, flow);
-	account_objects_enter(loop, STATS_CONNECTIONS, &flow->objects, flow->account.slot);
+	account_objects_enter(loop, STATS_CONNECTIONS, &way->objects, way->slot);
 	row_show(loop, flow);
 }
 
 void account_begin(struct loop *loop, struct flow *flow, bool adopted)
 {
 	const struct flow_stitch *stitch = flow_stitch(&loop->flows, flow);
+	struct flow_way way = *flow_way(&loop->flows, flow);
 
-	account_slots(loop, &flow->objects, flow->account.slot);
-	if (flow->account.slot[STATS_LISTENER] == STATS_SLOT_NONE)
+	account_slots(loop, &way.objects, way.slot);
+	flow_set_way(&loop->flows, flow, &way);
+	if (way.slot[STATS_LISTENER] == STATS_SLOT_NONE)
 		loop->account_late = true; /* flows are adopted before there is a configuration */
 	flow->begun = true;
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
@@ -195,19 +206,21 @@ void account_begin(struct loop *loop, struct flow *flow, bool adopted)
 /* The flow is counted as one of those objects that were not known when it was adopted. */
 static void enter_late(struct loop *loop, struct flow *flow)
 {
+	struct flow_way way = *flow_way(&loop->flows, flow);
 	uint32_t slot[STATS_KINDS];
 
-	account_slots(loop, &flow->objects, slot);
+	account_slots(loop, &way.objects, slot);
 	for (unsigned kind = 0; kind < STATS_KINDS; kind++) {
 		struct stats_object *object;
 
-		if (flow->account.slot[kind] != STATS_SLOT_NONE)
+		if (way.slot[kind] != STATS_SLOT_NONE)
 			continue;
-		flow->account.slot[kind] = slot[kind];
-		object = account_object_claim(loop, &flow->objects, slot, (enum stats_kind)kind);
+		way.slot[kind] = slot[kind];
+		object = account_object_claim(loop, &way.objects, slot, (enum stats_kind)kind);
 		if (object)
 			stats_word_add(&object->active, 1);
 	}
+	flow_set_way(&loop->flows, flow, &way);
 	hold_take(loop, flow);
 }
 
@@ -240,6 +253,7 @@ void account_routed(struct loop *loop, struct flow *flow)
 void account_target_left(struct loop *loop, struct flow *flow)
 {
 	struct stats_object *object = object_of(loop, flow, STATS_TARGET);
+	struct flow_way way = *flow_way(&loop->flows, flow);
 
 	account_count(loop, flow, STATS_OBJECT_connect_retried);
 	if (object) {
@@ -247,7 +261,8 @@ void account_target_left(struct loop *loop, struct flow *flow)
 		stats_word_add(&object->active, (uint64_t)-1);
 	}
 	hold_give(loop, flow);
-	flow->account.slot[STATS_TARGET] = STATS_SLOT_NONE;
+	way.slot[STATS_TARGET] = STATS_SLOT_NONE;
+	flow_set_way(&loop->flows, flow, &way);
 }
 
 void account_routed_again(struct loop *loop, struct flow *flow)
@@ -275,13 +290,14 @@ void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, si
 {
 	enum stats_object_counter counter =
 	        side == FLOW_CLIENT ? STATS_OBJECT_bytes_to_target : STATS_OBJECT_bytes_to_client;
+	const struct flow_way *way = flow_way(&loop->flows, flow);
 	struct stats_row *row = row_of(loop, flow);
 
 	if (side == FLOW_TARGET && flow->account.bytes[side] == 0)
 		note(loop, flow, STATS_HISTOGRAM_first_byte, since_routed_us(flow));
 	flow->account.bytes[side] += bytes;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
-	account_objects_count(loop, &flow->objects, flow->account.slot, counter, bytes);
+	account_objects_count(loop, &way->objects, way->slot, counter, bytes);
 	if (row) {
 		stats_row_set(row, bytes[side], flow->account.bytes[side]);
 		stats_row_set(row, active_ms, loop->now_ms);
@@ -292,10 +308,11 @@ void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, si
 
 static void leave(struct loop *loop, struct flow *flow)
 {
+	const struct flow_way *way = flow_way(&loop->flows, flow);
 	struct stats_row *row = row_of(loop, flow);
 
 	hold_give(loop, flow);
-	account_objects_leave(loop, STATS_CONNECTIONS, &flow->objects, flow->account.slot);
+	account_objects_leave(loop, STATS_CONNECTIONS, &way->objects, way->slot);
 	if (row)
 		stats_row_clear(row);
 }

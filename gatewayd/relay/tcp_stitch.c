@@ -169,6 +169,7 @@ static bool is_carried(const struct bpf_stitch *stitch)
 static void enter(struct loop *loop, struct flow *flow, const struct flow_origin *origin,
         const struct numbers numbers[FLOW_SIDES])
 {
+	const struct flow_ledger ledger = flow_ledger(&loop->flows, flow);
 	struct bpf_stitch stitch = { .state = BPF_STITCH_WAITING };
 	struct bpf_shortcut_key keys[FLOW_SIDES];
 	int r;
@@ -181,7 +182,7 @@ static void enter(struct loop *loop, struct flow *flow, const struct flow_origin
 
 		stitch.side[side] = (struct bpf_stitch_side){ .in = keys[side],
 			.out = shortcut_key_reverse(&keys[!side]),
-			.offset = (uint64_t)flow->kept.offset[side],
+			.offset = (uint64_t)ledger.offset[side],
 			.clock = own->clock,
 			.size_max = size_max(own, origin->client.family),
 			.scale_in = own->info.tcpi_snd_wscale,
@@ -201,7 +202,8 @@ static void enter(struct loop *loop, struct flow *flow, const struct flow_origin
 /* An adopted flow does not know any more what its listener wants. */
 static bool listener_allows(const struct loop *loop, const struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
 	return listener && listener->shortcut;
 }
