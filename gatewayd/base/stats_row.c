@@ -8,7 +8,7 @@
 /* Copies that a reader makes before it passes over a row that changes under its hands each time. */
 #define READ_TRIES 64
 
-enum family { FAMILY_NONE, FAMILY_IPV4, FAMILY_IPV6 };
+enum family { FAMILY_NONE, FAMILY_IPV4, FAMILY_IPV6, FAMILY_SAME };
 
 static const char *const mover_names[] = {
 #define MOVER(member, name) name,
@@ -87,44 +87,38 @@ static struct stats_flow_status status_unpack(const struct stats_packed_status *
 		.connect_us = packed->connect_us };
 }
 
-static struct addr *address_of(struct stats_flow *flow, unsigned i)
+static const struct addr *address_of(const struct stats_flow *flow, unsigned i)
 {
 	return i == 0 ? &flow->client : i == 1 ? &flow->original : &flow->target;
 }
 
-static void address_pack(const struct addr *addr, unsigned i, struct stats_packed *packed, uint8_t ipv6[3][16])
+static enum family family_of(const struct stats_packed *packed, unsigned i)
 {
+	return (enum family)(packed->families >> i * 2 & 3U);
+}
+
+static void address_pack(const struct stats_flow *flow, unsigned i, struct stats_packed *packed)
+{
+	const struct addr *addr = address_of(flow, i);
 	enum family family = addr->family == AF_INET    ? FAMILY_IPV4
 	                     : addr->family == AF_INET6 ? FAMILY_IPV6
 	                                                : FAMILY_NONE;
 
+	if (family == FAMILY_IPV6 && i > 0 && addr_equal(addr, address_of(flow, i - 1)))
+		family = FAMILY_SAME;
 	packed->families |= (uint8_t)(family << i * 2);
 	if (family == FAMILY_IPV4)
 		memcpy(packed->ipv4[i], addr->bytes, 4);
-	if (family == FAMILY_IPV6)
-		memcpy(ipv6[i], addr->bytes, 16);
-}
-
-static void address_unpack(const struct stats_packed *packed, unsigned i, const uint8_t ipv6[3][16], struct addr *ret)
-{
-	unsigned family = packed->families >> i * 2 & 3U;
-
-	if (family == FAMILY_IPV4) {
-		ret->family = AF_INET;
-		memcpy(ret->bytes, packed->ipv4[i], 4);
-	} else if (family == FAMILY_IPV6) {
-		ret->family = AF_INET6;
-		memcpy(ret->bytes, ipv6[i], 16);
-	}
 }
 
 static bool has_ipv6(const struct stats_packed *packed)
 {
-	return packed->families & (FAMILY_IPV6 | FAMILY_IPV6 << 2 | FAMILY_IPV6 << 4);
+	return family_of(packed, 0) == FAMILY_IPV6 || family_of(packed, 1) == FAMILY_IPV6 ||
+	       family_of(packed, 2) == FAMILY_IPV6;
 }
 
 /* What stands in the row itself; whatever else the flow has goes into the places beside it. */
-static void pack(const struct stats_flow *flow, struct stats_packed *ret, uint8_t ret_ipv6[3][16])
+static void pack(const struct stats_flow *flow, struct stats_packed *ret)
 {
 	*ret = (struct stats_packed){ .bytes = { flow->bytes[STATS_TO_TARGET], flow->bytes[STATS_TO_CLIENT] },
 		.active_ms = flow->active_ms,
@@ -142,9 +136,8 @@ static void pack(const struct stats_flow *flow, struct stats_packed *ret, uint8_
 	status_pack(&flow->status, &ret->status);
 	ret->status.named = *flow->sni != '\0';
 	ret->status.sampled = flow->sampled_ms != 0;
-	address_pack(&flow->client, 0, ret, ret_ipv6);
-	address_pack(&flow->original, 1, ret, ret_ipv6);
-	address_pack(&flow->target, 2, ret, ret_ipv6);
+	for (unsigned i = 0; i < 3; i++)
+		address_pack(flow, i, ret);
 }
 
 static void unpack(const struct stats_packed *packed, struct stats_flow *ret)
@@ -186,6 +179,30 @@ static void sample_load(const struct stats_rows *rows, uint32_t number, struct s
 	ret->target_tcp = (struct stats_flow_tcp){ (uint32_t)words[2], (uint32_t)(words[2] >> 32) };
 }
 
+/* One that says to be the same as none is none. */
+static struct addr address_load(const struct stats_rows *rows, uint32_t number, const struct stats_packed *packed,
+        unsigned i, const struct addr *before)
+{
+	struct addr addr = { 0 };
+
+	switch (family_of(packed, i)) {
+	case FAMILY_IPV4:
+		addr.family = AF_INET;
+		memcpy(addr.bytes, packed->ipv4[i], 4);
+		break;
+	case FAMILY_IPV6:
+		addr.family = AF_INET6;
+		words_load(rows->ipv6[i][number].word, STATS_IPV6_WORDS, addr.bytes);
+		break;
+	case FAMILY_SAME:
+		addr = *before;
+		break;
+	case FAMILY_NONE:
+		break;
+	}
+	return addr;
+}
+
 static bool has_more(const struct stats_packed *packed)
 {
 	return has_ipv6(packed) || packed->status.named || packed->status.sampled;
@@ -194,12 +211,11 @@ static bool has_more(const struct stats_packed *packed)
 static void load_more(
         const struct stats_rows *rows, uint32_t number, const struct stats_packed *packed, struct stats_flow *ret)
 {
-	uint8_t ipv6[3][16] = { 0 };
+	static const struct addr none;
 
-	if (has_ipv6(packed))
-		words_load(rows->ipv6[number].word, STATS_IPV6_WORDS, ipv6);
-	for (unsigned i = 0; i < 3; i++)
-		address_unpack(packed, i, ipv6, address_of(ret, i));
+	ret->client = address_load(rows, number, packed, 0, &none);
+	ret->original = address_load(rows, number, packed, 1, &ret->client);
+	ret->target = address_load(rows, number, packed, 2, &ret->original);
 	if (packed->status.named)
 		words_load(rows->name[number].word, STATS_NAME_WORDS, ret->sni);
 	if (packed->status.sampled)
@@ -213,17 +229,17 @@ void stats_row_write(struct stats_rows *rows, uint32_t number, const struct stat
 	struct stats_row *row = &rows->row[number];
 	uint32_t sequence = atomic_load_explicit(&row->sequence, memory_order_relaxed);
 	struct stats_packed packed;
-	uint8_t ipv6[3][16] = { 0 };
 
-	pack(flow, &packed, ipv6);
+	pack(flow, &packed);
 	/* Odd from wherever a writer that died has left it. */
 	sequence |= 1;
 	atomic_store_explicit(&row->sequence, sequence, memory_order_relaxed);
 	atomic_thread_fence(memory_order_release);
 	atomic_store_explicit(&row->limit, flow->limit, memory_order_relaxed);
 	words_store(row->word, STATS_ROW_WORDS, &packed);
-	if (has_ipv6(&packed))
-		words_store(rows->ipv6[number].word, STATS_IPV6_WORDS, ipv6);
+	for (unsigned i = 0; i < 3; i++)
+		if (family_of(&packed, i) == FAMILY_IPV6)
+			words_store(rows->ipv6[i][number].word, STATS_IPV6_WORDS, address_of(flow, i)->bytes);
 	if (packed.status.named)
 		words_store(rows->name[number].word, STATS_NAME_WORDS, flow->sni);
 	if (packed.status.sampled)

@@ -100,7 +100,7 @@ struct stats_flow {
 /* --- as it lies in memory --- */
 
 #define STATS_ROW_WORDS    11
-#define STATS_IPV6_WORDS   (3 * 16 / 8)
+#define STATS_IPV6_WORDS   (16 / 8)
 #define STATS_NAME_WORDS   (STATS_SNI_MAX / 8)
 #define STATS_SAMPLE_WORDS 3
 
@@ -123,7 +123,7 @@ struct stats_packed {
 	uint32_t listener, upstream, target_id, ifindex;
 	uint16_t client_port, original_port, target_port;
 	uint8_t protocol, route;
-	uint8_t families;   /* two bits for each address: 0 none, 1 IPv4, 2 IPv6 */
+	uint8_t families; /* two bits for each address: 0 none, 1 IPv4, 2 IPv6, 3 IPv6 and the same as the one before */
 	uint8_t ipv4[3][4]; /* client, original, target */
 	uint8_t spare[3];
 };
@@ -144,7 +144,7 @@ struct stats_rows {
 	struct stats_row row[STATS_ROWS_MAX];
 	struct {
 		_Atomic uint64_t word[STATS_IPV6_WORDS];
-	} ipv6[STATS_ROWS_MAX]; /* client, original, target; those that are IPv6 */
+	} ipv6[3][STATS_ROWS_MAX]; /* client, original, target; those that are IPv6 and not the same */
 	struct {
 		_Atomic uint64_t word[STATS_NAME_WORDS];
 	} name[STATS_ROWS_MAX];

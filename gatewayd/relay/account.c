@@ -12,7 +12,7 @@
 #include "gatewayd/relay/shape.h"
 
 /* What an idle relayed connection costs in the relay: its own memory, and the row that it shares with the daemon. */
-#define FLOW_BYTES_MAX 352
+#define FLOW_BYTES_MAX 304
 static_assert(sizeof(struct flow) + sizeof(struct stats_row) <= FLOW_BYTES_MAX, "the kernel has its share besides");
 static_assert((int)FLOW_CLIENT == STATS_TO_TARGET && (int)FLOW_TARGET == STATS_TO_CLIENT, "a side is its direction");
 

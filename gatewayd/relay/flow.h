@@ -125,7 +125,7 @@ struct flow_map {
 /* Of a flow that is in the maps of those that the kernel may carry, or carries; see tcp_stitch.h. */
 struct flow_stitch {
 	uint64_t bytes[FLOW_SIDES]; /* counted so far */
-	uint64_t withdrawn_ms;      /* since when it is to be taken out of the maps; 0: it is not */
+	uint32_t withdrawn;         /* since when it is to be taken out of the maps, a short while ago; 0: it is not */
 	uint32_t look_ms;           /* pause between looks */
 };
 
@@ -228,7 +228,7 @@ struct flow {
 /* What it costs to be idle is this, its row (base/stats_row.h), and in the daemon what that has of it
  * (keeper_entry.h). */
 static_assert(sizeof(struct flow) <= 208, "an idle flow is small");
-static_assert(sizeof(struct flow_stitch) <= 32 && sizeof(struct flow_shape) <= 56 && sizeof(struct flow_map) <= 168,
+static_assert(sizeof(struct flow_stitch) <= 24 && sizeof(struct flow_shape) <= 56 && sizeof(struct flow_map) <= 168,
         "as docs/sizing.md says");
 
 #define FLOW_NONE UINT32_MAX

@@ -242,7 +242,7 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 	struct bpf_stitch stitch;
 
 	flow->stitch_tried = true;
-	if (!own || own->withdrawn_ms > 0)
+	if (!own || own->withdrawn != 0)
 		return !flow->carried;
 	if (flow->carried)
 		return false;
@@ -251,7 +251,7 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 	if (is_carried(&stitch))
 		return false;
 	stitch_map_close(ways(loop), flow->id, &stitch);
-	own->withdrawn_ms = loop->now_ms;
+	own->withdrawn = (uint32_t)loop->now_ms ? (uint32_t)loop->now_ms : UINT32_MAX;
 	own->look_ms = STITCH_LOOK_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
 	return true;
@@ -266,12 +266,12 @@ static void withdraw_undo(const struct loop *loop, struct flow *flow, const stru
 		if (bpf_map_get(ways(loop), &stitch->side[side].in, &other) < 0)
 			(void)way_put(loop, flow, (enum flow_side)side, &stitch->side[side].in);
 	}
-	flow_stitch(&loop->flows, flow)->withdrawn_ms = 0;
+	flow_stitch(&loop->flows, flow)->withdrawn = 0;
 }
 
 static bool is_withdrawn(const struct loop *loop, const struct flow_stitch *own)
 {
-	return own->withdrawn_ms > 0 && loop->now_ms >= own->withdrawn_ms + STITCH_WITHDRAW_MS;
+	return own->withdrawn != 0 && (uint32_t)loop->now_ms - own->withdrawn >= STITCH_WITHDRAW_MS;
 }
 
 uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
@@ -404,7 +404,7 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 		look_at_waiting(loop, flow, &stitch);
 		return true;
 	}
-	if (own->withdrawn_ms > 0)
+	if (own->withdrawn != 0)
 		withdraw_undo(loop, flow, &stitch);
 	if (!flow->carried) {
 		carried_begin(loop, flow);
