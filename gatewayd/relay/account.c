@@ -68,7 +68,7 @@ static struct stats_flow_status status_of(const struct loop *loop, const struct 
 
 		status.ended[side] = direction->state == DIRECTION_ENDED;
 		status.mover[side] = direction->mover;
-		status.reason[side] = mover_reason_shown(direction->reason);
+		status.reason[side] = (uint8_t)mover_reason_shown(direction->reason);
 	}
 	return status;
 }
