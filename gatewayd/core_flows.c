@@ -64,7 +64,8 @@ static json_t *name_document(struct core *core, enum stats_kind kind, uint32_t i
 static json_t *direction_document(const struct stats_flow *flow, int direction)
 {
 	return json_pack("{s:I, s:s, s:s, s:b}", "bytes", (json_int_t)(flow->bytes[direction] & INT64_MAX), "mover",
-	        flow->mover[direction], "reason", flow->reason[direction], "ended", flow->status.ended[direction] != 0);
+	        stats_mover_name(flow->status.mover[direction]), "reason",
+	        stats_reason_name(flow->status.reason[direction]), "ended", (int)flow->status.ended[direction]);
 }
 
 static json_t *tcp_document(const struct stats_flow *flow, const struct stats_flow_tcp *tcp)

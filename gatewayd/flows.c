@@ -45,14 +45,15 @@ static void next_table(const struct stats_memory *memory, struct flows_place *pl
 bool flows_next(const struct stats_memory *memory, struct flows_place *place, size_t *budget, struct flows_found *ret)
 {
 	while (place->bank < STATS_BANKS) {
-		const struct stats_row *rows;
-		uint32_t n = stats_rows(memory, place->bank, place->table, &rows);
+		const struct stats_rows *rows = &memory->rows[place->bank];
+		uint32_t first, n = stats_rows(memory, place->bank, place->table, &first);
 
 		for (; place->row < n; place->row++) {
 			if (*budget == 0)
 				return false;
 			(*budget)--;
-			if (stats_row_id(&rows[place->row]) == 0 || !stats_row_read(&rows[place->row], &ret->flow))
+			if (stats_row_id(&rows->row[first + place->row]) == 0 ||
+			        !stats_row_read(rows, first + place->row, &ret->flow))
 				continue;
 			ret->place = *place;
 			place->row++;
@@ -68,12 +69,12 @@ bool flows_find(const struct stats_memory *memory, uint64_t id, struct flows_fou
 	struct flows_place place = { 0 };
 
 	for (; place.bank < STATS_BANKS; next_table(memory, &place)) {
-		const struct stats_row *rows;
-		uint32_t n = stats_rows(memory, place.bank, place.table, &rows);
+		const struct stats_rows *rows = &memory->rows[place.bank];
+		uint32_t first, n = stats_rows(memory, place.bank, place.table, &first);
 
 		for (place.row = 0; place.row < n; place.row++)
-			if (stats_row_id(&rows[place.row]) == id && stats_row_read(&rows[place.row], &ret->flow) &&
-			        ret->flow.id == id) {
+			if (stats_row_id(&rows->row[first + place.row]) == id &&
+			        stats_row_read(rows, first + place.row, &ret->flow) && ret->flow.id == id) {
 				ret->place = place;
 				return true;
 			}

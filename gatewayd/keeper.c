@@ -55,7 +55,7 @@ struct keeper {
 	sd_event *event;
 	struct keeper_owner owner;
 	struct keeper_entry *entries;
-	struct addr_pool addrs;
+	struct keeper_pools pools;
 	uint32_t *buckets;
 	uint32_t max, touched, free_head, used, n_buckets;
 	struct lot *lots[KEEPER_LOTS_MAX]; /* of the dead, the latest first */
@@ -119,7 +119,7 @@ static struct keeper_entry *entry_add(struct keeper *keeper, const struct keep_f
 		index = keeper->touched++;
 	else
 		return NULL;
-	keeper_entry_fill(&keeper->entries[index], &keeper->addrs, flow);
+	keeper_entry_fill(&keeper->entries[index], &keeper->pools, flow);
 	keeper->entries[index].state = ENTRY_HELD;
 	keeper->entries[index].next = *bucket;
 	*bucket = index;
@@ -137,7 +137,7 @@ static void entry_drop(struct keeper *keeper, struct keeper_entry *entry)
 	*link = entry->next;
 	close(entry->fd[0]);
 	close(entry->fd[1]);
-	addr_trio_drop(&entry->addrs, &keeper->addrs);
+	keeper_entry_leave(entry, &keeper->pools);
 	entry->state = ENTRY_FREE;
 	entry->next = keeper->free_head;
 	keeper->free_head = index;
@@ -244,7 +244,7 @@ static void fill_flows(struct channel *channel)
 
 	while (channel->orphans != NONE) {
 		struct keeper_entry *entry = &keeper->entries[channel->orphans];
-		struct keep_message message = { .type = KEEP_FLOW, .flow = keeper_entry_flow(entry, &keeper->addrs) };
+		struct keep_message message = { .type = KEEP_FLOW, .flow = keeper_entry_flow(entry, &keeper->pools) };
 
 		if (keep_record_put(&channel->record, &message, entry->fd) < 0)
 			return;
@@ -597,7 +597,7 @@ int keeper_new(
 	/* These are large and mostly untouched: the kernel gives pages as they are used. */
 	keeper->entries = calloc(keeper->max + 1, sizeof(*keeper->entries));
 	keeper->buckets = malloc(keeper->n_buckets * sizeof(*keeper->buckets));
-	if (!keeper->entries || !keeper->buckets || addr_pool_init(&keeper->addrs, keeper->max) < 0) {
+	if (!keeper->entries || !keeper->buckets || keeper_pools_init(&keeper->pools, keeper->max) < 0) {
 		keeper_free(keeper);
 		return -ENOMEM;
 	}
@@ -616,7 +616,7 @@ void keeper_free(struct keeper *keeper)
 		if (keeper->entries[i].state != ENTRY_FREE)
 			entry_drop(keeper, &keeper->entries[i]);
 	lots_clear(keeper);
-	addr_pool_destroy(&keeper->addrs);
+	keeper_pools_destroy(&keeper->pools);
 	free(keeper->entries);
 	free(keeper->buckets);
 	free(keeper);

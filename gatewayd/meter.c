@@ -432,7 +432,7 @@ int meter_bank_open(struct meter *meter, unsigned threads, unsigned *ret_bank, u
 	static_assert(STATS_THREADS_MAX <= UINT16_MAX, "threads fit");
 	/* The rows of an earlier relay go back to the system. */
 	if (fallocate(meter->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-	            (off_t)offsetof(struct stats_memory, row[bank]), (off_t)sizeof(memory->row[bank])) < 0)
+	            (off_t)offsetof(struct stats_memory, rows[bank]), (off_t)sizeof(memory->rows[bank])) < 0)
 		return -errno;
 	atomic_store_explicit(&memory->runs, run, memory_order_relaxed);
 	if (atomic_load_explicit(&opened->threads, memory_order_relaxed) < threads)

@@ -102,12 +102,9 @@ static void put_known(struct text *text, uint64_t number, uint64_t less)
 }
 
 /* What is moved by a mover: not UDP. */
-static void put_mover(struct text *text, const char mover[STATS_WORD_MAX])
+static void put_mover(struct text *text, uint8_t mover)
 {
-	char word[STATS_WORD_MAX + 1] = "";
-
-	memcpy(word, mover, STATS_WORD_MAX);
-	put_string_or_null(text, word);
+	put_string_or_null(text, stats_mover_name(mover));
 }
 
 static void put_value(struct text *text, const struct record_view *view, enum flow_field field)
@@ -168,7 +165,7 @@ static void put_value(struct text *text, const struct record_view *view, enum fl
 		put_known(text, flow->status.connect_us, 0);
 		return;
 	case FLOW_FIELD_retries:
-		put_number(text, flow->retries);
+		put_number(text, flow->status.retries);
 		return;
 	case FLOW_FIELD_duration_ms:
 		put_number(text, record->at_ms > flow->started_ms ? record->at_ms - flow->started_ms : 0);
@@ -180,10 +177,10 @@ static void put_value(struct text *text, const struct record_view *view, enum fl
 		put_number(text, flow->bytes[STATS_TO_CLIENT]);
 		return;
 	case FLOW_FIELD_mover_to_target:
-		put_mover(text, flow->mover[STATS_TO_TARGET]);
+		put_mover(text, flow->status.mover[STATS_TO_TARGET]);
 		return;
 	case FLOW_FIELD_mover_to_client:
-		put_mover(text, flow->mover[STATS_TO_CLIENT]);
+		put_mover(text, flow->status.mover[STATS_TO_CLIENT]);
 		return;
 	case FLOW_FIELD_reason:
 		put_string_or_null(text, flow_end_reason((enum flow_why)record->end));

@@ -254,11 +254,11 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 /* --- a relay that has ended --- */
 
 /* A flow that its relay has left behind, unless the next one goes on with it. */
-static void take_left(struct records *records, const struct stats_row *row, enum flow_why why)
+static void take_left(struct records *records, const struct stats_rows *rows, uint32_t number, enum flow_why why)
 {
 	struct stats_record record = { .at_ms = clock_us() / 1000, .kind = STATS_RECORD_END, .end = (uint8_t)why };
 
-	if (stats_row_id(row) == 0 || !stats_row_read(row, &record.flow) ||
+	if (stats_row_id(&rows->row[number]) == 0 || !stats_row_read(rows, number, &record.flow) ||
 	        worker_holds(records->core->worker, record.flow.id))
 		return;
 	if (stats_record_is_wanted(worker_wanted(records->core->worker), STATS_RECORD_END, record.flow.id))
@@ -274,11 +274,10 @@ void records_relay_ended(struct records *records, unsigned bank, bool handed_ove
 	look_begin(records);
 	look_at_bank(records, bank, &budget);
 	for (unsigned table = 0; table < stats_tables(memory, bank); table++) {
-		const struct stats_row *rows;
-		uint32_t n = stats_rows_left(memory, bank, table, &rows);
+		uint32_t first, n = stats_rows_left(memory, bank, table, &first);
 
 		for (uint32_t i = 0; i < n; i++)
-			take_left(records, &rows[i], why);
+			take_left(records, &memory->rows[bank], first + i, why);
 	}
 	look_end(records);
 }

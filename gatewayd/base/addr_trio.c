@@ -6,64 +6,17 @@
 #include <string.h>
 
 static_assert(sizeof(struct addr_trio) == 13, "it has no padding");
-static_assert((ADDR_POOL_RECENT & (ADDR_POOL_RECENT - 1)) == 0, "a power of two");
 
 enum kind { KIND_NONE, KIND_IPV4, KIND_IPV6 };
 
-/* An address in the pool. */
-struct shared {
-	uint8_t bytes[16];
-	uint32_t users;
-};
-
 int addr_pool_init(struct addr_pool *pool, uint32_t trios)
 {
-	*pool = (struct addr_pool){ 0 };
-	return parts_init(&pool->parts, trios > UINT32_MAX / 3 ? UINT32_MAX : trios * 3, sizeof(struct shared));
+	return shared_init(&pool->shared, trios > UINT32_MAX / 3 ? UINT32_MAX : trios * 3, 16);
 }
 
 void addr_pool_destroy(struct addr_pool *pool)
 {
-	parts_destroy(&pool->parts);
-}
-
-static uint32_t *recent_of(struct addr_pool *pool, const uint8_t bytes[16])
-{
-	uint64_t halves[2];
-
-	memcpy(halves, bytes, sizeof(halves));
-	return &pool->recent[(halves[0] ^ halves[1]) * UINT64_C(0x9E3779B97F4A7C15) >> 32 & (ADDR_POOL_RECENT - 1)];
-}
-
-/* The number of an address, which has one user more. 0: there is no room. */
-static uint32_t pool_use(struct addr_pool *pool, const uint8_t bytes[16])
-{
-	uint32_t *recent = recent_of(pool, bytes);
-	struct shared *shared = parts_at(&pool->parts, *recent);
-
-	if (!shared || memcmp(shared->bytes, bytes, sizeof(shared->bytes)) != 0) {
-		uint32_t number = parts_take(&pool->parts);
-
-		if (number == 0)
-			return 0;
-		*recent = number;
-		shared = parts_at(&pool->parts, number);
-		memcpy(shared->bytes, bytes, sizeof(shared->bytes));
-	}
-	shared->users++;
-	return *recent;
-}
-
-static void pool_leave(struct addr_pool *pool, uint32_t number)
-{
-	struct shared *shared = parts_at(&pool->parts, number);
-	uint32_t *recent = recent_of(pool, shared->bytes);
-
-	if (--shared->users > 0)
-		return;
-	if (*recent == number)
-		*recent = 0;
-	parts_give(&pool->parts, number);
+	shared_destroy(&pool->shared);
 }
 
 static enum kind kind_of(const struct addr_trio *trio, unsigned i)
@@ -79,7 +32,7 @@ static int put(struct addr_trio *trio, struct addr_pool *pool, unsigned i, const
 	if (kind == KIND_IPV4)
 		memcpy(trio->bytes + i * 4, addr->bytes, 4);
 	if (kind == KIND_IPV6) {
-		number = pool_use(pool, addr->bytes);
+		number = shared_use(&pool->shared, addr->bytes);
 		if (number == 0)
 			return -ENOMEM;
 		memcpy(trio->bytes + i * 4, &number, sizeof(number));
@@ -112,7 +65,6 @@ static uint32_t number_of(const struct addr_trio *trio, unsigned i)
 
 static struct addr get(const struct addr_trio *trio, const struct addr_pool *pool, unsigned i)
 {
-	const struct shared *shared;
 	struct addr addr = { 0 };
 
 	switch (kind_of(trio, i)) {
@@ -121,9 +73,8 @@ static struct addr get(const struct addr_trio *trio, const struct addr_pool *poo
 		memcpy(addr.bytes, trio->bytes + i * 4, 4);
 		break;
 	case KIND_IPV6:
-		shared = parts_at(&pool->parts, number_of(trio, i));
 		addr.family = AF_INET6;
-		memcpy(addr.bytes, shared->bytes, sizeof(addr.bytes));
+		memcpy(addr.bytes, shared_at(&pool->shared, number_of(trio, i)), sizeof(addr.bytes));
 		break;
 	case KIND_NONE:
 		break;
@@ -143,6 +94,6 @@ void addr_trio_drop(struct addr_trio *trio, struct addr_pool *pool)
 {
 	for (unsigned i = 0; i < 3; i++)
 		if (kind_of(trio, i) == KIND_IPV6)
-			pool_leave(pool, number_of(trio, i));
+			shared_leave(&pool->shared, number_of(trio, i));
 	*trio = (struct addr_trio){ 0 };
 }

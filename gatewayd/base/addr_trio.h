@@ -1,25 +1,17 @@
 /*
  * The three addresses of a flow (its client's, the one that the client wanted,
  * its target's) in as little room as they need: IPv4 in itself, IPv6 by its
- * number in a pool. Called by whoever has a table of flows; without locks.
- *
- * Theory of operation: few servers have many flows, and so have some clients.
- * The pool remembers where it has put some of the last addresses, and whoever
- * has one of them shares it. Nothing depends on that: one that is not found is
- * put there once more.
+ * number in a pool (shared.h), for few servers have many flows, and so have some
+ * clients. Called by whoever has a table of flows; without locks.
  */
 #ifndef GW_BASE_ADDR_TRIO_H
 #define GW_BASE_ADDR_TRIO_H
 
 #include "gatewayd/base/addr.h"
-#include "gatewayd/base/parts.h"
-
-/* Places that are remembered; a power of two. */
-#define ADDR_POOL_RECENT 256
+#include "gatewayd/base/shared.h"
 
 struct addr_pool {
-	struct parts parts;
-	uint32_t recent[ADDR_POOL_RECENT]; /* by hash; 0: none */
+	struct shared shared;
 };
 
 /* All zero is a trio of addresses without a family. Without padding, so that it fits anywhere. */

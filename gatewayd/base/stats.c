@@ -7,6 +7,7 @@
 #include "gatewayd/base/cleanup.h"
 
 static_assert(sizeof(struct stats_object) == 128, "two lines of the cache");
+static_assert((int)STATS_TABLES == STATS_THREAD_TABLES, "there are rows for all of them");
 static_assert(STATS_SLOTS_MAX % 64 == 0, "the bits of `claimed` have all slots");
 static_assert(STATS_OWN_MAX <= STATS_LISTENERS_MAX && STATS_OWN_MAX <= STATS_UPSTREAMS_MAX, "of the first slots");
 
@@ -194,8 +195,7 @@ unsigned stats_tables(const struct stats_memory *memory, unsigned bank)
 	return stats_threads(memory, bank) * STATS_TABLES;
 }
 
-uint32_t stats_rows_left(
-        const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
+uint32_t stats_rows_left(const struct stats_memory *memory, unsigned bank, unsigned table, uint32_t *ret_first)
 {
 	const struct stats_thread *its;
 	uint32_t first, n;
@@ -207,24 +207,23 @@ uint32_t stats_rows_left(
 	n = atomic_load_explicit(&its->rows_touched[table % STATS_TABLES], memory_order_acquire);
 	if (first >= STATS_ROWS_MAX || n > STATS_ROWS_MAX - first)
 		return 0;
-	*ret_rows = &memory->row[bank][first];
+	*ret_first = first;
 	return n;
 }
 
-uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows)
+uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, uint32_t *ret_first)
 {
-	return living_run(memory, bank) ? stats_rows_left(memory, bank, table, ret_rows) : 0;
+	return living_run(memory, bank) ? stats_rows_left(memory, bank, table, ret_first) : 0;
 }
 
 bool stats_flow_is_shown(const struct stats_memory *memory, uint64_t id)
 {
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned table = 0; table < stats_tables(memory, bank); table++) {
-			const struct stats_row *rows;
-			uint32_t n = stats_rows_left(memory, bank, table, &rows);
+			uint32_t first, n = stats_rows_left(memory, bank, table, &first);
 
 			for (uint32_t i = 0; i < n; i++)
-				if (stats_row_id(&rows[i]) == id)
+				if (stats_row_id(&memory->rows[bank].row[first + i]) == id)
 					return true;
 		}
 	return false;

@@ -30,9 +30,7 @@
 #include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 15
-/* Most relay threads; a named limit so that the memory has a fixed size. */
-#define STATS_THREADS_MAX 64
+#define STATS_LAYOUT 16
 /* A relay and the one that takes over from it. */
 #define STATS_BANKS 2
 /* Slots of each kind: ten thousand listeners and twenty thousand targets, and some to spare. Objects beyond that work
@@ -46,9 +44,6 @@
 /* Listeners, and as many upstreams, that have histograms of their own, those of the first slots: 20 kB for each that is
  * used, per thread. */
 #define STATS_OWN_MAX 1024
-/* Rows of one bank, shared among its threads: as many connections as a relay can be told to hold, rounded up per
- * thread, and half as many UDP flows. */
-#define STATS_ROWS_MAX ((1U << 24) + (1U << 23) + 2 * STATS_THREADS_MAX)
 
 enum stats_counter {
 #define STAT(member, unit, doc) STATS_##member,
@@ -136,7 +131,7 @@ struct stats_memory {
 	struct target_state target[STATS_TARGETS_MAX]; /* of the targets' slots, from 0 */
 	struct stats_bank bank[STATS_BANKS];
 	struct stats_ring ring[STATS_BANKS][STATS_THREADS_MAX];
-	struct stats_row row[STATS_BANKS][STATS_ROWS_MAX];
+	struct stats_rows rows[STATS_BANKS];
 };
 
 /* The state of the target that has this slot; NULL for STATS_SLOT_NONE and slots of other kinds. */
@@ -150,12 +145,24 @@ static inline struct target_state *stats_target(struct stats_memory *memory, uin
 /* Where the thread of a relay writes. */
 struct stats_place {
 	struct stats_thread *thread;
-	struct stats_row *rows[STATS_TABLES]; /* NULL: none */
-	uint32_t n_rows[STATS_TABLES];
+	struct stats_rows *rows; /* the bank's; NULL: none */
+	uint32_t first[STATS_TABLES], n_rows[STATS_TABLES];
 	struct stats_memory *memory; /* the whole of it: other threads' counters, and targets' states; NULL: none */
 	struct stats_ring *ring;     /* of records; NULL: none */
 	uint32_t run;
 };
+
+/* The number of the row that the flow at this index of a table has; STATS_ROW_NONE if there is none for it. */
+static inline uint32_t stats_place_number(const struct stats_place *place, enum stats_table table, uint32_t index)
+{
+	return index < place->n_rows[table] ? place->first[table] + index : STATS_ROW_NONE;
+}
+
+/* And the row; NULL if there is none. */
+static inline struct stats_row *stats_place_row(const struct stats_place *place, enum stats_table table, uint32_t index)
+{
+	return index < place->n_rows[table] ? &place->rows->row[place->first[table] + index] : 0;
+}
 
 static inline void stats_word_add(_Atomic uint64_t *word, uint64_t amount)
 {
@@ -221,13 +228,11 @@ bool stats_own_read(const struct stats_memory *memory, uint32_t slot, uint32_t i
         struct histogram_sum *ret);
 /* Tables of the bank that may have been written. */
 unsigned stats_tables(const struct stats_memory *memory, unsigned bank);
-/* The rows of one table that may hold flows, and their number; 0 if no relay writes to the bank. */
-uint32_t stats_rows(
-        const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows);
-
+/* How many rows of one table may hold flows, and the number of the first among the bank's (memory->rows); 0 if no relay
+ * writes to the bank. */
+uint32_t stats_rows(const struct stats_memory *memory, unsigned bank, unsigned table, uint32_t *ret_first);
 /* The same for a bank whose relay may be dead: what it has left. */
-uint32_t stats_rows_left(
-        const struct stats_memory *memory, unsigned bank, unsigned table, const struct stats_row **ret_rows);
+uint32_t stats_rows_left(const struct stats_memory *memory, unsigned bank, unsigned table, uint32_t *ret_first);
 
 /* Whether a row of any bank, also of a relay that is dead, still shows this flow: whoever had it has not counted its
  * end. */

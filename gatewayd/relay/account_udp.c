@@ -2,35 +2,37 @@
 #include "gatewayd/relay/account_udp.h"
 
 #include <netinet/in.h>
-#include <string.h>
 
 #include "gatewayd/relay/account_object.h"
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/record.h"
 
+static uint32_t number_of(const struct loop *loop, const struct udp_flow *flow)
+{
+	return stats_place_number(&loop->place, STATS_UDP, udp_table_index(&loop->udp->table, flow));
+}
+
 static struct stats_row *row_of(const struct loop *loop, const struct udp_flow *flow)
 {
-	uint32_t index = udp_table_index(&loop->udp->table, flow);
-
-	return index < loop->place.n_rows[STATS_UDP] ? &loop->place.rows[STATS_UDP][index] : NULL;
+	return stats_place_row(&loop->place, STATS_UDP, udp_table_index(&loop->udp->table, flow));
 }
 
 static void enter(struct loop *loop, struct udp_flow *flow)
 {
-	struct stats_row *row = row_of(loop, flow);
+	uint32_t number = number_of(loop, flow);
 	struct stats_flow shown = account_row_of(&flow->origin, IPPROTO_UDP);
 
 	account_hold(loop, &flow->origin.objects, flow->slot, &flow->hold);
 	account_objects_enter(loop, STATS_UDP, &flow->origin.objects, flow->slot);
-	if (!row)
+	if (number == STATS_ROW_NONE)
 		return;
 	shown.active_ms = flow->active_ms;
 	shown.status.state = STATS_FLOW_RELAYING;
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		shown.bytes[side] = flow->bytes[side];
-	stats_row_write(row, &shown);
-	if (flow->shortcut.in)
-		account_udp_mover(loop, flow, "kernel");
+		shown.status.mover[side] = flow->shortcut.in ? STATS_MOVER_KERNEL : STATS_MOVER_NONE;
+	}
+	stats_row_write(loop->place.rows, number, &shown);
 	account_row_touched(loop, STATS_UDP, udp_table_index(&loop->udp->table, flow));
 }
 
@@ -60,28 +62,24 @@ void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side 
 	stats_row_set(row, active_ms, flow->active_ms);
 }
 
-void account_udp_mover(struct loop *loop, const struct udp_flow *flow, const char *mover)
+void account_udp_mover(struct loop *loop, const struct udp_flow *flow, enum stats_mover mover)
 {
 	struct stats_row *row = row_of(loop, flow);
-	char word[STATS_WORD_MAX] = { 0 };
 
-	if (!row)
-		return;
-	memcpy(word, mover, strnlen(mover, sizeof(word)));
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		stats_row_set_bytes(row, mover[side], word);
+	if (row)
+		stats_row_set_mover(row, mover);
 }
 
 void account_udp_started(const struct loop *loop, const struct udp_flow *flow)
 {
-	record_start(loop, row_of(loop, flow));
+	record_start(loop, number_of(loop, flow));
 }
 
 void account_udp_end(struct loop *loop, struct udp_flow *flow, enum flow_why why)
 {
 	struct stats_row *row = row_of(loop, flow);
 
-	record_end(loop, row, why);
+	record_end(loop, number_of(loop, flow), why);
 	account_udp_count(loop, flow, STATS_OBJECT_flows_closed);
 	load_give(&loop->place, &flow->hold);
 	account_objects_leave(loop, STATS_UDP, &flow->origin.objects, flow->slot);

@@ -16,8 +16,8 @@ struct loop;
 void account_udp_begin(struct loop *loop, struct udp_flow *flow);
 /* Datagrams from this side, of so many bytes, go to the other one; flow->active_ms is set. */
 void account_udp_moved(struct loop *loop, struct udp_flow *flow, enum flow_side side, size_t bytes);
-/* How the flow's datagrams travel from now on, for its row: a word that fits there. */
-void account_udp_mover(struct loop *loop, const struct udp_flow *flow, const char *mover);
+/* How the flow's datagrams travel from now on, for its row. */
+void account_udp_mover(struct loop *loop, const struct udp_flow *flow, enum stats_mover mover);
 /* Something that listener, upstream and target count. */
 void account_udp_count(struct loop *loop, const struct udp_flow *flow, enum stats_object_counter counter);
 /* It has its sockets. */

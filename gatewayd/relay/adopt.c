@@ -189,14 +189,15 @@ static bool direction_restore(struct loop *loop, struct flow *flow, enum flow_si
         const struct ledger ledger[FLOW_SIDES], uint8_t mover)
 {
 	struct flow_direction *direction = &flow->direction[side];
-	int64_t in_hand = (int64_t)(ledger[side].taken - ledger[!side].given) - flow->kept.offset[side];
+	const struct flow_ledger own = flow_ledger(&loop->flows, flow);
+	int64_t in_hand = (int64_t)(ledger[side].taken - ledger[!side].given) - own.offset[side];
 	bool ended = ledger_sent_end(&ledger[!side]);
 	int r;
 
 	direction->mover = mover_for(loop, mover);
 	direction->reason = loop->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
 	direction->store = UINT32_MAX;
-	direction->taken = ledger[side].taken - flow->kept.base[side];
+	direction->taken = ledger[side].taken - own.base[side];
 	direction->moved = direction->taken > 0;
 	if (ended)
 		direction->state = DIRECTION_ENDED;
@@ -221,19 +222,20 @@ enum verdict {
 };
 
 /* What was taken from this side if nothing of it is in hand. to: the other side. */
-static uint64_t given_and_offset(const struct flow *flow, enum flow_side side, const struct ledger *to)
+static uint64_t given_and_offset(
+        const struct loop *loop, const struct flow *flow, enum flow_side side, const struct ledger *to)
 {
-	return to->given + (uint64_t)flow->kept.offset[side];
+	return to->given + (uint64_t)flow_ledger(&loop->flows, flow).offset[side];
 }
 
 /* One end is closed; see adopt.h. Corrects its ledger if the end was an orderly one. */
-static enum verdict judge_closed(
-        const struct flow *flow, enum flow_side closed, uint8_t ended, struct ledger ledger[FLOW_SIDES])
+static enum verdict judge_closed(const struct loop *loop, const struct flow *flow, enum flow_side closed, uint8_t ended,
+        struct ledger ledger[FLOW_SIDES])
 {
 	struct ledger *e = &ledger[closed], *o = &ledger[!closed];
 	bool ended_towards = ended & (1 << !closed);
 
-	if (ledger_received_end(o) && o->unread == 0 && o->taken + 1 == given_and_offset(flow, !closed, e))
+	if (ledger_received_end(o) && o->unread == 0 && o->taken + 1 == given_and_offset(loop, flow, !closed, e))
 		ended_towards = true;
 	if (ledger_has_error(flow->end[closed].fd)) {
 		e->life = ended_towards ? LEDGER_SENT : LEDGER_CLOSED;
@@ -243,7 +245,7 @@ static enum verdict judge_closed(
 		return VERDICT_RESET;
 	if (ledger_sent_end(o))
 		return VERDICT_OVER;
-	if (e->unread == 0 && e->taken == given_and_offset(flow, closed, o))
+	if (e->unread == 0 && e->taken == given_and_offset(loop, flow, closed, o))
 		return VERDICT_RESET;
 	e->taken--;
 	e->life = LEDGER_BOTH;
@@ -279,7 +281,7 @@ static enum verdict judge(
 	if (in_map && (closed[FLOW_CLIENT] || closed[FLOW_TARGET]))
 		return judge_closed_in_map(loop, flow, closed[FLOW_CLIENT] ? FLOW_CLIENT : FLOW_TARGET, ledger);
 	if (closed[FLOW_CLIENT] || closed[FLOW_TARGET])
-		return judge_closed(flow, closed[FLOW_CLIENT] ? FLOW_CLIENT : FLOW_TARGET, ended, ledger);
+		return judge_closed(loop, flow, closed[FLOW_CLIENT] ? FLOW_CLIENT : FLOW_TARGET, ended, ledger);
 	if (ledger_sent_end(&ledger[FLOW_CLIENT]) && ledger_sent_end(&ledger[FLOW_TARGET]))
 		return VERDICT_OVER;
 	return VERDICT_GO_ON;
@@ -291,6 +293,17 @@ static enum verdict judge(
 static bool is_offset(uint64_t offset)
 {
 	return offset == (uint64_t)(int32_t)offset;
+}
+
+static void fill_common(struct loop *loop, struct flow *flow, const struct keep_flow *message)
+{
+	struct flow_way way = *flow_way(&loop->flows, flow);
+	const struct flow_ledger ledger = { .base = { message->base_up, message->base_down },
+		.offset = { (int32_t)message->offset_up, (int32_t)message->offset_down } };
+
+	way.idle_timeout_ms = message->idle_timeout_ms;
+	flow_set_way(&loop->flows, flow, &way);
+	flow_set_ledger(&loop->flows, flow, &ledger);
 }
 
 static int flow_fill(struct loop *loop, struct flow *flow, const struct keep_flow *message, int fds[2])
@@ -306,17 +319,14 @@ static int flow_fill(struct loop *loop, struct flow *flow, const struct keep_flo
 	}
 	flow->state = FLOW_RELAYING;
 	flow->mode = loop->mode & 7U;
-	flow->idle_timeout_ms = message->idle_timeout_ms;
-	flow->kept = (struct flow_kept){ .epoch = loop->keep.epoch,
-		.shared = true,
-		.measured = true,
-		.base = { message->base_up, message->base_down },
-		.offset = { (int32_t)message->offset_up, (int32_t)message->offset_down } };
+	flow->kept =
+	        (struct flow_kept){ .epoch = loop->keep.epoch & FLOW_EPOCH_MASK, .shared = true, .measured = true };
 	r = keep_get_origin(message, &origin);
 	if (r < 0 || message->mover_up >= KEEP_MOVERS || message->mover_down >= KEEP_MOVERS ||
 	        !is_offset(message->offset_up) || !is_offset(message->offset_down))
 		return -EBADMSG;
 	flow_put_origin(&loop->flows, flow, &origin);
+	fill_common(loop, flow, message);
 	flow->account.started_us = origin.started_ms * 1000;
 	return 0;
 }
@@ -336,6 +346,7 @@ static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep
 {
 	uint32_t quiet_ms = ledger[FLOW_CLIENT].quiet_ms < ledger[FLOW_TARGET].quiet_ms ? ledger[FLOW_CLIENT].quiet_ms
 	                                                                                : ledger[FLOW_TARGET].quiet_ms;
+	uint32_t idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms;
 
 	flow->active_ms = loop->now_ms > quiet_ms ? loop->now_ms - quiet_ms : 0;
 	if (!direction_restore(loop, flow, FLOW_CLIENT, ledger, message->mover_up) ||
@@ -343,8 +354,8 @@ static bool flow_restore(struct loop *loop, struct flow *flow, const struct keep
 		return false;
 	if (life_poll(loop, flow, FLOW_CLIENT) < 0 || life_poll(loop, flow, FLOW_TARGET) < 0)
 		return false;
-	if (flow->idle_timeout_ms > 0)
-		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + flow->idle_timeout_ms);
+	if (idle_timeout_ms > 0)
+		wheel_set(&loop->wheel, &flow->timer, flow->active_ms + idle_timeout_ms);
 	if (loop->shortcut)
 		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
 	if (in_map) {
@@ -363,13 +374,15 @@ static bool end_was_counted(const struct loop *loop, const struct flow *flow)
 /* The flow begins to live here, with what was known of it before. */
 static void begin_again(struct loop *loop, struct flow *flow)
 {
+	struct flow_way way = *flow_way(&loop->flows, flow);
 	struct stats_flow before;
 	bool known = heir_find(&loop->keep.adopt.heir, loop->place.memory, flow->id, &before);
 
 	if (known) {
-		flow->ifindex = before.ifindex;
+		way.ifindex = before.ifindex;
+		flow_set_way(&loop->flows, flow, &way);
 		flow->route = before.route;
-		flow->n_tried = before.retries;
+		flow->n_tried = before.status.retries;
 		flow->account.connect_us = before.status.connect_us;
 		shape_inherit(loop, flow, before.limit, before.status.at_rate);
 	}
@@ -405,7 +418,7 @@ static void take_over_carried(struct loop *loop, struct flow *flow, const struct
 		direction->store = UINT32_MAX;
 		direction->moved = true;
 		if (ledger_read(flow->end[side].fd, &ledger) == 0)
-			direction->taken = ledger.taken - flow->kept.base[side];
+			direction->taken = ledger.taken - flow_ledger(&loop->flows, flow).base[side];
 	}
 	begin_again(loop, flow);
 	loop->keep.adopt.adopted++;

@@ -384,19 +384,18 @@ static int stats_map(const struct proto_stats_memory *message, int fd, struct st
 	return 0;
 }
 
-/* Gives a loop its rows of one table, those from `first` on. How many. */
-static uint32_t rows_deal(
-        struct control *control, struct stats_place *place, enum stats_table kind, uint32_t n, uint32_t first)
+/* Gives a loop its rows of one table, those from `first` on. Where the next one's begin. */
+static uint32_t rows_deal(struct stats_place *place, enum stats_table kind, uint32_t n, uint32_t first)
 {
 	if (n > STATS_ROWS_MAX - first)
 		n = 0;
-	else
-		place->rows[kind] = &control->stats->row[control->stats_place.bank][first];
+	place->first[kind] = first;
 	place->n_rows[kind] = n;
 	atomic_store_explicit(&place->thread->active[kind], 0, memory_order_relaxed);
 	atomic_store_explicit(&place->thread->rows_touched[kind], 0, memory_order_relaxed);
 	atomic_store_explicit(&place->thread->rows_first[kind], first, memory_order_relaxed);
-	return n;
+	n = (n + STATS_ROWS_ALIGN - 1) / STATS_ROWS_ALIGN * STATS_ROWS_ALIGN;
+	return n < STATS_ROWS_MAX - first ? first + n : STATS_ROWS_MAX;
 }
 
 /* Sends each loop to its place. Rows are dealt out in the loops' order, each as many as it can have flows. */
@@ -409,12 +408,13 @@ static void stats_deal(struct control *control)
 		const struct loop *loop = control->params->loops[i];
 		struct order order = { .kind = ORDER_STATS,
 			.place = { .thread = &bank->thread[i],
+			        .rows = &control->stats->rows[control->stats_place.bank],
 			        .memory = control->stats,
 			        .run = control->stats_place.run } };
 
 		order.place.ring = &control->stats->ring[control->stats_place.bank][i];
-		first += rows_deal(control, &order.place, STATS_CONNECTIONS, loop->flows.size, first);
-		first += rows_deal(control, &order.place, STATS_UDP, loop->udp->table.size, first);
+		first = rows_deal(&order.place, STATS_CONNECTIONS, loop->flows.size, first);
+		first = rows_deal(&order.place, STATS_UDP, loop->udp->table.size, first);
 		if (order_one(control, i, &order) < 0)
 			log_error("a thread takes no orders");
 	}

@@ -27,6 +27,10 @@ static int parts_init_all(struct flow_table *table)
 		r = parts_init(&table->makings, table->size, sizeof(struct flow_making));
 	if (r == 0)
 		r = addr_pool_init(&table->addrs, table->size);
+	if (r == 0)
+		r = shared_init(&table->ways, table->size, sizeof(struct flow_way));
+	if (r == 0)
+		r = shared_init(&table->ledgers, table->size, sizeof(struct flow_ledger));
 	return r;
 }
 
@@ -54,6 +58,8 @@ void flow_table_destroy(struct flow_table *table)
 	parts_destroy(&table->stitches);
 	parts_destroy(&table->makings);
 	addr_pool_destroy(&table->addrs);
+	shared_destroy(&table->ways);
+	shared_destroy(&table->ledgers);
 	*table = (struct flow_table){ 0 };
 }
 
@@ -96,6 +102,9 @@ void flow_free(struct flow_table *table, struct flow *flow)
 	parts_give(&table->maps, flow->map);
 	parts_give(&table->stitches, flow->stitch);
 	addr_trio_drop(&flow->addrs, &table->addrs);
+	shared_leave(&table->ways, flow->way);
+	shared_leave(&table->ledgers, flow->kept.ledger);
+	flow->way = flow->kept.ledger = 0;
 	flow->shape = flow->map = flow->stitch = 0;
 	flow->state = FLOW_FREE;
 	flow->generation++;
@@ -104,11 +113,45 @@ void flow_free(struct flow_table *table, struct flow *flow)
 	table->open--;
 }
 
+const struct flow_way *flow_way(const struct flow_table *table, const struct flow *flow)
+{
+	static const struct flow_way none;
+
+	return flow->way ? (const struct flow_way *)shared_at(&table->ways, flow->way) : &none;
+}
+
+/* There is always room: each flow has at most one, and none while it is exchanged. */
+void flow_set_way(struct flow_table *table, struct flow *flow, const struct flow_way *way)
+{
+	const struct flow_way kept = *way; /* it may be the flow's own */
+
+	shared_leave(&table->ways, flow->way);
+	flow->way = shared_use(&table->ways, &kept);
+}
+
+struct flow_ledger flow_ledger(const struct flow_table *table, const struct flow *flow)
+{
+	struct flow_ledger ledger = { 0 };
+
+	if (flow->kept.ledger) /* aligned to no more than four bytes */
+		memcpy(&ledger, shared_at(&table->ledgers, flow->kept.ledger), sizeof(ledger));
+	return ledger;
+}
+
+void flow_set_ledger(struct flow_table *table, struct flow *flow, const struct flow_ledger *ledger)
+{
+	shared_leave(&table->ledgers, flow->kept.ledger);
+	flow->kept.ledger = shared_use(&table->ledgers, ledger);
+}
+
 void flow_put_origin(struct flow_table *table, struct flow *flow, const struct flow_origin *origin)
 {
+	struct flow_way way = *flow_way(table, flow);
+
+	way.objects = origin->objects;
+	way.ifindex = origin->ifindex;
+	flow_set_way(table, flow, &way);
 	flow->id = origin->id;
-	flow->objects = origin->objects;
-	flow->ifindex = origin->ifindex;
 	flow->route = origin->route;
 	flow->client_port = origin->client_port;
 	flow->original_port = origin->original_port;
@@ -119,10 +162,11 @@ void flow_put_origin(struct flow_table *table, struct flow *flow, const struct f
 
 struct flow_origin flow_get_origin(const struct flow_table *table, const struct flow *flow)
 {
+	const struct flow_way *way = flow_way(table, flow);
 	struct flow_origin origin = { .id = flow->id,
 		.started_ms = flow->account.started_us / 1000 - flow->lag_ms,
-		.objects = flow->objects,
-		.ifindex = flow->ifindex,
+		.objects = way->objects,
+		.ifindex = way->ifindex,
 		.route = flow->route,
 		.client_port = flow->client_port,
 		.original_port = flow->original_port,

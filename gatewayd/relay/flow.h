@@ -11,13 +11,13 @@
  * processes that hold them is a reset for both peers. Only when both
  * directions have ended in order is lingering undone before the close.
  *
- * What every flow has lies in struct flow, in four lines of the cache: an idle
- * one costs this, and nothing beside it that it does not need. The rest lies in
+ * What every flow has lies in struct flow: an idle one costs this, and nothing
+ * beside it that it does not need. The rest lies in
  * parts (base/parts.h) that a flow takes and gives back: of a flow in the
  * making, of one in the sockmap, of one that the kernel carries, of one with a
  * rate. Each flow has at most one part of each kind and the pools have as many as
- * the table has flows, so there is always one. IPv6 addresses lie in a pool as
- * well (base/addr_trio.h).
+ * the table has flows, so there is always one. What many flows have in common,
+ * and IPv6 addresses, lie in pools as well (base/shared.h, base/addr_trio.h).
  */
 #ifndef GW_RELAY_FLOW_H
 #define GW_RELAY_FLOW_H
@@ -125,7 +125,7 @@ struct flow_map {
 /* Of a flow that is in the maps of those that the kernel may carry, or carries; see tcp_stitch.h. */
 struct flow_stitch {
 	uint64_t bytes[FLOW_SIDES]; /* counted so far */
-	uint64_t withdrawn_ms;      /* since when it is to be taken out of the maps; 0: it is not */
+	uint32_t withdrawn;         /* since when it is to be taken out of the maps, a short while ago; 0: it is not */
 	uint32_t look_ms;           /* pause between looks */
 };
 
@@ -138,6 +138,25 @@ struct flow_shape {
 	bool at_rate;     /* the flow has come to the rate */
 	uint64_t since_ms,
 	        since_bytes[FLOW_SIDES]; /* from where it is looked at whether it does; 0: from the next bytes */
+};
+
+/* --- what flows have in common --- */
+
+/* Where a flow is counted and what holds for it: of many flows the same, so each of them has the number of one. It is
+ * exchanged, never changed. */
+struct flow_way {
+	struct flow_objects objects; /* the origin's */
+	uint32_t slot[STATS_KINDS];  /* where each of them counts */
+	uint32_t ifindex;            /* the origin's */
+	uint32_t idle_timeout_ms;    /* 0: none */
+};
+
+/* Where the counters of a kept flow begin (ledger.h), of the direction that reads from this side. base: what was taken
+ * from the source beside the direction's bytes, a PROXY header; what that is of a flow outside the sockmap is known
+ * before it is measured. offset: a few bytes, whatever the flow has moved. */
+struct flow_ledger {
+	uint64_t base[FLOW_SIDES];
+	int32_t offset[FLOW_SIDES];
 };
 
 /* --- what every flow has --- */
@@ -156,27 +175,24 @@ struct flow_direction {
 	bool splice_denied : 1; /* no pipe was to be had: stays with copy */
 };
 
-/* What the daemon knows of a flow, so that it can be adopted when this process dies; see keep.h and ledger.h. */
+/* What the daemon knows of a flow, so that it can be adopted when this process dies; see keep.h. */
+#define FLOW_EPOCH_MASK ((1U << 30) - 1)
 struct flow_kept {
-	/* Of the direction that reads from this side. base: what was taken from the source beside the direction's
-	 * bytes, a PROXY header; what that is of a flow outside the sockmap is known before it is measured. offset: a
-	 * few bytes, whatever the flow has moved. */
-	uint64_t base[FLOW_SIDES];
-	int32_t offset[FLOW_SIDES];
-	uint32_t epoch;    /* the daemon's that has it (keep.h); 0: none */
-	bool shared : 1;   /* some daemon has, or had, its descriptors: a close alone tells the peers nothing */
-	bool measured : 1; /* base and offset are known; they never change */
+	uint32_t ledger;     /* number of its struct flow_ledger, which most flows have in common; 0: all zero */
+	uint32_t epoch : 30; /* the daemon's that has it; 0: none */
+	bool shared : 1;     /* some daemon has, or had, its descriptors: a close alone tells the peers nothing */
+	bool measured : 1;   /* the ledger is known; it never changes */
 };
 
 /* What is counted of a flow; see account.h. */
 struct flow_account {
 	uint64_t bytes[FLOW_SIDES];
 	uint64_t started_us; /* CLOCK_MONOTONIC */
-	uint32_t slot[STATS_KINDS];
-	uint32_t routed_us; /* when it got its target, after the start: what the times of connect and first byte are
-	                     * measured from */
+	uint32_t routed_us;  /* when it got its target, after the start: what the times of connect and first byte are
+	                      * measured from */
 	uint32_t connect_us;
-	uint32_t sampled; /* when its connections were last looked at (sample.h) */
+	uint32_t sampled;  /* when its connections were last looked at (sample.h) */
+	uint32_t hold_run; /* of its part in its target's count of flows (load.h); 0: it has none */
 };
 
 /* Its members stand in the order in which moving bytes needs them. */
@@ -192,7 +208,7 @@ struct flow {
 	uint64_t active_ms; /* when bytes last moved */
 	struct flow_direction direction[FLOW_SIDES];
 	struct flow_account account;
-	struct flow_objects objects;         /* the origin's */
+	uint32_t way;                        /* number of its struct flow_way; 0: all zero */
 	uint32_t shape, map, stitch, making; /* parts that it has; 0: none */
 	uint32_t next, prev;                 /* in the free list (next only), or in the list of flows with more to do */
 	bool queued : 1;                     /* in the list of flows with more to do */
@@ -202,19 +218,17 @@ struct flow {
 	bool carried : 1;                    /* the sockets see nothing any more */
 	uint8_t proxy : 2;                   /* version of the header that the target is sent; 0: none */
 	uint8_t route;                       /* the origin's, and the rest of it below: flow_get_origin */
-	uint16_t lag_ms;          /* by which the loop's time, which others see, was behind when it started */
-	uint32_t idle_timeout_ms; /* 0: none */
-	uint32_t hold_run;        /* of its part in its target's count of flows (load.h); 0: it has none */
+	uint16_t lag_ms; /* by which the loop's time, which others see, was behind when it started */
 	struct wheel_entry timer;
 	struct flow_kept kept;
-	uint32_t ifindex;
 	uint16_t client_port, original_port, target_port;
 	struct addr_trio addrs;
 };
 
-/* Four lines of the cache. What it costs to be idle is this, and in the daemon what that has of it (keeper.c). */
-static_assert(sizeof(struct flow) <= 256, "an idle flow is small");
-static_assert(sizeof(struct flow_stitch) <= 32 && sizeof(struct flow_shape) <= 56 && sizeof(struct flow_map) <= 168,
+/* What it costs to be idle is this, its row (base/stats_row.h), and in the daemon what that has of it
+ * (keeper_entry.h). */
+static_assert(sizeof(struct flow) <= 208, "an idle flow is small");
+static_assert(sizeof(struct flow_stitch) <= 24 && sizeof(struct flow_shape) <= 56 && sizeof(struct flow_map) <= 168,
         "as docs/sizing.md says");
 
 #define FLOW_NONE UINT32_MAX
@@ -225,6 +239,7 @@ struct flow_table {
 	struct flow *flows;
 	struct parts shapes, maps, stitches, makings;
 	struct addr_pool addrs;
+	struct shared ways, ledgers;
 	uint32_t size;
 	uint32_t open;
 	uint32_t touched; /* flows behind this index were never used and have no memory yet */
@@ -242,6 +257,11 @@ uint32_t flow_index(const struct flow_table *table, const struct flow *flow);
 
 /* The flow has its target and relays: what was only for the making of it is given back. */
 void flow_made(struct flow_table *table, struct flow *flow);
+/* What it has in common with others; with another value in its place. */
+const struct flow_way *flow_way(const struct flow_table *table, const struct flow *flow);
+void flow_set_way(struct flow_table *table, struct flow *flow, const struct flow_way *way);
+struct flow_ledger flow_ledger(const struct flow_table *table, const struct flow *flow);
+void flow_set_ledger(struct flow_table *table, struct flow *flow, const struct flow_ledger *ledger);
 /* Between an origin and where a flow has it. put: all but when it started, which is set with the account. */
 void flow_put_origin(struct flow_table *table, struct flow *flow, const struct flow_origin *origin);
 struct flow_origin flow_get_origin(const struct flow_table *table, const struct flow *flow);

@@ -1,9 +1,12 @@
 /* Rows of earlier relays by flow; see heir.h. */
 #include "gatewayd/relay/heir.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-typedef void row_visitor(struct heir *heir, const struct stats_row *row);
+static_assert(STATS_BANKS * (uint64_t)STATS_ROWS_MAX < UINT32_MAX, "a number says bank and row");
+
+typedef void row_visitor(struct heir *heir, uint64_t id, uint32_t number);
 
 /* Ids grow by the number of threads: they are spread by their high half. */
 static size_t slot_of(const struct heir *heir, uint64_t id)
@@ -11,21 +14,21 @@ static size_t slot_of(const struct heir *heir, uint64_t id)
 	return (size_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & heir->mask;
 }
 
-static void count(struct heir *heir, const struct stats_row *row)
+static void count(struct heir *heir, uint64_t id, uint32_t number)
 {
-	heir->mask += stats_row_id(row) != 0;
+	(void)number;
+	heir->mask += id != 0;
 }
 
-static void enter(struct heir *heir, const struct stats_row *row)
+static void enter(struct heir *heir, uint64_t id, uint32_t number)
 {
-	uint64_t id = stats_row_id(row);
 	size_t slot = slot_of(heir, id);
 
 	if (id == 0 || 2 * heir->n > heir->mask)
 		return;
 	while (heir->slots[slot])
 		slot = (slot + 1) & heir->mask;
-	heir->slots[slot] = row;
+	heir->slots[slot] = number;
 	heir->n++;
 }
 
@@ -33,11 +36,10 @@ static void visit_all(struct heir *heir, const struct stats_memory *memory, row_
 {
 	for (unsigned bank = 0; bank < STATS_BANKS; bank++)
 		for (unsigned table = 0; table < stats_tables(memory, bank); table++) {
-			const struct stats_row *rows;
-			uint32_t n = stats_rows_left(memory, bank, table, &rows);
+			uint32_t first, n = stats_rows_left(memory, bank, table, &first);
 
-			for (uint32_t i = 0; i < n; i++)
-				visit(heir, &rows[i]);
+			for (uint32_t i = first; i < first + n; i++)
+				visit(heir, stats_row_id(&memory->rows[bank].row[i]), bank * STATS_ROWS_MAX + i + 1);
 		}
 }
 
@@ -50,7 +52,7 @@ static void make(struct heir *heir, const struct stats_memory *memory)
 	/* Other threads' new flows may come in between: some to spare. */
 	while (room < 4 * heir->mask)
 		room *= 2;
-	heir->slots = calloc(room, sizeof(struct stats_row *));
+	heir->slots = calloc(room, sizeof(*heir->slots));
 	heir->mask = room - 1;
 	if (heir->slots)
 		visit_all(heir, memory, enter);
@@ -62,9 +64,13 @@ bool heir_find(struct heir *heir, const struct stats_memory *memory, uint64_t id
 		make(heir, memory);
 	if (!heir->slots)
 		return false;
-	for (size_t slot = slot_of(heir, id); heir->slots[slot]; slot = (slot + 1) & heir->mask)
-		if (stats_row_id(heir->slots[slot]) == id)
-			return stats_row_read(heir->slots[slot], ret) && ret->id == id;
+	for (size_t slot = slot_of(heir, id); heir->slots[slot]; slot = (slot + 1) & heir->mask) {
+		uint32_t number = heir->slots[slot] - 1;
+		const struct stats_rows *rows = &memory->rows[number / STATS_ROWS_MAX];
+
+		if (stats_row_id(&rows->row[number % STATS_ROWS_MAX]) == id)
+			return stats_row_read(rows, number % STATS_ROWS_MAX, ret) && ret->id == id;
+	}
 	return false;
 }
 

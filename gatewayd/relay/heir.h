@@ -11,7 +11,7 @@
 
 /* All zero: not made yet. */
 struct heir {
-	const struct stats_row **slots;
+	uint32_t *slots; /* a bank and a row of it, from 1; 0: none */
 	size_t mask, n;
 	bool tried;
 };

@@ -147,16 +147,17 @@ static uint8_t mover_number(const struct flow_direction *direction)
 static void flow_message(const struct loop *loop, const struct flow *flow, struct keep_message *ret)
 {
 	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
+	const struct flow_ledger ledger = flow_ledger(&loop->flows, flow);
 	const struct flow_direction *direction = flow->direction;
 	struct keep_flow *message = &ret->flow;
 
 	*ret = (struct keep_message){ .type = KEEP_FLOW };
 	keep_put_origin(&origin, message);
-	message->idle_timeout_ms = flow->idle_timeout_ms;
-	message->base_up = flow->kept.base[FLOW_CLIENT];
-	message->base_down = flow->kept.base[FLOW_TARGET];
-	message->offset_up = (uint64_t)flow->kept.offset[FLOW_CLIENT];
-	message->offset_down = (uint64_t)flow->kept.offset[FLOW_TARGET];
+	message->idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms;
+	message->base_up = ledger.base[FLOW_CLIENT];
+	message->base_down = ledger.base[FLOW_TARGET];
+	message->offset_up = (uint64_t)ledger.offset[FLOW_CLIENT];
+	message->offset_down = (uint64_t)ledger.offset[FLOW_TARGET];
 	message->mover_up = mover_number(&direction[FLOW_CLIENT]);
 	message->mover_down = mover_number(&direction[FLOW_TARGET]);
 	message->ended = (direction[FLOW_CLIENT].state == DIRECTION_ENDED ? 1 : 0) |
@@ -190,7 +191,7 @@ static void settle_flows(struct loop *loop, bool told)
 		struct flow *flow = slot_flow(loop, &keep->batch[i]);
 
 		if (flow && told) {
-			flow->kept.epoch = keep->epoch;
+			flow->kept.epoch = keep->epoch & FLOW_EPOCH_MASK;
 			flow->kept.shared = true;
 		} else if (flow) {
 			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_RETRY_MS);
@@ -273,8 +274,9 @@ static bool end_read(const struct flow *flow, enum flow_side side, struct ledger
 }
 
 /* What the counters are when we know what is in hand. False if that cannot be said now. */
-static bool measure(struct flow *flow)
+static bool measure(struct loop *loop, struct flow *flow)
 {
+	struct flow_ledger own = { 0 };
 	struct ledger ledger[FLOW_SIDES];
 
 	if (flow->kept.measured)
@@ -293,9 +295,10 @@ static bool measure(struct flow *flow)
 		/* A few bytes, or what is read of the sockets cannot be relied on. */
 		if (offset < INT32_MIN || offset > INT32_MAX)
 			return false;
-		flow->kept.base[side] = ledger[side].taken - direction->taken;
-		flow->kept.offset[side] = (int32_t)offset;
+		own.base[side] = ledger[side].taken - direction->taken;
+		own.offset[side] = (int32_t)offset;
 	}
+	flow_set_ledger(&loop->flows, flow, &own);
 	flow->kept.measured = true;
 	return true;
 }
@@ -303,9 +306,10 @@ static bool measure(struct flow *flow)
 uint64_t keep_due_ms(const struct loop *loop, const struct flow *flow)
 {
 	uint32_t after = loop->keep.everything ? 0 : KEEP_AFTER_MS;
+	uint32_t idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms;
 
-	if (flow->idle_timeout_ms > 0 && flow->idle_timeout_ms < after)
-		after = flow->idle_timeout_ms;
+	if (idle_timeout_ms > 0 && idle_timeout_ms < after)
+		after = idle_timeout_ms;
 	return loop->now_ms + after;
 }
 
@@ -315,7 +319,7 @@ bool keep_add(struct loop *loop, struct flow *flow)
 
 	if (keep->fd < 0 || flow->kept.epoch == keep->epoch)
 		return true;
-	if (keep->blocked || keep->n_batch == KEEP_BATCH_MAX || !measure(flow))
+	if (keep->blocked || keep->n_batch == KEEP_BATCH_MAX || !measure(loop, flow))
 		return false;
 	keep->batch[keep->n_batch++] =
 	        (struct keep_slot){ .index = flow_index(&loop->flows, flow), .generation = flow->generation };
@@ -389,7 +393,7 @@ void keep_open(struct loop *loop, int fd)
 		return;
 	}
 	keep->fd = fd;
-	keep->epoch++;
+	keep->epoch = keep->epoch < FLOW_EPOCH_MASK ? keep->epoch + 1 : 1;
 	keep->blocked = false;
 	keep->memory_told = false;
 	memset(keep->pipe_told, 0, sizeof(keep->pipe_told));

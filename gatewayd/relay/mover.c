@@ -8,7 +8,7 @@
 
 #include "gatewayd/base/cleanup.h"
 
-static const struct mover none = { .name = "" };
+static const struct mover none = { 0 };
 
 const struct mover *const mover_table[] = {
 	[MOVER_NONE] = &none,
@@ -18,6 +18,10 @@ const struct mover *const mover_table[] = {
 	[MOVER_KERNEL] = &tcp_kernel,
 };
 static_assert(ARRAY_SIZE(mover_table) == MOVERS, "one per kind");
+static_assert((int)MOVER_COPY == (int)STATS_MOVER_COPY && (int)MOVER_SPLICE == (int)STATS_MOVER_SPLICE &&
+                      (int)MOVER_SOCKMAP == (int)STATS_MOVER_SOCKMAP && (int)MOVER_KERNEL == (int)STATS_MOVER_KERNEL &&
+                      (int)MOVERS == (int)STATS_MOVERS,
+        "a row has the same numbers");
 
 void mover_take_urgent(int fd)
 {
@@ -33,19 +37,10 @@ bool mover_nothing_waits(int fd)
 	return ioctl(fd, SIOCINQ, &unread) == 0 && unread == 0;
 }
 
-const char *mover_reason_name(enum mover_reason reason)
+enum stats_reason mover_reason_shown(enum mover_reason reason)
 {
-	static const char *const names[] = {
-		[MOVER_REASON_START] = "start",
-		[MOVER_REASON_FORCED] = "forced",
-		[MOVER_REASON_MUCH] = "much",
-		[MOVER_REASON_LITTLE] = "little",
-		[MOVER_REASON_NO_PIPE] = "no_pipe",
-		[MOVER_REASON_URGENT] = "urgent",
-		[MOVER_REASON_STEADY] = "steady",
-		[MOVER_REASON_NO_MAP] = "no_map",
-	};
-
-	static_assert(ARRAY_SIZE(names) == MOVER_REASONS, "one name per reason");
-	return names[reason < MOVER_REASONS ? reason : MOVER_REASON_START];
+	static_assert((int)STATS_REASON_START + (int)MOVER_REASON_NO_MAP == (int)STATS_REASON_NO_MAP &&
+	                      (int)STATS_REASON_START + (int)MOVER_REASONS == (int)STATS_REASONS,
+	        "a row has them in the same order");
+	return (enum stats_reason)((int)STATS_REASON_START + (int)reason);
 }

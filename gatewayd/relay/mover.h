@@ -41,7 +41,6 @@ enum mover_reason {
 };
 
 struct mover {
-	const char *name;
 	/* Moves up to `budget` bytes; *ret_moved is always set. */
 	int (*pump)(struct loop *loop, struct flow *flow, enum flow_side from, size_t budget, size_t *ret_moved);
 	/* Lets go of what the direction from this side holds; the bytes are lost. Legal when it holds nothing. */
@@ -60,7 +59,7 @@ enum mover_kind {
 };
 
 extern const struct mover tcp_copy, tcp_splice, tcp_sockmap, tcp_kernel;
-/* By kind; that of MOVER_NONE has a name, "", and nothing else. */
+/* By kind; that of MOVER_NONE has nothing. */
 extern const struct mover *const mover_table[MOVERS];
 
 /* From here on an urgent byte of this socket is one of its stream's. */
@@ -68,8 +67,8 @@ void mover_take_urgent(int fd);
 /* Whether all that has come to this socket was read; an urgent byte only counts if it is one of the stream's. */
 bool mover_nothing_waits(int fd);
 
-/* "forced"; never NULL. */
-const char *mover_reason_name(enum mover_reason reason);
+/* The reason as a row of the flow has it. */
+enum stats_reason mover_reason_shown(enum mover_reason reason);
 
 /* Full reads in a row after which a direction is thought to carry much, and small ones after which little. */
 #define MOVER_STREAK_MUCH   3

@@ -7,7 +7,7 @@
  * Neither header passes through a mover, and both are over before the flow
  * relays. So they count nowhere as payload, and to the ledger (ledger.h) they
  * are constants: what was sent is part of the offset, and what was taken is
- * flow.kept.base, from the moment on that it is taken.
+ * flow_ledger.base, from the moment on that it is taken.
  */
 #ifndef GW_RELAY_PROXY_H
 #define GW_RELAY_PROXY_H

@@ -105,13 +105,14 @@ static bool reap_tcp(struct loop *loop, struct flow *flow)
 	static const enum stats_counter counters[] = {
 		[REAP_DOWN] = STATS_reset_on_down, [REAP_DRAINED] = STATS_reset_drained
 	};
+	const struct flow_way *way = flow_way(&loop->flows, flow);
 	struct target_state *state;
 	uint32_t number;
 	enum reap_why why;
 
-	if ((flow->state != FLOW_RELAYING && flow->state != FLOW_CONNECTING) || flow->objects.target == 0)
+	if ((flow->state != FLOW_RELAYING && flow->state != FLOW_CONNECTING) || way->objects.target == 0)
 		return false;
-	state = state_at(loop, flow->account.slot[STATS_TARGET], flow->objects.target, &number);
+	state = state_at(loop, way->slot[STATS_TARGET], way->objects.target, &number);
 	why = state ? (enum reap_why)loop->reap.why[number] : REAP_NOT;
 	if (why == REAP_NOT)
 		return false;

@@ -32,29 +32,34 @@ static bool is_wanted(const struct loop *loop, enum stats_record_kind kind, uint
 	return loop->place.memory && stats_record_is_wanted(&loop->place.memory->wanted, kind, id);
 }
 
+static bool is_row_wanted(const struct loop *loop, enum stats_record_kind kind, uint32_t row)
+{
+	return row != STATS_ROW_NONE && is_wanted(loop, kind, stats_row_id(&loop->place.rows->row[row]));
+}
+
 static void put(const struct loop *loop, const struct stats_record *record)
 {
 	if (!stats_ring_put(loop->place.ring, record))
 		stats_add(loop->stats, STATS_flow_records_lost, 1);
 }
 
-void record_start(const struct loop *loop, const struct stats_row *row)
+void record_start(const struct loop *loop, uint32_t row)
 {
 	struct stats_record record = { .at_ms = loop->now_ms, .kind = STATS_RECORD_START };
 
-	if (!row || !is_wanted(loop, STATS_RECORD_START, stats_row_id(row)))
+	if (!is_row_wanted(loop, STATS_RECORD_START, row))
 		return;
-	stats_row_copy(row, &record.flow);
+	stats_row_copy(loop->place.rows, row, &record.flow);
 	put(loop, &record);
 }
 
-void record_end(const struct loop *loop, const struct stats_row *row, enum flow_why why)
+void record_end(const struct loop *loop, uint32_t row, enum flow_why why)
 {
 	struct stats_record record = { .at_ms = loop->now_ms, .kind = STATS_RECORD_END, .end = (uint8_t)why };
 
-	if (!row || !is_wanted(loop, STATS_RECORD_END, stats_row_id(row)))
+	if (!is_row_wanted(loop, STATS_RECORD_END, row))
 		return;
-	stats_row_copy(row, &record.flow);
+	stats_row_copy(loop->place.rows, row, &record.flow);
 	put(loop, &record);
 }
 

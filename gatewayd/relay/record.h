@@ -10,10 +10,11 @@
 
 struct loop;
 
-/* The flow of this row has got its connection, or as UDP its target. NULL: there is no row, and no record. */
-void record_start(const struct loop *loop, const struct stats_row *row);
+/* The flow of the row of this number has got its connection, or as UDP its target. STATS_ROW_NONE: there is no row, and
+ * no record. */
+void record_start(const struct loop *loop, uint32_t row);
 /* It ends. */
-void record_end(const struct loop *loop, const struct stats_row *row, enum flow_why why);
+void record_end(const struct loop *loop, uint32_t row, enum flow_why why);
 /* The end of a flow whose connect has failed with this negative errno, or that was refused with this counter. */
 enum flow_why record_end_of_connect(int error);
 enum flow_why record_end_of_refusal(enum stats_counter counter);

@@ -48,14 +48,15 @@ static void forget_socket(struct flow_end *end)
 
 bool retry_next(struct loop *loop, struct flow *flow, const struct config_listener *listener, int error)
 {
-	const struct config_upstream *upstream = config_upstream(loop->config, flow->objects.upstream);
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+	const struct config_upstream *upstream = config_upstream(loop->config, way->objects.upstream);
 
 	if (!is_our_own(error))
-		retry_target_failed(loop, &flow->objects, flow->account.slot);
+		retry_target_failed(loop, &way->objects, way->slot);
 	if (!upstream || is_hopeless(error) || flow->n_tried >= upstream->balance.rules.max_retries ||
 	        flow->n_tried >= FLOW_RETRIES_MAX)
 		return false;
-	flow_making(&loop->flows, flow)->tried[flow->n_tried++] = flow->objects.target;
+	flow_making(&loop->flows, flow)->tried[flow->n_tried++] = way->objects.target;
 	if (route_again(loop, flow, (enum connect_source)listener->source) != 0)
 		return false;
 	stats_add(loop->stats, STATS_connect_retried, 1);

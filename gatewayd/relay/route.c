@@ -113,7 +113,7 @@ int route_again(struct loop *loop, struct flow *flow, enum connect_source source
 	if (r != 0)
 		return r;
 	account_target_left(loop, flow);
-	flow->hold_run = hold.run;
+	flow->account.hold_run = hold.run;
 	set_target(&origin, target);
 	flow_put_origin(&loop->flows, flow, &origin);
 	account_routed_again(loop, flow);

@@ -171,7 +171,8 @@ static bool is_as_said(const struct flow_shape *shape, const struct config_liste
 /* True if that was another thing than before. */
 static bool obey(struct loop *loop, struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 	struct flow_shape *shape;
 
 	if (!listener || is_as_said(shape_of(loop, flow), listener))

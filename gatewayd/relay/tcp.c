@@ -32,12 +32,19 @@ static enum stats_counter mover_counter(uint8_t mover)
 	                                : STATS_bytes_copied;
 }
 
+static void target_answered(struct loop *loop, const struct flow *flow)
+{
+	const struct flow_way *way = flow_way(&loop->flows, flow);
+
+	retry_target_answered(loop, &way->objects, way->slot);
+}
+
 static void count_moved(struct loop *loop, struct flow *flow, enum flow_side side, uint8_t mover, size_t moved)
 {
 	if (moved == 0)
 		return;
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
-		retry_target_answered(loop, &flow->objects, flow->account.slot);
+		target_answered(loop, flow);
 	flow->direction[side].moved = true;
 	flow->active_ms = loop->now_ms;
 	account_moved(loop, flow, side, moved);
@@ -150,7 +157,8 @@ static void connect_begin(struct loop *loop, struct flow *flow, const struct con
 /* The target has not taken the connection (error: a negative errno). */
 static void connect_failed(struct loop *loop, struct flow *flow, int error)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
 	count_connect_failure(loop, flow, error);
 	if (listener && retry_next(loop, flow, listener, error))
@@ -183,7 +191,7 @@ static void peek_done(struct loop *loop, struct flow *flow, const struct config_
 		way.upstream = item->upstream;
 	refusal = route_find(loop, &way, &origin, &hold);
 	flow_put_origin(&loop->flows, flow, &origin);
-	flow->hold_run = hold.run;
+	flow->account.hold_run = hold.run;
 	if (refusal != 0) {
 		refuse(loop, flow, (enum stats_counter)refusal);
 		return;
@@ -234,7 +242,7 @@ static bool proxy_taken(struct loop *loop, struct flow *flow, bool final)
 
 	if (r > 0) {
 		flow_put_origin(&loop->flows, flow, &origin);
-		flow->kept.base[FLOW_CLIENT] = (uint64_t)r;
+		flow_set_ledger(&loop->flows, flow, &(struct flow_ledger){ .base[FLOW_CLIENT] = (uint64_t)r });
 		flow_making(&loop->flows, flow)->proxy_awaited = false;
 		stats_add(loop->stats, counter, 1);
 	} else if (r == -EBADMSG) {
@@ -248,7 +256,8 @@ static bool proxy_taken(struct loop *loop, struct flow *flow, bool final)
 /* Looks at what the client has said so far. */
 static void peek_try(struct loop *loop, struct flow *flow, bool final)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
 	if (!listener) /* it was deleted meanwhile */
 		refuse(loop, flow, STATS_refused_no_listener);
@@ -288,6 +297,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	const struct config_listener *listener = route->listener;
 	struct flow_origin origin = route->origin;
 	struct load_hold unused;
+	struct flow_way way;
 	struct flow *flow;
 
 	udp_yield(loop);
@@ -305,13 +315,15 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow_put_origin(&loop->flows, flow, &origin);
 	flow->account.started_us = clock_us();
 	flow->lag_ms = lag_ms(loop, flow->account.started_us);
-	flow->hold_run = route->hold.run;
+	flow->account.hold_run = route->hold.run;
 	flow->making = parts_take(&loop->flows.makings);
 	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow->mode = (loop->mode != PROTO_MOVER_AUTO ? (unsigned)loop->mode : listener->mover) & 7U;
 	directions_init(flow);
 	life_begin(loop, flow, false);
-	flow->idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
+	way = *flow_way(&loop->flows, flow);
+	way.idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
+	flow_set_way(&loop->flows, flow, &way);
 	flow_making(&loop->flows, flow)->proxy_awaited = route->proxied;
 	if (listener->routes.n > 0 || route->proxied)
 		peek_begin(loop, flow, listener);
@@ -333,12 +345,13 @@ static bool is_closed(int fd)
  * has failed: its socket is closed by now, whichever side showed the error first. */
 static void broken(struct loop *loop, struct flow *flow, int error)
 {
+	const struct flow_way *way = flow_way(&loop->flows, flow);
 	bool client = flow->end[FLOW_CLIENT].broken, target = flow->end[FLOW_TARGET].broken, closed;
 
 	(void)tcp_account(loop, flow);
 	closed = !client && !(target && flow->direction[FLOW_TARGET].moved) && is_closed(flow->end[FLOW_TARGET].fd);
 	if (closed && !flow->direction[FLOW_TARGET].moved)
-		retry_target_failed(loop, &flow->objects, flow->account.slot);
+		retry_target_failed(loop, &way->objects, way->slot);
 	target = target || closed;
 	if (client == target)
 		life_reset(loop, flow, client ? FLOW_END_reset : FLOW_END_reset_by_client);
@@ -398,7 +411,8 @@ static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reaso
 /* An adopted flow does not know any more what its listener wants. */
 static bool listener_forbids(const struct loop *loop, const struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
 	return listener && listener->mover != PROTO_MOVER_AUTO;
 }
@@ -407,7 +421,8 @@ static bool listener_forbids(const struct loop *loop, const struct flow *flow)
 static void consider_sockmap(struct loop *loop, struct flow *flow, size_t moved)
 {
 	/* Bytes right behind a PROXY header keep a forced flow from entering at once: their queue was read in part. */
-	if (flow->mode == PROTO_MOVER_SOCKMAP && flow->kept.base[FLOW_CLIENT] > 0 && moved > 0 && !flow->sockmap_tried)
+	if (flow->mode == PROTO_MOVER_SOCKMAP && flow_ledger(&loop->flows, flow).base[FLOW_CLIENT] > 0 && moved > 0 &&
+	        !flow->sockmap_tried)
 		enter_sockmap(loop, flow, MOVER_REASON_FORCED);
 	if (flow->mode != PROTO_MOVER_AUTO || !loop->sockmap || flow->sockmap_tried || moved == 0)
 		return;
@@ -458,7 +473,7 @@ static int direction_end(struct loop *loop, struct flow *flow, enum flow_side si
 	flow->direction[side].state = DIRECTION_ENDED;
 	flow->active_ms = loop->now_ms;
 	if (side == FLOW_TARGET && !flow->direction[side].moved)
-		retry_target_answered(loop, &flow->objects, flow->account.slot);
+		target_answered(loop, flow);
 	if (flow->direction[!side].state == DIRECTION_ENDED) {
 		life_close(loop, flow, side == FLOW_CLIENT ? FLOW_END_closed_by_target : FLOW_END_closed_by_client);
 		return 0;
@@ -644,7 +659,8 @@ static void connecting_timer(struct loop *loop, struct flow *flow)
 /* When a flow that relays is to be looked at again by time. */
 static void relaying_timer_set(struct loop *loop, struct flow *flow)
 {
-	uint64_t idle = flow->idle_timeout_ms ? flow->active_ms + flow->idle_timeout_ms : UINT64_MAX;
+	uint32_t idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms;
+	uint64_t idle = idle_timeout_ms ? flow->active_ms + idle_timeout_ms : UINT64_MAX;
 	uint64_t account = flow_in_map(flow) ? loop->now_ms + flow_map(&loop->flows, flow)->account_ms : UINT64_MAX;
 	uint64_t stitch = tcp_stitch_due_ms(loop, flow);
 	uint64_t due = idle < account ? idle : account;
@@ -660,6 +676,8 @@ static void relaying_timer_set(struct loop *loop, struct flow *flow)
 /* One timer serves the flow's being kept, its idleness and what the kernel moves by itself: whatever is due next. */
 static void relaying_timer(struct loop *loop, struct flow *flow)
 {
+	uint32_t idle_timeout_ms;
+
 	if (flow_in_map(flow)) {
 		struct flow_map *map = flow_map(&loop->flows, flow);
 
@@ -671,7 +689,8 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 	tcp_stitch_consider(loop, flow);
 	if (!tcp_stitch_look(loop, flow))
 		return;
-	if (flow->idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + flow->idle_timeout_ms) {
+	idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms;
+	if (idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + idle_timeout_ms) {
 		stats_add(loop->stats, STATS_idle_timeout, 1);
 		account_count(loop, flow, STATS_OBJECT_idle_timeout);
 		life_reset(loop, flow, FLOW_END_idle);

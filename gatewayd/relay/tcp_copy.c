@@ -151,4 +151,4 @@ static void copy_release(struct loop *loop, struct flow *flow, enum flow_side si
 	direction->held = 0;
 }
 
-const struct mover tcp_copy = { "copy", copy_pump, copy_release };
+const struct mover tcp_copy = { copy_pump, copy_release };

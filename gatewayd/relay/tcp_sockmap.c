@@ -97,7 +97,7 @@ void tcp_sockmap_left(struct loop *loop, struct flow *flow)
 
 /* --- entry --- */
 
-static bool end_may_enter(const struct flow *flow, enum flow_side side)
+static bool end_may_enter(const struct loop *loop, const struct flow *flow, enum flow_side side)
 {
 	const struct flow_end *end = &flow->end[side];
 	const struct flow_direction *direction = &flow->direction[side];
@@ -105,13 +105,14 @@ static bool end_may_enter(const struct flow *flow, enum flow_side side)
 	if (end->hangup || end->broken || end->urgent || direction->held > 0 || direction->state != DIRECTION_OPEN)
 		return false;
 	/* Either nothing was ever read, or the last read has emptied the queue: nothing in it was read in part. */
-	return direction->taken + flow->kept.base[side] == 0 || !end->readable || mover_nothing_waits(end->fd);
+	return direction->taken + flow_ledger(&loop->flows, flow).base[side] == 0 || !end->readable ||
+	       mover_nothing_waits(end->fd);
 }
 
 bool tcp_sockmap_may_enter(const struct loop *loop, const struct flow *flow)
 {
-	return loop->sockmap && !flow->sockmap_tried && end_may_enter(flow, FLOW_CLIENT) &&
-	       end_may_enter(flow, FLOW_TARGET);
+	return loop->sockmap && !flow->sockmap_tried && end_may_enter(loop, flow, FLOW_CLIENT) &&
+	       end_may_enter(loop, flow, FLOW_TARGET);
 }
 
 /* What both directions have to know, into the maps, before any packet is judged. */
@@ -123,7 +124,7 @@ static int numbers_make(struct loop *loop, struct flow *flow)
 		struct flow_map_direction *own = own_of(loop, flow, (enum flow_side)side);
 		struct bpf_flow_direction value = { .peer = own_of(loop, flow, (enum flow_side) !side)->cookie };
 
-		own->in_base = flow->direction[side].taken + flow->kept.base[side];
+		own->in_base = flow->direction[side].taken + flow_ledger(&loop->flows, flow).base[side];
 		r = tcp_counters_written_exactly(flow->end[!side].fd, &own->out_base);
 		if (r == 0)
 			r = bpf_map_put(loop->sockmap->directions, &own->cookie, &value);
@@ -560,7 +561,7 @@ static void sockmap_release(struct loop *loop, struct flow *flow, enum flow_side
 	forget(loop, flow, side);
 }
 
-const struct mover tcp_sockmap = { "sockmap", sockmap_pump, sockmap_release };
+const struct mover tcp_sockmap = { sockmap_pump, sockmap_release };
 
 void tcp_sockmap_notices(struct loop *loop)
 {

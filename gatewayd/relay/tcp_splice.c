@@ -150,4 +150,4 @@ static void splice_release(struct loop *loop, struct flow *flow, enum flow_side 
 	direction->held = 0;
 }
 
-const struct mover tcp_splice = { "splice", splice_pump, splice_release };
+const struct mover tcp_splice = { splice_pump, splice_release };

@@ -58,7 +58,7 @@ static void no_release(struct loop *loop, struct flow *flow, enum flow_side from
 	(void)loop, (void)flow, (void)from;
 }
 
-const struct mover tcp_kernel = { .name = "kernel", .pump = no_pump, .release = no_release };
+const struct mover tcp_kernel = { .pump = no_pump, .release = no_release };
 
 /* --- entry --- */
 
@@ -169,6 +169,7 @@ static bool is_carried(const struct bpf_stitch *stitch)
 static void enter(struct loop *loop, struct flow *flow, const struct flow_origin *origin,
         const struct numbers numbers[FLOW_SIDES])
 {
+	const struct flow_ledger ledger = flow_ledger(&loop->flows, flow);
 	struct bpf_stitch stitch = { .state = BPF_STITCH_WAITING };
 	struct bpf_shortcut_key keys[FLOW_SIDES];
 	int r;
@@ -181,7 +182,7 @@ static void enter(struct loop *loop, struct flow *flow, const struct flow_origin
 
 		stitch.side[side] = (struct bpf_stitch_side){ .in = keys[side],
 			.out = shortcut_key_reverse(&keys[!side]),
-			.offset = (uint64_t)flow->kept.offset[side],
+			.offset = (uint64_t)ledger.offset[side],
 			.clock = own->clock,
 			.size_max = size_max(own, origin->client.family),
 			.scale_in = own->info.tcpi_snd_wscale,
@@ -201,7 +202,8 @@ static void enter(struct loop *loop, struct flow *flow, const struct flow_origin
 /* An adopted flow does not know any more what its listener wants. */
 static bool listener_allows(const struct loop *loop, const struct flow *flow)
 {
-	const struct config_listener *listener = config_listener(loop->config, flow->objects.listener);
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
 	return listener && listener->shortcut;
 }
@@ -240,7 +242,7 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 	struct bpf_stitch stitch;
 
 	flow->stitch_tried = true;
-	if (!own || own->withdrawn_ms > 0)
+	if (!own || own->withdrawn != 0)
 		return !flow->carried;
 	if (flow->carried)
 		return false;
@@ -249,7 +251,7 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow)
 	if (is_carried(&stitch))
 		return false;
 	stitch_map_close(ways(loop), flow->id, &stitch);
-	own->withdrawn_ms = loop->now_ms;
+	own->withdrawn = (uint32_t)loop->now_ms ? (uint32_t)loop->now_ms : UINT32_MAX;
 	own->look_ms = STITCH_LOOK_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
 	return true;
@@ -264,12 +266,12 @@ static void withdraw_undo(const struct loop *loop, struct flow *flow, const stru
 		if (bpf_map_get(ways(loop), &stitch->side[side].in, &other) < 0)
 			(void)way_put(loop, flow, (enum flow_side)side, &stitch->side[side].in);
 	}
-	flow_stitch(&loop->flows, flow)->withdrawn_ms = 0;
+	flow_stitch(&loop->flows, flow)->withdrawn = 0;
 }
 
 static bool is_withdrawn(const struct loop *loop, const struct flow_stitch *own)
 {
-	return own->withdrawn_ms > 0 && loop->now_ms >= own->withdrawn_ms + STITCH_WITHDRAW_MS;
+	return own->withdrawn != 0 && (uint32_t)loop->now_ms - own->withdrawn >= STITCH_WITHDRAW_MS;
 }
 
 uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow)
@@ -402,7 +404,7 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 		look_at_waiting(loop, flow, &stitch);
 		return true;
 	}
-	if (own->withdrawn_ms > 0)
+	if (own->withdrawn != 0)
 		withdraw_undo(loop, flow, &stitch);
 	if (!flow->carried) {
 		carried_begin(loop, flow);

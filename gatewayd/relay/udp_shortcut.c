@@ -92,7 +92,7 @@ static void enter(struct loop *loop, struct udp_flow *flow, uint32_t epoch)
 	flow->shortcut.epoch = epoch;
 	flow->shortcut.look_ms = UDP_SHORTCUT_LOOK_MS;
 	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + UDP_SHORTCUT_LOOK_MS);
-	account_udp_mover(loop, flow, "kernel");
+	account_udp_mover(loop, flow, STATS_MOVER_KERNEL);
 }
 
 void udp_shortcut_consider(struct loop *loop, struct udp_flow *flow, unsigned datagrams)

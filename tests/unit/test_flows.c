@@ -45,7 +45,7 @@ static void fill(unsigned bank, unsigned thread, uint32_t first, uint32_t n, uin
 	for (uint32_t i = 0; i < n; i += 2) {
 		struct stats_flow flow = { .id = id++, .listener = 3, .protocol = IPPROTO_TCP };
 
-		stats_row_write(&memory->row[bank][first + i], &flow);
+		stats_row_write(&memory->rows[bank], first + i, &flow);
 	}
 }
 
@@ -106,7 +106,7 @@ static void test_find(void **state)
 	assert_true(found.place.table == 1 * STATS_TABLES && found.place.row == 4 && found.flow.id == 202);
 	assert_false(flows_find(memory, 204, &found));
 	assert_false(flows_find(memory, 0xffffffffffffffff, &found));
-	stats_row_clear(&memory->row[0][24]);
+	stats_row_clear(&memory->rows[0].row[24]);
 	assert_false(flows_find(memory, 202, &found));
 }
 

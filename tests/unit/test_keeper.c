@@ -374,19 +374,21 @@ static void test_entry(void **state)
 	struct keep_message after = { .type = KEEP_FLOW };
 	struct keep_record records[2];
 	struct keeper_entry entry;
-	struct addr_pool addrs;
+	struct keeper_pools pools;
 
 	(void)state;
-	assert_int_equal(addr_pool_init(&addrs, 1), 0);
-	keeper_entry_fill(&entry, &addrs, &before.flow);
-	after.flow = keeper_entry_flow(&entry, &addrs);
+	assert_int_equal(keeper_pools_init(&pools, 1), 0);
+	keeper_entry_fill(&entry, &pools, &before.flow);
+	after.flow = keeper_entry_flow(&entry, &pools);
 	keep_record_init(&records[0]);
 	keep_record_init(&records[1]);
 	assert_int_equal(keep_record_put(&records[0], &before, (int[]){ 0, 0 }), 0);
 	assert_int_equal(keep_record_put(&records[1], &after, (int[]){ 0, 0 }), 0);
 	assert_int_equal(records[0].wire.offset, records[1].wire.offset);
 	assert_memory_equal(records[0].data, records[1].data, records[0].wire.offset);
-	addr_pool_destroy(&addrs);
+	keeper_entry_leave(&entry, &pools);
+	assert_int_equal(pools.addrs.shared.parts.used + pools.ways.parts.used + pools.ledgers.parts.used, 0);
+	keeper_pools_destroy(&pools);
 }
 
 int main(void)

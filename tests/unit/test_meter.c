@@ -242,7 +242,7 @@ static void test_bank_is_empty(void **state)
 	uint32_t run;
 
 	assert_int_equal(meter_bank_open(meter, 1, &bank, &run), 0);
-	stats_row_write(&memory->row[bank][0], &flow);
+	stats_row_write(&memory->rows[bank], 0, &flow);
 	memory->bank[bank].thread[0].rows_touched[STATS_CONNECTIONS] = 1;
 	memory->bank[bank].thread[0].active[STATS_CONNECTIONS] = 1;
 	assert_true(stats_active_all(memory) == 1);
@@ -250,10 +250,10 @@ static void test_bank_is_empty(void **state)
 	assert_true(stats_active_all(memory) == 0);
 	for (unsigned i = 1; i < STATS_BANKS; i++)
 		assert_int_equal(meter_bank_open(meter, 1, &other, &run), 0);
-	assert_true(stats_row_id(&memory->row[bank][0]) == 1);
+	assert_true(stats_row_id(&memory->rows[bank].row[0]) == 1);
 	assert_int_equal(meter_bank_open(meter, 1, &other, &run), 0);
 	assert_int_equal(other, bank);
-	assert_true(stats_row_id(&memory->row[bank][0]) == 0);
+	assert_true(stats_row_id(&memory->rows[bank].row[0]) == 0);
 	assert_true(stats_active_all(memory) == 0);
 }
 

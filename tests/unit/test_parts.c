@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "gatewayd/base/addr_trio.h"
+#include "gatewayd/base/shared.h"
 
 #define SIZE 48
 #define MAX  2000
@@ -162,9 +163,9 @@ static void check_trio(struct addr_pool *pool, const char *const text[3], uint32
 
 	put(pool, &trio, text);
 	put(pool, &trio, text);
-	assert_int_equal(pool->parts.used, parts);
+	assert_int_equal(pool->shared.parts.used, parts);
 	addr_trio_drop(&trio, pool);
-	assert_int_equal(pool->parts.used, 0);
+	assert_int_equal(pool->shared.parts.used, 0);
 	addr_trio_get(&trio, pool, &found[0], &found[1], &found[2]);
 	assert_int_equal(found[0].family + found[1].family + found[2].family, 0);
 }
@@ -200,7 +201,7 @@ static void test_shared_addresses(void **state)
 			memcpy(client.bytes + 12, &i, sizeof(i));
 			assert_int_equal(addr_trio_put(&trios[i], &pool, &client, &server, &server), 0);
 		}
-		assert_in_range(pool.parts.used, TRIOS + 1, TRIOS + TRIOS / 50);
+		assert_in_range(pool.shared.parts.used, TRIOS + 1, TRIOS + TRIOS / 50);
 		for (unsigned n = 0; n < TRIOS; n++) {
 			unsigned i = n * 7 % TRIOS, number;
 			struct addr found[3];
@@ -211,7 +212,7 @@ static void test_shared_addresses(void **state)
 			assert_true(addr_equal(&found[1], &server) && addr_equal(&found[2], &server));
 			addr_trio_drop(&trios[i], &pool);
 		}
-		assert_int_equal(pool.parts.used, 0);
+		assert_int_equal(pool.shared.parts.used, 0);
 	}
 	addr_pool_destroy(&pool);
 }
@@ -232,7 +233,7 @@ static void test_forgotten_address(void **state)
 	put(&pool, &other, (const char *const[]){ "2001:db8::1", "", "" });
 	addr_trio_get(&again, &pool, &found[0], &found[1], &found[2]);
 	assert_true(addr_equal(&found[0], &loopback));
-	assert_int_equal(pool.parts.used, 2);
+	assert_int_equal(pool.shared.parts.used, 2);
 	addr_pool_destroy(&pool);
 }
 
@@ -244,7 +245,7 @@ static void test_trio_without_room(void **state)
 
 	(void)state;
 	assert_int_equal(addr_pool_init(&pool, 0), 0);
-	while (parts_take(&pool.parts) != 0)
+	while (parts_take(&pool.shared.parts) != 0)
 		;
 	assert_int_equal(addr_parse("2001:db8::1", &addr), 0);
 	assert_int_equal(addr_trio_put(&trio, &pool, &addr, &addr, &addr), -ENOMEM);
@@ -253,9 +254,90 @@ static void test_trio_without_room(void **state)
 	addr_pool_destroy(&pool);
 }
 
+/* --- values --- */
+
+struct value {
+	uint32_t a, b;
+	uint64_t c;
+};
+
+/* So many users of so few values, in whatever order they come and go: each value is there once, and as long as it is
+ * used. */
+static void test_shared_values(void **state)
+{
+	enum { USERS = 2000, VALUES = 5 };
+	static uint32_t numbers[USERS];
+	struct shared shared;
+
+	(void)state;
+	assert_int_equal(shared_init(&shared, USERS, sizeof(struct value)), 0);
+	assert_null(shared_at(&shared, 0));
+	shared_leave(&shared, 0);
+	for (uint32_t i = 0; i < USERS; i++) {
+		struct value value = { i % VALUES, 7, i % VALUES };
+
+		numbers[i] = shared_use(&shared, &value);
+		assert_int_not_equal(numbers[i], 0);
+	}
+	assert_int_equal(shared.parts.used, VALUES);
+	for (uint32_t i = 0; i < USERS - 1; i++) {
+		struct value value;
+
+		memcpy(&value, shared_at(&shared, numbers[i]), sizeof(value));
+		assert_true(value.a == i % VALUES && value.b == 7 && value.c == i % VALUES);
+		shared_leave(&shared, numbers[i]);
+	}
+	assert_int_equal(shared.parts.used, 1);
+	shared_leave(&shared, numbers[USERS - 1]);
+	assert_int_equal(shared.parts.used, 0);
+	shared_destroy(&shared);
+}
+
+/* As many different values as there are users have room, beyond all that is remembered. */
+static void test_different_values(void **state)
+{
+	enum { USERS = 4 * SHARED_RECENT };
+	static uint32_t numbers[USERS];
+	struct shared shared;
+
+	(void)state;
+	assert_int_equal(shared_init(&shared, USERS, sizeof(struct value)), 0);
+	for (uint32_t i = 0; i < USERS; i++) {
+		numbers[i] = shared_use(&shared, &(struct value){ i, i, i });
+		assert_int_not_equal(numbers[i], 0);
+	}
+	assert_int_equal(shared.parts.used, USERS);
+	for (uint32_t i = 0; i < USERS; i++) {
+		struct value value;
+
+		memcpy(&value, shared_at(&shared, numbers[i]), sizeof(value));
+		assert_true(value.a == i && value.b == i && value.c == i);
+		shared_leave(&shared, numbers[i]);
+	}
+	assert_int_equal(shared.parts.used, 0);
+	shared_destroy(&shared);
+}
+
+/* A few hundred values that take turns are shared, nearly all of them. */
+static void test_values_take_turns(void **state)
+{
+	enum { VALUES = 300, TURNS = 20 };
+	struct shared shared;
+
+	(void)state;
+	assert_int_equal(shared_init(&shared, VALUES * TURNS, sizeof(struct value)), 0);
+	for (uint32_t i = 0; i < VALUES * TURNS; i++)
+		assert_int_not_equal(shared_use(&shared, &(struct value){ i % VALUES, 1, 2 }), 0);
+	assert_in_range(shared.parts.used, VALUES, VALUES * 4);
+	shared_destroy(&shared);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shared_values),
+		cmocka_unit_test(test_different_values),
+		cmocka_unit_test(test_values_take_turns),
 		cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_memory_goes_back),
 		cmocka_unit_test(test_few_chunks),

@@ -90,13 +90,11 @@ static struct stats_record example(void)
 	*flow = (struct stats_flow){ .id = 0xabc,
 		.started_ms = 5000,
 		.bytes = { 10, UINT64_MAX },
-		.mover = { "copy", "splicexx" }, /* eight bytes have no terminator */
-		.status = { .connect_us = 77 },
+		.status = { .mover = { STATS_MOVER_COPY, STATS_MOVER_SPLICE }, .retries = 2, .connect_us = 77 },
 		.client_port = 1000,
 		.original_port = 443,
 		.protocol = IPPROTO_TCP,
 		.route = 1,
-		.retries = 2,
 		.sni = "a\"\\\x01\x7f\xff</script>" };
 	addr_parse("fd00::1", &flow->client);
 	addr_parse("192.0.2.1", &flow->original);
@@ -133,7 +131,7 @@ static void test_text(void **state)
 		{ "target_port", "null" }, { "interface", "\"lan0\"" }, { "listener", "\"web\"" },
 		{ "upstream", "null" }, { "route", "0" }, { "sni", "\"a\\\"\\\\\\u0001\xc2\x7f" },
 		{ "connect_us", "77" }, { "retries", "2" }, { "duration_ms", "500" }, { "bytes_to_target", "10" },
-		{ "mover_to_target", "\"copy\"" }, { "mover_to_client", "\"splicexx\"" }, { "reason", "\"reset\"" },
+		{ "mover_to_target", "\"copy\"" }, { "mover_to_client", "\"splice\"" }, { "reason", "\"reset\"" },
 		{ "closed_by", "\"target\"" } };
 	struct stats_record record = example();
 	struct record_view view = { &record, "web", NULL, "lan0", 1000 };

@@ -437,6 +437,20 @@ static void test_accepts_once_configured(void **state)
 		assert_true(is_reset(&address[i], WAIT_MS));
 }
 
+/* Each table has rows of its own, and no two write to the same pair of lines. */
+static void check_rows(const struct stats_bank *bank)
+{
+	uint32_t last = 0;
+
+	for (unsigned i = 0; i < LOOPS * STATS_TABLES; i++) {
+		uint32_t first = bank->thread[i / STATS_TABLES].rows_first[i % STATS_TABLES];
+
+		assert_true(i == 0 ? first == 0 : first > last);
+		assert_int_equal(first * sizeof(struct stats_row) % 128, 0);
+		last = first;
+	}
+}
+
 static void test_counters(void **state)
 {
 	struct proto_message message = { .type = PROTO_STATS_MEMORY,
@@ -460,6 +474,7 @@ static void test_counters(void **state)
 	for (int i = 0; i < 100 && stats_sum(memory, STATS_refused_loop) < 2; i++)
 		usleep(10000);
 	assert_int_equal(stats_sum(memory, STATS_refused_loop), 2);
+	check_rows(&memory->bank[1]);
 	/* The next daemon gets the memory back, and learns where the relay writes. */
 	reconnect(relay);
 	receive(relay, PROTO_HELLO, &again);

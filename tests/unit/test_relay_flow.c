@@ -66,6 +66,45 @@ static void test_stale_cookie(void **state)
 	flow_table_destroy(&table);
 }
 
+/* What flows have in common is there once, and exchanging one flow's leaves the others' alone. */
+static void test_common(void **state)
+{
+	struct flow_way way = { .objects = { 4, 5, 6 }, .slot = { 1, 2, 3 }, .ifindex = 9, .idle_timeout_ms = 1000 };
+	struct flow_ledger ledger = { .base = { 30, UINT64_MAX }, .offset = { -1, INT32_MAX } }, found;
+	struct flow *flows[2], *other;
+	struct flow_table table;
+
+	(void)state;
+	assert_int_equal(flow_table_init(&table, SIZE), 0);
+	other = flow_alloc(&table);
+	assert_int_equal(flow_way(&table, other)->objects.listener, 0);
+	assert_true(flow_ledger(&table, other).base[0] == 0);
+	for (unsigned i = 0; i < 2; i++) {
+		flows[i] = flow_alloc(&table);
+		flow_set_way(&table, flows[i], &way);
+		flow_set_ledger(&table, flows[i], &ledger);
+	}
+	assert_int_equal(table.ways.parts.used, 1);
+	assert_int_equal(table.ledgers.parts.used, 1);
+	flow_set_way(&table, flows[0], flow_way(&table, flows[1]));
+	assert_int_equal(table.ways.parts.used, 1);
+	way.idle_timeout_ms = 2000;
+	flow_set_way(&table, flows[0], &way);
+	flow_set_way(&table, flows[0], flow_way(&table, flows[0])); /* its own, which nobody else has */
+	assert_int_equal(table.ways.parts.used, 2);
+	assert_int_equal(flow_way(&table, flows[0])->idle_timeout_ms, 2000);
+	assert_int_equal(flow_way(&table, flows[1])->idle_timeout_ms, 1000);
+	assert_int_equal(flow_way(&table, flows[1])->slot[2], 3);
+	found = flow_ledger(&table, flows[1]);
+	assert_memory_equal(&found, &ledger, sizeof(ledger));
+	flow_free(&table, flows[0]);
+	flow_free(&table, flows[1]);
+	flow_free(&table, other);
+	assert_int_equal(table.ways.parts.used + table.ledgers.parts.used, 0);
+	assert_int_equal(flow_way(&table, flow_alloc(&table))->objects.listener, 0);
+	flow_table_destroy(&table);
+}
+
 /* What a flow has besides goes back with it, and the rest of its making before. */
 static void test_parts(void **state)
 {
@@ -92,7 +131,7 @@ static void test_parts(void **state)
 	flow->shape = parts_take(&table.shapes);
 	flow->account.started_us = 5999;
 	flow_put_origin(&table, flow, &origin);
-	assert_int_equal(table.addrs.parts.used, 1);
+	assert_int_equal(table.addrs.shared.parts.used, 1);
 	origin.started_ms = 5;
 	again = flow_get_origin(&table, flow);
 	assert_memory_equal(&again.client, &origin.client, sizeof(origin.client));
@@ -106,7 +145,7 @@ static void test_parts(void **state)
 	assert_int_equal(table.makings.used, 0);
 	flow_made(&table, flow);
 	flow_free(&table, flow);
-	assert_int_equal(table.maps.used + table.stitches.used + table.shapes.used + table.addrs.parts.used, 0);
+	assert_int_equal(table.maps.used + table.stitches.used + table.shapes.used + table.addrs.shared.parts.used, 0);
 	flow_table_destroy(&table);
 }
 
@@ -258,6 +297,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_stale_cookie),
+		cmocka_unit_test(test_common),
 		cmocka_unit_test(test_parts),
 		cmocka_unit_test(test_other_cookies),
 		cmocka_unit_test(test_buffers),
