@@ -148,7 +148,7 @@ def test_a_dispatcher_that_changes_is_named_anew(gateway, tool, objects, outrun)
     now = status(gateway)
     assert now["foreign"] != outrun and f"(id {now['foreign']})" in now["why"] and now["why"] in red(gateway)
     for number in range(8):
-        tool("xdp-loader", "load", "-m", "skb", "in0", objects(f"fifteen_chars_{number}"))
+        tool("xdp-loader", "load", "-m", "skb", "-P", 60 + number, "in0", objects(f"fifteen_chars_{number}"))
     wait_for(lambda: status(gateway)["why"].endswith(", fifteen_chars_7"), 2, "all ten names")
     assert status(gateway)["why"].count(", ") == 11
 
