@@ -47,6 +47,7 @@
 struct link {
 	int index;
 	uint32_t master; /* what it is part of; 0: nothing */
+	uint32_t xdp;    /* its XDP program; 0: none. Of programs on a link the kernel tells nothing by itself */
 	bool up;
 	char name[IFNAMSIZ];
 };
@@ -316,6 +317,17 @@ static void link_event(const struct link *link, bool removed, const char *what, 
 	snprintf(ret->detail, sizeof(ret->detail), "%s", what);
 }
 
+static uint32_t xdp_program(const struct nlmsghdr *message)
+{
+	struct search outer = { .type = IFLA_XDP }, inner = { .type = IFLA_XDP_PROG_ID };
+
+	mnl_attr_parse(message, sizeof(struct ifinfomsg), search_attribute, &outer);
+	if (outer.found)
+		mnl_attr_parse_nested(outer.found, search_attribute, &inner);
+	return inner.found && mnl_attr_get_payload_len(inner.found) == sizeof(uint32_t) ? mnl_attr_get_u32(inner.found)
+	                                                                                : 0;
+}
+
 static bool parse_link(const struct nlmsghdr *message, struct link *ret)
 {
 	const struct ifinfomsg *head = mnl_nlmsg_get_payload(message);
@@ -328,6 +340,7 @@ static bool parse_link(const struct nlmsghdr *message, struct link *ret)
 		return false;
 	*ret = (struct link){ .index = head->ifi_index,
 		.master = attribute_number(message, sizeof(*head), IFLA_MASTER, 0),
+		.xdp = xdp_program(message),
 		.up = (head->ifi_flags & up) == up };
 	memcpy(ret->name, name, length);
 	ret->name[IFNAMSIZ - 1] = '\0';
@@ -353,6 +366,8 @@ static int take_new_link(struct kernel_watch *watch, const struct link *new, str
 		link_event(new, false, new->up ? "went up" : "went down", ret);
 	} else if (old->master != new->master) {
 		link_event(new, false, new->master ? "became part of another one" : "is no part of another one", ret);
+	} else if (old->xdp != new->xdp) {
+		link_event(new, false, new->xdp ? "got another XDP program" : "lost its XDP program", ret);
 	} else {
 		return 0;
 	}

@@ -15,8 +15,8 @@ enum watch_kind {
 	WATCH_NFT,     /* our table was changed or deleted by another process */
 	WATCH_RULE,    /* a rule of ours, or one that leads to our table, was added or deleted by another process */
 	WATCH_ROUTE,   /* the same with a route of ours, or one in our table */
-	WATCH_LINK,    /* an interface appeared, disappeared, or went up or down; a rename is a disappearance and an
-	                * appearance */
+	WATCH_LINK,    /* an interface appeared, disappeared, went up or down, or has another XDP program; a rename is a
+	                * disappearance and an appearance */
 	WATCH_ADDRESS, /* an interface's address was added or removed */
 	WATCH_OVERRUN, /* events were lost: everything may have changed, check it all */
 	WATCH_KINDS

@@ -17,8 +17,8 @@ struct kernel_xdp;
 
 enum xdp_mode { XDP_MODE_NONE, XDP_MODE_NATIVE, XDP_MODE_GENERIC, XDP_MODES };
 
-/* What there is to say for people is at most this long. */
-#define XDP_WHY_MAX 256
+/* What there is to say for people is at most this long: the names of ten programs behind a dispatcher fit. */
+#define XDP_WHY_MAX 384
 
 /* Finds what an earlier daemon has left for this interface. Nothing is made. directory NULL, or not on a bpf file
  * system: nothing is pinned, and the program goes with the daemon. 0 or -ENOMEM. */

@@ -37,7 +37,7 @@ static bool dispatch_directory(const struct kernel_xdp *xdp, uint32_t program, c
 	       access(ret, F_OK) == 0;
 }
 
-/* " with a, b", as far as there is room; nothing if none is known. */
+/* ", with a, b" in the order in which they run, as far as there is room; nothing if none is known. */
 static void add_dispatched(const char *directory, char *why, size_t size)
 {
 	unsigned n = 0;
@@ -52,8 +52,19 @@ static void add_dispatched(const char *directory, char *why, size_t size)
 		program = bpf_obj_get(path);
 		name = name_of(program, &info);
 		if (*name)
-			snprintf(why + strlen(why), size - strlen(why), "%s%s", n++ ? ", " : " with ", name);
+			snprintf(why + strlen(why), size - strlen(why), "%s%s", n++ ? ", " : ", with ", name);
 	}
+}
+
+/* A lone program. Without its name there is a way to learn it. */
+static void say_lone(const struct kernel_xdp *xdp, uint32_t program, const char *name, char *why, size_t size)
+{
+	if (*name)
+		snprintf(
+		        why, size, "%s has an XDP program of somebody else (id %u, %s)", xdp->interface, program, name);
+	else
+		snprintf(why, size, "%s has an XDP program of somebody else (id %u; bpftool prog show id %u names it)",
+		        xdp->interface, program, program);
 }
 
 void kernel_xdp_foreign(const struct kernel_xdp *xdp, uint32_t program, char *why, size_t why_size)
@@ -65,13 +76,14 @@ void kernel_xdp_foreign(const struct kernel_xdp *xdp, uint32_t program, char *wh
 	bool pinned = dispatch_directory(xdp, program, directory);
 
 	if (!pinned && strcmp(name, "xdp_dispatcher") != 0) {
-		snprintf(why, why_size, "%s has an XDP program of somebody else (id %u%s%s)", xdp->interface,
-		        (unsigned)program, *name ? ", " : "", name);
+		say_lone(xdp, program, name, why, why_size);
 		return;
 	}
-	snprintf(why, why_size, "%s has XDP programs of somebody else: libxdp's dispatcher (id %u)", xdp->interface,
-	        (unsigned)program);
+	/* The names come last: if something has no room, they are it. */
+	snprintf(why, why_size,
+	        "%s has XDP programs of somebody else: libxdp's dispatcher (id %u), which gatewayd does not join "
+	        "(xdp-loader unload %s --all makes room)",
+	        xdp->interface, program, xdp->interface);
 	if (pinned)
 		add_dispatched(directory, why, why_size);
-	snprintf(why + strlen(why), why_size - strlen(why), ", which gatewayd does not join");
 }

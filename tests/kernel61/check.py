@@ -33,7 +33,9 @@ MEMORY_MIB = 3072
 PROCESSORS = 2
 # What the kernel decides: its behaviour, the movers, and the BPF programs that its verifier has to take.
 TESTS = ("tests/platform", "tests/kernel61", "tests/net/test_udp_shortcut.py", "tests/net/test_stitch.py", "tests/net/test_enclosed.py",
-         "tests/net/test_syn_cookies.py::test_only_what_would_be_relayed_is_answered")
+         "tests/net/test_syn_cookies.py::test_only_what_would_be_relayed_is_answered",
+         "tests/net/test_prefilter_others.py::test_their_filter_is_left_whole",
+         "tests/net/test_prefilter_others.py::test_a_dispatcher_that_changes_is_named_anew")
 SYSTEM = "/usr/bin/qemu-system-x86_64"
 BUSYBOX = "/bin/busybox"
 

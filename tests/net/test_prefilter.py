@@ -391,7 +391,7 @@ def test_somebody_was_there_before_the_daemon(lab, gateway, spare, tmp_path):
         try:
             spare()
             wait_for(lambda: "dispatcher" in status(gateway, "pf8")["why"], 10, "the dispatcher recognised")
-            assert "with their_own, " in status(gateway, "pf8")["why"]
+            assert status(gateway, "pf8")["why"].endswith("pf8 --all makes room), with their_own")
         finally:
             (pins / "prog0-prog").unlink()
             pins.rmdir()

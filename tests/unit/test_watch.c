@@ -5,7 +5,11 @@
  */
 #include "rules_fixture.h"
 
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <errno.h>
+#include <linux/if_link.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -19,6 +23,7 @@ static const struct route_params routes = { 0x01000000, 0x0f000000, 26487, 100 }
 struct bench {
 	struct kernel *kernel;
 	struct kernel_watch *watch;
+	struct watch_event last; /* that expect_link has found */
 };
 
 static int setup(void **state)
@@ -187,6 +192,7 @@ static void a_living_process_is_named(void **state)
 	expect_nothing(bench);
 }
 
+/* Leaves the event in the bench. */
 static void expect_link(struct bench *bench, const char *interface, bool up, bool removed)
 {
 	struct watch_event event;
@@ -197,6 +203,7 @@ static void expect_link(struct bench *bench, const char *interface, bool up, boo
 	assert_string_equal(event.interface, interface);
 	assert_int_equal(event.up, up);
 	assert_int_equal(event.removed, removed);
+	bench->last = event;
 }
 
 /* Among the events of routes and of the interface's own IPv6 address. */
@@ -234,6 +241,48 @@ static void interfaces_come_and_go(void **state)
 		assert_true(event.kind != WATCH_LINK || strcmp(event.interface, "other") == 0);
 }
 
+static int pass_all(void)
+{
+	const struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = XDP_PASS },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+
+	return bpf_prog_load(BPF_PROG_TYPE_XDP, "pass_all", "GPL", code, sizeof(code) / sizeof(*code), NULL);
+}
+
+/* Whose program is on an interface matters to ours: it is told at once, and what changes nothing of it is not. */
+static void programs_come_and_go(void **state)
+{
+	struct bench *bench = bench_of(state);
+	int first = pass_all(), second = pass_all(), index;
+	struct watch_event event;
+
+	if (first < 0 || second < 0)
+		skip();
+	assert_int_equal(
+	        system("ip link add px0 type veth peer name other; ip link set other up; ip link set px0 up"), 0);
+	while (next_event(bench, &event))
+		;
+	index = (int)if_nametoindex("px0");
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(bpf_xdp_attach(index,
+		                         i == 0   ? first
+		                         : i == 1 ? second
+		                                  : -1,
+		                         XDP_FLAGS_SKB_MODE, NULL),
+		        0);
+		assert_int_equal(system("ip link set px0 mtu 1400; ip link set px0 mtu 1500"), 0);
+		expect_link(bench, "px0", true, false);
+		assert_string_equal(bench->last.detail, i < 2 ? "got another XDP program" : "lost its XDP program");
+		while (next_event(bench, &event))
+			assert_int_not_equal(event.kind, WATCH_LINK);
+	}
+	assert_int_equal(system("ip link del px0"), 0);
+	close(second);
+	close(first);
+}
+
 /* More than the buffer holds: told as such, and afterwards all goes on. */
 static void lost_events_are_told(void **state)
 {
@@ -263,6 +312,7 @@ int main(void)
 		cmocka_unit_test(changes_of_routing_are_told),
 		cmocka_unit_test(a_living_process_is_named),
 		cmocka_unit_test(interfaces_come_and_go),
+		cmocka_unit_test(programs_come_and_go),
 		cmocka_unit_test(lost_events_are_told),
 	};
 
