@@ -96,10 +96,11 @@ static const uint8_t *value_of(const struct nlattr *attribute, size_t size)
 	return mnl_attr_get_payload(value);
 }
 
-static int parse_key(const struct nlattr *attribute, const struct match_shape *shape, struct match_key *ret)
+static int parse_key(const struct nlattr *attribute, const struct group *group, struct match_key *ret)
 {
+	const struct match_shape *shape = &group->shape;
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(shape, fields), size = 0, at = 0;
+	size_t n = nftset_fields(group, fields), size = 0, at = 0;
 	const uint8_t *bytes;
 
 	for (size_t i = 0; i < n; i++)
@@ -121,16 +122,22 @@ static int parse_element(const struct raw *raw, const struct group *group, struc
 	struct match_key end;
 	int r;
 
-	*ret = (struct element){ .verdict = group->verdict, .limited = group->verdict == VERDICT_LIMITED };
+	*ret = (struct element){
+		.verdict = group->verdict, .limited = group->verdict == VERDICT_LIMITED, .own_range = group->port_hi > 0
+	};
 	/* One that leads elsewhere is no listener's: it is nobody's id, and so differs. */
 	if (ret->limited && (!raw->goes || !raw->chain || limits_listener_of_chain(raw->chain, &ret->listener) < 0))
 		ret->listener = 0;
-	r = parse_key(raw->key, &group->shape, &ret->key);
+	r = parse_key(raw->key, group, &ret->key);
 	if (r == 0)
-		r = parse_key(raw->key_end ? raw->key_end : raw->key, &group->shape, &end);
+		r = parse_key(raw->key_end ? raw->key_end : raw->key, group, &end);
 	if (r < 0)
 		return r;
 	ret->key.port_hi = group->shape.port_kind == MATCH_PORT_ANY ? UINT16_MAX : end.port_lo;
+	if (ret->own_range) {
+		ret->key.port_lo = group->port_lo;
+		ret->key.port_hi = group->port_hi;
+	}
 	end.port_lo = ret->key.port_lo;
 	end.port_hi = ret->key.port_hi;
 	return match_key_compare(&end, &ret->key) != 0 ? -EBADMSG : match_key_check(&ret->key);
@@ -267,7 +274,7 @@ static int dump_groups(struct kernel_state *state)
 {
 	struct dump dump = { .state = state };
 	size_t kept = 0;
-	char name[32];
+	char name[NFTSET_NAME_MAX];
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < state->n_groups; i++) {

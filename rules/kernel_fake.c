@@ -131,10 +131,11 @@ static int take_element(struct fake_kernel *fake, char *line, const struct group
 	const struct match_shape *shape = &group->shape;
 	struct element element = { .key = { .shape = *shape, .dst.family = shape->family, .src.family = shape->family },
 		.verdict = group->verdict,
-		.limited = group->verdict == VERDICT_LIMITED };
+		.limited = group->verdict == VERDICT_LIMITED,
+		.own_range = group->port_hi > 0 };
 	char *leads = strstr(line, " : goto ");
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(shape, fields);
+	size_t n = nftset_fields(group, fields);
 	char *save = NULL;
 	int r = 0;
 
@@ -143,8 +144,8 @@ static int take_element(struct fake_kernel *fake, char *line, const struct group
 		*leads = '\0';
 		r = limits_listener_of_chain(leads + strlen(" : goto "), &element.listener);
 	}
-	if (shape->port_kind == MATCH_PORT_ANY)
-		element.key.port_hi = UINT16_MAX;
+	element.key.port_lo = group->port_lo;
+	element.key.port_hi = shape->port_kind == MATCH_PORT_ANY ? UINT16_MAX : group->port_hi;
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		char *word = strtok_r(i ? NULL : line, " ", &save);
 

@@ -18,12 +18,13 @@
 /* The fields a set's key may consist of, in their order. */
 enum nftset_field { NFTSET_PROTOCOL, NFTSET_DST, NFTSET_SRC, NFTSET_INTERFACE, NFTSET_PORT, NFTSET_FIELDS };
 
-/* Which fields the key of a shape has; returns how many (at least 1). */
-size_t nftset_fields(const struct match_shape *shape, enum nftset_field fields[NFTSET_FIELDS]);
-/* Whether the set's keys may be intervals. */
-bool nftset_is_interval(const struct match_shape *shape);
-/* Name of the set that holds the elements of a group, e.g. "tcp4_d24_s0_exact_relay"; at most 31 bytes and the NUL. */
-void nftset_name(const struct group *group, char buffer[32]);
+/* Room for the longest name of a set and the NUL. */
+#define NFTSET_NAME_MAX 40
+
+/* Which fields the keys of a group's set have; returns how many (at least 1). */
+size_t nftset_fields(const struct group *group, enum nftset_field fields[NFTSET_FIELDS]);
+/* Name of the set that holds the elements of a group, e.g. "tcp4_d24_s0_exact_relay", "tcp4_d32_s0_p8000-8100_drop". */
+void nftset_name(const struct group *group, char buffer[NFTSET_NAME_MAX]);
 /* The group of a set by its name. -EINVAL for a name that is not one. */
 int nftset_group_of_name(const char *name, struct group *ret);
 

@@ -223,6 +223,7 @@ static void plans_end_where_full_does(void **state)
 	struct snapshot *at = snapshot_new();
 	struct model *model = fixture_model(at);
 
+	plan_own_range_min(2); /* small listeners, too, have sets of their ranges */
 	run_full(kernel, model, 0);
 	for (unsigned round = 0; round < amount(80, 200); round++) {
 		struct snapshot *to = fixture_random_edit(at, 25);
