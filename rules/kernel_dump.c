@@ -17,9 +17,6 @@
 #include "rules/render_chains.h"
 #include "rules/render_nft.h"
 
-/* A field of a concatenation takes whole words of this size. */
-#define WORD 4U
-
 /* One set's dump. */
 struct dump {
 	const struct group *group; /* NULL: a set of numbers */
@@ -37,23 +34,6 @@ struct raw {
 	bool goes;         /* by goto, the only way of ours */
 	bool odd;          /* it has something that ours do not have */
 };
-
-static size_t field_size(const struct match_shape *shape, enum nftset_field field)
-{
-	switch (field) {
-	case NFTSET_DST:
-	case NFTSET_SRC:
-		return addr_bits(shape->family) / 8;
-	case NFTSET_INTERFACE:
-		return IFNAMSIZ;
-	case NFTSET_PORT:
-		return sizeof(uint16_t);
-	case NFTSET_PROTOCOL:
-	case NFTSET_FIELDS:
-		break;
-	}
-	return sizeof(uint8_t);
-}
 
 static void take_field(const uint8_t *bytes, enum nftset_field field, struct match_key *key)
 {
@@ -104,14 +84,15 @@ static int parse_key(const struct nlattr *attribute, const struct group *group, 
 	const uint8_t *bytes;
 
 	for (size_t i = 0; i < n; i++)
-		size += n == 1 ? field_size(shape, fields[i]) : (field_size(shape, fields[i]) + WORD - 1) / WORD * WORD;
+		size += n == 1 ? nftset_field_size(shape, fields[i])
+		               : nftset_padded(nftset_field_size(shape, fields[i]));
 	bytes = value_of(attribute, size);
 	if (!bytes)
 		return -EBADMSG;
 	*ret = (struct match_key){ .shape = *shape, .dst.family = shape->family, .src.family = shape->family };
 	for (size_t i = 0; i < n; i++) {
 		take_field(bytes + at, fields[i], ret);
-		at += (field_size(shape, fields[i]) + WORD - 1) / WORD * WORD;
+		at += nftset_padded(nftset_field_size(shape, fields[i]));
 	}
 	return 0;
 }

@@ -50,4 +50,15 @@ void nftset_put_meter(FILE *out, const char *chain, const struct group *group);
 int nftset_put_element(FILE *out, const struct element *element, bool leads);
 int nftset_put_elements(FILE *out, const char *verb, const struct element *elements, size_t n);
 
+/* One line of such a list, "10.0.0.0 . 443,", which is changed, back to the element of the group. -EINVAL. */
+int nftset_parse_element(char *line, const struct group *group, struct element *ret);
+
+/* Bytes of a field of a key; in a concatenation it takes whole words. */
+size_t nftset_field_size(const struct match_shape *shape, enum nftset_field field);
+size_t nftset_padded(size_t size);
+/* Longest key: two addresses of IPv6, an interface, a port. */
+#define NFTSET_KEY_MAX 56
+/* The element's key as the kernel has it (end: the other end of its ports, of an interval); returns its length. */
+size_t nftset_key(const struct element *element, bool end, uint8_t buffer[NFTSET_KEY_MAX]);
+
 #endif
