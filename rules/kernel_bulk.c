@@ -150,7 +150,7 @@ static int take_block(struct splitting *splitting, const char *line, const char 
 	nftset_name(group, name);
 	set = find_set(splitting, name);
 	*text = *end ? end + 1 : end;
-	if (set && !set->deleted && (size_t)(part.end - part.lines) >= BULK_TEXT_MIN / 4)
+	if (set && !set->deleted && (size_t)(part.end - part.lines) >= KERNEL_LARGE / 4)
 		return take_part(splitting, set, &part);
 	fwrite(line, 1, (size_t)(*text - line), splitting->after);
 	return 0;
@@ -159,7 +159,7 @@ static int take_block(struct splitting *splitting, const char *line, const char 
 static int split(struct splitting *splitting, const char *text)
 {
 	const char *line;
-	size_t length;
+	size_t length = 0;
 	int r = 0;
 
 	if (kernel_bulk_replaces(text)) {
@@ -317,7 +317,7 @@ static int put_part(struct batch *batch, bool add, const struct bulk_part *part)
 	nftset_name(&part->group, name);
 	begin_message(batch, add, name);
 	while (r == 0 && text < part->end) {
-		size_t length;
+		size_t length = 0;
 		const char *line = next_line(&text, &length);
 
 		if (batch->message->nlmsg_len > LIST_MAX)
@@ -442,7 +442,7 @@ int kernel_bulk_elements(const char *text)
 {
 	struct batch batch;
 	const char *line;
-	size_t length;
+	size_t length = 0;
 	int r = batch_begin(&batch, strlen(text));
 
 	if (r < 0)

@@ -8,10 +8,7 @@
 #ifndef GW_RULES_KERNEL_BULK_H
 #define GW_RULES_KERNEL_BULK_H
 
-#include "rules/plan.h"
-
-/* From so many bytes of text on, it is worth while. */
-#define BULK_TEXT_MIN 65536U
+#include "rules/kernel.h"
 
 /* Elements of one set, as lines of the text; borrowed. */
 struct bulk_part {

@@ -369,7 +369,7 @@ static void change_much(struct kernel *kernel, struct model *model, struct snaps
 
 	assert_int_equal(plan_new(model, from, to, &errs, &plan), 0);
 	assert_int_equal(render_nft_plan(plan, &params, &text), 0);
-	assert_true(strlen(text) > BULK_TEXT_MIN);
+	assert_true(strlen(text) > KERNEL_LARGE);
 	run(kernel, text);
 	plan_commit(model, plan);
 	kernel_is(kernel, model, to->revision);
