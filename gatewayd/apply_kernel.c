@@ -28,8 +28,8 @@ int apply_commit(struct apply *apply, const char *text, char **ret_error)
 	return r;
 }
 
-void apply_on_large(
-        struct apply *apply, void (*begin)(void *userdata), void (*end)(void *userdata, int64_t commits), void *userdata)
+void apply_on_large(struct apply *apply, void (*begin)(void *userdata), void (*end)(void *userdata, int64_t commits),
+        void *userdata)
 {
 	apply->large_begin = begin;
 	apply->large_end = end;

@@ -39,7 +39,7 @@ struct drift_monitor {
 	sd_event_source *io, *timer;
 	struct watch_event cause, next; /* the first of those gathered: for this look, and while a child is looking */
 	struct examine *examine;
-	bool again;         /* something came while a child was looking, or this look was mending */
+	bool again; /* something came while a child was looking, or this look was mending */
 	bool mending;
 	uint64_t serial;    /* of our transactions when the child began */
 	unsigned overtaken; /* looks in a row */

@@ -99,7 +99,8 @@ static bool is_named(const struct declared *set, const char *name)
 {
 	char other[NFTSET_NAME_MAX];
 
-	return (name_behind(set->line, "add set" PREFIX, other) || name_behind(set->line, "delete set" PREFIX, other)) &&
+	return (name_behind(set->line, "add set" PREFIX, other) ||
+	               name_behind(set->line, "delete set" PREFIX, other)) &&
 	       strcmp(other, name) == 0;
 }
 

@@ -60,10 +60,10 @@ struct touched {
 struct kernel_watch {
 	struct mnl_socket *nft, *route;
 	int epoll;
-	int32_t own_pid;   /* as NEWGEN counts */
+	int32_t own_pid; /* as NEWGEN counts */
 	bool paused;
 	uint32_t generation; /* of the namespace's nft, by the last GETGEN: the kernel counts transactions in it */
-	uint32_t own_port; /* of libnftables' socket; 0 until it is known */
+	uint32_t own_port;   /* of libnftables' socket; 0 until it is known */
 	struct touched touched;
 	struct link *links;
 	size_t n_links, links_size;

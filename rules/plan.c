@@ -339,13 +339,8 @@ static size_t blocks_of(const struct match_key *key)
 {
 	size_t n = 0;
 
-	for (uint32_t at = key->port_lo; at <= key->port_hi; n++) {
-		uint32_t size = at ? at & -at : UINT16_MAX + 1U;
-
-		while (at + size - 1 > key->port_hi)
-			size /= 2;
-		at += size;
-	}
+	for (uint32_t at = key->port_lo; at <= key->port_hi; at += 1U << port_block_bits(at, key->port_hi))
+		n++;
 	return n;
 }
 
