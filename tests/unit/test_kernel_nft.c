@@ -379,7 +379,7 @@ static void change_much(struct kernel *kernel, struct model *model, struct snaps
 static void large_sets_go_by_netlink(void **state)
 {
 	struct kernel *kernel = kernel_of(state);
-	struct snapshot *empty = snapshot_new(), *at = large_sets(3000), *more = snapshot_edit(at, 6);
+	struct snapshot *empty = snapshot_new(), *at = large_sets(1100), *more = snapshot_edit(at, 6);
 	struct model *model = fixture_model(empty);
 	size_t counters;
 
@@ -388,7 +388,7 @@ static void large_sets_go_by_netlink(void **state)
 	counters = counters_in(kernel);
 	check_rules_are_fresh(kernel, model, 5);
 	assert_int_equal(counters_in(kernel), counters);
-	put_set(more, "big", thousands(10, 6000));
+	put_set(more, "big", thousands(10, 3300));
 	change_much(kernel, model, at, more);
 	change_much(kernel, model, more, at);
 	assert_int_equal(kernel_nft_commit(kernel, "delete table inet gatewayd\n", NULL), 0);
@@ -405,7 +405,7 @@ static void large_sets_go_by_netlink(void **state)
 static void a_refusal_leaves_no_large_sets(void **state)
 {
 	struct kernel *kernel = kernel_of(state);
-	struct snapshot *empty = snapshot_new(), *to = large_sets(3000);
+	struct snapshot *empty = snapshot_new(), *to = large_sets(1100);
 	struct model *model = fixture_model(empty);
 	_cleanup_free_ char *text = NULL, *bad = NULL, *error = NULL;
 	struct errs errs = { 0 };
