@@ -14,8 +14,26 @@
 
 int apply_commit(struct apply *apply, const char *text, char **ret_error)
 {
+	bool large = apply->large_begin && strnlen(text, KERNEL_LARGE) == KERNEL_LARGE;
+	uint64_t before = kernel_nft_commits(apply->config.kernel);
+	int r;
+
 	apply->serial++;
-	return kernel_nft_commit(apply->config.kernel, text, ret_error);
+	if (large)
+		apply->large_begin(apply->large_userdata);
+	r = kernel_nft_commit(apply->config.kernel, text, ret_error);
+	if (large)
+		apply->large_end(apply->large_userdata,
+		        r < 0 ? -1 : (int64_t)(kernel_nft_commits(apply->config.kernel) - before));
+	return r;
+}
+
+void apply_on_large(struct apply *apply, void (*begin)(void *userdata), void (*end)(void *userdata, int64_t commits),
+        void *userdata)
+{
+	apply->large_begin = begin;
+	apply->large_end = end;
+	apply->large_userdata = userdata;
 }
 
 int apply_replace_table(struct apply *apply, int64_t generation, char **ret_error)

@@ -15,6 +15,9 @@ struct apply {
 	bool gate_wanted;                 /* config.render.gate_open is what the kernel has */
 	void (*replaced)(void *userdata); /* NULL: nobody asks */
 	void *replaced_userdata;
+	void (*large_begin)(void *userdata); /* NULL: nobody asks */
+	void (*large_end)(void *userdata, int64_t commits);
+	void *large_userdata;
 };
 
 /* One transaction of ours in nft, as kernel_nft_commit. */

@@ -185,10 +185,12 @@ static void write_own_histogram(const struct writer *writer, enum stats_kind kin
 	head(writer, name, "histogram", stats_histogram_doc(which));
 	for (size_t i = 0; i < n; i++) {
 		const struct name *object = &writer->core->names.items[kind][i];
-		struct histogram_sum sum;
+		struct histogram_sum sum = { 0 };
 
-		(void)stats_own_read(writer->memory, meter_find(worker_meter(writer->core->worker), kind, object->id),
-		        object->id, which, &sum);
+		if (names_has_histograms(kind, object))
+			(void)stats_own_read(writer->memory,
+			        meter_find(worker_meter(writer->core->worker), kind, object->id), object->id, which,
+			        &sum);
 		labels_of(kind, object, labels);
 		write_buckets(writer, name, labels, &sum, true);
 	}

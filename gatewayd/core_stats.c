@@ -40,7 +40,8 @@ static json_t *histogram_document(const struct histogram_sum *sum, enum stats_hi
 	return document_done(object, failed);
 }
 
-static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id)
+/* Of the relay (id 0), or of one object; has: it may have something in them. */
+static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id, bool has)
 {
 	const struct stats_memory *memory = worker_stats(core->worker);
 	json_t *object = json_object();
@@ -48,11 +49,11 @@ static json_t *histograms_document(struct core *core, uint32_t slot, uint32_t id
 
 	for (int i = 0; i < STATS_HISTOGRAMS; i++) {
 		enum stats_histogram which = (enum stats_histogram)i;
-		struct histogram_sum sum;
+		struct histogram_sum sum = { 0 };
 
 		if (id == 0)
 			stats_histogram_read(memory, which, &sum);
-		else if (!stats_own_read(memory, slot, id, which, &sum))
+		else if (has && !stats_own_read(memory, slot, id, which, &sum))
 			continue;
 		document_set(object, stats_histogram_name(which), histogram_document(&sum, which), &failed);
 	}
@@ -90,7 +91,8 @@ static json_t *object_document(struct core *core, enum stats_kind kind, const st
 		        &failed);
 	document_set(object, "rates", rates_document(&rates), &failed);
 	if (kind < (enum stats_kind)STATS_OWN_KINDS)
-		document_set(object, "histograms", histograms_document(core, slot, name->id), &failed);
+		document_set(object, "histograms",
+		        histograms_document(core, slot, name->id, names_has_histograms(kind, name)), &failed);
 	return document_done(object, failed);
 }
 
@@ -193,7 +195,7 @@ json_t *core_stats(struct core *core, size_t max)
 	document_set(object, "flows_active", document_number(stats_active_all(memory)), &failed);
 	document_set(object, "counters", counters_document(memory, &failed), &failed);
 	document_set(object, "rates", rates_document(&rates), &failed);
-	document_set(object, "histograms", histograms_document(core, 0, 0), &failed);
+	document_set(object, "histograms", histograms_document(core, 0, 0, true), &failed);
 	document_set(object, "nft", nft_document(core), &failed);
 	document_set(object, "prefilters", core->shield ? shield_stats(core->shield) : json_array(), &failed);
 	document_set(object, "listeners", busiest(core, STATS_LISTENER, max, &failed), &failed);

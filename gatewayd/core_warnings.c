@@ -19,9 +19,15 @@ struct telling {
 	json_t *warnings;
 };
 
+/* Then nothing more is asked for either. */
+static bool is_full(const struct telling *telling)
+{
+	return json_array_size(telling->warnings) >= WARNINGS_MAX;
+}
+
 static int tell(const struct telling *telling, const char *code, const char *behind, const char *detail)
 {
-	if (json_array_size(telling->warnings) >= WARNINGS_MAX)
+	if (is_full(telling))
 		return 0;
 	return json_array_append_new(
 	        telling->warnings, json_pack("{s:s, s:s, s:s+}", "code", code, "detail", detail, "pointer",
@@ -32,7 +38,7 @@ static int tell_absent(const struct telling *telling, const char *behind, const 
 {
 	char detail[192];
 
-	if (if_nametoindex(interface) != 0)
+	if (is_full(telling) || if_nametoindex(interface) != 0)
 		return 0;
 	snprintf(detail, sizeof(detail), "There is no interface \"%s\" now: %s", interface, what);
 	return tell(telling, "no_interface", behind, detail);
@@ -78,7 +84,7 @@ int core_warn(const struct core *core, const struct changeset *set, json_t **ret
 	struct telling telling = { .set = set, .warnings = json_array() };
 	int r = telling.warnings ? 0 : -1;
 
-	for (; r == 0 && telling.at < set->n; telling.at++) {
+	for (; r == 0 && telling.at < set->n && !is_full(&telling); telling.at++) {
 		const struct row *row = set->items[telling.at].new_row;
 
 		if (row && row->resource == RESOURCE_LISTENER)

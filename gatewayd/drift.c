@@ -39,7 +39,8 @@ struct drift_monitor {
 	sd_event_source *io, *timer;
 	struct watch_event cause, next; /* the first of those gathered: for this look, and while a child is looking */
 	struct examine *examine;
-	bool again;         /* something came while a child was looking */
+	bool again; /* something came while a child was looking, or this look was mending */
+	bool mending;
 	uint64_t serial;    /* of our transactions when the child began */
 	unsigned overtaken; /* looks in a row */
 	int routing;        /* of this look: 1 there was something wrong with rules or routes, 0, or negative errno */
@@ -125,7 +126,22 @@ static void conclude(struct drift_monitor *drift, int differs)
 
 static int mend(struct drift_monitor *drift, const struct heal *heal)
 {
-	return drift->heals ? apply_mend(drift->apply, heal) : heal->needed;
+	int r;
+
+	drift->mending = true;
+	r = drift->heals ? apply_mend(drift->apply, heal) : heal->needed;
+	drift->mending = false;
+	return r;
+}
+
+/* The next look, if something came during this one. */
+static void look_again(struct drift_monitor *drift)
+{
+	if (drift->again)
+		drift->cause = drift->next;
+	if (drift->again)
+		look_soon(drift);
+	drift->again = false;
 }
 
 static void look_here(struct drift_monitor *drift)
@@ -135,6 +151,7 @@ static void look_here(struct drift_monitor *drift)
 
 	drift->overtaken = 0;
 	conclude(drift, r < 0 ? r : mend(drift, &heal));
+	look_again(drift);
 }
 
 static void on_examined(void *userdata, int error, struct heal *heal)
@@ -151,12 +168,10 @@ static void on_examined(void *userdata, int error, struct heal *heal)
 	}
 	drift->overtaken = 0;
 	conclude(drift, error < 0 ? error : mend(drift, heal));
-	if (drift->again)
-		drift->cause = drift->next;
+	look_again(drift);
 	/* A child that was killed has seen nothing. */
-	if (drift->again || error < 0)
+	if (error < 0)
 		look_soon(drift);
-	drift->again = false;
 }
 
 static void look(struct drift_monitor *drift)
@@ -210,7 +225,7 @@ static void take_event(struct drift_monitor *drift, const struct watch_event *ev
 			drift->owner.link_changed(drift->owner.userdata, event->interface);
 		return;
 	}
-	if (drift->examine) {
+	if (drift->examine || drift->mending) {
 		if (!drift->again)
 			drift->next = *event;
 		drift->again = true;
@@ -237,6 +252,24 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *user
 	return 0;
 }
 
+static void on_large_begin(void *userdata)
+{
+	struct drift_monitor *drift = userdata;
+	int r = kernel_watch_pause(drift->watch);
+
+	if (r < 0)
+		log_debug("the monitor of the kernel listens to a large change of our own: %s", strerror(-r));
+}
+
+static void on_large_end(void *userdata, int64_t commits)
+{
+	struct drift_monitor *drift = userdata;
+	struct watch_event event;
+
+	if (kernel_watch_resume(drift->watch, (uint64_t)commits, &event) > 0)
+		take_event(drift, &event);
+}
+
 int drift_new(sd_event *event, struct apply *apply, const struct route_params *route, const struct drift_owner *owner,
         struct drift_monitor **ret)
 {
@@ -258,6 +291,7 @@ int drift_new(sd_event *event, struct apply *apply, const struct route_params *r
 		drift_free(drift);
 		return r;
 	}
+	apply_on_large(apply, on_large_begin, on_large_end, drift);
 	*ret = drift;
 	return 0;
 }
@@ -266,6 +300,7 @@ void drift_free(struct drift_monitor *drift)
 {
 	if (!drift)
 		return;
+	apply_on_large(drift->apply, NULL, NULL, NULL);
 	sd_event_source_disable_unref(drift->io);
 	sd_event_source_disable_unref(drift->timer);
 	examine_free(drift->examine);

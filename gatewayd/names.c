@@ -89,3 +89,9 @@ const char *names_target(const struct target *target, char buffer[NAMES_TARGET_M
 	snprintf(buffer, NAMES_TARGET_MAX, v6 ? "[%s]:%u" : "%s:%u", target->address, (unsigned)target->port);
 	return buffer;
 }
+
+bool names_has_histograms(enum stats_kind kind, const struct name *name)
+{
+	return kind < (enum stats_kind)STATS_OWN_KINDS &&
+	       (kind != STATS_LISTENER || ((const struct listener *)name->row)->protocol != PROTOCOL_UDP);
+}

@@ -32,4 +32,8 @@ const struct name *names_find(const struct names *names, enum stats_kind kind, u
 /* "10.0.0.1:80" or "[fd00::1]:80", as targets are addressed in the API; returns the buffer. */
 const char *names_target(const struct target *target, char buffer[NAMES_TARGET_MAX]);
 
+/* Whether the relay ever writes into histograms of its own: of datagrams there are none, and reading where nothing was
+ * written makes pages of the shared memory. */
+bool names_has_histograms(enum stats_kind kind, const struct name *name);
+
 #endif

@@ -192,9 +192,11 @@ void cells_free(struct cell_index *index)
 
 void cell_element(const struct cell *cell, const struct piece *piece, struct element *ret)
 {
-	*ret = (struct element){
-		.key = cell->key, .verdict = piece->verdict, .listener = piece->listener, .limited = piece->limited
-	};
+	*ret = (struct element){ .key = cell->key,
+		.verdict = piece->verdict,
+		.listener = piece->listener,
+		.limited = piece->limited,
+		.own_range = piece->own_range };
 	ret->key.shape.port_kind = piece->kind;
 	ret->key.port_lo = piece->lo;
 	ret->key.port_hi = piece->hi;

@@ -25,6 +25,7 @@ struct piece {
 	enum verdict verdict;
 	uint32_t listener;
 	bool limited;
+	bool own_range; /* see PLAN_OWN_RANGE_MIN */
 };
 
 /* A listener, compiled: everything the cutting of ports needs without parsing text again. */
@@ -36,6 +37,7 @@ struct contender {
 	enum verdict verdict;
 	bool has_sets;
 	bool limited;
+	bool own_ranges;          /* its ranges have sets of their own */
 	bool leaving;             /* the plan in hand removes it */
 	struct port_range *ports; /* none: any port */
 	size_t n_ports;
@@ -147,6 +149,8 @@ int pieces_cut(struct contender *const *contenders, size_t n_contenders, struct 
 
 /* Compiles a listener. -EINVAL with a fault in errs ("invalid"), -ENOMEM. */
 int contender_new(struct row *row, struct errs *errs, struct contender **ret);
+/* Gives its ranges sets of their own, before it joins a cell. */
+void contender_own_ranges(struct contender *contender);
 void contender_free(struct contender *contender);
 
 /* Stages what leads from one snapshot's listeners and address sets to the other's: contenders, and the cells they

@@ -78,6 +78,13 @@ int contender_new(struct row *row, struct errs *errs, struct contender **ret)
 	return r == -ENOMEM ? r : -EINVAL;
 }
 
+void contender_own_ranges(struct contender *contender)
+{
+	contender->own_ranges = true;
+	for (size_t i = 0; i < contender->n_pieces; i++)
+		contender->pieces[i].own_range = contender->pieces[i].kind == MATCH_PORT_RANGE;
+}
+
 void contender_pointer(const struct contender *contender, const char *behind, char buffer[CONTENDER_POINTER_MAX])
 {
 	snprintf(buffer, CONTENDER_POINTER_MAX, "/listeners/%s%s", contender->name, behind);

@@ -220,7 +220,7 @@ static int add_nft(json_t *stages, const struct explain_facts *facts, const stru
 {
 	_cleanup_free_ char *text = element_text(element);
 	struct group group = element_group(element);
-	char dst[ADDR_TEXT_MAX], src[ADDR_TEXT_MAX], ports[24], set[32], why[WHY_MAX];
+	char dst[ADDR_TEXT_MAX], src[ADDR_TEXT_MAX], ports[24], set[NFTSET_NAME_MAX], why[WHY_MAX];
 	const struct match_key *key = &element->key;
 	json_t *more;
 

@@ -7,7 +7,16 @@ int group_compare(const struct group *a, const struct group *b)
 {
 	int order = match_shape_compare(&a->shape, &b->shape);
 
-	return order ? order : (a->verdict > b->verdict) - (a->verdict < b->verdict);
+	if (order == 0)
+		order = (a->verdict > b->verdict) - (a->verdict < b->verdict);
+	if (order == 0)
+		order = (a->port_lo > b->port_lo) - (a->port_lo < b->port_lo);
+	return order ? order : (a->port_hi > b->port_hi) - (a->port_hi < b->port_hi);
+}
+
+bool group_is_interval(const struct group *group)
+{
+	return group->shape.port_kind == MATCH_PORT_RANGE && group->port_hi == 0;
 }
 
 int group_compare_items(const void *a, const void *b)
@@ -25,7 +34,10 @@ bool group_is_in(const struct group *groups, size_t n, const struct group *group
 
 struct group element_group(const struct element *element)
 {
-	return (struct group){ element->key.shape, (uint8_t)(element->limited ? VERDICT_LIMITED : element->verdict) };
+	return (struct group){ .shape = element->key.shape,
+		.verdict = (uint8_t)(element->limited ? VERDICT_LIMITED : element->verdict),
+		.port_lo = element->own_range ? element->key.port_lo : 0,
+		.port_hi = element->own_range ? element->key.port_hi : 0 };
 }
 
 int element_compare(const struct element *a, const struct element *b)

@@ -64,7 +64,7 @@ static int choose_rebuilt(struct plan *plan, const struct elements *wanted)
 		struct group group = element_group(&plan->removed.items[i]);
 
 		run = elements_run(&plan->removed, i);
-		if (!nftset_is_interval(&group.shape) || run < PLAN_REBUILD_MIN)
+		if (!group_is_interval(&group) || run < PLAN_REBUILD_MIN)
 			continue;
 		if (array_reserve(&plan->groups_rebuilt, &groups_size, plan->n_groups_rebuilt + 1, sizeof(group)) < 0)
 			return -ENOMEM;

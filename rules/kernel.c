@@ -21,6 +21,11 @@ int kernel_nft_commit(struct kernel *kernel, const char *text, char **ret_error)
 	return kernel->ops->commit(kernel, text, ret_error);
 }
 
+uint64_t kernel_nft_commits(const struct kernel *kernel)
+{
+	return kernel->commits;
+}
+
 int kernel_nft_read(struct kernel *kernel, struct kernel_state *ret)
 {
 	return kernel->ops->read(kernel, ret);

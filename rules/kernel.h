@@ -65,10 +65,15 @@ int kernel_open(struct kernel **ret);
 /* Frees the handle; what is in the kernel stays. */
 void kernel_free(struct kernel *kernel);
 
+/* From so many bytes of text on, a transaction is a large one: some thousand elements. */
+#define KERNEL_LARGE 65536U
+
 /* Runs the text as one transaction, without effect (check) or for good (commit). ret_error, on failure, is the
  * library's message (free it), else NULL. -EINVAL refused by nft, -EPERM, -EIO, -ENOMEM. */
 int kernel_nft_check(struct kernel *kernel, const char *text, char **ret_error);
 int kernel_nft_commit(struct kernel *kernel, const char *text, char **ret_error);
+/* How many transactions the kernel has taken of us: a large text may be several. */
+uint64_t kernel_nft_commits(const struct kernel *kernel);
 /* Reads our table back through JSON. */
 int kernel_nft_read(struct kernel *kernel, struct kernel_state *ret);
 void kernel_state_clear(struct kernel_state *state);

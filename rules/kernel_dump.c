@@ -17,9 +17,6 @@
 #include "rules/render_chains.h"
 #include "rules/render_nft.h"
 
-/* A field of a concatenation takes whole words of this size. */
-#define WORD 4U
-
 /* One set's dump. */
 struct dump {
 	const struct group *group; /* NULL: a set of numbers */
@@ -37,23 +34,6 @@ struct raw {
 	bool goes;         /* by goto, the only way of ours */
 	bool odd;          /* it has something that ours do not have */
 };
-
-static size_t field_size(const struct match_shape *shape, enum nftset_field field)
-{
-	switch (field) {
-	case NFTSET_DST:
-	case NFTSET_SRC:
-		return addr_bits(shape->family) / 8;
-	case NFTSET_INTERFACE:
-		return IFNAMSIZ;
-	case NFTSET_PORT:
-		return sizeof(uint16_t);
-	case NFTSET_PROTOCOL:
-	case NFTSET_FIELDS:
-		break;
-	}
-	return sizeof(uint8_t);
-}
 
 static void take_field(const uint8_t *bytes, enum nftset_field field, struct match_key *key)
 {
@@ -96,21 +76,23 @@ static const uint8_t *value_of(const struct nlattr *attribute, size_t size)
 	return mnl_attr_get_payload(value);
 }
 
-static int parse_key(const struct nlattr *attribute, const struct match_shape *shape, struct match_key *ret)
+static int parse_key(const struct nlattr *attribute, const struct group *group, struct match_key *ret)
 {
+	const struct match_shape *shape = &group->shape;
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(shape, fields), size = 0, at = 0;
+	size_t n = nftset_fields(group, fields), size = 0, at = 0;
 	const uint8_t *bytes;
 
 	for (size_t i = 0; i < n; i++)
-		size += n == 1 ? field_size(shape, fields[i]) : (field_size(shape, fields[i]) + WORD - 1) / WORD * WORD;
+		size += n == 1 ? nftset_field_size(shape, fields[i])
+		               : nftset_padded(nftset_field_size(shape, fields[i]));
 	bytes = value_of(attribute, size);
 	if (!bytes)
 		return -EBADMSG;
 	*ret = (struct match_key){ .shape = *shape, .dst.family = shape->family, .src.family = shape->family };
 	for (size_t i = 0; i < n; i++) {
 		take_field(bytes + at, fields[i], ret);
-		at += (field_size(shape, fields[i]) + WORD - 1) / WORD * WORD;
+		at += nftset_padded(nftset_field_size(shape, fields[i]));
 	}
 	return 0;
 }
@@ -121,16 +103,22 @@ static int parse_element(const struct raw *raw, const struct group *group, struc
 	struct match_key end;
 	int r;
 
-	*ret = (struct element){ .verdict = group->verdict, .limited = group->verdict == VERDICT_LIMITED };
+	*ret = (struct element){
+		.verdict = group->verdict, .limited = group->verdict == VERDICT_LIMITED, .own_range = group->port_hi > 0
+	};
 	/* One that leads elsewhere is no listener's: it is nobody's id, and so differs. */
 	if (ret->limited && (!raw->goes || !raw->chain || limits_listener_of_chain(raw->chain, &ret->listener) < 0))
 		ret->listener = 0;
-	r = parse_key(raw->key, &group->shape, &ret->key);
+	r = parse_key(raw->key, group, &ret->key);
 	if (r == 0)
-		r = parse_key(raw->key_end ? raw->key_end : raw->key, &group->shape, &end);
+		r = parse_key(raw->key_end ? raw->key_end : raw->key, group, &end);
 	if (r < 0)
 		return r;
 	ret->key.port_hi = group->shape.port_kind == MATCH_PORT_ANY ? UINT16_MAX : end.port_lo;
+	if (ret->own_range) {
+		ret->key.port_lo = group->port_lo;
+		ret->key.port_hi = group->port_hi;
+	}
 	end.port_lo = ret->key.port_lo;
 	end.port_hi = ret->key.port_hi;
 	return match_key_compare(&end, &ret->key) != 0 ? -EBADMSG : match_key_check(&ret->key);
@@ -267,7 +255,7 @@ static int dump_groups(struct kernel_state *state)
 {
 	struct dump dump = { .state = state };
 	size_t kept = 0;
-	char name[32];
+	char name[NFTSET_NAME_MAX];
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < state->n_groups; i++) {

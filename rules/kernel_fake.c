@@ -101,57 +101,12 @@ static int change_element(struct fake_kernel *fake, const struct element *elemen
 	return 0;
 }
 
-static int parse_value(char *text, enum nftset_field field, struct match_key *key)
-{
-	unsigned lo, hi;
-	int n;
-
-	switch (field) {
-	case NFTSET_DST:
-		return addr_parse(text, &key->dst);
-	case NFTSET_SRC:
-		return addr_parse(text, &key->src);
-	case NFTSET_INTERFACE:
-		return sscanf(text, "\"%15[^\"]\"", key->interface) == 1 ? 0 : -EINVAL;
-	case NFTSET_PORT:
-		n = sscanf(text, "%u-%u", &lo, &hi);
-		key->port_lo = (uint16_t)lo;
-		key->port_hi = n == 2 ? (uint16_t)hi : (uint16_t)lo;
-		return n >= 1 ? 0 : -EINVAL;
-	case NFTSET_PROTOCOL:
-	case NFTSET_FIELDS:
-		break;
-	}
-	return 0;
-}
-
 /* One line within an element statement: "10.0.0.0 . 443,". */
 static int take_element(struct fake_kernel *fake, char *line, const struct group *group, bool add)
 {
-	const struct match_shape *shape = &group->shape;
-	struct element element = { .key = { .shape = *shape, .dst.family = shape->family, .src.family = shape->family },
-		.verdict = group->verdict,
-		.limited = group->verdict == VERDICT_LIMITED };
-	char *leads = strstr(line, " : goto ");
-	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(shape, fields);
-	char *save = NULL;
-	int r = 0;
+	struct element element;
+	int r = nftset_parse_element(line, group, &element);
 
-	line[strcspn(line, ",")] = '\0';
-	if (leads) {
-		*leads = '\0';
-		r = limits_listener_of_chain(leads + strlen(" : goto "), &element.listener);
-	}
-	if (shape->port_kind == MATCH_PORT_ANY)
-		element.key.port_hi = UINT16_MAX;
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		char *word = strtok_r(i ? NULL : line, " ", &save);
-
-		if (i > 0)
-			word = strtok_r(NULL, " ", &save); /* behind the dot */
-		r = word ? parse_value(word, fields[i], &element.key) : -EINVAL;
-	}
 	return r < 0 ? r : change_element(fake, &element, add);
 }
 

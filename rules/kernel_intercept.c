@@ -206,17 +206,6 @@ static int change(const struct bpf_map *map, const void *key, const __u32 *value
 	return r == -ENOENT ? 0 : r;
 }
 
-/* A range of ports is cut into prefixes: from its beginning on, each the widest that begins there and fits. So many
- * bits are free in the one that begins here. */
-static unsigned free_bits(uint32_t port, uint32_t last)
-{
-	unsigned bits = 0;
-
-	while (bits < PORT_BITS && port % (2U << bits) == 0 && port + (2U << bits) - 1 <= last)
-		bits++;
-	return bits;
-}
-
 static int change_range(struct kernel_intercept *intercept, const struct element *element, const __u32 *value)
 {
 	struct intercept_range_key key = { 0 };
@@ -225,7 +214,7 @@ static int change_range(struct kernel_intercept *intercept, const struct element
 
 	make_key(element, &key.key);
 	while (port <= last && r == 0) {
-		unsigned bits = free_bits(port, last);
+		unsigned bits = port_block_bits(port, last);
 
 		key.prefix = INTERCEPT_RANGE_BITS + PORT_BITS - bits;
 		key.key.dport = htons((uint16_t)port);
@@ -248,7 +237,8 @@ bool kernel_intercept_takes(const struct group *groups, size_t n, const struct e
 
 		if (key->shape.port_kind != MATCH_PORT_RANGE)
 			continue;
-		for (uint32_t port = key->port_lo; port <= key->port_hi; port += 1U << free_bits(port, key->port_hi))
+		for (uint32_t port = key->port_lo; port <= key->port_hi;
+		        port += 1U << port_block_bits(port, key->port_hi))
 			prefixes++;
 	}
 	return prefixes <= INTERCEPT_ELEMENTS_MAX;

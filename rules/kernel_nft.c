@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rules/kernel_bulk.h"
 #include "rules/kernel_ops.h"
 #include "rules/render_nft.h"
 
@@ -98,20 +99,27 @@ static struct nft_ctx *context_new(void)
 	return ctx;
 }
 
-/* In a context of its own: the library takes what a dry run did for done, and would go on from there. */
+/* In a context of its own: the library takes what a dry run did for done, and would go on from there. Elements of new
+ * sets by the thousand are left out: the kernel would take as long for them as for good, and has no reason to refuse
+ * some of them that it has not for all. */
 static int nft_check(struct kernel *kernel, const char *text, char **ret_error)
 {
 	struct nft_ctx *ctx = context_new();
-	int r;
+	struct bulk bulk;
+	int r, split = 0;
 
 	(void)kernel;
 	if (ret_error)
 		*ret_error = NULL;
 	if (!ctx)
 		return -ENOMEM;
+	if (strnlen(text, KERNEL_LARGE) == KERNEL_LARGE && !kernel_bulk_replaces(text))
+		split = kernel_bulk_split(text, &bulk);
 	nft_ctx_set_dry_run(ctx, true);
-	r = transact(ctx, text, ret_error);
+	r = transact(ctx, split > 0 ? bulk.after : text, ret_error);
 	nft_ctx_free(ctx);
+	if (split > 0)
+		kernel_bulk_clear(&bulk);
 	return r;
 }
 
@@ -166,15 +174,6 @@ static void remember_digest(struct nft_kernel *nft)
 	json_decref(listing);
 }
 
-static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
-{
-	int r = transact(ctx_of(kernel), text, ret_error);
-
-	if (r == 0 && !changes_elements_only(text))
-		remember_digest((struct nft_kernel *)kernel);
-	return r;
-}
-
 /* 1 or 0. Asked for by listing all tables, as a missing table and a broken one fail with the same words. */
 static int table_exists(struct nft_ctx *ctx)
 {
@@ -193,6 +192,80 @@ static int table_exists(struct nft_ctx *ctx)
 	}
 	json_decref(listing);
 	return found;
+}
+
+/* What netlink says of elements: there are no words. */
+static int tell_bulk(int error, char **ret_error)
+{
+	if (error < 0 && ret_error && asprintf(ret_error, "the elements of a set: %s", strerror(-error)) < 0)
+		*ret_error = NULL;
+	return error == -EPERM || error == -ENOMEM || error >= 0 ? error : -EINVAL;
+}
+
+/* New sets are made and filled before the transaction that looks at them. */
+static int commit_in_parts(struct kernel *kernel, const struct bulk *bulk, char **ret_error)
+{
+	unsigned commits = 0;
+	int r = transact(ctx_of(kernel), bulk->before, ret_error);
+
+	if (r < 0)
+		return r;
+	kernel->commits++;
+	r = tell_bulk(kernel_bulk_load(bulk, &commits), ret_error);
+	kernel->commits += commits;
+	if (r == 0)
+		r = transact(ctx_of(kernel), bulk->after, ret_error);
+	if (r == 0)
+		kernel->commits++;
+	else if (transact(ctx_of(kernel), bulk->undo, NULL) == 0)
+		kernel->commits++;
+	return r;
+}
+
+static int commit_whole(struct kernel *kernel, const char *text, char **ret_error)
+{
+	int r = transact(ctx_of(kernel), text, ret_error);
+
+	kernel->commits += r == 0;
+	return r;
+}
+
+/* A long text; 1 if it is for libnftables as a whole. */
+static int commit_bulk(struct kernel *kernel, const char *text, char **ret_error)
+{
+	struct bulk bulk;
+	int r;
+
+	if (changes_elements_only(text)) {
+		r = kernel_bulk_elements(text);
+		kernel->commits += r == 0;
+		return r == -ENOTSUP ? 1 : tell_bulk(r, ret_error);
+	}
+	/* Of a table that is there all goes at once, as it comes. */
+	if (kernel_bulk_replaces(text) && table_exists(ctx_of(kernel)) != 0)
+		return 1;
+	r = kernel_bulk_split(text, &bulk);
+	if (r <= 0)
+		return r < 0 ? r : 1;
+	r = commit_in_parts(kernel, &bulk, ret_error);
+	kernel_bulk_clear(&bulk);
+	return r;
+}
+
+static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
+{
+	int r = 1;
+
+	if (ret_error)
+		*ret_error = NULL;
+	if (strnlen(text, KERNEL_LARGE) == KERNEL_LARGE)
+		r = commit_bulk(kernel, text, ret_error);
+	if (r > 0)
+		r = commit_whole(kernel, text, ret_error);
+
+	if (r == 0 && !changes_elements_only(text))
+		remember_digest((struct nft_kernel *)kernel);
+	return r;
 }
 
 static int parse_listing(const struct nft_kernel *nft, json_t *listing, struct kernel_state *ret)

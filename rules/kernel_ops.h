@@ -28,6 +28,7 @@ struct kernel_ops {
 /* Head of both implementations. */
 struct kernel {
 	const struct kernel_ops *ops;
+	uint64_t commits; /* transactions that the kernel has taken */
 };
 
 /* nft's JSON listing, without elements, of all tables of family inet to a state (which must be zeroed): everything of

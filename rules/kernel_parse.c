@@ -66,7 +66,7 @@ static bool is_declared_as_ours(json_t *set, const char *kind, const struct grou
 	const struct match_shape *shape = &group->shape;
 	json_t *type = json_object_get(set, "type"), *flags = json_object_get(set, "flags");
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(shape, fields);
+	size_t n = nftset_fields(group, fields);
 	bool interval = json_array_size(flags) == 1 && strcmp(text_of(json_array_get(flags, 0)), "interval") == 0;
 
 	if (n == 1 ? !json_is_string(type) : json_array_size(type) != n)
@@ -77,7 +77,7 @@ static bool is_declared_as_ours(json_t *set, const char *kind, const struct grou
 	if (strcmp(kind, nftset_kind(group)) != 0 ||
 	        (strcmp(kind, "map") == 0 && strcmp(member_text(set, "map"), "verdict") != 0))
 		return false;
-	return (nftset_is_interval(shape) ? interval : !flags) && json_array_size(json_object_get(set, "stmt")) == 1 &&
+	return (group_is_interval(group) ? interval : !flags) && json_array_size(json_object_get(set, "stmt")) == 1 &&
 	       json_object_get(json_array_get(json_object_get(set, "stmt"), 0), "counter") &&
 	       !json_object_get(set, "size") && !json_object_get(set, "timeout");
 }

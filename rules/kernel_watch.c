@@ -61,8 +61,10 @@ struct touched {
 struct kernel_watch {
 	struct mnl_socket *nft, *route;
 	int epoll;
-	int32_t own_pid;   /* as NEWGEN counts */
-	uint32_t own_port; /* of libnftables' socket; 0 until it is known */
+	int32_t own_pid; /* as NEWGEN counts */
+	bool paused;
+	uint32_t generation; /* of the namespace's nft, by the last GETGEN: the kernel counts transactions in it */
+	uint32_t own_port;   /* of libnftables' socket; 0 until it is known */
 	struct touched touched;
 	struct link *links;
 	size_t n_links, links_size;
@@ -517,12 +519,14 @@ static int keep_link(const struct nlmsghdr *message, void *data)
 	return MNL_CB_OK;
 }
 
-static int keep_pid(const struct nlmsghdr *message, void *data)
+static int keep_generation(const struct nlmsghdr *message, void *data)
 {
 	struct kernel_watch *watch = data;
 
-	if (message->nlmsg_len >= MNL_NLMSG_HDRLEN + 4)
+	if (message->nlmsg_len >= MNL_NLMSG_HDRLEN + 4) {
 		watch->own_pid = generation_pid(message);
+		watch->generation = ntohl(attribute_number(message, sizeof(struct nfgenmsg), NFTA_GEN_ID, 0));
+	}
 	return MNL_CB_STOP;
 }
 
@@ -561,7 +565,7 @@ static int dump_links(struct kernel_watch *watch)
 	return ask(NETLINK_ROUTE, request, keep_link, watch);
 }
 
-static int ask_own_pid(struct kernel_watch *watch)
+static int ask_generation(struct kernel_watch *watch)
 {
 	char buffer[64] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
@@ -569,7 +573,7 @@ static int ask_own_pid(struct kernel_watch *watch)
 	request->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN;
 	request->nlmsg_flags = NLM_F_REQUEST;
 	(void)mnl_nlmsg_put_extra_header(request, sizeof(struct nfgenmsg));
-	return ask(NETLINK_NETFILTER, request, keep_pid, watch);
+	return ask(NETLINK_NETFILTER, request, keep_generation, watch);
 }
 
 /* A socket joined to the groups, in the epoll descriptor. */
@@ -624,7 +628,7 @@ int kernel_watch_open(struct kernel_watch **ret)
 	/* Sockets first: what happens from here on is told, even if it is in the dump as well. */
 	r = open_sockets(watch);
 	if (r == 0)
-		r = ask_own_pid(watch);
+		r = ask_generation(watch);
 	if (r == 0)
 		r = dump_links(watch);
 	if (r < 0) {
@@ -634,6 +638,42 @@ int kernel_watch_open(struct kernel_watch **ret)
 	watch->has_second = false;
 	*ret = watch;
 	return 0;
+}
+
+static int set_member(struct kernel_watch *watch, int option)
+{
+	int group = NFNLGRP_NFTABLES;
+
+	return mnl_socket_setsockopt(watch->nft, option, &group, sizeof(group)) < 0 ? -errno : 0;
+}
+
+/* What others do between the question and the end of listening is both told and counted, which costs a look. */
+int kernel_watch_pause(struct kernel_watch *watch)
+{
+	int r = ask_generation(watch);
+
+	if (r == 0)
+		r = set_member(watch, NETLINK_DROP_MEMBERSHIP);
+	watch->paused = r == 0;
+	return r;
+}
+
+int kernel_watch_resume(struct kernel_watch *watch, uint64_t commits, struct watch_event *ret)
+{
+	uint32_t before = watch->generation;
+	int r;
+
+	if (!watch->paused)
+		return 0;
+	watch->paused = false;
+	r = set_member(watch, NETLINK_ADD_MEMBERSHIP);
+	if (r == 0)
+		r = ask_generation(watch);
+	if (r == 0 && watch->generation - before == commits)
+		return 0;
+	*ret = (struct watch_event){ .kind = WATCH_OVERRUN,
+		.detail = "somebody changed nft while a large change of our own went on" };
+	return 1;
 }
 
 void kernel_watch_free(struct kernel_watch *watch)

@@ -43,4 +43,11 @@ int kernel_watch_fd(const struct kernel_watch *watch);
  * process does itself is no event. `ours` says which rules and routes are meant. */
 int kernel_watch_next(struct kernel_watch *watch, const struct route_params *ours, struct watch_event *ret);
 
+/* Does not listen to nft while a large transaction of our own goes on: as long as anybody listens, the kernel makes a
+ * message of each element, which costs more than the element. Negative errno: it goes on listening. */
+int kernel_watch_pause(struct kernel_watch *watch);
+/* Listens again. `commits`: how many transactions of our own the kernel has taken meanwhile. 0; 1 and an event: there
+ * were others, or that cannot be told. */
+int kernel_watch_resume(struct kernel_watch *watch, uint64_t commits, struct watch_event *ret);
+
 #endif

@@ -28,7 +28,7 @@ static const char *const verdict_words[] = {
 	[VERDICT_LIMITED] = "limited",
 };
 static_assert(ARRAY_SIZE(verdict_words) == VERDICTS, "a word for each verdict");
-static_assert(sizeof("udp6_d128_s128_i_exact_limited") <= 32, "the longest name fits");
+static_assert(sizeof("udp6_d128_s128_i_p10000-65535_limited") <= NFTSET_NAME_MAX, "the longest name fits");
 
 static const char *const port_words[] = {
 	[MATCH_PORT_EXACT] = "exact",
@@ -47,24 +47,20 @@ const char *nftset_action_chain(enum verdict verdict)
 	return verdict_chains[verdict];
 }
 
-bool nftset_is_interval(const struct match_shape *shape)
-{
-	return shape->port_kind == MATCH_PORT_RANGE;
-}
-
 /*
  * An empty key does not exist, so a shape without fields is keyed by the
  * protocol. So is an interval set of ports alone: as a concatenation it is a
  * pipapo set, where libnftables need not read all elements to add one, as it
  * does for the tree of a plain interval set.
  */
-size_t nftset_fields(const struct match_shape *shape, enum nftset_field fields[NFTSET_FIELDS])
+size_t nftset_fields(const struct group *group, enum nftset_field fields[NFTSET_FIELDS])
 {
-	bool port = shape->port_kind != MATCH_PORT_ANY;
+	const struct match_shape *shape = &group->shape;
+	bool port = shape->port_kind == MATCH_PORT_EXACT || group_is_interval(group);
 	bool others = shape->dst_len > 0 || shape->src_len > 0 || shape->interface;
 	size_t n = 0;
 
-	if (!others && (!port || nftset_is_interval(shape)))
+	if (!others && (!port || group_is_interval(group)))
 		fields[n++] = NFTSET_PROTOCOL;
 	if (shape->dst_len > 0)
 		fields[n++] = NFTSET_DST;
@@ -77,13 +73,16 @@ size_t nftset_fields(const struct match_shape *shape, enum nftset_field fields[N
 	return n;
 }
 
-void nftset_name(const struct group *group, char buffer[32])
+void nftset_name(const struct group *group, char buffer[NFTSET_NAME_MAX])
 {
 	const struct match_shape *shape = &group->shape;
+	char range[sizeof("p65535-65535")];
 
-	snprintf(buffer, 32, "%s%s_d%u_s%u%s_%s_%s", shape->protocol == IPPROTO_TCP ? "tcp" : "udp",
+	snprintf(range, sizeof(range), "p%u-%u", group->port_lo, group->port_hi);
+	snprintf(buffer, NFTSET_NAME_MAX, "%s%s_d%u_s%u%s_%s_%s", shape->protocol == IPPROTO_TCP ? "tcp" : "udp",
 	        shape->family == AF_INET ? "4" : "6", shape->dst_len, shape->src_len, shape->interface ? "_i" : "",
-	        port_words[shape->port_kind < MATCH_PORT_KINDS ? shape->port_kind : MATCH_PORT_ANY],
+	        group->port_hi ? range
+	                       : port_words[shape->port_kind < MATCH_PORT_KINDS ? shape->port_kind : MATCH_PORT_ANY],
 	        verdict_words[group->verdict < VERDICTS ? group->verdict : VERDICT_DROP]);
 }
 
@@ -95,14 +94,25 @@ static int index_of(const char *const *words, int n, const char *word)
 	return -EINVAL;
 }
 
+/* The kind of ports that a word in a name says, and the range if it says one. */
+static int parse_ports(const char *word, struct group *group)
+{
+	int kind = index_of(port_words, MATCH_PORT_KINDS, word);
+
+	if (kind < 0 && sscanf(word, "p%5hu-%5hu", &group->port_lo, &group->port_hi) == 2 &&
+	        group->port_lo < group->port_hi)
+		kind = MATCH_PORT_RANGE;
+	return kind;
+}
+
 int nftset_group_of_name(const char *name, struct group *ret)
 {
-	char protocol[4], rest[20], again[32], *kind_word = rest, *verdict_word;
+	char protocol[4], rest[28], again[NFTSET_NAME_MAX], *kind_word = rest, *verdict_word;
 	unsigned family, dst, src;
-	struct group group;
+	struct group group = { 0 };
 	int kind, verdict;
 
-	if (sscanf(name, "%3[a-z]%1u_d%3u_s%3u_%19s", protocol, &family, &dst, &src, rest) != 5)
+	if (sscanf(name, "%3[a-z]%1u_d%3u_s%3u_%27s", protocol, &family, &dst, &src, rest) != 5)
 		return -EINVAL;
 	if (strncmp(rest, "i_", 2) == 0)
 		kind_word += 2;
@@ -110,7 +120,7 @@ int nftset_group_of_name(const char *name, struct group *ret)
 	if (!verdict_word)
 		return -EINVAL;
 	*verdict_word++ = '\0';
-	kind = index_of(port_words, MATCH_PORT_KINDS, kind_word);
+	kind = parse_ports(kind_word, &group);
 	verdict = index_of(verdict_words, VERDICTS, verdict_word);
 	if (kind < 0 || verdict < 0 || dst > (family == 4 ? 32 : 128) || src > (family == 4 ? 32 : 128))
 		return -EINVAL;
@@ -149,8 +159,8 @@ const char *nftset_field_type(const struct match_shape *shape, enum nftset_field
 void nftset_put_declaration(FILE *out, const struct group *group)
 {
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(&group->shape, fields);
-	char name[32];
+	size_t n = nftset_fields(group, fields);
+	char name[NFTSET_NAME_MAX];
 
 	nftset_name(group, name);
 	fprintf(out, "add %s inet " NFT_TABLE " %s { type ", nftset_kind(group), name);
@@ -159,7 +169,7 @@ void nftset_put_declaration(FILE *out, const struct group *group)
 		fputs(nftset_field_type(&group->shape, fields[i]), out);
 	}
 	fprintf(out, "%s; %scounter; }\n", group->verdict == VERDICT_LIMITED ? " : verdict" : "",
-	        nftset_is_interval(&group->shape) ? "flags interval; " : "");
+	        group_is_interval(group) ? "flags interval; " : "");
 }
 
 void nftset_put_address(FILE *out, uint8_t family, const char *which, unsigned length)
@@ -201,11 +211,13 @@ static void put_field_expression(FILE *out, const struct match_shape *shape, enu
 static void put_look(FILE *out, const char *chain, const struct group *group, const char *other)
 {
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(&group->shape, fields);
-	char name[32];
+	size_t n = nftset_fields(group, fields);
+	char name[NFTSET_NAME_MAX];
 
 	nftset_name(group, name);
 	fprintf(out, "add rule inet " NFT_TABLE " %s ", chain);
+	if (group->port_hi)
+		fprintf(out, "th dport %u-%u ", group->port_lo, group->port_hi);
 	for (size_t i = 0; i < n; i++) {
 		fputs(i ? " . " : "", out);
 		put_field_expression(out, &group->shape, fields[i]);
@@ -268,8 +280,9 @@ static void put_field_value(FILE *out, const struct match_key *key, enum nftset_
 int nftset_put_element(FILE *out, const struct element *element, bool leads)
 {
 	char chain[LIMITS_CHAIN_NAME_MAX];
+	struct group group = element_group(element);
 	enum nftset_field fields[NFTSET_FIELDS];
-	size_t n = nftset_fields(&element->key.shape, fields);
+	size_t n = nftset_fields(&group, fields);
 
 	if (match_key_check(&element->key) < 0)
 		return -EINVAL;
@@ -287,7 +300,7 @@ int nftset_put_element(FILE *out, const struct element *element, bool leads)
 int nftset_put_elements(FILE *out, const char *verb, const struct element *elements, size_t n)
 {
 	struct group group;
-	char name[32];
+	char name[NFTSET_NAME_MAX];
 
 	if (n == 0)
 		return 0;

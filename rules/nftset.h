@@ -18,12 +18,13 @@
 /* The fields a set's key may consist of, in their order. */
 enum nftset_field { NFTSET_PROTOCOL, NFTSET_DST, NFTSET_SRC, NFTSET_INTERFACE, NFTSET_PORT, NFTSET_FIELDS };
 
-/* Which fields the key of a shape has; returns how many (at least 1). */
-size_t nftset_fields(const struct match_shape *shape, enum nftset_field fields[NFTSET_FIELDS]);
-/* Whether the set's keys may be intervals. */
-bool nftset_is_interval(const struct match_shape *shape);
-/* Name of the set that holds the elements of a group, e.g. "tcp4_d24_s0_exact_relay"; at most 31 bytes and the NUL. */
-void nftset_name(const struct group *group, char buffer[32]);
+/* Room for the longest name of a set and the NUL. */
+#define NFTSET_NAME_MAX 40
+
+/* Which fields the keys of a group's set have; returns how many (at least 1). */
+size_t nftset_fields(const struct group *group, enum nftset_field fields[NFTSET_FIELDS]);
+/* Name of the set that holds the elements of a group, e.g. "tcp4_d24_s0_exact_relay", "tcp4_d32_s0_p8000-8100_drop". */
+void nftset_name(const struct group *group, char buffer[NFTSET_NAME_MAX]);
 /* The group of a set by its name. -EINVAL for a name that is not one. */
 int nftset_group_of_name(const char *name, struct group *ret);
 
@@ -48,5 +49,16 @@ void nftset_put_meter(FILE *out, const char *chain, const struct group *group);
  */
 int nftset_put_element(FILE *out, const struct element *element, bool leads);
 int nftset_put_elements(FILE *out, const char *verb, const struct element *elements, size_t n);
+
+/* One line of such a list, "10.0.0.0 . 443,", which is changed, back to the element of the group. -EINVAL. */
+int nftset_parse_element(char *line, const struct group *group, struct element *ret);
+
+/* Bytes of a field of a key; in a concatenation it takes whole words. */
+size_t nftset_field_size(const struct match_shape *shape, enum nftset_field field);
+size_t nftset_padded(size_t size);
+/* Longest key: two addresses of IPv6, an interface, a port. */
+#define NFTSET_KEY_MAX 56
+/* The element's key as the kernel has it (end: the other end of its ports, of an interval); returns its length. */
+size_t nftset_key(const struct element *element, bool end, uint8_t buffer[NFTSET_KEY_MAX]);
 
 #endif

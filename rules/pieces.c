@@ -68,6 +68,7 @@ static int compare_for_sweep(const void *one, const void *other)
 /* The pieces made so far. */
 struct cutting {
 	struct piece *pieces;
+	const struct contender **owners; /* of each */
 	size_t n_pieces;
 };
 
@@ -165,8 +166,23 @@ static void emit(struct cutting *cutting, uint8_t kind, uint32_t lo, uint32_t hi
 		last->hi = (uint16_t)hi;
 		return;
 	}
-	cutting->pieces[cutting->n_pieces++] =
-	        (struct piece){ kind, (uint16_t)lo, (uint16_t)hi, owner->verdict, owner->listener, owner->limited };
+	cutting->owners[cutting->n_pieces] = owner;
+	cutting->pieces[cutting->n_pieces++] = (struct piece){ .kind = kind,
+		.lo = (uint16_t)lo,
+		.hi = (uint16_t)hi,
+		.verdict = owner->verdict,
+		.listener = owner->listener,
+		.limited = owner->limited };
+}
+
+/* A set of its own is for the ranges that a listener has wherever it is alone; what others cut out of them is as many
+ * as the others are, and lies with their ranges. */
+static bool is_own_range(const struct piece *piece, const struct contender *owner)
+{
+	for (size_t i = 0; owner->own_ranges && i < owner->n_pieces; i++)
+		if (owner->pieces[i].own_range && owner->pieces[i].lo == piece->lo && owner->pieces[i].hi == piece->hi)
+			return piece->kind == MATCH_PORT_RANGE;
+	return false;
 }
 
 /* Exact ports, sorted: the strongest of each port stands first. */
@@ -212,12 +228,14 @@ static void sweep(struct cutting *cutting, const struct item *items, size_t n, s
 static int cut_sorted(struct cutting *cutting, const struct item *items, size_t n)
 {
 	_cleanup_free_ const struct item **open = reallocarray(NULL, n + 1, sizeof(*open));
+	_cleanup_free_ const struct contender **owners = reallocarray(NULL, 2 * n + 1, sizeof(*owners));
 	size_t begin = 0, end;
 
 	/* Each range's start and end begin at most one piece each. */
 	cutting->pieces = reallocarray(NULL, 2 * n + 1, sizeof(*cutting->pieces));
-	if (!open || !cutting->pieces)
+	if (!open || !owners || !cutting->pieces)
 		return -ENOMEM;
+	cutting->owners = owners;
 	for (; begin < n; begin = end) {
 		for (end = begin; end < n && items[end].kind == items[begin].kind; end++)
 			;
@@ -228,6 +246,9 @@ static int cut_sorted(struct cutting *cutting, const struct item *items, size_t 
 		else
 			take_first(cutting, items + begin, end - begin);
 	}
+	for (size_t i = 0; i < cutting->n_pieces; i++)
+		cutting->pieces[i].own_range = is_own_range(&cutting->pieces[i], owners[i]);
+	cutting->owners = NULL;
 	return 0;
 }
 

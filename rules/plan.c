@@ -134,11 +134,13 @@ int model_find(
 	cell = cells_find(&model->cells, &key);
 	pieces = cell ? state_pieces(&cell->now, &n) : NULL;
 	for (size_t i = 0; pieces && i < n; i++)
-		if (pieces[i].kind == group->shape.port_kind &&
-		        (pieces[i].limited ? VERDICT_LIMITED : pieces[i].verdict) == group->verdict &&
-		        packet->dst_port >= pieces[i].lo && packet->dst_port <= pieces[i].hi) {
+		if (pieces[i].kind == group->shape.port_kind && packet->dst_port >= pieces[i].lo &&
+		        packet->dst_port <= pieces[i].hi) {
+			struct group found;
+
 			cell_element(cell, &pieces[i], ret);
-			return 1;
+			found = element_group(ret);
+			return group_compare(&found, group) == 0;
 		}
 	return 0;
 }
@@ -307,7 +309,8 @@ static int diff_cell(const struct staged_cell *staged, struct growing *removed, 
 
 		i += order <= 0;
 		k += order >= 0;
-		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener && a->limited == b->limited)
+		if (order == 0 && a->verdict == b->verdict && a->listener == b->listener && a->limited == b->limited &&
+		        a->own_range == b->own_range)
 			continue;
 		if (order <= 0)
 			r = append(removed, staged->cell, a);
@@ -336,13 +339,8 @@ static size_t blocks_of(const struct match_key *key)
 {
 	size_t n = 0;
 
-	for (uint32_t at = key->port_lo; at <= key->port_hi; n++) {
-		uint32_t size = at ? at & -at : UINT16_MAX + 1U;
-
-		while (at + size - 1 > key->port_hi)
-			size /= 2;
-		at += size;
-	}
+	for (uint32_t at = key->port_lo; at <= key->port_hi; at += 1U << port_block_bits(at, key->port_hi))
+		n++;
 	return n;
 }
 
@@ -356,7 +354,7 @@ static struct group_count take_run(const struct elements *elements, size_t *at, 
 		return ret;
 	first = element_group(&elements->items[*at]);
 	ret.count = group_compare(&first, group) == 0 ? elements_run(elements, *at) : 0;
-	for (size_t i = 0; group->shape.port_kind == MATCH_PORT_RANGE && i < ret.count; i++)
+	for (size_t i = 0; group_is_interval(group) && i < ret.count; i++)
 		ret.blocks += blocks_of(&elements->items[*at + i].key);
 	*at += ret.count;
 	return ret;
@@ -388,24 +386,25 @@ static int count_groups(const struct model *model, const struct plan *plan, stru
 	return 0;
 }
 
-static size_t blocks_before(const struct model *model, const struct group *group)
+static size_t blocks_of_all(const struct group_count *groups, size_t n)
 {
-	for (size_t i = 0; i < model->n_groups; i++)
-		if (group_compare(&model->groups[i].group, group) == 0)
-			return model->groups[i].blocks;
-	return 0;
+	size_t blocks = 0;
+
+	for (size_t i = 0; i < n; i++)
+		blocks += groups[i].blocks;
+	return blocks;
 }
 
-/* A listener that the plan gives elements of the group. */
-static const struct contender *who_adds(const struct model *model, const struct plan *plan, const struct group *group)
+/* A listener that the plan gives ranges in interval sets. */
+static const struct contender *who_adds_blocks(const struct model *model, const struct plan *plan)
 {
 	const struct stage *stage = &model->stage;
 	size_t at = 0;
 
 	while (at < plan->added.n) {
-		struct group other = element_group(&plan->added.items[at]);
+		struct group group = element_group(&plan->added.items[at]);
 
-		if (group_compare(&other, group) == 0)
+		if (group_is_interval(&group))
 			break;
 		at += elements_run(&plan->added, at);
 	}
@@ -417,26 +416,21 @@ static const struct contender *who_adds(const struct model *model, const struct 
 
 int plan_check_load(const struct model *model, const struct plan *plan, struct errs *errs)
 {
-	int r = 0;
+	size_t blocks = blocks_of_all(model->stage.groups, model->stage.n_groups);
+	const struct contender *contender;
+	char pointer[CONTENDER_POINTER_MAX] = "";
 
-	for (size_t i = 0; i < model->stage.n_groups; i++) {
-		const struct group_count *count = &model->stage.groups[i];
-		const struct contender *contender;
-		char pointer[CONTENDER_POINTER_MAX] = "";
-
-		if (count->blocks <= PLAN_BLOCKS_MAX || count->blocks <= blocks_before(model, &count->group))
-			continue;
-		contender = who_adds(model, plan, &count->group);
-		if (contender)
-			contender_pointer(contender, "/ports", pointer);
-		errs_add(errs, pointer, "too_complex",
-		        "listener \"%s\": with it, ranges of ports for %zu combinations of addresses would lie in one "
-		        "set of the kernel, in %zu pieces, more than %d. Name all ports or single ones, or fewer "
-		        "addresses.",
-		        contender ? contender->name : "", count->count, count->blocks, PLAN_BLOCKS_MAX);
-		r = -EINVAL;
-	}
-	return r;
+	if (blocks <= PLAN_BLOCKS_MAX || blocks <= blocks_of_all(model->groups, model->n_groups))
+		return 0;
+	contender = who_adds_blocks(model, plan);
+	if (contender)
+		contender_pointer(contender, "/ports", pointer);
+	errs_add(errs, pointer, "too_complex",
+	        "listener \"%s\": with it, ranges of ports for their combinations of addresses would lie in the kernel "
+	        "in "
+	        "%zu pieces, more than %d. Name all ports or single ones, or fewer addresses.",
+	        contender ? contender->name : "", blocks, PLAN_BLOCKS_MAX);
+	return -EINVAL;
 }
 
 /* Interval sets that are made anew. */
@@ -449,7 +443,7 @@ static int choose_rebuilt(struct plan *plan)
 		struct group group = element_group(&plan->removed.items[i]);
 
 		run = elements_run(&plan->removed, i);
-		if (group.shape.port_kind != MATCH_PORT_RANGE || run < PLAN_REBUILD_MIN ||
+		if (!group_is_interval(&group) || run < PLAN_REBUILD_MIN ||
 		        !group_is_in(plan->groups_after, plan->n_groups_after, &group))
 			continue;
 		if (array_reserve(&plan->groups_rebuilt, &size, plan->n_groups_rebuilt + 1, sizeof(group)) < 0)

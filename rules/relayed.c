@@ -137,19 +137,17 @@ static int append_ports(struct making *making, const struct element *element, ui
 /* Cuts the element's ports into prefixes. */
 static int append_element(struct making *making, const struct element *element)
 {
-	uint32_t port = element->key.port_lo, end = element->key.port_hi + 1U;
+	uint32_t port = element->key.port_lo, last = element->key.port_hi;
 	uint8_t way;
 	int r = way_of(making, &element->key.shape, &way);
 
 	if (element->key.shape.port_kind == MATCH_PORT_ANY)
 		return r < 0 ? r : append_ports(making, element, way, 0, 0);
-	while (r == 0 && port < end) {
-		unsigned bits = 16;
+	while (r == 0 && port <= last) {
+		unsigned bits = port_block_bits(port, last);
 
-		while (bits > 0 && port % (1U << (17 - bits)) == 0 && port + (1U << (17 - bits)) <= end)
-			bits--;
-		r = append_ports(making, element, way, (uint16_t)port, bits);
-		port += 1U << (16 - bits);
+		r = append_ports(making, element, way, (uint16_t)port, 16 - bits);
+		port += 1U << bits;
 	}
 	return r;
 }

@@ -174,7 +174,7 @@ static bool chain_changes(const struct plan *plan, const struct chain_id *chain)
 
 static void put_set_changes(FILE *out, const struct plan *plan)
 {
-	char name[32];
+	char name[NFTSET_NAME_MAX];
 
 	for (size_t i = 0; i < plan->n_groups_before; i++) {
 		const struct group *group = &plan->groups_before[i];

@@ -105,6 +105,18 @@ static const char *longest_list(const struct listener *listener, const struct re
 	return pointers[longest];
 }
 
+static size_t own_range_min = PLAN_OWN_RANGE_MIN;
+
+void plan_own_range_min(size_t n)
+{
+	own_range_min = n ? n : PLAN_OWN_RANGE_MIN;
+}
+
+static bool has_own_ranges(const struct listener *listener, const struct reach *reach)
+{
+	return reach_count(reach, listener) >= own_range_min;
+}
+
 /* Takes what the contender with this reach needs of the limits. */
 static int take_room(struct stage *stage, struct contender *contender, const struct reach *reach, struct errs *errs)
 {
@@ -114,6 +126,8 @@ static int take_room(struct stage *stage, struct contender *contender, const str
 
 	contender_pointer(contender, longest_list(listener, reach), pointer);
 	contender->next_elements = elements;
+	if (has_own_ranges(listener, reach))
+		contender_own_ranges(contender);
 	if (!contender->has_sets && elements > PLAN_LISTENER_MAX)
 		errs_add(errs, pointer, "too_complex",
 		        "listener \"%s\": destinations, sources, interfaces and ports multiply to %zu combinations, "
@@ -177,6 +191,17 @@ static int new_contender(
 	return stage_arriving(model, contender, to, errs);
 }
 
+/* Whether the listener's ranges go to other sets now that its address sets have other entries: then it is compiled
+ * anew, for the pieces of its cells are others. One whose sets cannot be told is refused by who stages it. */
+static bool moves_ranges(const struct contender *contender, const struct snapshot *to)
+{
+	const struct listener *listener = (const struct listener *)contender->row;
+	_cleanup_errs_ struct errs errs = { 0 };
+	_cleanup_reach_ struct reach reach = { 0 };
+
+	return reach_of(listener, to, &errs, &reach) == 0 && has_own_ranges(listener, &reach) != contender->own_ranges;
+}
+
 /* The walk over the listeners of the model and of a snapshot, both sorted by name. */
 struct pairs {
 	const struct model *model;
@@ -229,7 +254,7 @@ static void mark(struct model *model, const struct snapshot *from, const struct 
 	while (next_pair(&pairs)) {
 		if (!pairs.old || (stays(&pairs) && (!sets_differ || !is_changed(pairs.old, from, to))))
 			continue;
-		pairs.old->leaving = !stays(&pairs);
+		pairs.old->leaving = !stays(&pairs) || moves_ranges(pairs.old, to);
 		stage->total -= pairs.old->n_elements;
 	}
 }
@@ -240,7 +265,7 @@ static int stage_pair(struct model *model, const struct pairs *pairs, const stru
 	struct contender **place = pairs->row ? &model->stage.contenders[pairs->at] : NULL;
 	int r = 0;
 
-	if (stays(pairs)) {
+	if (stays(pairs) && !pairs->old->leaving) {
 		*place = pairs->old;
 		return sets_differ && is_changed(pairs->old, from, to)
 		               ? stage_changed(model, pairs->old, from, to, errs)

@@ -226,6 +226,15 @@ int prefix_range_parse(const char *text, struct prefix ret[PREFIX_RANGE_MAX])
 	return n;
 }
 
+unsigned port_block_bits(uint32_t port, uint32_t last)
+{
+	unsigned bits = 0;
+
+	while (bits < 16 && port % (2U << bits) == 0 && port + (2U << bits) - 1 <= last)
+		bits++;
+	return bits;
+}
+
 int port_range_parse(const char *text, struct port_range *ret)
 {
 	const char *dash = strchrnul(text, '-');

@@ -64,5 +64,8 @@ int prefix_range_parse(const char *text, struct prefix ret[PREFIX_RANGE_MAX]);
 
 /* "443" or "8000-8100", each 1-65535, lo <= hi; digits only, no sign, no space, no leading zero. -EINVAL else. */
 int port_range_parse(const char *text, struct port_range *ret);
+/* A range of ports is cut into blocks of 2 to the n, each from a multiple of its size on: n of the largest that begins
+ * at the port and does not go beyond the last one. */
+unsigned port_block_bits(uint32_t port, uint32_t last);
 
 #endif

@@ -112,10 +112,14 @@ static int carry(struct side *from, struct side *to)
 	int code = ctl_get(&from->ctl, "/api/v1/config", &config);
 
 	snprintf(etag, sizeof(etag), "\"%" PRId64 "\"", to->revision);
-	if (code == CTL_OK)
-		code = ctl_ask(&to->ctl, "PUT", "/api/v1/config", config, etag, &answer);
 	if (code != CTL_OK)
 		return code;
+	code = ctl_ask(&to->ctl, "PUT", "/api/v1/config", config, etag, &answer);
+	if (code != CTL_OK) {
+		ctl_say("%s does not take revision %" PRId64 " of %s, and keeps what it has",
+		        client_where(to->ctl.client), from->revision, client_where(from->ctl.client));
+		return code;
+	}
 	ctl_say_written(&answer);
 	printf("revision %" PRId64 " of %s is revision %s of %s\n", from->revision, client_where(from->ctl.client),
 	        answer.revision ? answer.revision : "?", client_where(to->ctl.client));

@@ -132,7 +132,7 @@ FIXTURE struct model *fixture_model(struct snapshot *snapshot)
 
 FIXTURE bool fixture_same_element(const struct element *a, const struct element *b, bool listeners)
 {
-	return match_key_compare(&a->key, &b->key) == 0 && a->verdict == b->verdict &&
+	return match_key_compare(&a->key, &b->key) == 0 && a->verdict == b->verdict && a->own_range == b->own_range &&
 	       (!listeners || a->listener == b->listener);
 }
 

@@ -43,6 +43,7 @@ static void it_follows_plans(void **state)
 	char *text;
 
 	(void)state;
+	plan_own_range_min(3);
 	assert_int_equal(kernel_fake_new(&kernel), 0);
 	assert_int_equal(render_nft_full(model, &params, 0, &text), 0);
 	assert_int_equal(kernel_nft_commit(kernel, text, NULL), 0);

@@ -12,6 +12,8 @@
 #include <sys/ioctl.h>
 
 #include "rules/kernel.h"
+#include "rules/kernel_bulk.h"
+#include "schema/prefixes.h"
 
 static struct render_params params = { 0x01000000, 0x0f000000, 41000, 41001, false, { 0 } };
 static const struct route_params routes = { 0x01000000, 0x0f000000, 26487, 100 };
@@ -223,6 +225,7 @@ static void plans_end_where_full_does(void **state)
 	struct snapshot *at = snapshot_new();
 	struct model *model = fixture_model(at);
 
+	plan_own_range_min(2); /* small listeners, too, have sets of their ranges */
 	run_full(kernel, model, 0);
 	for (unsigned round = 0; round < amount(80, 200); round++) {
 		struct snapshot *to = fixture_random_edit(at, 25);
@@ -246,6 +249,7 @@ static void plans_end_where_full_does(void **state)
 		if (round % 40 == 39)
 			check_rules_are_fresh(kernel, model, at->revision);
 	}
+	plan_own_range_min(0);
 	model_free(model);
 	snapshot_unref(at);
 }
@@ -294,6 +298,130 @@ static void large_changes_rebuild_maps(void **state)
 	snapshot_unref(empty);
 	snapshot_unref(from);
 	snapshot_unref(to);
+}
+
+/* Thousands of prefixes of both families, from `first` on. */
+static struct prefixes thousands(uint8_t first, size_t n)
+{
+	struct prefixes_builder builder = { 0 };
+	struct prefixes ret = { 0 };
+
+	for (size_t i = 0; i < n; i++) {
+		struct prefix v4 = { { AF_INET, { first, (uint8_t)(i >> 8), (uint8_t)i } }, 24 },
+		              v6 = { { AF_INET6, { 0xfd, first, (uint8_t)(i >> 8), (uint8_t)i, 7 } }, 64 };
+
+		assert_int_equal(prefixes_add(&builder, &v4), 0);
+		assert_int_equal(prefixes_add(&builder, &v6), 0);
+	}
+	assert_int_equal(prefixes_finish(&builder, &ret), 0);
+	return ret;
+}
+
+static void put_set(struct snapshot *snapshot, const char *name, struct prefixes entries)
+{
+	struct address_set *set = (struct address_set *)row_new(RESOURCE_ADDRESS_SET);
+
+	snprintf(set->name, sizeof(set->name), "%s", name);
+	set->entries = entries;
+	assert_int_equal(snapshot_put(snapshot, &set->row), 0);
+	row_unref(&set->row);
+}
+
+/* A set for each kind of key: with a source, an interface, one port, a range of its own, ranges, any; and a map. */
+static struct snapshot *large_sets(size_t n)
+{
+	struct snapshot *snapshot = snapshot_new();
+	struct listener *listener;
+
+	snapshot->revision = 5;
+	put_set(snapshot, "big", thousands(10, n));
+	put_set(snapshot, "other", thousands(20, PLAN_OWN_RANGE_MIN / 2 - 1));
+	fixture_put(snapshot, fixture_listener("exact", 1, "", "", "@big", "443"));
+	fixture_put(snapshot, fixture_listener("range", 2, "", "", "@big", "8000-8100"));
+	fixture_put(snapshot, fixture_listener("any", 3, "", "", "@big", ""));
+	fixture_put(snapshot, fixture_listener("ranges", 4, "", "", "@other", "1-100 200-300"));
+	fixture_put(snapshot, fixture_listener("source", 5, "", "@big", "192.0.2.1 fd77::1", "53"));
+	fixture_put(snapshot, fixture_listener("interface", 6, "a.very-long_0:@", "", "@big", "80"));
+	listener = fixture_listener("datagrams", 7, "", "", "@other", "3000-4000");
+	listener->protocol = PROTOCOL_UDP;
+	listener->action = ACTION_DROP;
+	fixture_put(snapshot, listener);
+	return snapshot;
+}
+
+static size_t counters_in(struct kernel *kernel)
+{
+	_cleanup_free_ char *text = NULL;
+	size_t n = 0;
+
+	assert_int_equal(kernel_nft_list(kernel, &text), 0);
+	for (const char *at = text; (at = strstr(at, "counter packets 0")); at++)
+		n++;
+	return n;
+}
+
+/* From one state to the other; the text must be one that goes by netlink. */
+static void change_much(struct kernel *kernel, struct model *model, struct snapshot *from, struct snapshot *to)
+{
+	struct errs errs = { 0 };
+	struct plan *plan;
+	char *text;
+
+	assert_int_equal(plan_new(model, from, to, &errs, &plan), 0);
+	assert_int_equal(render_nft_plan(plan, &params, &text), 0);
+	assert_true(strlen(text) > KERNEL_LARGE);
+	run(kernel, text);
+	plan_commit(model, plan);
+	kernel_is(kernel, model, to->revision);
+}
+
+/* New sets, more and less of those that are there, and the whole from nothing: read back as they were meant. */
+static void large_sets_go_by_netlink(void **state)
+{
+	struct kernel *kernel = kernel_of(state);
+	struct snapshot *empty = snapshot_new(), *at = large_sets(1100), *more = snapshot_edit(at, 6);
+	struct model *model = fixture_model(empty);
+	size_t counters;
+
+	run_full(kernel, model, 0);
+	change_much(kernel, model, empty, at);
+	counters = counters_in(kernel);
+	check_rules_are_fresh(kernel, model, 5);
+	assert_int_equal(counters_in(kernel), counters);
+	put_set(more, "big", thousands(10, 3300));
+	change_much(kernel, model, at, more);
+	change_much(kernel, model, more, at);
+	assert_int_equal(kernel_nft_commit(kernel, "delete table inet gatewayd\n", NULL), 0);
+	run_full(kernel, model, 5);
+	kernel_is(kernel, model, 5);
+	assert_int_equal(counters_in(kernel), counters);
+	model_free(model);
+	snapshot_unref(more);
+	snapshot_unref(at);
+	snapshot_unref(empty);
+}
+
+/* What was made before the part that is refused goes again. */
+static void a_refusal_leaves_no_large_sets(void **state)
+{
+	struct kernel *kernel = kernel_of(state);
+	struct snapshot *empty = snapshot_new(), *to = large_sets(1100);
+	struct model *model = fixture_model(empty);
+	_cleanup_free_ char *text = NULL, *bad = NULL, *error = NULL;
+	struct errs errs = { 0 };
+	struct plan *plan;
+
+	run_full(kernel, model, 0);
+	assert_int_equal(plan_new(model, empty, to, &errs, &plan), 0);
+	assert_int_equal(render_nft_plan(plan, &params, &text), 0);
+	assert_true(asprintf(&bad, "%sadd rule inet gatewayd nowhere accept\n", text) > 0);
+	assert_int_equal(kernel_nft_commit(kernel, bad, &error), -EINVAL);
+	assert_non_null(error);
+	kernel_is(kernel, model, 0);
+	plan_abort(model, plan);
+	model_free(model);
+	snapshot_unref(to);
+	snapshot_unref(empty);
 }
 
 static void time_plan(
@@ -471,6 +599,8 @@ int main(void)
 		cmocka_unit_test(the_gate_opens_and_closes),
 		cmocka_unit_test(plans_end_where_full_does),
 		cmocka_unit_test(large_changes_rebuild_maps),
+		cmocka_unit_test(large_sets_go_by_netlink),
+		cmocka_unit_test(a_refusal_leaves_no_large_sets),
 		cmocka_unit_test(ten_thousand_listeners),
 		cmocka_unit_test(another_version_is_not_compatible),
 		cmocka_unit_test(foreign_chains_are_told),

@@ -298,6 +298,7 @@ static void the_kernel_chooses_as_the_reference(void **state)
 		struct snapshot *snapshot;
 		struct model *model;
 
+		plan_own_range_min(1 + fixture_random(4));
 		assert_int_equal(model_new(&model), 0);
 		snapshot = random_listeners(model);
 		assert_int_equal(render_nft_full(model, &params, 1, &text), 0);

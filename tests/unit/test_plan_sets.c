@@ -148,6 +148,7 @@ static void sets_are_their_entries(void **state)
 	struct model *model;
 
 	(void)state;
+	plan_own_range_min(4);
 	put_set(at, "a", random_entries());
 	put_set(at, "b", random_entries());
 	put_set(at, "c", random_entries());
@@ -185,6 +186,7 @@ static void sets_are_their_entries(void **state)
 	print_message("2000 edits, %u refused as ties, %u aborted, %zu elements at the end\n", refused, aborted,
 	        elements_now(model));
 	assert_true(refused < 1500);
+	plan_own_range_min(0);
 	model_free(model);
 	snapshot_unref(at);
 }
@@ -297,35 +299,110 @@ static void expect_load(struct model *model, struct snapshot *from, struct snaps
 	errs_clear(&errs);
 }
 
-/* 2-65533 is 28 blocks. What is over the limit already has to start, and may become less, or stay and be written
- * otherwise. */
-static void sets_of_ranges_are_limited(void **state)
+/* So many addresses with a range of so many blocks (2-65533: 28), which are too few for a set of its own. */
+static void put_ranges(struct snapshot *snapshot, unsigned number, size_t n)
 {
-	enum { MOST = PLAN_BLOCKS_MAX / 28 };
+	char name[16], set[16], source[16];
+
+	snprintf(name, sizeof(name), "l%u", number);
+	snprintf(set, sizeof(set), "@s%u", number);
+	snprintf(source, sizeof(source), "172.16.0.%u", number);
+	put_set(snapshot, set + 1, many(n));
+	fixture_put(snapshot, fixture_listener(name, number, "", source, set, "2-65533"));
+}
+
+/* It is their sum that counts. What is over the limit already has to start, and may become less, or stay and be written
+ * otherwise. */
+static void blocks_of_ranges_are_limited(void **state)
+{
+	enum { EACH = PLAN_OWN_RANGE_MIN - 1, FULL = PLAN_BLOCKS_MAX / 28 / EACH, REST = PLAN_BLOCKS_MAX / 28 % EACH };
 	struct snapshot *empty = snapshot_new(), *at = snapshot_edit(empty, 1), *to;
 	struct model *model = fixture_model(empty);
 
 	(void)state;
-	put_set(at, "wide", many(MOST));
-	fixture_put(at, fixture_listener("all", 1, "", "", "@wide", "2-65533"));
+	for (unsigned i = 1; i <= FULL; i++)
+		put_ranges(at, i, EACH);
+	put_ranges(at, FULL + 1, REST);
+	((struct listener *)snapshot_find(at, RESOURCE_LISTENER, "l1"))->protocol = PROTOCOL_UDP;
 	expect_load(model, empty, at, NULL);
-	put_set(at, "wide", many(MOST + 1));
-	expect_load(model, empty, at, "/listeners/all/ports");
+	put_ranges(at, FULL + 1, REST + 1);
+	expect_load(model, empty, at, "/listeners/l2/ports");
 	assert_int_equal(fixture_apply(model, empty, at), 0);
 	to = snapshot_edit(at, 2);
-	put_set(to, "wide", many(MOST + 2));
-	expect_load(model, at, to, "/listeners/all/ports");
-	put_set(to, "wide", many(MOST));
+	put_set(to, "s1", many(EACH - 1));
+	put_set(to, "s2", many(EACH - 1));
 	expect_load(model, at, to, NULL);
 	snapshot_unref(to);
 	to = snapshot_edit(at, 2);
-	fixture_put(to, fixture_listener("other", 2, "", "", "172.16.0.1", "80 82"));
-	fixture_put(to, fixture_listener("udp", 3, "", "", "@wide", "2-40"));
-	((struct listener *)snapshot_find(to, RESOURCE_LISTENER, "udp"))->protocol = PROTOCOL_UDP;
+	fixture_put(to, fixture_listener("other", 200, "", "", "172.16.0.1", "80 82"));
 	expect_load(model, at, to, NULL);
-	fixture_put(to, fixture_listener("more", 4, "", "", "172.16.0.2", "80-81"));
+	fixture_put(to, fixture_listener("more", 201, "", "", "172.16.0.2", "80-81"));
 	expect_load(model, at, to, "/listeners/more/ports");
 	model_free(model);
+	snapshot_unref(to);
+	snapshot_unref(at);
+	snapshot_unref(empty);
+}
+
+static void expect_groups(const struct model *model, size_t n, size_t n_intervals)
+{
+	size_t n_groups, intervals = 0;
+	struct group *groups;
+
+	assert_int_equal(model_groups(model, &groups, &n_groups), 0);
+	for (size_t i = 0; i < n_groups; i++)
+		intervals += group_is_interval(&groups[i]);
+	assert_int_equal(n_groups, n);
+	assert_int_equal(intervals, n_intervals);
+	free(groups);
+}
+
+/* At the limit a range moves to a set of its own, below it back. What others cut out of it does not make it sets. */
+static void ranges_of_many_have_sets_of_their_own(void **state)
+{
+	struct snapshot *empty = snapshot_new(), *at = snapshot_edit(empty, 1), *to = snapshot_edit(empty, 1), *cut;
+	struct model *model = fixture_model(empty);
+	struct match_packet packet = { .protocol = IPPROTO_TCP, .dst_port = 8050 };
+	struct element found;
+	struct group *groups;
+	size_t n;
+
+	(void)state;
+	put_set(at, "big", many(PLAN_OWN_RANGE_MIN - 1));
+	fixture_put(at, fixture_listener("all", 1, "", "", "@big", "8000-8100 9000-9001 443"));
+	assert_int_equal(fixture_apply(model, empty, at), 0);
+	expect_groups(model, 2, 1);
+	snapshot_unref(to);
+	to = snapshot_edit(at, 2);
+	put_set(to, "big", many(PLAN_OWN_RANGE_MIN));
+	assert_int_equal(fixture_apply(model, at, to), 0);
+	expect_groups(model, 3, 0);
+	cut = snapshot_edit(to, 3);
+	for (unsigned i = 0; i < 20; i++) {
+		char name[16], address[16], ports[16];
+
+		snprintf(name, sizeof(name), "cut%u", i);
+		snprintf(address, sizeof(address), "10.0.0.%u", i);
+		snprintf(ports, sizeof(ports), "%u-%u", 8010 + i, 8011 + i);
+		fixture_put(cut, fixture_listener(name, 10 + i, "", "", address, ports));
+	}
+	assert_int_equal(fixture_apply(model, to, cut), 0);
+	expect_groups(model, 4, 1);
+	packet.dst = packet.src = (struct addr){ AF_INET, { 10, 0, 0, 5 } };
+	assert_int_equal(model_decide(model, &packet, false, &found), 1);
+	assert_int_equal(found.listener, 1);
+	assert_false(found.own_range);
+	packet.dst.bytes[3] = 100;
+	assert_int_equal(model_groups(model, &groups, &n), 0);
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(model_find(model, &groups[i], &packet, &found), groups[i].port_lo == 8000);
+	free(groups);
+	assert_int_equal(model_decide(model, &packet, false, &found), 1);
+	assert_true(found.own_range);
+	assert_int_equal(fixture_apply(model, cut, at), 0);
+	expect_groups(model, 2, 1);
+	model_free(model);
+	snapshot_unref(cut);
 	snapshot_unref(to);
 	snapshot_unref(at);
 	snapshot_unref(empty);
@@ -411,7 +488,8 @@ int main(void)
 		cmocka_unit_test(an_empty_set_matches_nothing),
 		cmocka_unit_test(unknown_sets_are_refused),
 		cmocka_unit_test(the_total_is_limited),
-		cmocka_unit_test(sets_of_ranges_are_limited),
+		cmocka_unit_test(blocks_of_ranges_are_limited),
+		cmocka_unit_test(ranges_of_many_have_sets_of_their_own),
 		cmocka_unit_test(all_ports_need_no_ranges),
 		cmocka_unit_test(sets_are_their_entries),
 		cmocka_unit_test(one_entry_among_a_hundred_thousand),

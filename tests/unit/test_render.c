@@ -295,10 +295,11 @@ static void names_can_be_read_back(void **state)
 	static const char *const bad[] = { "", "tcp4", "tcp4_d33_s0_exact_relay", "tcp4_d32_s0_exact",
 		"tcp4_d32_s0_exact_", "tcp4_d32_s0_exact_relay_", "tcp4_d32_s0_i_exact_relays", "tcp5_d0_s0_any_drop",
 		"udp4_d0_s0_i_", "TCP4_d0_s0_any_drop", "tcp4_d00_s0_any_drop", "tcp4_d0_s0_any_drop ",
-		"sctp4_d0_s0_any_drop", "tcp6_d129_s0_any_drop", "tcp4_d-1_s0_any_drop" };
+		"sctp4_d0_s0_any_drop", "tcp4_d0_s0_p5_drop", "tcp4_d0_s0_p7-7_drop", "tcp4_d0_s0_p8-7_drop",
+		"tcp4_d0_s0_p1-65536_drop", "tcp4_d0_s0_p01-7_drop", "tcp6_d129_s0_any_drop", "tcp4_d-1_s0_any_drop" };
 	struct group group = { .shape.protocol = IPPROTO_TCP }, again;
 	struct match_shape *shape = &group.shape;
-	char name[32];
+	char name[NFTSET_NAME_MAX];
 
 	(void)state;
 	for (unsigned i = 0; i < 5000; i++) {
@@ -309,6 +310,11 @@ static void names_can_be_read_back(void **state)
 		shape->interface = (uint8_t)fixture_random(2);
 		shape->port_kind = (uint8_t)fixture_random(MATCH_PORT_KINDS);
 		group.verdict = (uint8_t)fixture_random(VERDICTS);
+		group.port_lo = group.port_hi = 0;
+		if (shape->port_kind == MATCH_PORT_RANGE && fixture_random(2)) {
+			group.port_lo = (uint16_t)(1 + fixture_random(65534));
+			group.port_hi = (uint16_t)(group.port_lo + 1 + fixture_random(65535U - group.port_lo));
+		}
 		nftset_name(&group, name);
 		assert_int_equal(nftset_group_of_name(name, &again), 0);
 		assert_int_equal(group_compare(&group, &again), 0);

@@ -155,6 +155,32 @@ static void changes_of_our_table_are_told(void **state)
 	expect_nothing(bench);
 }
 
+/* Paused, it hears nothing and misses nothing: others' transactions are those that we did not count. */
+static void a_pause_misses_nothing(void **state)
+{
+	struct bench *bench = bench_of(state);
+	uint64_t before = kernel_nft_commits(bench->kernel);
+	struct watch_event event = { 0 };
+
+	assert_int_equal(kernel_watch_pause(bench->watch), 0);
+	load(bench);
+	assert_int_equal(kernel_nft_commits(bench->kernel) - before, 1);
+	assert_int_equal(kernel_watch_resume(bench->watch, 1, &event), 0);
+	expect_nothing(bench);
+	assert_int_equal(kernel_watch_pause(bench->watch), 0);
+	load(bench);
+	assert_int_equal(system("nft add rule inet gatewayd pre_tcp counter accept"), 0);
+	expect_nothing(bench);
+	assert_int_equal(kernel_watch_resume(bench->watch, 1, &event), 1);
+	assert_int_equal(event.kind, WATCH_OVERRUN);
+	assert_int_equal(kernel_watch_pause(bench->watch), 0);
+	assert_int_equal(kernel_watch_resume(bench->watch, UINT64_MAX, &event), 1);
+	assert_int_equal(system("nft add rule inet gatewayd pre_tcp counter accept"), 0);
+	expect(bench, WATCH_NFT, "nft", "rule added to chain pre_tcp");
+	load(bench);
+	expect_nothing(bench);
+}
+
 static void changes_of_routing_are_told(void **state)
 {
 	struct bench *bench = bench_of(state);
@@ -309,6 +335,7 @@ int main(void)
 		cmocka_unit_test(our_own_is_no_event),
 		cmocka_unit_test(others_tables_are_no_event),
 		cmocka_unit_test(changes_of_our_table_are_told),
+		cmocka_unit_test(a_pause_misses_nothing),
 		cmocka_unit_test(changes_of_routing_are_told),
 		cmocka_unit_test(a_living_process_is_named),
 		cmocka_unit_test(interfaces_come_and_go),
