@@ -23,12 +23,11 @@ int apply_commit(struct apply *apply, const char *text, char **ret_error)
 		apply->large_begin(apply->large_userdata);
 	r = kernel_nft_commit(apply->config.kernel, text, ret_error);
 	if (large)
-		apply->large_end(apply->large_userdata,
-		        r < 0 ? -1 : (int64_t)(kernel_nft_commits(apply->config.kernel) - before));
+		apply->large_end(apply->large_userdata, kernel_nft_commits(apply->config.kernel) - before);
 	return r;
 }
 
-void apply_on_large(struct apply *apply, void (*begin)(void *userdata), void (*end)(void *userdata, int64_t commits),
+void apply_on_large(struct apply *apply, void (*begin)(void *userdata), void (*end)(void *userdata, uint64_t commits),
         void *userdata)
 {
 	apply->large_begin = begin;

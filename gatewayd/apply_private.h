@@ -16,7 +16,7 @@ struct apply {
 	void (*replaced)(void *userdata); /* NULL: nobody asks */
 	void *replaced_userdata;
 	void (*large_begin)(void *userdata); /* NULL: nobody asks */
-	void (*large_end)(void *userdata, int64_t commits);
+	void (*large_end)(void *userdata, uint64_t commits);
 	void *large_userdata;
 };
 

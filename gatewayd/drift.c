@@ -261,12 +261,12 @@ static void on_large_begin(void *userdata)
 		log_debug("the monitor of the kernel listens to a large change of our own: %s", strerror(-r));
 }
 
-static void on_large_end(void *userdata, int64_t commits)
+static void on_large_end(void *userdata, uint64_t commits)
 {
 	struct drift_monitor *drift = userdata;
 	struct watch_event event;
 
-	if (kernel_watch_resume(drift->watch, (uint64_t)commits, &event) > 0)
+	if (kernel_watch_resume(drift->watch, commits, &event) > 0)
 		take_event(drift, &event);
 }
 

@@ -6,6 +6,7 @@
 #include "rules/kernel_bulk.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/netfilter.h>
@@ -20,7 +21,8 @@
 
 #define PREFIX " inet " NFT_TABLE " "
 #define TABLE  "add table inet " NFT_TABLE "\n"
-#define FRESH  TABLE "delete table inet " NFT_TABLE "\n" TABLE
+#define GONE   "delete table inet " NFT_TABLE "\n"
+#define FRESH  TABLE GONE TABLE
 
 /* Room for one element with both ends of its key, and for the head of a message. */
 #define ELEMENT_ROOM (6U * 4U + 2U * NFTSET_KEY_MAX)
@@ -92,6 +94,7 @@ struct splitting {
 	struct bulk *bulk;
 	struct declared *sets;
 	size_t n_sets, sets_size, parts_size;
+	bool replaces;
 	FILE *before, *after, *undo;
 };
 
@@ -135,8 +138,10 @@ static int take_part(struct splitting *splitting, const struct declared *set, co
 		return -ENOMEM;
 	bulk->parts[bulk->n++] = *part;
 	nftset_name(&part->group, name);
-	fprintf(splitting->before, "%.*s\n", (int)set->length, set->line);
-	fprintf(splitting->undo, "delete set" PREFIX "%s\n", name);
+	/* One that is there already was left behind, and what is in it with it. */
+	fprintf(splitting->before, "%.*s\nflush set" PREFIX "%s\n", (int)set->length, set->line, name);
+	if (!splitting->replaces)
+		fprintf(splitting->undo, "delete set" PREFIX "%s\n", name);
 	return 0;
 }
 
@@ -145,13 +150,14 @@ static int take_block(struct splitting *splitting, const char *line, const char 
 {
 	struct bulk_part part = { *group, *text, end_of_block(*text) };
 	const char *end = part.end + strcspn(part.end, "\n");
+	bool large = (size_t)(part.end - part.lines) >= KERNEL_LARGE / 4;
 	const struct declared *set;
 	char name[NFTSET_NAME_MAX];
 
 	nftset_name(group, name);
-	set = find_set(splitting, name);
+	set = large ? find_set(splitting, name) : NULL;
 	*text = *end ? end + 1 : end;
-	if (set && !set->deleted && (size_t)(part.end - part.lines) >= KERNEL_LARGE / 4)
+	if (set && !set->deleted)
 		return take_part(splitting, set, &part);
 	fwrite(line, 1, (size_t)(*text - line), splitting->after);
 	return 0;
@@ -163,8 +169,10 @@ static int split(struct splitting *splitting, const char *text)
 	size_t length = 0;
 	int r = 0;
 
-	if (kernel_bulk_replaces(text)) {
+	splitting->replaces = kernel_bulk_replaces(text);
+	if (splitting->replaces) {
 		text += strlen(FRESH);
+		fputs(GONE, splitting->undo);
 		fputs(TABLE, splitting->before);
 		fputs(TABLE, splitting->after);
 	}
@@ -328,12 +336,16 @@ static int put_part(struct batch *batch, bool add, const struct bulk_part *part)
 	return r;
 }
 
-/* So many bytes of text are at most so many of messages: a line has at least eight bytes. */
-static int batch_begin(struct batch *batch, size_t text_length)
+/* Room for a text: an element is a line, the head of a message has two of its own (the last of them closes the list) or
+ * is short, and a list that grows too long gets another head. */
+static int batch_begin(struct batch *batch, const char *text, const char *end)
 {
-	size_t elements = text_length / 8 + 1,
-	       size = elements * ELEMENT_ROOM + (elements * ELEMENT_ROOM / LIST_MAX + 8) * HEAD_ROOM;
+	size_t lines = 1, size;
 
+	static_assert(2 * ELEMENT_ROOM >= HEAD_ROOM, "two lines have room for a head");
+	for (const char *at = text; at < end; at++)
+		lines += *at == '\n';
+	size = (lines + 2) * ELEMENT_ROOM + (lines * ELEMENT_ROOM / LIST_MAX + 8) * HEAD_ROOM;
 	*batch = (struct batch){ .bytes = malloc(size) };
 	if (!batch->bytes)
 		return -ENOMEM;
@@ -366,7 +378,7 @@ static int receive(struct mnl_socket *socket, uint32_t sequence)
 static int batch_send(struct batch *batch)
 {
 	struct mnl_socket *socket;
-	int r = 0, size;
+	int r = 0, on = 1, size;
 
 	end_message(batch);
 	batch->last->nlmsg_flags |= NLM_F_ACK;
@@ -377,7 +389,9 @@ static int batch_send(struct batch *batch)
 		return -errno;
 	/* A message has to fit into the socket's buffer whole. */
 	(void)setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
+	/* A refusal comes without the message, which would not fit where it is received. */
+	if (mnl_socket_setsockopt(socket, NETLINK_CAP_ACK, &on, sizeof(on)) < 0 ||
+	        mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
 	        mnl_socket_sendto(socket, batch->bytes, batch->length) < 0)
 		r = -errno;
 	if (r == 0)
@@ -389,7 +403,7 @@ static int batch_send(struct batch *batch)
 static int load_part(const struct bulk_part *part)
 {
 	struct batch batch;
-	int r = batch_begin(&batch, (size_t)(part->end - part->lines));
+	int r = batch_begin(&batch, part->lines, part->end);
 
 	if (r < 0)
 		return r;
@@ -444,7 +458,7 @@ int kernel_bulk_elements(const char *text)
 	struct batch batch;
 	const char *line;
 	size_t length = 0;
-	int r = batch_begin(&batch, strlen(text));
+	int r = batch_begin(&batch, text, text + strlen(text));
 
 	if (r < 0)
 		return r;

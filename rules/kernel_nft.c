@@ -199,6 +199,8 @@ static int tell_bulk(int error, char **ret_error)
 {
 	if (error < 0 && ret_error && asprintf(ret_error, "the elements of a set: %s", strerror(-error)) < 0)
 		*ret_error = NULL;
+	if (error == -ENOBUFS)
+		return -ENOMEM;
 	return error == -EPERM || error == -ENOMEM || error >= 0 ? error : -EINVAL;
 }
 
@@ -215,10 +217,10 @@ static int commit_in_parts(struct kernel *kernel, const struct bulk *bulk, char 
 	kernel->commits += commits;
 	if (r == 0)
 		r = transact(ctx_of(kernel), bulk->after, ret_error);
-	if (r == 0)
-		kernel->commits++;
-	else if (transact(ctx_of(kernel), bulk->undo, NULL) == 0)
-		kernel->commits++;
+	if (r < 0)
+		(void)transact(ctx_of(kernel), bulk->undo, NULL);
+	/* An undo that fails is counted, too, so that whoever compares finds a difference and looks. */
+	kernel->commits++;
 	return r;
 }
 

@@ -647,7 +647,8 @@ static int set_member(struct kernel_watch *watch, int option)
 	return mnl_socket_setsockopt(watch->nft, option, &group, sizeof(group)) < 0 ? -errno : 0;
 }
 
-/* What others do between the question and the end of listening is both told and counted, which costs a look. */
+/* What others do between the question and the end of listening is both told and counted, which costs a look; but for
+ * one whose transaction is counted as we ask, and told as we leave. */
 int kernel_watch_pause(struct kernel_watch *watch)
 {
 	int r = ask_generation(watch);
@@ -665,8 +666,8 @@ int kernel_watch_resume(struct kernel_watch *watch, uint64_t commits, struct wat
 
 	if (!watch->paused)
 		return 0;
-	watch->paused = false;
 	r = set_member(watch, NETLINK_ADD_MEMBERSHIP);
+	watch->paused = r < 0; /* the next time, then */
 	if (r == 0)
 		r = ask_generation(watch);
 	if (r == 0 && watch->generation - before == commits)

@@ -151,6 +151,27 @@ size_t reach_count(const struct reach *reach, const struct listener *listener)
 	return (dst * src + (reach->dst.n - dst) * (reach->src.n - src)) * interfaces;
 }
 
+/* How many lengths the prefixes from first to n have. */
+static size_t count_lengths(const struct prefixes *list, size_t first, size_t n)
+{
+	uint64_t seen[3] = { 0 };
+	size_t count = 0;
+
+	for (size_t i = first; i < n; i++)
+		seen[list->items[i].length / 64] |= UINT64_C(1) << list->items[i].length % 64;
+	for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+		count += (size_t)__builtin_popcountll(seen[i]);
+	return count;
+}
+
+size_t reach_shapes(const struct reach *reach)
+{
+	size_t dst = count_v4(&reach->dst), src = count_v4(&reach->src);
+
+	return count_lengths(&reach->dst, 0, dst) * count_lengths(&reach->src, 0, src) +
+	       count_lengths(&reach->dst, dst, reach->dst.n) * count_lengths(&reach->src, src, reach->src.n);
+}
+
 /* One walk over a product. */
 struct walk {
 	const struct listener *listener;

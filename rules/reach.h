@@ -25,6 +25,8 @@ int reach_of(const struct listener *listener, const struct snapshot *snapshot, s
 void reach_clear(struct reach *reach);
 /* How many keys there are. */
 size_t reach_count(const struct reach *reach, const struct listener *listener);
+/* How many shapes (match.h) those keys have; walks along the lists. */
+size_t reach_shapes(const struct reach *reach);
 /* Every key, with `added` as given. */
 int reach_visit(
         const struct reach *reach, const struct listener *listener, bool added, reach_visitor visitor, void *userdata);

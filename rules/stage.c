@@ -114,7 +114,9 @@ void plan_own_range_min(size_t n)
 
 static bool has_own_ranges(const struct listener *listener, const struct reach *reach)
 {
-	return reach_count(reach, listener) >= own_range_min;
+	size_t count = reach_count(reach, listener);
+
+	return count >= own_range_min && count >= own_range_min * reach_shapes(reach);
 }
 
 /* Takes what the contender with this reach needs of the limits. */

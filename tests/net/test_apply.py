@@ -220,25 +220,26 @@ def test_restart_without_kernel_state(lab, nginx, gateway):
 
 def test_more_than_may_be_written_still_starts(lab, gateway):
     """Ranges of ports for more addresses than anybody may write today, stored already: the daemon starts with them, they
-    can be changed otherwise, and come back."""
-    entries = "".join(f"10.9.{n >> 8}.{n & 255}\n" for n in range(20000)).encode()
-    gateway.must("PUT", "address-sets/many", {"entries": ["10.9.0.1"]})
-    gateway.must("PUT", "address-sets/many/entries", entries, headers={"Content-Type": "text/plain"})
-    gateway.listener("wide", destinations=["@many"], ports=["1-65535"], action="drop")
+    can be changed otherwise, and come back. Each listener has too few addresses for sets of its own."""
+    for i in range(10):
+        entries = "".join(f"10.{9 + i}.{n >> 8}.{n & 255}\n" for n in range(2000)).encode()
+        gateway.must("PUT", f"address-sets/many{i}", {"entries": ["10.9.0.1"]})
+        gateway.must("PUT", f"address-sets/many{i}/entries", entries, headers={"Content-Type": "text/plain"})
+        gateway.listener(f"wide{i}", destinations=[f"@many{i}"], ports=["1-65535"], action="drop")
     gateway.stop()
     with database(gateway, write=True) as opened:
-        opened.execute("UPDATE listener SET ports = '[\"2-65533\"]' WHERE name = 'wide'")
+        opened.execute("UPDATE listener SET ports = '[\"2-65533\"]' WHERE name LIKE 'wide%'")
         opened.execute("UPDATE revision SET config_hash = NULL")
     gateway.start(timeout=60)
-    assert gateway.must("GET", "listeners/wide")["ports"] == ["2-65533"]
-    gateway.must("PATCH", "listeners/wide", {"comment": "as it was"}, timeout=60)
+    assert gateway.must("GET", "listeners/wide9")["ports"] == ["2-65533"]
+    gateway.must("PATCH", "listeners/wide9", {"comment": "as it was"}, timeout=60)
     before = gateway.status()["revision"]
-    assert gateway.api("PUT", "address-sets/many/entries", entries + b"10.10.0.1\n", {"Content-Type": "text/plain"},
+    assert gateway.api("PUT", "address-sets/many9/entries", entries + b"10.200.0.1\n", {"Content-Type": "text/plain"},
                        timeout=60).status == 422
-    gateway.must("PATCH", "listeners/wide", {"ports": ["1-65535"]}, timeout=60)
-    assert gateway.api("PATCH", "listeners/wide", {"ports": ["2-65533"]}, timeout=60).status == 422
+    gateway.must("PATCH", "listeners/wide9", {"ports": ["1-65535"]}, timeout=60)
+    assert gateway.api("PATCH", "listeners/wide9", {"ports": ["2-65533"]}, timeout=60).status == 422
     gateway.must("POST", f"revisions/{before}/rollback", timeout=60)
-    assert gateway.must("GET", "listeners/wide")["ports"] == ["2-65533"]
+    assert gateway.must("GET", "listeners/wide9")["ports"] == ["2-65533"]
 
 
 def test_check_option(lab, gateway):

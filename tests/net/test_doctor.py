@@ -251,8 +251,9 @@ def test_src_valid_mark(lab, shared):
     wait_for(lambda: red(shared) == set(), 10, "green again")
 
 
-def test_disk_nearly_full(lab, make_gateway):
+def test_disk_nearly_full(lab, shared, make_gateway):
     """The state directory's file system has little room left."""
+    shared.stop()
     gateway = make_gateway(start=False, listen="http://127.0.0.1:8090")
     run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", gateway.state)
     try:
@@ -262,9 +263,10 @@ def test_disk_nearly_full(lab, make_gateway):
         assert red(gateway) == {"disk"}
         (gateway.state / "filler").unlink()
         assert red(gateway) == set()
-        gateway.stop()
     finally:
+        gateway.stop()
         run("umount", "-l", gateway.state)
+        shared.start()
 
 
 def test_cost(lab, shared, figure):

@@ -357,6 +357,31 @@ static void expect_groups(const struct model *model, size_t n, size_t n_interval
 	free(groups);
 }
 
+/* Sets are for each shape: combinations that are spread over many of them have no sets of their own. */
+static void ranges_of_many_shapes_have_none(void **state)
+{
+	struct snapshot *empty = snapshot_new(), *at = snapshot_edit(empty, 1);
+	struct model *model = fixture_model(empty);
+	struct prefixes_builder builder = { 0 };
+	struct prefixes entries;
+
+	(void)state;
+	for (uint32_t i = 0; i < PLAN_OWN_RANGE_MIN; i++) {
+		struct prefix prefix = { .addr = { AF_INET, { 10, (uint8_t)(i >> 8), (uint8_t)i } }, .length = 24 };
+
+		assert_int_equal(prefixes_add(&builder, &prefix), 0);
+	}
+	assert_int_equal(prefixes_add(&builder, &(struct prefix){ .addr = { AF_INET, { 11 } }, .length = 8 }), 0);
+	assert_int_equal(prefixes_finish(&builder, &entries), 0);
+	put_set(at, "mixed", entries);
+	fixture_put(at, fixture_listener("all", 1, "", "", "@mixed", "8000-8100"));
+	assert_int_equal(fixture_apply(model, empty, at), 0);
+	expect_groups(model, 2, 2);
+	model_free(model);
+	snapshot_unref(at);
+	snapshot_unref(empty);
+}
+
 /* At the limit a range moves to a set of its own, below it back. What others cut out of it does not make it sets. */
 static void ranges_of_many_have_sets_of_their_own(void **state)
 {
@@ -489,6 +514,7 @@ int main(void)
 		cmocka_unit_test(unknown_sets_are_refused),
 		cmocka_unit_test(the_total_is_limited),
 		cmocka_unit_test(blocks_of_ranges_are_limited),
+		cmocka_unit_test(ranges_of_many_shapes_have_none),
 		cmocka_unit_test(ranges_of_many_have_sets_of_their_own),
 		cmocka_unit_test(all_ports_need_no_ranges),
 		cmocka_unit_test(sets_are_their_entries),

@@ -442,6 +442,8 @@ static void check_rows(const struct stats_bank *bank)
 {
 	uint32_t last = 0;
 
+	for (int i = 0; i < 500 && bank->thread[LOOPS - 1].rows_first[STATS_TABLES - 1] == 0; i++)
+		usleep(10000);
 	for (unsigned i = 0; i < LOOPS * STATS_TABLES; i++) {
 		uint32_t first = bank->thread[i / STATS_TABLES].rows_first[i % STATS_TABLES];
 
