@@ -114,7 +114,8 @@ static void test_audit(void **state)
 	expect_audit(0, "uid 0|PUT|/api/v1/listeners/web|201|1|");
 	expect_audit(1, "uid 0|PUT|/api/v1/listeners/web|422|0|The content is not valid: /comment: a string is wanted "
 	                "here, not an integer");
-	expect_audit(2, "uid 0|DELETE|/api/v1/listeners/none|400|0|The request is malformed: The query of the address is not understood.");
+	expect_audit(2, "uid 0|DELETE|/api/v1/listeners/none|400|0|The request is malformed: The query of the address "
+	                "is not understood.");
 }
 
 /* Why it was refused is cut on a whole character, and nothing of a body that cannot be read is kept. */
@@ -145,7 +146,8 @@ static void test_audit_strangers(void **state)
 	for (int i = 0; i < AUDIT_STRANGERS_PER_MINUTE + 5; i++)
 		api_expect(&api, "DELETE", WEB, "", NULL, 401);
 	assert_int_equal(api.core.audited, AUDIT_STRANGERS_PER_MINUTE);
-	expect_audit(0, "-|DELETE|/api/v1/listeners/web|401|0|A valid token is needed: Send \"Authorization: Bearer TOKEN\".");
+	expect_audit(0,
+	        "-|DELETE|/api/v1/listeners/web|401|0|A valid token is needed: Send \"Authorization: Bearer TOKEN\".");
 	api_expect(&api, "DELETE", WEB, "Authorization: Bearer " API_TOKEN "\r\n", NULL, 404);
 	assert_int_equal(api.core.audited, AUDIT_STRANGERS_PER_MINUTE + 1);
 }
