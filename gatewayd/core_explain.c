@@ -148,6 +148,14 @@ static void look_at_target(
 		snprintf(ret->state, sizeof(ret->state), "%s: %s", health_view_state_name(view.health), words);
 }
 
+static json_t *look_at_foreign(void *userdata)
+{
+	const struct source *source = userdata;
+	json_t *findings;
+
+	return kernel_nft_foreign(source->core->kernel, &findings) == 0 ? findings : NULL;
+}
+
 json_t *core_explain(
         struct core *core, const struct match_packet *packet, uint16_t source_port, const struct first *first)
 {
@@ -167,6 +175,7 @@ json_t *core_explain(
 		.rules = core_rules(core),
 		.find_source = find_source,
 		.look_at_target = look_at_target,
+		.look_at_foreign = look_at_foreign,
 		.userdata = &source,
 		.first = first };
 

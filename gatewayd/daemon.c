@@ -567,8 +567,9 @@ int daemon_check(const struct options *options)
 	if (r < 0)
 		log_error("the check failed: %s", reason ? reason : strerror(-r));
 	else
-		log_notice("revision %lld is sound: %zu listeners, %zu upstreams", (long long)snapshot->revision,
-		        snapshot->rows[RESOURCE_LISTENER].n, snapshot->rows[RESOURCE_UPSTREAM].n);
+		log_notice("revision %lld is sound: %zu listener%s, %zu upstream%s", (long long)snapshot->revision,
+		        snapshot->rows[RESOURCE_LISTENER].n, snapshot->rows[RESOURCE_LISTENER].n == 1 ? "" : "s",
+		        snapshot->rows[RESOURCE_UPSTREAM].n, snapshot->rows[RESOURCE_UPSTREAM].n == 1 ? "" : "s");
 	stop(&daemon);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

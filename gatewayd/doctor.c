@@ -108,6 +108,36 @@ static void look_at_kernel(struct core *core, struct doctor_facts *facts, json_t
 	facts->table_differs = core->drift && drift_present(core->drift);
 }
 
+/* An interface, NULL for any; each is told once. */
+static void note_interface(struct doctor_facts *facts, const char *interface)
+{
+	for (size_t i = 0; i < facts->n_interfaces; i++) {
+		const char *known = facts->interfaces[i];
+
+		if (known == interface || (known && interface && strcmp(known, interface) == 0))
+			return;
+	}
+	if (facts->n_interfaces < DOCTOR_INTERFACES_MAX)
+		facts->interfaces[facts->n_interfaces++] = interface;
+}
+
+/* Where what listeners bypass comes in. Without a listener it is forwarded all the same, from anywhere. */
+static void look_at_listeners(struct core *core, struct doctor_facts *facts)
+{
+	const struct rows *rows = &apply_snapshot(core->apply)->rows[RESOURCE_LISTENER];
+
+	for (size_t i = 0; i < rows->n; i++) {
+		const struct listener *listener = (const struct listener *)rows->items[i];
+
+		for (size_t k = 0; listener->enabled && k < listener->interfaces.n; k++)
+			note_interface(facts, listener->interfaces.items[k]);
+		if (listener->enabled && listener->interfaces.n == 0)
+			note_interface(facts, NULL);
+	}
+	if (facts->n_interfaces == 0)
+		note_interface(facts, NULL);
+}
+
 static void look_at_relay(struct core *core, struct doctor_facts *facts)
 {
 	const struct movers *movers = worker_movers(core->worker);
@@ -195,6 +225,7 @@ const struct doctor_memory *doctor_run(struct core *core)
 	memory->state = state_of(core);
 	look_at_interfaces(&facts);
 	look_at_kernel(core, &facts, &foreign);
+	look_at_listeners(core, &facts);
 	look_at_relay(core, &facts);
 	look_at_prefilters(core, &facts, &health);
 	look_at_return_paths(core, &facts);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "rules/forward_fate.h"
 
 __attribute__((format(printf, 2, 3))) static void say(struct doctor_check *check, const char *format, ...)
 {
@@ -235,6 +236,88 @@ static void check_source_nat(const struct doctor_facts *facts, struct doctor_che
 		        chain_words(first, words), facts->relay_uid);
 }
 
+/* At which of the listeners' interfaces the chain drops what they bypass, or the answers to that; NULL: a listener has
+ * any. False if at none. */
+static bool drops_forwarded(const struct doctor_facts *facts, const json_t *finding, const char **ret_interface)
+{
+	for (size_t i = 0; i < facts->n_interfaces; i++) {
+		const char *interface = facts->interfaces[i];
+
+		if (!fate_drops_first(finding, interface) && !fate_drops_answers(finding, interface))
+			continue;
+		*ret_interface = interface;
+		return true;
+	}
+	return false;
+}
+
+static bool lets_through(const struct doctor_facts *facts, const json_t *finding)
+{
+	const char *interface;
+
+	return !drops_forwarded(facts, finding, &interface);
+}
+
+static bool is_plain_interface(const char *name)
+{
+	return name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")] == '\0';
+}
+
+/* The chain that iptables' rules of their own are to be put in, Docker's if it is there; NULL: not one of iptables. */
+static const char *iptables_chain(const json_t *finding)
+{
+	const char *family = "", *table = "", *chain = "";
+
+	json_unpack((json_t *)finding, "{s:s, s:s, s:s}", "family", &family, "table", &table, "chain", &chain);
+	if (strcmp(family, "inet") == 0 || strcmp(table, "filter") != 0 || strcmp(chain, "FORWARD") != 0)
+		return NULL;
+	return json_object_get(json_object_get(finding, "rules"), "DOCKER-USER") ? "DOCKER-USER" : "FORWARD";
+}
+
+static void mend_forward(const json_t *finding, const char *interface, struct doctor_check *check)
+{
+	char words[DOCTOR_CHAIN_MAX];
+	const char *chain = iptables_chain(finding);
+	const char *name = interface && is_plain_interface(interface) ? interface : "INTERFACE";
+	const char *also = interface ? "and the same where its rules are kept"
+	                             : "for each INTERFACE of clients, which the listeners' interfaces are to name "
+	                               "too; and the same where its rules are kept";
+
+	if (chain) {
+		const char *program = fate_is_of_family(finding, AF_INET) ? "iptables" : "ip6tables";
+
+		mend(check,
+		        "%s -I %s -i %s -j ACCEPT && %s -I %s -o %s -m conntrack --ctstate RELATED,ESTABLISHED -j "
+		        "ACCEPT: %s",
+		        program, chain, name, program, chain, name, also);
+	} else {
+		const char *place = chain_words(finding, words);
+
+		mend(check,
+		        "nft insert rule %s iifname %s accept && nft insert rule %s oifname %s ct state "
+		        "established,related accept: %s",
+		        place, name, place, name, also);
+	}
+}
+
+static void check_forward_drop(const struct doctor_facts *facts, struct doctor_check *check)
+{
+	const char *interface = NULL;
+	const json_t *first;
+	size_t length;
+
+	say(check, "no chain of others drops by default what is forwarded from the listeners' interfaces");
+	first = join(facts, FATE_CODE, lets_through, check);
+	if (!first)
+		return;
+	length = strlen(check->detail);
+	(void)drops_forwarded(facts, first, &interface);
+	snprintf(check->detail + length, sizeof(check->detail) - length,
+	        ": what %s%s%sno listener matches, or one bypasses, ends there, or the answers to it do",
+	        interface ? "comes in at " : "", interface ? interface : "", interface ? " and " : "");
+	mend_forward(first, interface, check);
+}
+
 static void check_nft_readable(const struct doctor_facts *facts, struct doctor_check *check)
 {
 	say(check, "the rules of others can be read");
@@ -399,6 +482,7 @@ static const struct {
 	{ "foreign_route", check_foreign_route },
 	{ "foreign_marks", check_foreign_marks },
 	{ "input_drop", check_input_drop },
+	{ "forward_drop", check_forward_drop },
 	{ "source_nat", check_source_nat },
 	{ "nft_unreadable", check_nft_readable },
 	{ "conntrack", check_conntrack },

@@ -32,6 +32,9 @@ struct doctor_sysctl {
 	char where[IFNAMSIZ];
 };
 
+/* Interfaces of listeners that are looked at: what others' chains do is asked for each of them, every second. */
+#define DOCTOR_INTERFACES_MAX 32
+
 /* Longest "family table chain" that is told; names of nft have up to 255 letters, those of people fewer. */
 #define DOCTOR_CHAIN_MAX 160
 
@@ -69,6 +72,8 @@ struct doctor_facts {
 	uint32_t table, mark, mark_mask;
 	bool table_differs;    /* our nft table is not as it must be, and was not put right */
 	const json_t *foreign; /* kernel_nft_foreign's findings, borrowed; NULL: could not be read */
+	const char *interfaces[DOCTOR_INTERFACES_MAX]; /* of the enabled listeners, borrowed; NULL: any interface */
+	size_t n_interfaces;
 	bool relay_runs;
 	uint32_t relay_uid; /* whose sockets the flows' are */
 	int64_t revision, nft_generation, route_generation, relay_generation;

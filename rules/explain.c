@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rules/explain_route.h"
+#include "rules/forward_fate.h"
 #include "rules/kernel_intercept.h"
 #include "rules/nftset.h"
 #include "rules/snapshot.h"
@@ -428,8 +429,39 @@ static int add_relay(json_t *stages, const struct explain_facts *facts, const st
 	return r < 0 ? r : add_shaping(stages, facts, listener);
 }
 
-static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool local)
+/* One stage for each chain of others that drops by default what is forwarded there. What else their rules say of the
+ * packet, this cannot tell. */
+static int add_forward(json_t *stages, const struct explain_facts *facts, const struct match_packet *packet)
 {
+	json_t *findings = facts->look_at_foreign ? facts->look_at_foreign(facts->userdata) : NULL, *finding;
+	char why[WHY_MAX];
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(findings, i, finding)
+	{
+		const char *code = "", *table = "", *chain = "", *family = "";
+
+		json_unpack(finding, "{s:s, s:s, s:s, s:s}", "code", &code, "family", &family, "table", &table, "chain",
+		        &chain);
+		if (r < 0 || strcmp(code, FATE_CODE) != 0 || !fate_is_of_family(finding, packet->dst.family) ||
+		        !fate_drops_first(finding, packet->interface))
+			continue;
+		snprintf(why, sizeof(why),
+		        "chain %s of table %s %s may drop it: it does so by default, and what its rules say of this "
+		        "packet is not found out here (see doctor)",
+		        chain, family, table);
+		r = add(stages, "forward", "may_drop", why, NULL);
+	}
+	json_decref(findings);
+	return r;
+}
+
+static int add_unmatched(
+        json_t *stages, const struct explain_facts *facts, const struct match_packet *packet, bool local)
+{
+	int r;
+
 	if (local)
 		return add(stages, "nft", "local",
 		        "an address of the gateway's own, or a broadcast or multicast one, which no listener names in "
@@ -437,8 +469,9 @@ static int add_unmatched(json_t *stages, const struct explain_facts *facts, bool
 		        NULL);
 	if (add(stages, "nft", "none", "no listener matches", NULL) < 0)
 		return -ENOMEM;
-	return add(stages, "routing", facts->forwarding ? "forward" : "drop",
+	r = add(stages, "routing", facts->forwarding ? "forward" : "drop",
 	        facts->forwarding ? "forwarded as if there were no gateway" : "this machine does not forward", NULL);
+	return r == 0 && facts->forwarding ? add_forward(stages, facts, packet) : r;
 }
 
 /* A packet that a listener matches. Bans come before everything but a mere drop. */
@@ -459,8 +492,11 @@ static int add_matched(json_t *stages, const struct explain_facts *facts, const 
 		r = add_limits(stages, facts, listener);
 	if (r == 0 && element->verdict == VERDICT_RELAY_DIRECT && facts->gate_open) {
 		*ret_verdict = "direct";
-		return add(stages, "gate", "direct", "no relay serves: forwarded, as on_worker_down says", NULL);
+		r = add(stages, "gate", "direct", "no relay serves: forwarded, as on_worker_down says", NULL);
+		return r < 0 ? r : add_forward(stages, facts, packet);
 	}
+	if (r == 0 && element->verdict == VERDICT_BYPASS)
+		return add_forward(stages, facts, packet);
 	return r == 0 && strcmp(*ret_verdict, "relay") == 0 ? add_relay(stages, facts, listener, packet, source_port)
 	                                                    : r;
 }
@@ -498,7 +534,7 @@ static int add_stages(json_t *stages, const struct explain_facts *facts, const s
 		               : -ENOENT;
 	}
 	*ret_verdict = r == 2 ? "local" : facts->forwarding ? "forward" : "drop";
-	return add_unmatched(stages, facts, r == 2);
+	return add_unmatched(stages, facts, packet, r == 2);
 }
 
 json_t *explain_packet(const struct explain_facts *facts, const struct match_packet *packet, uint16_t source_port)

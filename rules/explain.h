@@ -58,6 +58,9 @@ struct explain_facts {
 	bool (*find_source)(void *userdata, const struct rate_limit *limit, struct explain_element *ret);
 	void (*look_at_target)(void *userdata, const struct upstream *upstream, const struct target *target,
 	        struct explain_target *ret);
+	/* The chains of others that judge what is forwarded (kernel_nft_foreign's findings), new; NULL if they cannot
+	 * be read. Asked for when a packet is left to the kernel. */
+	json_t *(*look_at_foreign)(void *userdata);
 	void *userdata;
 	const struct first *first; /* what the client is to say first; NULL: that is not said */
 };

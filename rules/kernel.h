@@ -82,7 +82,8 @@ int kernel_nft_list(struct kernel *kernel, char **ret_text);
 /* Other tables' chains that interfere, as a JSON array of {code, detail, family, table, chain}, where detail is a human
  * sentence: "source_nat", a masquerade or snat behind routing that would rewrite spoofed sources, with `owners`, the
  * users whose sockets' packets it exempts; "input_drop", a chain that drops by default what is delivered here, with
- * `marks`, [mask, value] of each packet mark that it lets in. */
+ * `marks`, [mask, value] of each packet mark that it lets in; "forward_drop", each chain that judges what is forwarded,
+ * with `policy` and `rules`, by which rules/forward_fate.h says what it drops. */
 int kernel_nft_foreign(struct kernel *kernel, json_t **ret);
 
 /* Tables of family inet with the handles of their rules and without elements, as text; a new string. */

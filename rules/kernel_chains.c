@@ -1,8 +1,8 @@
 /*
  * Others' chains, by nft's JSON listings: which of them stand in the way of
- * relayed flows, and whom their own rules exempt from that. Pure; whether an
- * exemption is ours is for rules/doctor.c to say, which knows our mark and the
- * relay's user.
+ * relayed flows, or judge what is forwarded, and whom their own rules exempt
+ * from that. Pure; whether an exemption is ours is for rules/doctor.c to say,
+ * which knows our mark, the relay's user and the listeners' interfaces.
  */
 #include "rules/kernel_ops.h"
 
@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "rules/forward_fate.h"
 #include "rules/render_chains.h"
 
 CLEANUP_DEFINE(json_t *, json_decref)
@@ -38,6 +39,14 @@ static bool is_input(const json_t *chain)
 static bool is_source_nat(const json_t *chain)
 {
 	return member_is(chain, "hook", "postrouting") && member_is(chain, "type", "nat");
+}
+
+/* It judges what is forwarded, by the addresses of IP: a bridge's frames are another thing. */
+static bool is_forward(const json_t *chain)
+{
+	return member_is(chain, "hook", "forward") &&
+	       (member_is(chain, "family", "inet") || member_is(chain, "family", "ip") ||
+	               member_is(chain, "family", "ip6"));
 }
 
 /* --- which tables are to be read --- */
@@ -69,7 +78,7 @@ int kernel_parse_chains(json_t *listing, json_t *tables)
 		json_t *chain = json_object_get(object, "chain"), *table;
 
 		if ((member_is(chain, "family", "inet") && member_is(chain, "table", NFT_TABLE)) ||
-		        (!is_input(chain) && !is_source_nat(chain)))
+		        (!is_input(chain) && !is_source_nat(chain) && !is_forward(chain)))
 			continue;
 		table = entry_of(tables, chain);
 		if (!table || json_array_append(json_object_get(table, "chains"), chain) < 0)
@@ -228,6 +237,23 @@ static int add_finding(
 	               : 0;
 }
 
+/* What it drops depends on where packets come in, which is not known here: its rules go along. */
+static int add_forward(const json_t *chain, const json_t *listing, json_t *findings)
+{
+	_cleanup_json_ json_t *rules = fate_rules(listing);
+	const char *policy = member_text(chain, "policy");
+	int r;
+
+	if (!rules)
+		return -ENOMEM;
+	r = add_finding(findings, FATE_CODE, chain, "drops by default what is forwarded", "rules", rules);
+	return r < 0 ? r
+	       : json_object_set_new(
+	                 json_array_get(findings, json_array_size(findings) - 1), "policy", json_string(policy))
+	               ? -ENOMEM
+	               : 0;
+}
+
 static int look_at_chain(const json_t *chain, const json_t *listing, const json_t *bases, json_t *findings)
 {
 	_cleanup_json_ json_t *marks = json_array(), *owners = json_array();
@@ -235,6 +261,8 @@ static int look_at_chain(const json_t *chain, const json_t *listing, const json_
 
 	if (!marks || !owners)
 		return -ENOMEM;
+	if (is_forward(chain))
+		return add_forward(chain, listing, findings);
 	walk_chain(listing, chain, bases, &walk);
 	if (is_input(chain) && (walk.drops || member_is(chain, "policy", "drop")))
 		return add_finding(findings, "input_drop", chain,

@@ -42,8 +42,8 @@ int kernel_state_stray(struct kernel_state *state, const char *kind, const char 
 /* A number for everything in a listing of our table but elements, handles and counts; also of a listing without
  * elements. -ENOMEM. */
 int kernel_parse_digest(json_t *listing, uint64_t *ret);
-/* From a JSON listing of all chains: the tables of others that have some which judge what is delivered here, or may
- * rewrite sources, appended as {family, name, chains}. -ENOMEM. */
+/* From a JSON listing of all chains: the tables of others that have some which judge what is delivered here or
+ * forwarded, or may rewrite sources, appended as {family, name, chains}. -ENOMEM. */
 int kernel_parse_chains(json_t *listing, json_t *tables);
 /* From one of these, and the table's own listing without elements (NULL if it cannot be read): what interferes,
  * appended to findings, as kernel_nft_foreign tells it. -ENOMEM. */

@@ -88,7 +88,7 @@ struct core_audit {
 	const char *actor, *method, *path;
 	unsigned status;    /* of the answer */
 	int64_t revision;   /* made by it; 0: none */
-	const char *detail; /* title of the problem, or "" */
+	const char *detail; /* why it was refused, or "" */
 };
 void core_audit(struct core *core, const struct core_audit *entry);
 /* Newest first, up to max entries with ids below `before` (0: from the newest): array of {id, at, actor, ...}. */

@@ -218,7 +218,7 @@ void dispatch_audit(struct dispatch *dispatch, struct exchange *exchange)
 		.path = request->path,
 		.status = response->status,
 		.revision = response->revision,
-		.detail = response->problem ? response->problem : "" };
+		.detail = response->why };
 
 	if (exchange->audited || request->method == METHOD_NONE || request->method == METHOD_GET ||
 	        request->method == METHOD_HEAD || request->method == METHOD_OPTIONS)

@@ -66,6 +66,8 @@
 /* Refusals of requests from nobody in particular that are noted in the audit log each minute: it must not be filled,
  * nor the disk kept busy, by those who have no business here. */
 #define AUDIT_STRANGERS_PER_MINUTE 60
+/* Bytes of why a request was refused, in the audit log: a hundred thousand of them are kept. */
+#define AUDIT_DETAIL_BYTES 320
 
 /* Times in microseconds. All but body_idle are absolute: a byte now and then does not extend them. */
 struct http_limits {

@@ -108,7 +108,8 @@ struct response {
 	bool page;                    /* of the UI: may load its own scripts and be kept by caches that ask again */
 	bool rehearsed;               /* a dry run: nothing was changed */
 	int64_t revision;             /* that the request made; 0: none */
-	const char *problem;          /* title of the refusal, static text; NULL: not refused */
+	char why[AUDIT_DETAIL_BYTES]; /* it was refused, for the audit log: title and detail, nothing of a body that
+	                                 cannot be read; "": it was not */
 	bool must_close;              /* the rest of the connection cannot be trusted or is not worth reading */
 	struct {
 		const char *name; /* static text */

@@ -62,10 +62,31 @@ static void drop_body(struct response *response)
 	response->body = NULL;
 }
 
+/* jansson shows where it gave up, and a body may hold a key or a token. */
+#define QUOTES_BODY " near '"
+
+/* Title and detail as they are kept: cut, on a whole character. */
+static void note_why(struct response *response, const char *title, const char *detail)
+{
+	const char *quote = strstr(detail, QUOTES_BODY);
+	int told = quote ? (int)(quote - detail) : (int)strlen(detail);
+	bool same = strcmp(title, detail) == 0;
+	size_t length = (size_t)snprintf(
+	        response->why, sizeof(response->why), "%s%s%.*s", title, same ? "" : ": ", same ? 0 : told, detail);
+
+	if (length < sizeof(response->why))
+		return;
+	length = sizeof(response->why) - strlen("…") - 1;
+	while (length > 0 && ((unsigned char)response->why[length] & 0xc0) == 0x80)
+		length--;
+	memcpy(response->why + length, "…", sizeof("…"));
+}
+
 int problem_answer(struct response *response, enum problem problem, const struct request *request,
         const struct errs *errs, const char *format, ...)
 {
 	_cleanup_free_ char *detail = NULL;
+	const char *words;
 	va_list arguments;
 	json_t *document = json_object();
 	int r;
@@ -76,11 +97,12 @@ int problem_answer(struct response *response, enum problem problem, const struct
 	if (r < 0)
 		detail = NULL;
 	drop_body(response);
-	response->problem = problems[problem].title;
 	json_object_set_new(document, "type", json_string(problems[problem].type));
 	json_object_set_new(document, "title", json_string(problems[problem].title));
 	json_object_set_new(document, "status", json_integer(problems[problem].status));
 	json_object_set_new(document, "detail", text_to_json(detail ? detail : problems[problem].title));
+	words = json_string_value(json_object_get(document, "detail"));
+	note_why(response, problems[problem].title, words ? words : problems[problem].title);
 	if (request && request->path)
 		json_object_set_new(document, "instance", text_to_json(request->path));
 	if (errs && errs->n)
@@ -161,7 +183,7 @@ void problem_fallback(struct response *response)
 
 	response_clear(response);
 	response_static(response, 503, CONTENT_PROBLEM, body, sizeof(body) - 1);
-	response->problem = "The server cannot do this now";
+	note_why(response, "The server cannot do this now", "Memory is out.");
 	response->must_close = true;
 }
 

@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,8 @@ struct transfer {
 	client_line *line; /* NULL: no stream */
 	void *userdata;
 	bool ended;
+	int output; /* of a stream: where what comes of it goes to */
+	bool unread;
 };
 
 void client_free(struct client *client)
@@ -223,6 +226,50 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *userdata)
 	return size * n;
 }
 
+/* Whether the reader of the output is gone. */
+static bool is_unread(int output)
+{
+	struct pollfd end = { .fd = output };
+
+	return poll(&end, 1, 0) > 0 && (end.revents & (POLLERR | POLLHUP));
+}
+
+/* A round of a stream: what has come is given, then it is waited for more, or for the end of who reads the output. */
+static CURLMcode go_on(CURLM *multi, struct transfer *transfer, int *ret_running)
+{
+	struct curl_waitfd output = { .fd = transfer->output };
+	CURLMcode code = curl_multi_perform(multi, ret_running);
+
+	if (code == CURLM_OK && *ret_running)
+		code = curl_multi_poll(multi, &output, 1, 1000, NULL);
+	transfer->unread = is_unread(transfer->output);
+	return code;
+}
+
+/* As curl_easy_perform(), but it also ends when nobody reads the output any more: an event may be hours away. */
+static CURLcode perform_stream(struct transfer *transfer)
+{
+	CURLM *multi = curl_multi_init();
+	CURL *curl = transfer->client->curl;
+	const CURLMsg *message;
+	CURLcode code = CURLE_OK;
+	int running = 1, left;
+
+	if (!multi || curl_multi_add_handle(multi, curl) != CURLM_OK) {
+		curl_multi_cleanup(multi);
+		return CURLE_OUT_OF_MEMORY;
+	}
+	while (running && !transfer->unread)
+		if (go_on(multi, transfer, &running) != CURLM_OK)
+			code = CURLE_OUT_OF_MEMORY, running = 0;
+	while ((message = curl_multi_info_read(multi, &left)))
+		if (message->msg == CURLMSG_DONE)
+			code = message->data.result;
+	curl_multi_remove_handle(multi, curl);
+	curl_multi_cleanup(multi);
+	return code;
+}
+
 /* Runs what the handle is set to. */
 static int perform(struct client *client, struct transfer *transfer)
 {
@@ -234,10 +281,12 @@ static int perform(struct client *client, struct transfer *transfer)
 	curl_easy_setopt(client->curl, CURLOPT_HEADERDATA, transfer);
 	curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, transfer);
-	code = curl_easy_perform(client->curl);
+	code = transfer->line ? perform_stream(transfer) : curl_easy_perform(client->curl);
 	curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &transfer->answer->status);
 	if (transfer->ended)
 		return 0;
+	if (transfer->unread)
+		return -EPIPE;
 	if (transfer->out_of_memory || code == CURLE_OUT_OF_MEMORY)
 		return -ENOMEM;
 	if (transfer->too_long)
@@ -327,10 +376,12 @@ int client_ask(struct client *client, const char *method, const char *path, json
 	return r;
 }
 
-int client_follow(struct client *client, const char *path, const char *after, client_line *line, void *userdata,
-        struct client_answer *ret)
+int client_follow(struct client *client, const char *path, const char *after, int output, client_line *line,
+        void *userdata, struct client_answer *ret)
 {
-	struct transfer transfer = { .client = client, .answer = ret, .line = line, .userdata = userdata };
+	struct transfer transfer = {
+		.client = client, .answer = ret, .line = line, .userdata = userdata, .output = output
+	};
 	struct curl_slist *headers = NULL;
 	bool made = add_header(&headers, "Accept", "text/event-stream");
 	int r;

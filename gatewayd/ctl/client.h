@@ -52,9 +52,10 @@ const char *client_where(const struct client *client);
 /* Called with each line of a stream, without its end; false ends the stream. */
 typedef bool client_line(void *userdata, const char *line);
 /* A GET whose answer has no end. 0 when it ended, or client_line said so; -EPERM with the refusal in ret;
- * -EHOSTUNREACH. after: value of Last-Event-ID, or NULL. */
-int client_follow(struct client *client, const char *path, const char *after, client_line *line, void *userdata,
-        struct client_answer *ret);
+ * -EHOSTUNREACH; -EPIPE when nobody reads `output` any more, where what comes of the lines is written to. after: value
+ * of Last-Event-ID, or NULL. */
+int client_follow(struct client *client, const char *path, const char *after, int output, client_line *line,
+        void *userdata, struct client_answer *ret);
 
 /* The text as one segment of a path, new; NULL when memory is out. */
 char *client_escape(struct client *client, const char *text);

@@ -5,6 +5,7 @@
 
 #include "gatewayd/ctl/ctl.h"
 #include "gatewayd/ctl/diff.h"
+#include "gatewayd/ctl/flows.h"
 #include "gatewayd/ctl/print.h"
 
 #define CONFIG       "/api/v1/config"
@@ -121,6 +122,8 @@ int ctl_show(struct ctl *ctl)
 		(void)json_array_remove(items, json_array_size(items) - 1);
 	if (ctl->json || !json_is_array(items))
 		print_json(items);
+	else if (strcmp(words[0], "flows") == 0)
+		flows_print(stdout, items);
 	else
 		print_list(words[0], items);
 	return CTL_OK;

@@ -74,8 +74,12 @@ static int follow(struct reader *reader, const char *path, bool *ret_answered)
 {
 	_cleanup_answer_ struct client_answer refusal = { 0 };
 	struct client *client = reader->ctl->client;
-	int r = client_follow(client, path, *reader->id ? reader->id : NULL, on_line, reader, &refusal);
+	int r = client_follow(client, path, *reader->id ? reader->id : NULL, STDOUT_FILENO, on_line, reader, &refusal);
 
+	if (r == -EPIPE) {
+		reader->finished = true;
+		return CTL_OK;
+	}
 	if (r == -EPERM) {
 		ctl_say("%s (%ld)", print_text(refusal.json, "detail"), refusal.status);
 		return CTL_REFUSED;

@@ -145,7 +145,7 @@ static int kill_filtered(struct ctl *ctl)
 	const json_t *items, *flow;
 	char question[80];
 	uint64_t limit;
-	size_t i, n = 0;
+	size_t i, n = 0, found;
 	int code;
 
 	if (args_number(&ctl->args, OPTION_limit, 1, KILL_MAX, KILL_MAX, &limit) < 0)
@@ -154,14 +154,15 @@ static int kill_filtered(struct ctl *ctl)
 	if (code != CTL_OK)
 		return code;
 	items = json_object_get(document, "items");
-	snprintf(question, sizeof(question), "End %zu flows?", json_array_size(items));
-	if (json_array_size(items) > 0 && !ctl_may(ctl, question))
+	found = json_array_size(items);
+	snprintf(question, sizeof(question), "End %zu flow%s?", found, found == 1 ? "" : "s");
+	if (found > 0 && !ctl_may(ctl, question))
 		return CTL_REFUSED;
 	json_array_foreach(items, i, flow)
 	{
 		n += kill_one(ctl, print_text(flow, "id")) == CTL_OK;
 	}
-	printf("%zu flows ended\n", n);
+	printf("%zu flow%s ended\n", n, n == 1 ? "" : "s");
 	return CTL_OK;
 }
 

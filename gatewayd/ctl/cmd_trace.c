@@ -70,7 +70,8 @@ static int follow(struct ctl *ctl, const char *path)
 		shown = show_packets(ctl, trace, shown);
 		if (*print_text(trace, "why")) {
 			if (!ctl->json)
-				printf("%zu packets; over: %s\n", shown, print_text(trace, "why"));
+				printf("%zu packet%s; over: %s\n", shown, shown == 1 ? "" : "s",
+				        print_text(trace, "why"));
 			return CTL_OK;
 		}
 		nanosleep(&pause, NULL);

@@ -117,7 +117,9 @@ def test_audit(furnished):
     newest = furnished.must("GET", "audit?limit=2")["items"]
     assert [(entry["method"], entry["path"], entry["status"]) for entry in newest] == [
         ("PUT", "/api/v1/listeners/audited", 422), ("PUT", "/api/v1/listeners/audited", 201)]
+    assert newest[0]["detail"].startswith("The content is not valid: /ports/0: ") and newest[1]["detail"] == ""
     assert newest[1]["actor"] == "uid 0" and newest[1]["revision"]
+    assert newest[0]["detail"].startswith("The content is not valid: /ports/0: ") and newest[1]["detail"] == ""
     assert "not to be told" not in json.dumps(newest)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import socket
 import subprocess
 import tarfile
@@ -241,10 +242,13 @@ def test_flows_and_their_end(lab, ctl):
                 items = wait_for(lambda: ctl.json("flows", "--listener", "held")["items"], 5, "the flow")
                 assert items[0]["id"] in ctl("flows", "--sort", "bytes") and "held" in ctl("flows")
                 assert lab.client.v4 in ctl("flows", "--group", "client")
+                heads, row = [line.split() for line in ctl("get", "flows").splitlines()]
+                assert heads[:3] == ["ID", "PROTO", "CLIENT"] and row[0] == items[0]["id"] and "held" in row
                 assert "held" in ctl("top", "--count", 1)
                 if words == ["kill"]:
                     words = words + [items[0]["id"]]
-                ctl("flows", *words)
+                said = ctl("flows", *words)
+                assert said == ("1 flow ended\n" if "--client" in words else ""), said
                 with pytest.raises(ConnectionResetError):
                     connection.recv(5)
     ctl("flows", "kill", "0000000000000001", code=REFUSED)
@@ -266,6 +270,26 @@ def test_events(ctl):
         assert again == second
     finally:
         process.kill()
+
+
+def test_events_end_with_their_reader(ctl):
+    """`gatewayctl events | head -1` is over when head is, not when something happens next."""
+    process = subprocess.Popen(ctl.line("events", "--types", "revision"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        changed = iter(range(7000, 7200))
+
+        def told():
+            ctl.gateway.must("PUT", "listeners/web", {"name": "web", "ports": [str(next(changed))]})
+            return select.select([process.stdout], [], [], 0.1)[0]
+        wait_for(told, 10, "an event")
+        assert process.stdout.readline()
+        assert process.poll() is None
+        process.stdout.close()
+        process.wait(5)
+        assert process.returncode == OK and not process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_control_characters_stay_away_from_the_terminal(ctl, tmp_path):

@@ -157,6 +157,8 @@ BROKEN = {
     "foreign_marks": foreign_rule,
     "input_drop": table("add table inet wall\nadd chain inet wall in { type filter hook input priority 0; policy drop; }\n",
                         "inet wall"),
+    "forward_drop": table("add table inet wall\nadd chain inet wall through { type filter hook forward priority 0; policy drop; }\n",
+                          "inet wall"),
     "source_nat": table("add table ip hide\nadd chain ip hide post { type nat hook postrouting priority 100; }\n"
                         "add rule ip hide post oifname out0 masquerade\n", "ip hide"),
     "mtu": narrow_link,
@@ -239,6 +241,84 @@ def test_what_is_mended_works(lab, shared, nginx):
             lab.gateway.run(*check_of(shared, name)["fix"].split(":")[0].split())
             assert f"sees {lab.client.v4}" in lab.client.run("curl", "-sS", "-m", 5, f"http://{lab.server.v4}:8000/whoami").stdout, name
     shared.must("DELETE", "listeners/web")
+
+
+FORWARD = "add table inet wall\nadd chain inet wall through { type filter hook forward priority 0; policy %s; }\nadd chain inet wall other\n"
+ANSWERS = "add rule inet wall through ct state established,related accept\n"
+
+FORWARDS = [
+    ("no default, but a last rule", FORWARD % "accept" + ANSWERS + "add rule inet wall through counter reject\n", True),
+    ("drops some", FORWARD % "accept" + "add rule inet wall through tcp dport 9 drop\n", False),
+    ("lets ours through, and answers", FORWARD % "drop" + ANSWERS + "add rule inet wall through iifname in0 accept\n", False),
+    ("both by name", FORWARD % "drop" + "add rule inet wall through iifname { lo, in0 } counter accept\n"
+     "add rule inet wall through oifname in* accept\n", False),
+    ("lets ours through, and no answers", FORWARD % "drop" + "add rule inet wall through iifname in0 accept\n", True),
+    ("lets another through", FORWARD % "drop" + ANSWERS + "add rule inet wall through iifname out0 accept\n", True),
+    ("all but another", FORWARD % "drop" + ANSWERS + "add rule inet wall through iifname != out0 accept\n", False),
+    ("some of ours", FORWARD % "drop" + ANSWERS + "add rule inet wall through iifname in0 tcp dport 80 accept\n", True),
+    ("in a chain that it jumps to", FORWARD % "drop" + ANSWERS + "add rule inet wall other iifname in0 accept\n"
+     "add rule inet wall through jump other\n", False),
+    ("in a chain that nobody jumps to", FORWARD % "drop" + ANSWERS + "add rule inet wall other accept\n", True),
+    ("in a chain that some jump to", FORWARD % "drop" + ANSWERS + "add rule inet wall other accept\n"
+     "add rule inet wall through udp dport 53 jump other\n", True),
+    ("too late", FORWARD % "accept" + ANSWERS + "add rule inet wall through drop\nadd rule inet wall through iifname in0 accept\n", True),
+    ("of a bridge", "add table bridge wall\nadd chain bridge wall through { type filter hook forward priority 0; policy drop; }\n", False),
+]
+
+
+@pytest.mark.parametrize("name, text, found", FORWARDS, ids=[row[0] for row in FORWARDS])
+def test_forward_chains_of_others(lab, shared, name, text, found):
+    """Whether they let through what comes in at the listeners' interface, and the answers: what holds for some is no default."""
+    shared.listener("web", ports=["8000"], interfaces=["in0"], action="bypass")
+    try:
+        with table(text, text.split()[2] + " " + text.split()[3])(lab, shared):
+            assert red(shared) == ({"forward_drop"} if found else set()), (name, check_of(shared, "forward_drop"))
+    finally:
+        shared.must("DELETE", "listeners/web")
+
+
+DOCKER = {"inet wall": FORWARD % "drop", "ip filter": None}
+
+
+@pytest.mark.parametrize("place", DOCKER)
+def test_forwarded_again(lab, shared, nginx, place):
+    """What a listener bypasses dies in a chain of a firewall, or of Docker: the doctor says so, the explanation does not
+    promise, and the command that the doctor tells lets it through."""
+    iptables = [("-P", "FORWARD", "DROP"), ("-N", "DOCKER-USER"), ("-A", "FORWARD", "-j", "DOCKER-USER"),
+                ("-A", "DOCKER-USER", "-j", "RETURN")]
+    packet = {"protocol": "tcp", "source": lab.client.v4, "destination": lab.server.v4, "destination_port": 8000, "interface": "in0"}
+    fetch = ("curl", "-sS", "-m", "2", f"http://{lab.server.v4}:8000/whoami")
+    shared.listener("web", ports=["8000"], interfaces=["in0"], action="bypass")
+
+    def stages(**more):
+        told = shared.must("POST", "explain", {**packet, **more})
+        return [(stage["stage"], stage["verdict"]) for stage in told["stages"]], told
+
+    try:
+        assert ("forward", "may_drop") not in stages()[0]
+        assert f"sees {lab.client.v4}" in lab.client.run(*fetch).stdout
+        if DOCKER[place]:
+            lab.gateway.nft(DOCKER[place])
+        else:
+            for command in iptables:
+                lab.gateway.run("iptables", *command)
+        assert lab.client.run(*fetch, check=False).returncode != 0
+        assert red(shared) == {"forward_drop"}
+        check = check_of(shared, "forward_drop")
+        assert f"chain {place} " in check["detail"] and "in0" in check["detail"], check
+        assert ("DOCKER-USER" in check["fix"]) == (place == "ip filter"), check
+        for port in (8000, 8001):
+            short, told = stages(destination_port=port)
+            assert told["verdict"] == ("bypass" if port == 8000 else "forward")
+            assert short[-1] == ("forward", "may_drop"), told
+            assert all(word in told["stages"][-1]["why"] for word in place.split()), told
+        lab.gateway.run("sh", "-c", check["fix"].split(":")[0])
+        assert red(shared) == set(), check_of(shared, "forward_drop")
+        assert ("forward", "may_drop") not in stages()[0]
+        assert f"sees {lab.client.v4}" in lab.client.run(*fetch).stdout
+    finally:
+        lab.gateway.nft(f"add table {place}\ndelete table {place}")
+        shared.must("DELETE", "listeners/web")
 
 
 def test_src_valid_mark(lab, shared):

@@ -86,6 +86,36 @@ def test_widths(furnished, width):
         assert not page.one("nav")
 
 
+CROSSED = """
+    const cards = [...document.querySelectorAll('.picture li .card')].map((card) => card.getBoundingClientRect());
+    const box = document.querySelector('.picture .lines').getBoundingClientRect();
+    const inside = (x, y) => cards.filter((c) => x > c.left + 1 && x < c.right - 1 && y > c.top + 1 && y < c.bottom - 1).length;
+    return [...document.querySelectorAll('.picture .link')].filter((line) => {
+        for (let at = 0; at <= line.getTotalLength(); at += 2) {
+            const point = line.getPointAtLength(at);
+            if (inside(point.x + box.left, point.y + box.top)) return true;
+        }
+        return false;
+    }).length"""
+
+
+@pytest.mark.parametrize("width", [400, 700, 1280])
+def test_lines_go_around_cards(ui, width):
+    """No line of the overview's picture leads through a card, however the columns stand; a target that takes the packet's
+    own port is not drawn with port 0."""
+    page = ui.browser
+    for name in ("one", "two", "three"):
+        ui.gateway.upstream(name, [("10.71.2.2", 0), ("10.71.2.3", 8001)])
+    for n, name in enumerate(("one", "two", "three", "one", "two")):
+        ui.gateway.listener(f"l{n}", ports=[str(8100 + n)], upstream=name)
+    page.size(width, 800)
+    page.go("")
+    page.wait(lambda: page.run("return document.querySelectorAll('.picture .link').length") == 11, "the lines")
+    assert page.run(CROSSED) == 0
+    text = page.run("return document.querySelector('.picture').innerText")
+    assert ":0" not in text and "10.71.2.2, same port" in text and "10.71.2.3:8001" in text
+
+
 def test_hostile_names(furnished):
     """Comments, server names and answers with markup, quotes and marks that turn the direction: shown, never obeyed."""
     page, lab = furnished.browser, furnished.lab

@@ -70,7 +70,7 @@ def test_make_and_see_traffic(ui):
     page.see("New: /upstreams/pool", "dialog")
     page.apply()
     page.see("Targets now", "main")
-    page.see(f"{ui.lab.server.v4}:0", "main tbody th")
+    page.see(f"{ui.lab.server.v4}, same port", "main tbody th")
 
     page.go("listeners?new=1")
     page.fill("name", "web")
@@ -117,7 +117,7 @@ def test_drain(ui):
         page.go("upstreams/pool")
         say(page, f"Drain: {target}")
         page.see("draining", "main tbody")
-        page.see("1 flows left", "main tbody")
+        page.see("1 flow left", "main tbody")
         states = {f"{t['address']}:{t['port']}": t["admin_state"] for t in ui.gateway.must("GET", "upstreams/pool/targets")["items"]}
         assert states[target] == "drain" and list(states.values()).count("drain") == 1
     page.see("drained: no flows left", "main tbody", 20)

@@ -35,7 +35,7 @@ struct core {
 	struct core_target_order order;
 	char ordered_target[64];
 	unsigned audited; /* entries of the audit log, the last of them kept as text */
-	char audit[FAKE_AUDIT_MAX][256];
+	char audit[FAKE_AUDIT_MAX][512];
 };
 
 static inline void fake_core_clear(struct core *core)

@@ -147,6 +147,38 @@ static void test_many_findings(void **state)
 	assert_string_equal(red(&facts, checks), "source_nat");
 }
 
+/* A finding of a chain at the forward hook whose rules are these; the policy is drop. */
+static json_t *forward_finding(const char *rules)
+{
+	json_t *parsed = json_loads(rules, 0, NULL);
+
+	assert_non_null(parsed);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o}", "code", "forward_drop", "detail", "chain inet wall way",
+	        "family", "inet", "table", "wall", "chain", "way", "policy", "drop", "rules", parsed);
+}
+
+/* Chains that jump to each other many times over: it ends, and what is not seen counts as the policy does. */
+static void test_forward_jumps_without_end(void **state)
+{
+	static const char jumps[] =
+	        "{\"way\": [[{\"jump\": {\"target\": \"way\"}}], [{\"jump\": {\"target\": \"way\"}}], "
+	        "[{\"jump\": {\"target\": \"way\"}}], [{\"accept\": null}]]}";
+	struct doctor_check checks[DOCTOR_CHECKS_MAX];
+	struct doctor_facts facts = good();
+
+	(void)state;
+	facts.n_interfaces = 1;
+	json_array_append_new((json_t *)facts.foreign, forward_finding(jumps));
+	/* The deepest chain passes by its jumps and accepts. */
+	assert_string_equal(red(&facts, checks), "");
+	facts = good();
+	facts.n_interfaces = 1;
+	json_array_append_new((json_t *)facts.foreign,
+	        forward_finding(
+	                "{\"way\": [[{\"jump\": {\"target\": \"way\"}}], [{\"jump\": {\"target\": \"way\"}}]]}"));
+	assert_string_equal(red(&facts, checks), "forward_drop");
+}
+
 static void test_foreign_unreadable(void **state)
 {
 	struct doctor_check checks[DOCTOR_CHECKS_MAX];
@@ -169,6 +201,7 @@ int main(void)
 		cmocka_unit_test(test_prefilter_that_is_kept_away),
 		cmocka_unit_test(test_generations_that_differ),
 		cmocka_unit_test(test_many_findings),
+		cmocka_unit_test(test_forward_jumps_without_end),
 		cmocka_unit_test(test_foreign_unreadable),
 	};
 

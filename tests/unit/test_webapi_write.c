@@ -112,8 +112,31 @@ static void test_audit(void **state)
 	api_expect(&api, "POST", "/api/v1/explain", "", "{\"protocol\": \"tcp\"}", 422);
 	assert_int_equal(api.core.audited, 3);
 	expect_audit(0, "uid 0|PUT|/api/v1/listeners/web|201|1|");
-	expect_audit(1, "uid 0|PUT|/api/v1/listeners/web|422|0|The content is not valid");
-	expect_audit(2, "uid 0|DELETE|/api/v1/listeners/none|400|0|The request is malformed");
+	expect_audit(1, "uid 0|PUT|/api/v1/listeners/web|422|0|The content is not valid: /comment: a string is wanted "
+	                "here, not an integer");
+	expect_audit(2, "uid 0|DELETE|/api/v1/listeners/none|400|0|The request is malformed: The query of the address "
+	                "is not understood.");
+}
+
+/* Why it was refused is cut on a whole character, and nothing of a body that cannot be read is kept. */
+static void test_audit_detail(void **state)
+{
+	char body[1024] = "{\"";
+	const char *kept;
+
+	(void)state;
+	api_expect(&api, "PUT", WEB, "", "{\"comment\": secret}", 400);
+	kept = api.core.audit[0];
+	assert_non_null(strstr(kept, "|400|0|The request is malformed: line 1, column "));
+	assert_null(strstr(kept, "secret"));
+	for (int i = 0; i < 300; i++)
+		strcat(body, "\xc3\xa4");
+	strcat(body, "\": 1}");
+	api_expect(&api, "PUT", WEB, "", body, 422);
+	kept = strstr(api.core.audit[1], "The content");
+	assert_non_null(kept);
+	assert_true(strlen(kept) < AUDIT_DETAIL_BYTES && strlen(kept) > AUDIT_DETAIL_BYTES - 8);
+	assert_string_equal(kept + strlen(kept) - strlen("ä…"), "ä…");
 }
 
 /* Those who have no business here are noted, but cannot fill the log. */
@@ -123,7 +146,8 @@ static void test_audit_strangers(void **state)
 	for (int i = 0; i < AUDIT_STRANGERS_PER_MINUTE + 5; i++)
 		api_expect(&api, "DELETE", WEB, "", NULL, 401);
 	assert_int_equal(api.core.audited, AUDIT_STRANGERS_PER_MINUTE);
-	expect_audit(0, "-|DELETE|/api/v1/listeners/web|401|0|A valid token is needed");
+	expect_audit(0,
+	        "-|DELETE|/api/v1/listeners/web|401|0|A valid token is needed: Send \"Authorization: Bearer TOKEN\".");
 	api_expect(&api, "DELETE", WEB, "Authorization: Bearer " API_TOKEN "\r\n", NULL, 404);
 	assert_int_equal(api.core.audited, AUDIT_STRANGERS_PER_MINUTE + 1);
 }
@@ -224,6 +248,7 @@ int main(void)
 		WITH(test_confirm_within),
 		WITH(test_warnings),
 		WITH(test_audit),
+		WITH(test_audit_detail),
 		cmocka_unit_test_setup_teardown(test_audit_strangers, start_tcp, stop),
 		WITH(test_target_faults),
 		WITH(test_targets),

@@ -11,6 +11,7 @@ function scaled(value, unit, space = '\u00a0') {
 }
 
 export const count = (value) => scaled(value ?? 0, '');
+export const several = (value, word) => `${count(value)} ${word}${value === 1 ? '' : 's'}`;
 export const bytes = (value) => scaled(value ?? 0, 'B');
 export const bits = (bytesPerSecond) => scaled((bytesPerSecond ?? 0) * 8, 'bit/s');
 export const perSecond = (value) => `${scaled(value ?? 0, '')}/s`;

@@ -4,7 +4,10 @@
  */
 import { segment } from './api.js';
 
+/* What the API calls it; port 0 is the packet's own. */
 export const targetName = (t) => (t.address.includes(':') ? `[${t.address}]:${t.port}` : `${t.address}:${t.port}`);
+/* What people read. */
+export const targetLabel = (t) => (t.port ? targetName(t) : `${t.address}, same port`);
 
 /* The word that a document has for the health of a target, wherever it has it. */
 export function healthOf(target) {
@@ -75,7 +78,7 @@ function ofTargets(upstreams) {
 		const bad = upstream.targets.filter((target) => targetState(target).kind === 'bad');
 		const usable = upstream.targets.filter((target) => ['good', 'idle'].includes(targetState(target).kind) && target.admin_state !== 'down');
 		const href = `#/upstreams/${segment(upstream.name)}`;
-		const found = bad.map((target) => ({ kind: 'bad', text: `Target ${targetName(target)} of ${upstream.name} is ${targetState(target).word}${target.health?.reason ? `: ${target.health.reason}` : ''}.`, href, link: 'Open the upstream' }));
+		const found = bad.map((target) => ({ kind: 'bad', text: `Target ${targetLabel(target)} of ${upstream.name} is ${targetState(target).word}${target.health?.reason ? `: ${target.health.reason}` : ''}.`, href, link: 'Open the upstream' }));
 		if (!usable.length)
 			found.push({ kind: 'bad', text: `Upstream ${upstream.name} has no target in service.`, href, link: 'Open the upstream' });
 		return found;

@@ -1,14 +1,15 @@
 /*
  * The picture of the overview: clients, listeners, upstreams and targets as
  * columns of cards with lines between them, as wide as what flows. Cards are
- * ordinary links; the lines are drawn behind them from where the cards are, so
- * that the same works in one column on a small screen.
+ * ordinary links; the lines are drawn behind them from where the cards are. On
+ * a small screen, where columns stand below each other, lines go around cards.
  */
 import { badge, fill, h, svg } from './dom.js';
-import { bits, count } from './format.js';
+import { bits, several } from './format.js';
 
 const CARDS_MAX = 8; /* of a column; the busiest */
 const WIDE = 14;     /* pixels of the widest line */
+const GUTTER = 12;   /* at both edges of the picture, where columns stand below each other: lines lead through it */
 const COLUMNS = [['client', 'Clients'], ['listener', 'Listeners'], ['upstream', 'Upstreams'], ['target', 'Targets']];
 
 /* Node ids are "kind name"; links are [from, to, bytes per second, alive]. */
@@ -28,7 +29,7 @@ export class Picture {
 	card(node) {
 		const inside = [h('span', { class: 'name' }, h('bdi', {}, node.name)),
 			node.state ? badge(node.state, node.kind2) : null,
-			h('span', { class: 'rate' }, node.note ?? `${bits(node.rate)} · ${count(node.flows)} flows`)];
+			h('span', { class: 'rate' }, node.note ?? `${bits(node.rate)} · ${several(node.flows ?? 0, 'flow')}`)];
 		const made = h('li', { class: node.kind2 ? `is-${node.kind2}` : '' }, node.href ? h('a', { class: 'card', href: node.href }, inside) : h('div', { class: 'card' }, inside));
 		made.dataset.node = node.id;
 		return made;
@@ -65,21 +66,29 @@ export class Picture {
 			const a = this.cards?.get(from)?.getBoundingClientRect(), b = this.cards?.get(to)?.getBoundingClientRect();
 			if (!a || !b)
 				return null;
-			return svg('path', { class: `link ${kind || ''}`, 'stroke-width': Math.max(1.5, WIDE * Math.sqrt(rate / most)).toFixed(1), d: curve(a, b, box) });
+			const upper = this.cards.get(from).closest('.column').getBoundingClientRect(), lower = this.cards.get(to).closest('.column').getBoundingClientRect();
+			const beside = lower.left >= upper.right, wide = beside ? WIDE : GUTTER / 3, gap = (upper.bottom + lower.top) / 2;
+			return svg('path', { class: `link ${kind || ''}`, 'stroke-width': Math.max(1.5, wide * Math.sqrt(rate / most)).toFixed(1), d: beside ? curve(a, b, box) : detour(a, b, box, gap) });
 		}));
 	}
 
 	end() { this.resized.disconnect(); }
 }
 
-/* From the right edge to the left one, or from the bottom to the top where columns stand below each other. */
+/* From the right edge to the left one. */
 function curve(a, b, box) {
-	if (b.left >= a.right) {
-		const x1 = a.right - box.left, y1 = (a.top + a.bottom) / 2 - box.top, x2 = b.left - box.left, y2 = (b.top + b.bottom) / 2 - box.top;
-		const middle = (x1 + x2) / 2;
-		return `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`;
-	}
-	const x1 = (a.left + a.right) / 2 - box.left, y1 = a.bottom - box.top, x2 = (b.left + b.right) / 2 - box.left, y2 = b.top - box.top;
-	const middle = (y1 + y2) / 2;
-	return `M${x1} ${y1}C${x1} ${middle} ${x2} ${middle} ${x2} ${y2}`;
+	const x1 = a.right - box.left, y1 = (a.top + a.bottom) / 2 - box.top, x2 = b.left - box.left, y2 = (b.top + b.bottom) / 2 - box.top;
+	const middle = (x1 + x2) / 2;
+	return `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`;
+}
+
+/* Out to the edge of the picture and down beside the cards, two of which stand in a row at most; from one edge to the other
+ * in the gap between the columns, at `gap`. */
+function detour(a, b, box, gap) {
+	const reach = (card) => ({ left: card.left - box.left < 2 * GUTTER, right: box.right - card.right < 2 * GUTTER });
+	const from = reach(a), to = reach(b), side = from.left && to.left ? 'left' : from.right && to.right ? 'right' : null;
+	const [out, back] = side ? [side, side] : [from.left ? 'left' : 'right', to.left ? 'left' : 'right'];
+	const edge = (at) => (at === 'left' ? GUTTER / 2 : box.width - GUTTER / 2), end = (card, at) => card[at] - box.left;
+	const y1 = (a.top + a.bottom) / 2 - box.top, y2 = (b.top + b.bottom) / 2 - box.top;
+	return `M${end(a, out)} ${y1}H${edge(out)}${side ? '' : `V${gap - box.top}H${edge(back)}`}V${y2}H${end(b, back)}`;
 }

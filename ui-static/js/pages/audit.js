@@ -20,7 +20,7 @@ export default async function audit({ content, scope }) {
 			{ title: 'What', width: 'minmax(9rem, 3fr)', cell: (row) => h('bdi', { title: `${row.method} ${row.path}` }, `${row.method} ${row.path.replace('/api/v1/', '')}`) },
 			{ title: 'Answer', width: '5rem', small: '4.4rem', cell: (row) => badge(String(row.status), row.status < 300 ? 'good' : row.status < 500 ? 'warn' : 'bad') },
 			{ title: 'Revision', width: '5.5rem', wide: true, cell: (row) => (row.revision ? h('a', { href: `#/revisions/${row.revision}` }, String(row.revision)) : '') },
-			{ title: 'Why not', width: 'minmax(5rem, 1fr)', wide: true, cell: (row) => row.detail },
+			{ title: 'Why not', width: 'minmax(5rem, 1fr)', wide: true, cell: (row) => h('bdi', { title: row.detail }, row.detail) },
 		],
 		page: (before) => get(`audit?limit=${PAGE}${before ? `&before=${before}` : ''}`),
 	});

@@ -107,7 +107,7 @@ export default async function flows({ content, scope, query }) {
 	const page = async (after) => {
 		const answer = await get(path(after));
 		const filtered = inputs.some(([, , input]) => input.value.trim());
-		fill(told, `${answer.active} flows now`, filtered && !group.value && answer.total !== null ? `, ${answer.total} of them as asked for` : '',
+		fill(told, `${answer.active} flow${answer.active === 1 ? '' : 's'} now`, filtered && !group.value && answer.total !== null ? `, ${answer.total} of them as asked for` : '',
 			answer.complete ? '' : '; there are more than can be sorted, so some are left out');
 		return { ...answer, total: answer.total ?? (filtered ? undefined : answer.active) };
 	};

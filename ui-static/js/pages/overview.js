@@ -1,12 +1,12 @@
 /* The first page: the picture, the last hour, and what is wrong. */
 import { get, getIfThere, segment } from '../api.js';
 import { badge, fill, h } from '../dom.js';
-import { bits, bytes, count, duration, micros, perSecond, words } from '../format.js';
+import { bits, bytes, count, duration, micros, perSecond, several, words } from '../format.js';
 import { Chart } from '../chart.js';
 import { Picture } from '../picture.js';
 import { head } from '../page.js';
 import { ledgerTable } from '../ledger.js';
-import { problems, targetName, targetState } from '../health.js';
+import { problems, targetLabel, targetName, targetState } from '../health.js';
 
 const SHOWN = 50;         /* busiest objects asked for */
 const KEEP_ROWS = 400;    /* an hour in steps of ten seconds, and some */
@@ -84,7 +84,7 @@ function drawPicture(picture, { stats, listeners, upstreams, clients }) {
 				links.push([`listener ${one.name}`, `${OWN}${name}`, rate(seen) / upstreamsOf(one).length]);
 	}
 	for (const client of clients)
-		nodes.client.push({ id: `client ${client.group}`, name: client.group, href: `#/flows?client=${encodeURIComponent(client.group)}`, note: `${count(client.flows)} flows · ${bytes(client.bytes_to_target + client.bytes_to_client)}` });
+		nodes.client.push({ id: `client ${client.group}`, name: client.group, href: `#/flows?client=${encodeURIComponent(client.group)}`, note: `${several(client.flows, 'flow')} · ${bytes(client.bytes_to_target + client.bytes_to_client)}` });
 	for (const client of clients)
 		for (const one of stats.listeners)
 			if (one.flows_active)
@@ -99,7 +99,7 @@ function drawPicture(picture, { stats, listeners, upstreams, clients }) {
 			state: bad ? `${bad} of ${states.length} failed` : null, kind2: bad ? 'bad' : null });
 		one.targets.forEach((target, i) => {
 			const told = ofTarget.get(`${one.name} ${targetName(target)}`), id = `target ${one.name} ${targetName(target)}`;
-			nodes.target.push({ id, name: targetName(target), href: `#/upstreams/${segment(one.name)}`, rate: rate(told), flows: told?.flows_active, state: states[i].word, kind2: states[i].kind });
+			nodes.target.push({ id, name: targetLabel(target), href: `#/upstreams/${segment(one.name)}`, rate: rate(told), flows: told?.flows_active, state: states[i].word, kind2: states[i].kind });
 			links.push([`${OWN}${one.name}`, id, rate(told), states[i].kind === 'bad' ? 'bad' : states[i].kind === 'warn' ? 'warn' : '']);
 		});
 	}

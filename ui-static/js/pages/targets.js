@@ -1,10 +1,10 @@
 /* The targets of one upstream, live: what they are told to be, what they are seen to be, and draining in place. */
 import { get, may, Problem, request, segment } from '../api.js';
 import { badge, button, fill, h, toast } from '../dom.js';
-import { bits, count } from '../format.js';
+import { bits, count, several } from '../format.js';
 import { ask } from '../dialog.js';
 import { save } from '../save.js';
-import { targetName, targetState } from '../health.js';
+import { targetLabel, targetName, targetState } from '../health.js';
 
 const ACTIONS = [['up', 'Put in service'], ['drain', 'Drain'], ['down', 'Take down']];
 const PAGE = 1000;
@@ -25,7 +25,7 @@ async function figures(upstream) {
 /* What an operator says of a target is no change of the configuration where the daemon keeps the two apart: then there is
  * no revision, and nothing to rehearse. */
 async function change(upstream, target, state, read) {
-	const title = `${targetName(target)} of ${upstream}: ${state}`, write = {
+	const title = `${targetLabel(target)} of ${upstream}: ${state}`, write = {
 		method: 'PATCH', path: `upstreams/${segment(upstream)}/targets/${segment(targetName(target))}`, body: { admin_state: state },
 	};
 	try {
@@ -45,19 +45,19 @@ function progress(target, seen, begun) {
 		return null;
 	const key = targetName(target), most = Math.max(begun.get(key) || 0, seen.flows_active);
 	begun.set(key, most);
-	return seen.flows_active ? h('div', { class: 'drain' }, h('progress', { max: String(most), value: most - seen.flows_active, 'aria-label': `Draining ${key}` }), ` ${count(seen.flows_active)} flows left`)
+	return seen.flows_active ? h('div', { class: 'drain' }, h('progress', { max: String(most), value: most - seen.flows_active, 'aria-label': `Draining ${targetLabel(target)}` }), ` ${several(seen.flows_active, 'flow')} left`)
 		: h('div', { class: 'drain' }, 'drained: no flows left');
 }
 
 function row(upstream, target, seen, begun, read) {
 	const state = targetState(target);
-	return h('tr', {}, h('th', { scope: 'row' }, targetName(target), target.backup ? badge('backup', 'idle') : null),
+	return h('tr', {}, h('th', { scope: 'row' }, targetLabel(target), target.backup ? badge('backup', 'idle') : null),
 		h('td', {}, badge(state.word, state.kind), progress(target, seen, begun), target.health?.reason ? h('div', { class: 'hint' }, target.health.reason) : null),
 		h('td', { class: 'end' }, String(target.weight)), h('td', { class: 'end' }, seen ? count(seen.flows_active) : '–'),
 		h('td', { class: 'end' }, seen ? bits(seen.rates.bytes_to_target + seen.rates.bytes_to_client) : '–'),
 		h('td', { class: 'end' }, seen ? count(seen.connect_failed) : '–'),
 		canChange(target) ? h('td', {}, h('div', { class: 'row' }, ACTIONS.filter(([word]) => word !== target.admin_state)
-			.map(([word, text]) => button(text, () => change(upstream, target, word, read), 'small', { 'aria-label': `${text}: ${targetName(target)}` })))) : null);
+			.map(([word, text]) => button(text, () => change(upstream, target, word, read), 'small', { 'aria-label': `${text}: ${targetLabel(target)}` })))) : null);
 }
 
 /* A panel that lives as long as the page. */
