@@ -43,7 +43,7 @@ class Names:
 
     def __init__(self, lab, host, port, names):
         self.directory = lab.directory / f"names{port}"
-        self.directory.mkdir()
+        self.directory.mkdir(exist_ok=True)
         self.authority = self.directory / "authority.crt"
         self._certify(names)
         (self.directory / "stream").write_bytes(b"data: 0123456789\n" * 100000)

@@ -73,11 +73,11 @@ def test_nothing_passes_before_it_serves(lab, booted):
 def test_it_leaves_a_gateway_alone(lab, booted):
     """Where a daemon runs, or has left its rules, nothing is touched."""
     booted.start()
-    rules = lab.gateway.run("nft", "-s", "list", "table", "inet", "gatewayd").stdout
+    rules = lab.gateway.run("nft", "-s", "-t", "list", "table", "inet", "gatewayd").stdout
     assert "runs, process" in booted.run_once("--early").stderr
     booted.stop()
     assert "already" in booted.run_once("--early").stderr
-    assert lab.gateway.run("nft", "-s", "list", "table", "inet", "gatewayd").stdout == rules
+    assert lab.gateway.run("nft", "-s", "-t", "list", "table", "inet", "gatewayd").stdout == rules
 
 
 def test_no_configuration_and_a_damaged_one(lab, booted):
