@@ -98,8 +98,8 @@ int apply_run(struct apply *apply, const struct apply_request *request, struct e
 int apply_bans(struct apply *apply, const struct render_ban *bans, size_t n);
 /* Calls this whenever our whole table was made anew, so that what lay in its sets is gone. */
 void apply_on_replace(struct apply *apply, void (*replaced)(void *userdata), void *userdata);
-/* Calls `begin` before and `end` after each large transaction of ours in nft (KERNEL_LARGE), with how many the kernel
- * took for it. */
+/* Calls `begin` before and `end` after each large transaction of ours in nft (kernel_nft_is_large), with how many the
+ * kernel took for it. */
 void apply_on_large(struct apply *apply, void (*begin)(void *userdata), void (*end)(void *userdata, uint64_t commits),
         void *userdata);
 /* Opens (relay down) or closes the way past the relay for `direct` listeners. 0 or negative errno. Where there is no

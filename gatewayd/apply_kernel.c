@@ -14,7 +14,7 @@
 
 int apply_commit(struct apply *apply, const char *text, char **ret_error)
 {
-	bool large = apply->large_begin && strnlen(text, KERNEL_LARGE) == KERNEL_LARGE;
+	bool large = apply->large_begin && kernel_nft_is_large(text);
 	uint64_t before = kernel_nft_commits(apply->config.kernel);
 	int r;
 

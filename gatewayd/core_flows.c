@@ -420,12 +420,9 @@ static int compare_groups(const void *a, const void *b)
 
 static json_t *place_text(const struct addr *addr, uint16_t port)
 {
-	char address[ADDR_TEXT_MAX] = "", text[NAMES_TARGET_MAX];
+	char text[ADDR_END_MAX];
 
-	if (addr->family)
-		addr_format(addr, address);
-	snprintf(text, sizeof(text), addr->family == AF_INET6 ? "[%s]:%u" : "%s:%u", address, (unsigned)port);
-	return json_string(text);
+	return json_string(addr_format_end(addr, port, text));
 }
 
 static json_t *key_document(struct core *core, enum core_flows_key which, const struct group_key *key)

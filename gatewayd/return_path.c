@@ -162,18 +162,9 @@ static struct path *path_of(struct return_paths *paths, const struct stats_flow 
 
 /* --- what flows say --- */
 
-static const char *end_text(const struct addr *addr, uint16_t port, char buffer[DOCTOR_END_MAX])
-{
-	char text[ADDR_TEXT_MAX];
-
-	addr_format(addr, text);
-	snprintf(buffer, DOCTOR_END_MAX, addr->family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, (unsigned)port);
-	return buffer;
-}
-
 static void set_state(struct return_paths *paths, struct path *path, enum path_state state)
 {
-	char target[DOCTOR_END_MAX], client[ADDR_TEXT_MAX];
+	char target[ADDR_END_MAX], client[ADDR_TEXT_MAX];
 	const struct log_field *about = LOG_ABOUT(LOG_TEXT("TARGET", target), LOG_TEXT("CLIENT", client));
 	bool was = path->state == PATH_BROKEN, is = state == PATH_BROKEN;
 
@@ -182,7 +173,7 @@ static void set_state(struct return_paths *paths, struct path *path, enum path_s
 		return;
 	paths->serial++;
 	addr_format(&path->client, client);
-	end_text(&path->target, path->port, target);
+	addr_format_end(&path->target, path->port, target);
 	if (is)
 		log_write_about(LOG_WARNING, about,
 		        "answers of target %s to client %s do not come back here, those to this machine do", target,
@@ -441,7 +432,7 @@ static void tell_broken(const struct return_paths *paths, const struct path *pat
 
 	ret->ipv6 = path->target.family == AF_INET6;
 	ret->udp = path->udp;
-	end_text(&path->target, path->port, ret->target);
+	addr_format_end(&path->target, path->port, ret->target);
 	addr_format(&path->target, ret->server);
 	addr_format(&path->client, ret->client);
 	addr_format(&path->own, ret->own);

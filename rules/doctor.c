@@ -9,6 +9,7 @@
 
 #include "gatewayd/base/cleanup.h"
 #include "rules/forward_fate.h"
+#include "rules/words.h"
 
 __attribute__((format(printf, 2, 3))) static void say(struct doctor_check *check, const char *format, ...)
 {
@@ -197,11 +198,10 @@ static const json_t *join(
  */
 static const char *chain_words(const json_t *finding, char words[DOCTOR_CHAIN_MAX])
 {
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
 	const char *family = "", *table = "", *chain = "";
 
 	json_unpack((json_t *)finding, "{s:s, s:s, s:s}", "family", &family, "table", &table, "chain", &chain);
-	if (!*family || !*table || !*chain || table[strspn(table, plain)] || chain[strspn(chain, plain)])
+	if (!*family || !*table || !*chain || !word_is_plain(table) || !word_is_plain(chain))
 		return "FAMILY TABLE CHAIN";
 	snprintf(words, DOCTOR_CHAIN_MAX, "%s %s %s", family, table, chain);
 	return words;
@@ -216,8 +216,8 @@ static void check_input_drop(const struct doctor_facts *facts, struct doctor_che
 	first = join(facts, "input_drop", lets_in_mark, check);
 	if (first)
 		mend(check,
-		        "nft insert rule %s meta mark and 0x%08x == 0x%08x accept: and the same where its rules are "
-		        "kept",
+		        "nft insert rule %s meta mark and 0x%08x == 0x%08x accept: and the same where its "
+		        "rules are kept",
 		        chain_words(first, words), facts->mark_mask, facts->mark);
 }
 
@@ -231,8 +231,7 @@ static void check_source_nat(const struct doctor_facts *facts, struct doctor_che
 	if (first)
 		mend(check,
 		        "nft insert rule %s meta skuid %u accept: what the relay sends keeps its source then; and the "
-		        "same "
-		        "where its rules are kept",
+		        "same where its rules are kept",
 		        chain_words(first, words), facts->relay_uid);
 }
 
@@ -258,11 +257,6 @@ static bool lets_through(const struct doctor_facts *facts, const json_t *finding
 	return !drops_forwarded(facts, finding, &interface);
 }
 
-static bool is_plain_interface(const char *name)
-{
-	return name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")] == '\0';
-}
-
 /* The chain that iptables' rules of their own are to be put in, Docker's if it is there; NULL: not one of iptables. */
 static const char *iptables_chain(const json_t *finding)
 {
@@ -278,7 +272,7 @@ static void mend_forward(const json_t *finding, const char *interface, struct do
 {
 	char words[DOCTOR_CHAIN_MAX];
 	const char *chain = iptables_chain(finding);
-	const char *name = interface && is_plain_interface(interface) ? interface : "INTERFACE";
+	const char *name = interface && word_is_plain(interface) ? interface : "INTERFACE";
 	const char *also = interface ? "and the same where its rules are kept"
 	                             : "for each INTERFACE of clients, which the listeners' interfaces are to name "
 	                               "too; and the same where its rules are kept";

@@ -38,9 +38,6 @@ struct doctor_sysctl {
 /* Longest "family table chain" that is told; names of nft have up to 255 letters, those of people fewer. */
 #define DOCTOR_CHAIN_MAX 160
 
-/* Longest "[address]:port" with its terminator. */
-#define DOCTOR_END_MAX 64
-
 /* The way back of answers, of targets that clients were seen of: how many these are, how many of them are well, do not
  * answer anybody, or answer the gateway's own address and not a client's. The texts are of the first one of these. Of
  * the targets of UDP that are well: of how many answers to clients say so, and of how many a probe by TCP. */
@@ -48,7 +45,7 @@ struct doctor_return {
 	uint32_t seen, good, silent, broken;
 	uint32_t udp_heard, udp_probed;
 	bool ipv6, udp;
-	char target[DOCTOR_END_MAX];
+	char target[ADDR_END_MAX];
 	/* Addresses: of the target, of the client, and the one of this machine that the target does answer. */
 	char server[ADDR_TEXT_MAX], client[ADDR_TEXT_MAX], own[ADDR_TEXT_MAX];
 	char listener[64];

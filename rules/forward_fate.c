@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "rules/words.h"
 
 /* As deep as the kernel lets chains jump. */
 #define JUMPS_MAX 16
@@ -30,13 +31,6 @@ struct action {
 	enum end end;
 	const char *target; /* of a jump; NULL: none */
 };
-
-static bool is_text(const json_t *object, const char *key, const char *text)
-{
-	const char *found = json_string_value(json_object_get(object, key));
-
-	return found && strcmp(found, text) == 0;
-}
 
 /* An interface's name, or the beginning of one with "*" behind it. */
 static bool is_name(const json_t *pattern, const char *name)
@@ -77,11 +71,11 @@ static bool holds(const struct question *question, const json_t *match)
 {
 	const json_t *left = json_object_get(match, "left"), *right = json_object_get(match, "right");
 	const json_t *meta = json_object_get(left, "meta");
-	bool in = is_text(meta, "key", "iifname") || is_text(meta, "key", "iif");
-	bool out = is_text(meta, "key", "oifname") || is_text(meta, "key", "oif");
-	bool differs = is_text(match, "op", "!=");
+	bool in = member_is(meta, "key", "iifname") || member_is(meta, "key", "iif");
+	bool out = member_is(meta, "key", "oifname") || member_is(meta, "key", "oif");
+	bool differs = member_is(match, "op", "!=");
 
-	if (is_text(json_object_get(left, "ct"), "key", "state"))
+	if (member_is(json_object_get(left, "ct"), "key", "state"))
 		return is_among(right, question->answer ? "established" : "new", is_state) != differs;
 	if (!question->interface || !(question->answer ? out : in))
 		return false;
@@ -95,12 +89,12 @@ static bool holds(const struct question *question, const json_t *match)
  * speaks of nothing else than where answers go out is taken to be for answers. */
 static void read_xt(const struct question *question, const json_t *xt, struct action *action)
 {
-	if (is_text(xt, "name", "REJECT")) {
+	if (member_is(xt, "name", "REJECT")) {
 		action->ends = true;
 		action->end = END_DROP;
-	} else if (is_text(xt, "name", "conntrack")) {
+	} else if (member_is(xt, "name", "conntrack")) {
 		action->applies &= question->answer;
-	} else if (!is_text(xt, "name", "comment")) {
+	} else if (!member_is(xt, "name", "comment")) {
 		action->applies = false;
 	}
 }
@@ -177,7 +171,7 @@ static bool drops(const json_t *finding, const char *interface, bool answer)
 	struct question question = { json_object_get(finding, "rules"), interface, answer, FATE_RULES_MAX };
 	enum end end = chain ? walk(&question, chain, JUMPS_MAX) : END_OPEN;
 
-	return end == END_DROP || (end == END_OPEN && is_text(finding, "policy", "drop"));
+	return end == END_DROP || (end == END_OPEN && member_is(finding, "policy", "drop"));
 }
 
 bool fate_drops_first(const json_t *finding, const char *interface)
@@ -192,7 +186,7 @@ bool fate_drops_answers(const json_t *finding, const char *interface)
 
 bool fate_is_of_family(const json_t *finding, uint8_t family)
 {
-	return is_text(finding, "family", "inet") || is_text(finding, "family", family == AF_INET ? "ip" : "ip6");
+	return member_is(finding, "family", "inet") || member_is(finding, "family", family == AF_INET ? "ip" : "ip6");
 }
 
 json_t *fate_rules(const json_t *listing)

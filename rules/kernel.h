@@ -9,6 +9,7 @@
 #define GW_RULES_KERNEL_H
 
 #include <jansson.h>
+#include <string.h>
 
 #include "rules/plan.h"
 
@@ -67,6 +68,11 @@ void kernel_free(struct kernel *kernel);
 
 /* From so many bytes of text on, a transaction is a large one: some thousand elements. */
 #define KERNEL_LARGE 65536U
+
+static inline bool kernel_nft_is_large(const char *text)
+{
+	return strnlen(text, KERNEL_LARGE) == KERNEL_LARGE;
+}
 
 /* Runs the text as one transaction, without effect (check) or for good (commit). ret_error, on failure, is the
  * library's message (free it), else NULL. -EINVAL refused by nft, -EPERM, -EIO, -ENOMEM. */

@@ -13,21 +13,10 @@
 #include "gatewayd/base/cleanup.h"
 #include "rules/forward_fate.h"
 #include "rules/render_chains.h"
+#include "rules/words.h"
 
 CLEANUP_DEFINE(json_t *, json_decref)
 #define _cleanup_json_ _cleanup_(json_decref_p)
-
-static const char *member_text(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
-static bool member_is(const json_t *object, const char *key, const char *text)
-{
-	return strcmp(member_text(object, key), text) == 0;
-}
 
 /* It judges what is delivered here. */
 static bool is_input(const json_t *chain)

@@ -113,7 +113,7 @@ static int nft_check(struct kernel *kernel, const char *text, char **ret_error)
 		*ret_error = NULL;
 	if (!ctx)
 		return -ENOMEM;
-	if (strnlen(text, KERNEL_LARGE) == KERNEL_LARGE && !kernel_bulk_replaces(text))
+	if (kernel_nft_is_large(text) && !kernel_bulk_replaces(text))
 		split = kernel_bulk_split(text, &bulk);
 	nft_ctx_set_dry_run(ctx, true);
 	r = transact(ctx, split > 0 ? bulk.after : text, ret_error);
@@ -260,7 +260,7 @@ static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
 
 	if (ret_error)
 		*ret_error = NULL;
-	if (strnlen(text, KERNEL_LARGE) == KERNEL_LARGE)
+	if (kernel_nft_is_large(text))
 		r = commit_bulk(kernel, text, ret_error);
 	if (r > 0)
 		r = commit_whole(kernel, text, ret_error);

@@ -13,17 +13,13 @@
 
 #include "rules/render_chains.h"
 #include "rules/nftset.h"
+#include "rules/words.h"
 
 static const char *text_of(const json_t *value)
 {
 	const char *text = json_string_value(value);
 
 	return text ? text : "";
-}
-
-static const char *member_text(const json_t *object, const char *key)
-{
-	return text_of(json_object_get(object, key));
 }
 
 /* nft's words for what a table may hold. */
@@ -35,8 +31,7 @@ int kernel_state_stray(struct kernel_state *state, const char *kind, const char 
 	struct kernel_stray *strays;
 
 	/* Names go into a command; others may have named things as they liked. */
-	if (!isalpha((unsigned char)name[0]) ||
-	        name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")] != '\0') {
+	if (!isalpha((unsigned char)name[0]) || !word_is_plain(name)) {
 		state->compatible = false;
 		return 0;
 	}

@@ -33,6 +33,16 @@ const char *addr_format(const struct addr *addr, char *buffer)
 	return buffer;
 }
 
+const char *addr_format_end(const struct addr *addr, uint16_t port, char *buffer)
+{
+	char address[ADDR_TEXT_MAX] = "";
+
+	if (addr->family)
+		addr_format(addr, address);
+	snprintf(buffer, ADDR_END_MAX, addr->family == AF_INET6 ? "[%s]:%u" : "%s:%u", address, (unsigned)port);
+	return buffer;
+}
+
 int addr_compare(const struct addr *a, const struct addr *b)
 {
 	if (a->family != b->family)

@@ -30,6 +30,8 @@ struct port_range {
 
 /* Longest text of a prefix with its terminator, e.g. "ffff:...:255.255.255.255/128". */
 #define ADDR_TEXT_MAX 50
+/* The same with brackets and a port. */
+#define ADDR_END_MAX (ADDR_TEXT_MAX + 8)
 
 /* Bits in an address of this family: 32 or 128. */
 unsigned addr_bits(uint8_t family);
@@ -38,6 +40,9 @@ unsigned addr_bits(uint8_t family);
 int addr_parse(const char *text, struct addr *ret);
 /* Writes the canonical text into a buffer of at least ADDR_TEXT_MAX bytes and returns that buffer. */
 const char *addr_format(const struct addr *addr, char *buffer);
+/* "192.0.2.1:80", "[2001:db8::1]:80"; of an address that is none (family 0) the port alone. Buffer of at least
+ * ADDR_END_MAX bytes, which is returned. */
+const char *addr_format_end(const struct addr *addr, uint16_t port, char *buffer);
 bool addr_equal(const struct addr *a, const struct addr *b);
 /* <0, 0, >0 by family, then by the bytes. */
 int addr_compare(const struct addr *a, const struct addr *b);

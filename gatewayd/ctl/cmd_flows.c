@@ -46,15 +46,6 @@ static char *query(struct ctl *ctl, uint64_t limit)
 	return text;
 }
 
-static const char *end_text(const json_t *flow, const char *which, char *buffer, size_t size)
-{
-	const json_t *end = json_object_get(flow, which);
-	const char *address = print_text(end, "address");
-
-	snprintf(buffer, size, strchr(address, ':') ? "[%s]:%.0f" : "%s:%.0f", address, print_number(end, "port"));
-	return buffer;
-}
-
 void flows_print(FILE *out, const json_t *items)
 {
 	struct print_table table;
@@ -65,13 +56,14 @@ void flows_print(FILE *out, const json_t *items)
 	        &table, out, "ID PROTO CLIENT ORIGINAL TARGET LISTENER >AGE >SENT >RECEIVED >RTT_MS MOVER LIMIT SNI");
 	json_array_foreach(items, i, flow)
 	{
-		char text[3][80], age[PRINT_UNIT_BYTES], sent[PRINT_UNIT_BYTES], received[PRINT_UNIT_BYTES];
+		char text[3][PRINT_PLACE_BYTES], age[PRINT_UNIT_BYTES], sent[PRINT_UNIT_BYTES],
+		        received[PRINT_UNIT_BYTES];
 
 		print_cell(&table, "%s", print_text(flow, "id"));
 		print_cell(&table, "%s", print_text(flow, "protocol"));
-		print_cell(&table, "%s", end_text(flow, "client", text[0], sizeof(text[0])));
-		print_cell(&table, "%s", end_text(flow, "original", text[1], sizeof(text[1])));
-		print_cell(&table, "%s", end_text(flow, "target", text[2], sizeof(text[2])));
+		print_cell(&table, "%s", print_place(json_object_get(flow, "client"), text[0]));
+		print_cell(&table, "%s", print_place(json_object_get(flow, "original"), text[1]));
+		print_cell(&table, "%s", print_place(json_object_get(flow, "target"), text[2]));
 		print_cell(&table, "%s", *print_text(flow, "listener") ? print_text(flow, "listener") : "-");
 		print_cell(&table, "%s", print_duration(print_number(flow, "age_ms") / 1000, age));
 		print_cell(&table, "%s", print_amount(print_number(flow, "to_target.bytes"), sent));

@@ -128,11 +128,10 @@ static void print_left_out(const json_t *targets)
 
 	json_array_foreach(targets, i, target)
 	{
-		const char *address = print_text(target, "address");
+		char place[PRINT_PLACE_BYTES];
 
 		printf("%-12s %-12s ", "", "not");
-		printf(strchr(address, ':') ? "[%s]:%.0f: " : "%s:%.0f: ", address, print_number(target, "port"));
-		printf("%s\n", print_text(target, "state"));
+		printf("%s: %s\n", print_place(target, place), print_text(target, "state"));
 	}
 }
 

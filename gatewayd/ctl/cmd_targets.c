@@ -19,10 +19,10 @@ static const char *state_of(const json_t *target)
 
 static void put_target(struct print_table *table, const char *upstream, const json_t *target)
 {
-	const char *address = print_text(target, "address");
+	char place[PRINT_PLACE_BYTES];
 
 	print_cell(table, "%s", upstream);
-	print_cell(table, strchr(address, ':') ? "[%s]:%.0f" : "%s:%.0f", address, print_number(target, "port"));
+	print_cell(table, "%s", print_place(target, place));
 	print_cell(table, "%s", state_of(target));
 	print_cell(table, "%s", json_is_true(json_object_get(target, "usable")) ? "yes" : "NO");
 	print_cell(table, "%.0f", print_number(target, "weight"));

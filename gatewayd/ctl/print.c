@@ -134,6 +134,7 @@ void print_json(const json_t *document)
 
 static void write_value(FILE *out, const json_t *value)
 {
+	char place[PRINT_PLACE_BYTES];
 	const json_t *item;
 	size_t i;
 
@@ -147,8 +148,7 @@ static void write_value(FILE *out, const json_t *value)
 			fputs(i > 0 ? "," : "", out);
 			/* A target is known by its address. */
 			if (json_is_object(item) && json_object_get(item, "address"))
-				fprintf(out, strchr(print_text(item, "address"), ':') ? "[%s]:%.0f" : "%s:%.0f",
-				        print_text(item, "address"), print_number(item, "port"));
+				fputs(print_place(item, place), out);
 			else
 				write_value(out, item);
 		}
@@ -212,6 +212,15 @@ const char *print_text(const json_t *document, const char *path)
 double print_number(const json_t *document, const char *path)
 {
 	return json_number_value(print_find(document, path));
+}
+
+const char *print_place(const json_t *object, char buffer[PRINT_PLACE_BYTES])
+{
+	const char *address = print_text(object, "address");
+
+	snprintf(buffer, PRINT_PLACE_BYTES, strchr(address, ':') ? "[%s]:%.0f" : "%s:%.0f", address,
+	        print_number(object, "port"));
+	return buffer;
 }
 
 const char *print_amount(double value, char *buffer)

@@ -37,6 +37,10 @@ char *print_value(const json_t *value);
 json_t *print_find(const json_t *document, const char *path);
 /* Text and number at a path; "" and 0 if there is none. */
 const char *print_text(const json_t *document, const char *path);
+#define PRINT_PLACE_BYTES 80
+/* "192.0.2.1:80", "[2001:db8::1]:80" of an object with address and port; cut if there is no room. Returns the buffer.
+ */
+const char *print_place(const json_t *object, char buffer[PRINT_PLACE_BYTES]);
 double print_number(const json_t *document, const char *path);
 
 #define PRINT_UNIT_BYTES 24

@@ -21,9 +21,7 @@ static int bind_to(int fd, const struct addr *client, uint16_t port)
 	return bind(fd, (struct sockaddr *)&sa, length) < 0 ? -errno : 0;
 }
 
-/* The ruleset finds what comes for a transparent socket at once; else it would look everywhere to find out that it
- * knows nothing of the packet. So those that have the gateway's own address are transparent too. */
-static int set_transparent(int fd, uint8_t family)
+int connect_set_transparent(int fd, uint8_t family)
 {
 	return family == AF_INET6 ? set_flag(fd, SOL_IPV6, IPV6_TRANSPARENT) : set_flag(fd, SOL_IP, IP_TRANSPARENT);
 }
@@ -70,7 +68,7 @@ static int attempt(const struct flow_origin *origin, const struct addr *client, 
 
 	if (fd < 0)
 		return -errno;
-	r = set_transparent(fd, origin->target.family);
+	r = connect_set_transparent(fd, origin->target.family);
 	if (r == 0 && client)
 		r = bind_as_client(fd, client, port);
 	if (r == 0)

@@ -30,6 +30,10 @@ enum connect_port {
  * on this machine. *ret says what became of the client's port, also on failure. Negative errno: -EADDRNOTAVAIL if no
  * source port is free, else as socket, bind and connect say. */
 int connect_start(const struct flow_origin *origin, enum connect_source source, bool tracked, enum connect_port *ret);
+/* Makes a socket transparent: it may have others' addresses, and the ruleset finds what comes for it at once; else it
+ * would look everywhere to find out that it knows nothing of the packet. So those that have the gateway's own address
+ * are transparent too. 0 or negative errno. */
+int connect_set_transparent(int fd, uint8_t family);
 /* To be called once after the first pump of a flow that has just been connected: sends the handshake's last packet, or
  * the PROXY header that waits, unless the client's first bytes have carried it. */
 void connect_finish(const struct flow *flow);

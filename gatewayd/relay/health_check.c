@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/relay/connect.h"
 
 /* Bytes of an answer taken at once. */
 #define READ_SIZE 16384
@@ -77,16 +78,6 @@ static void handshake_hold(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
 }
 
-/* The ruleset finds what comes for a transparent socket at once, as for flows. Else it would look everywhere to find
- * out that it knows nothing of the packet, which made a check a sixth dearer. */
-static void set_transparent(int fd, uint8_t family)
-{
-	static const int on = 1;
-	bool v6 = family == AF_INET6;
-
-	setsockopt(fd, v6 ? SOL_IPV6 : SOL_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, sizeof(on));
-}
-
 static int socket_open(struct health_pool *pool, struct health_check *check, uint8_t family)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = check };
@@ -96,7 +87,8 @@ static int socket_open(struct health_pool *pool, struct health_check *check, uin
 	if (check->fd < 0)
 		return -errno;
 	handshake_hold(check->fd);
-	set_transparent(check->fd, family);
+	/* Without it a check is a sixth dearer, and works. */
+	(void)connect_set_transparent(check->fd, family);
 	if (epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, check->fd, &event) < 0) {
 		int r = -errno;
 

@@ -469,8 +469,6 @@ int loop_start(struct loop *loop)
 }
 
 #define LEFT_OUT_MAX 64
-/* "[address]:port" with its terminator. */
-#define END_TEXT_MAX (ADDR_TEXT_MAX + 8)
 
 /* How many lines there were of which none was written; "" if none. */
 static const char *left_out_text(uint64_t left_out, char text[LEFT_OUT_MAX])
@@ -492,30 +490,25 @@ void loop_warn(struct loop *loop, enum stats_counter counter, int error)
 	        error ? strerror(-error) : "", left_out_text(left_out, more));
 }
 
-/* "192.0.2.1:80", "[2001:db8::1]:80"; "" for an address that is none. */
-static const char *end_text(const struct addr *addr, uint16_t port, char text[END_TEXT_MAX])
+/* "" for an address that is none. */
+static const char *end_text(const struct addr *addr, uint16_t port, char text[ADDR_END_MAX])
 {
-	char address[ADDR_TEXT_MAX];
-
-	if (addr->family == 0)
-		return "";
-	snprintf(text, END_TEXT_MAX, addr->family == AF_INET6 ? "[%s]:%u" : "%s:%u", addr_format(addr, address),
-	        (unsigned)port);
-	return text;
+	return addr->family ? addr_format_end(addr, port, text) : "";
 }
 
 void loop_warn_of(struct loop *loop, enum stats_counter counter, int error, const struct flow_origin *origin)
 {
-	char address[ADDR_TEXT_MAX], client[END_TEXT_MAX], original[END_TEXT_MAX], room[END_TEXT_MAX],
+	bool chosen = counter != STATS_refused_no_target && counter != STATS_refused_target_full, elsewhere;
+	char address[ADDR_TEXT_MAX], client[ADDR_END_MAX], original[ADDR_END_MAX], room[ADDR_END_MAX],
 	        more[LEFT_OUT_MAX];
-	bool chosen = counter != STATS_refused_no_target && counter != STATS_refused_target_full;
-	const char *target = chosen ? end_text(&origin->target, origin->target_port, room) : "";
-	bool elsewhere = *target && (!addr_equal(&origin->target, &origin->original) ||
-	                                    origin->target_port != origin->original_port);
+	const char *target;
 	uint64_t left_out;
 
 	if (!limit_pass(&loop->limits[counter], loop->now_ms, &left_out))
 		return;
+	target = chosen ? end_text(&origin->target, origin->target_port, room) : "";
+	elsewhere = *target &&
+	            (!addr_equal(&origin->target, &origin->original) || origin->target_port != origin->original_port);
 	log_write_about(LOG_NOTICE,
 	        LOG_ABOUT(LOG_TEXT("CLIENT", origin->client.family ? addr_format(&origin->client, address) : ""),
 	                LOG_TEXT("TARGET", target)),

@@ -59,15 +59,13 @@ static struct udp_flow *oldest(struct loop *loop)
 bool udp_flow_evict(struct loop *loop)
 {
 	struct udp_flow *flow = oldest(loop);
-	struct flow_origin origin;
 
 	if (!flow)
 		return false;
-	origin = flow->origin;
+	refuse(loop, STATS_udp_evicted, 0, &flow->origin);
 	/* Answers that wait to be sent name the flow's socket. */
 	udp_flush(loop);
 	udp_flow_end(loop, flow, FLOW_END_evicted);
-	refuse(loop, STATS_udp_evicted, 0, &origin);
 	return true;
 }
 

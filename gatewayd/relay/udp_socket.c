@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/relay/connect.h"
 
 /* What may wait at a flow's socket, in bytes; cut to net.core.rmem_max, which is twice of what a socket has by itself:
  * a window of QUIC or a burst of answers is often more than that. */
@@ -28,8 +29,7 @@ static int bind_as(int fd, const struct addr *addr, uint16_t port)
 {
 	struct sockaddr_storage sa;
 	socklen_t length = addr_to_sockaddr(addr, port, &sa);
-	int r = addr->family == AF_INET6 ? set_int(fd, SOL_IPV6, IPV6_TRANSPARENT, 1)
-	                                 : set_int(fd, SOL_IP, IP_TRANSPARENT, 1);
+	int r = connect_set_transparent(fd, addr->family);
 
 	if (r == 0)
 		r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);

@@ -44,6 +44,23 @@ static void test_addr_canonical(void **state)
 	}
 }
 
+static void test_addr_with_port(void **state)
+{
+	static const char *const pairs[][2] = { { "192.0.2.1", "192.0.2.1:80" },
+		{ "2001:db8::1", "[2001:db8::1]:80" } };
+	const struct addr none = { 0 };
+	char text[ADDR_END_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
+		struct addr addr;
+
+		assert_int_equal(addr_parse(pairs[i][0], &addr), 0);
+		assert_string_equal(addr_format_end(&addr, 80, text), pairs[i][1]);
+	}
+	assert_string_equal(addr_format_end(&none, 80, text), ":80");
+}
+
 static void test_prefix_refused(void **state)
 {
 	static const char *const faults[] = { "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/+8",
@@ -192,6 +209,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_addr_refused),
 		cmocka_unit_test(test_addr_canonical),
+		cmocka_unit_test(test_addr_with_port),
 		cmocka_unit_test(test_prefix_refused),
 		cmocka_unit_test(test_prefix_bits_behind),
 		cmocka_unit_test(test_prefix_good),
