@@ -81,9 +81,11 @@ static int parse_value(char *text, enum nftset_field field, struct match_key *ke
 		return sscanf(text, "\"%15[^\"]\"", key->interface) == 1 ? 0 : -EINVAL;
 	case NFTSET_PORT:
 		n = sscanf(text, "%u-%u", &lo, &hi);
+		if (n < 1)
+			return -EINVAL;
 		key->port_lo = (uint16_t)lo;
 		key->port_hi = n == 2 ? (uint16_t)hi : (uint16_t)lo;
-		return n >= 1 ? 0 : -EINVAL;
+		return 0;
 	case NFTSET_PROTOCOL:
 	case NFTSET_FIELDS:
 		break;
