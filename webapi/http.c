@@ -31,6 +31,7 @@
 #include "gatewayd/base/log.h"
 #include "webapi/assets.h"
 #include "webapi/dispatch.h"
+#include "webapi/kept.h"
 #include "webapi/problem.h"
 #include "webapi/watch.h"
 
@@ -396,8 +397,9 @@ static int build_services(struct http_server *server, const struct http_config *
 	services->tls = config->tls;
 	services->secure = config->secure && config->tls;
 	services->events = config->events;
+	services->kept = kept_new();
 	services->temp_dir = strdup(config->temp_dir ? config->temp_dir : "/tmp");
-	if (!services->temp_dir)
+	if (!services->kept || !services->temp_dir)
 		return -ENOMEM;
 	if (services->secure)
 		tls_serve(config->tls);
@@ -466,6 +468,7 @@ void http_server_free(struct http_server *server)
 	assets_free(server->dispatch.assets);
 	auth_free(server->dispatch.services.auth);
 	sessions_free(server->own_sessions);
+	kept_free(server->dispatch.services.kept);
 	free((char *)server->dispatch.services.temp_dir);
 	free(server->dispatch.host_name);
 	free(server);

@@ -118,21 +118,23 @@ int response_json(struct response *response, unsigned status, const char *conten
 		return -ENOMEM;
 	}
 	body[length] = '\n'; /* in place of the terminator: a body is counted */
+	response_body(response, status, content_type, body, length + 1);
+	return 0;
+}
+
+void response_body(struct response *response, unsigned status, const char *content_type, char *body, size_t length)
+{
 	response->status = status;
 	response->content_type = content_type;
 	response->body = body;
-	response->length = length + 1;
+	response->length = length;
 	response->is_static = false;
-	return 0;
 }
 
 void response_static(
         struct response *response, unsigned status, const char *content_type, const char *body, size_t length)
 {
-	response->status = status;
-	response->content_type = content_type;
-	response->body = (char *)body;
-	response->length = length;
+	response_body(response, status, content_type, (char *)body, length);
 	response->is_static = true;
 }
 

@@ -65,6 +65,7 @@ struct services {
 	struct events *events;
 	struct sessions *sessions;
 	struct tls *tls;
+	struct kept *kept;
 	const char *temp_dir;
 	bool secure; /* the connection is TLS */
 };
@@ -140,6 +141,8 @@ int response_header(struct response *response, const char *name, const char *for
 /* A JSON body, compact, with a newline at its end; takes over the reference, also on failure. A NULL document
  * counts as memory that ran out. 0 or -ENOMEM. */
 int response_json(struct response *response, unsigned status, const char *content_type, json_t *document);
+/* A body from the heap, which is taken over. */
+void response_body(struct response *response, unsigned status, const char *content_type, char *body, size_t length);
 /* A body that lives longer than the server. */
 void response_static(
         struct response *response, unsigned status, const char *content_type, const char *body, size_t length);

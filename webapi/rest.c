@@ -6,6 +6,7 @@
 
 #include "schema/encode.h"
 #include "webapi/edit.h"
+#include "webapi/kept.h"
 #include "webapi/problem.h"
 #include "webapi/write.h"
 
@@ -44,6 +45,24 @@ json_t *rest_document(struct core *core, const struct row *row)
 	return NULL;
 }
 
+/* A row as it is; what does not change but by a write is encoded once. */
+static int answer_found(
+        const struct request *request, const struct row *row, const char *etag, struct response *response)
+{
+	bool keeps = !(request->resource->flags & RESOURCE_IS_OBSERVED);
+	struct kept *kept = request->services->kept;
+	int r = response_header(response, "ETag", "%s", etag);
+
+	if (!r && keeps)
+		r = kept_answer(kept, row, response);
+	if (r)
+		return r < 0 ? r : 0;
+	r = response_json(response, 200, CONTENT_JSON, rest_document(request->core, row));
+	if (!r && keeps)
+		kept_put(kept, row, response);
+	return r;
+}
+
 int rest_get(const struct request *request, struct response *response)
 {
 	const struct row *row = row_of(request);
@@ -61,7 +80,7 @@ int rest_get(const struct request *request, struct response *response)
 		r = 0;
 	else if (response->status == 304)
 		return response_header(response, "ETag", "%s", etag);
-	return r ? 0 : answer_row(response, 200, rest_document(request->core, row), row->revision, NULL);
+	return r ? 0 : answer_found(request, row, etag, response);
 }
 
 /* The object as it is stored now, after the write; NULL if there is none. */

@@ -18,8 +18,13 @@ bool tokens_is(const struct resource *resource)
 
 static void to_hex(const uint8_t *bytes, size_t n, char *text)
 {
-	for (size_t i = 0; i < n; i++)
-		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < n; i++) {
+		text[2 * i] = digits[bytes[i] >> 4];
+		text[2 * i + 1] = digits[bytes[i] & 15];
+	}
+	text[2 * n] = '\0';
 }
 
 int tokens_random(char *text, size_t size)
