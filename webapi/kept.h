@@ -10,7 +10,7 @@
 #include "webapi/message.h"
 
 /* A server's bodies, at most KEPT_BODIES of KEPT_BODY_MAX bytes: 256 KiB. */
-#define KEPT_BODIES 64
+#define KEPT_BODIES   64
 #define KEPT_BODY_MAX ((size_t)4096)
 
 struct kept;
