@@ -9,6 +9,8 @@
  * `ways`: how packets come in -> which side of which flow they are of.
  * `stitches`: flow id -> what is known of it.
  * `held`: flow ids whose packets are to pass the rules, for their client is banned.
+ *
+ * A straight flow (bpf_straight.h) is one from its SYN on: it has no sockets here, and nothing is added.
  */
 #ifndef GW_BASE_BPF_STITCH_H
 #define GW_BASE_BPF_STITCH_H
@@ -40,11 +42,28 @@ enum bpf_stitch_state {
 	/* One peer has forgotten the connection and begins another: nothing is translated any more. */
 	BPF_STITCH_GONE,
 	/* It has ended, or carries what cannot be translated: it is not stitched. */
-	BPF_STITCH_SPOILT
+	BPF_STITCH_SPOILT,
+	/* A straight flow whose target has not answered the SYN. Legal: -> ACTIVE, -> GONE */
+	BPF_STITCH_OPENING
 };
 
 /* What the peers have agreed upon, in both connections the same. */
 #define BPF_STITCH_TIMESTAMPS 1
+/* It has no sockets. */
+#define BPF_STITCH_STRAIGHT 2
+
+/* Of a straight flow: all that a relay needs to know of it. By the relay, but for what is said. */
+struct bpf_stitch_straight {
+	__u64 owner;      /* a cookie of the relay's, in whatever is told of the flow */
+	__u64 started_us; /* CLOCK_MONOTONIC, as the next one */
+	__u64 routed_us;
+	__u64 opened_ns;             /* by the program: of the target's answer */
+	__u32 objects[3], ifindex;   /* ids of listener, upstream and target; where the client's packets come in */
+	__u32 ring;                  /* where it is told of */
+	__u32 idle_timeout_ms;
+	__u32 told;     /* by the program: what it has told, bits of enum bpf_straight_kind */
+	__u32 unused;
+};
 
 /* The packets that come from one side. */
 struct bpf_stitch_side {
@@ -77,6 +96,7 @@ struct bpf_stitch {
 	__u64 closed_ns; /* by the program: when it became CLOSED; 0: not yet */
 	__u64 reset_ns;  /* by the program: of a reset that the other peer takes; 0: none */
 	struct bpf_stitch_side side[2];
+	struct bpf_stitch_straight straight;
 };
 
 #endif

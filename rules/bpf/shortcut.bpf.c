@@ -24,6 +24,7 @@
 
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/bpf_straight.h"
 #include "rules/bpf/extension.h"
 
 #define FAMILY_V4          2

@@ -16,6 +16,7 @@
  */
 
 #define TCP_ESTABLISHED_STATE 1
+#define TCP_LISTEN_STATE      10
 #define ICMP4_UNREACHABLE     3
 #define ICMP4_TOO_BIG         4 /* its code */
 #define ICMP6_TOO_BIG         2
@@ -68,6 +69,7 @@ struct change {
 	__u32 seq, ack, tsval, tsecr;
 	__u8 scale_in, scale_out;
 	__u8 stamped;
+	__u8 straight; /* the options stay as they are */
 };
 
 /* A socket's numbers. */
@@ -155,28 +157,46 @@ static __always_inline int segment_read(struct __sk_buff *skb, const struct pack
 
 /* --- taking over --- */
 
-/* Of the gateway's established socket that packets with this key are for. */
-static __noinline int socket_read(
-        struct __sk_buff *skb, const struct bpf_shortcut_key *key, struct socket_numbers *numbers)
+/* The socket that packets with this key are for, or NULL; to be released. */
+static __always_inline struct bpf_sock *socket_find(struct __sk_buff *skb, const struct bpf_shortcut_key *key)
 {
 	struct bpf_sock_tuple tuple = { 0 };
-	const struct bpf_tcp_sock *tcp;
-	struct bpf_sock *sk;
-	int found = 0;
 
 	if (key->family == 4) {
 		__builtin_memcpy(&tuple.ipv4.saddr, key->source, 4);
 		__builtin_memcpy(&tuple.ipv4.daddr, key->destination, 4);
 		tuple.ipv4.sport = key->source_port;
 		tuple.ipv4.dport = key->destination_port;
-		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, key->source, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, key->destination, 16);
-		tuple.ipv6.sport = key->source_port;
-		tuple.ipv6.dport = key->destination_port;
-		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	}
+	__builtin_memcpy(tuple.ipv6.saddr, key->source, 16);
+	__builtin_memcpy(tuple.ipv6.daddr, key->destination, 16);
+	tuple.ipv6.sport = key->source_port;
+	tuple.ipv6.dport = key->destination_port;
+	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Whether a connection of the gateway's own has packets with this key. */
+static __noinline int has_socket(struct __sk_buff *skb, const struct bpf_shortcut_key *key)
+{
+	struct bpf_sock *sk = socket_find(skb, key);
+	int is_listener;
+
+	if (!sk)
+		return 0;
+	is_listener = sk->state == TCP_LISTEN_STATE;
+	bpf_sk_release(sk);
+	return !is_listener;
+}
+
+/* Of the gateway's established socket that packets with this key are for. */
+static __noinline int socket_read(
+        struct __sk_buff *skb, const struct bpf_shortcut_key *key, struct socket_numbers *numbers)
+{
+	const struct bpf_tcp_sock *tcp;
+	struct bpf_sock *sk = socket_find(skb, key);
+	int found = 0;
+
 	if (!sk)
 		return 0;
 	tcp = sk->state == TCP_ESTABLISHED_STATE ? bpf_tcp_sock(sk) : NULL;
@@ -311,7 +331,8 @@ static __always_inline __u32 tcp_change(struct __sk_buff *skb, __u32 transport, 
 		word_change(&word[2], bpf_htonl(segment->ack + change->ack), &sum);
 	window = bpf_ntohl(word[3]);
 	word_change(&word[3], bpf_htonl((window & 0xffff0000) | window_change(window & 0xffff, change)), &sum);
-	options_change(&word[sizeof(struct tcphdr) / 4], end, segment, change, &sum);
+	if (!change->straight)
+		options_change(&word[sizeof(struct tcphdr) / 4], end, segment, change, &sum);
 	*ret_done = 1;
 	return sum_fold(sum);
 }
@@ -368,6 +389,7 @@ static __always_inline void change_of(const struct bpf_stitch *flow, __u32 side,
 	change->scale_in = from->scale_in;
 	change->scale_out = to->scale_own;
 	change->stamped = (flow->options & BPF_STITCH_TIMESTAMPS) != 0;
+	change->straight = (flow->options & BPF_STITCH_STRAIGHT) != 0;
 }
 
 /* The numbers that are added do not change any more: this can be without the lock. */
@@ -678,37 +700,23 @@ static __noinline int way_out(struct __sk_buff *skb, const struct bpf_shortcut_k
 	return find_way(skb, out, skb->ifindex, IPPROTO_TCP, packet->tos, part_size(skb, packet, payload), neighbour);
 }
 
-/* The verdict about a TCP packet. */
-static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
+/* The verdict about a packet of a flow that has sockets. */
+static __noinline int stitch_packet(struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, __u32 side)
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
 	const struct bpf_shortcut_control *rules;
-	const struct bpf_stitch_way *way;
-	struct bpf_stitch *flow;
 	int ifindex, behind = 0, active;
-	__u64 now, id;
-	__u32 side, zero = 0;
+	__u32 zero = 0;
+	__u64 now;
 
-	way = bpf_map_lookup_elem(&ways, &packet->key);
-	if (!way)
-		return TC_ACT_UNSPEC;
-	id = way->flow;
-	side = way->side;
-	flow = bpf_map_lookup_elem(&stitches, &id);
-	if (!flow)
-		return TC_ACT_UNSPEC;
-	rules = bpf_map_lookup_elem(&control, &zero);
-	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id)) /* the rules know the client, not its target */
-		return side == 1 && flow->state != BPF_STITCH_WAITING ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-	if (packet->odd)
-		return odd_note(flow, side);
 	if (!segment_read(skb, packet, &segment))
 		return TC_ACT_UNSPEC;
 	if (skb->mark == MARK_COPY)
 		return copy_strip(skb, packet->key.family) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 	if (flow->state == BPF_STITCH_WAITING) {
 		flow->attempts++;
+		rules = bpf_map_lookup_elem(&control, &zero);
 		/* What the relay's socket may have to hear is told by a packet without headers between. */
 		if (!packet->big && may_try(rules, flow, &segment) && both_ways(skb, flow, side))
 			behind = stitch_try(skb, flow, side, &segment);
@@ -740,4 +748,32 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	if (ifindex <= 0 || !stitch_rewrite(skb, packet, flow, side, &segment))
 		return TC_ACT_SHOT;
 	return (int)bpf_redirect_neigh((__u32)ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+#include "rules/bpf/straight.h"
+
+/* The verdict about a TCP packet. */
+static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct bpf_shortcut_control *rules;
+	const struct bpf_stitch_way *way;
+	struct bpf_stitch *flow;
+	__u32 side, zero = 0;
+	__u64 id;
+
+	way = bpf_map_lookup_elem(&ways, &packet->key);
+	if (!way)
+		return TC_ACT_UNSPEC;
+	id = way->flow;
+	side = way->side;
+	flow = bpf_map_lookup_elem(&stitches, &id);
+	if (!flow)
+		return TC_ACT_UNSPEC;
+	rules = bpf_map_lookup_elem(&control, &zero);
+	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id)) /* the rules know the client, not its target */
+		return side == 1 && flow->state != BPF_STITCH_WAITING ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	if (packet->odd)
+		return odd_note(flow, side);
+	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, side)
+	                                           : stitch_packet(skb, packet, flow, side);
 }

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Straight flows (part of shortcut.bpf.c, behind stitch.h): the filter that
+ * takes SYNs from the relay's listening sockets, and what is done at TC ingress
+ * with packets of flows that have no sockets here. Whatever the filter lets
+ * pass becomes a connection as ever.
+ *
+ * See gatewayd/base/bpf_straight.h.
+ */
+
+#define OPTION_END    0
+#define OPTION_NOP    1
+#define OPTION_MSS    2
+#define OPTION_SCALE  3
+#define OPTIONS_BYTES 40
+#define SCALE_MAX     14
+#define TCP_HEADER    20
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bpf_straight_control);
+} straight SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BPF_STRAIGHT_PORT_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} straight_ports SEC(".maps");
+
+#define RING(name)                                                                                                     \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \
+		__uint(max_entries, BPF_STRAIGHT_RING_BYTES);                                                          \
+	} name SEC(".maps")
+RING(ring_0);
+RING(ring_1);
+RING(ring_2);
+RING(ring_3);
+#undef RING
+
+/* Room for one, which is to be submitted or discarded. */
+static __always_inline struct bpf_straight_event *ring_take(__u32 ring)
+{
+	switch (ring) {
+	case 0:
+		return bpf_ringbuf_reserve(&ring_0, sizeof(struct bpf_straight_event), 0);
+	case 1:
+		return bpf_ringbuf_reserve(&ring_1, sizeof(struct bpf_straight_event), 0);
+	case 2:
+		return bpf_ringbuf_reserve(&ring_2, sizeof(struct bpf_straight_event), 0);
+	default:
+		return bpf_ringbuf_reserve(&ring_3, sizeof(struct bpf_straight_event), 0);
+	}
+}
+
+/* --- the filter of listening sockets --- */
+
+/* Addresses; the packet begins for the filter with the TCP header. False: not a plain one. */
+static __always_inline int syn_addresses(struct __sk_buff *skb, struct bpf_shortcut_key *key)
+{
+	struct iphdr v4;
+	struct ipv6hdr v6;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes_relative(skb, 0, &v4, sizeof(v4), BPF_HDR_START_NET) < 0 || v4.ihl != 5 ||
+		        v4.protocol != IPPROTO_TCP)
+			return 0;
+		key->family = 4;
+		__builtin_memcpy(key->source, &v4.saddr, sizeof(v4.saddr));
+		__builtin_memcpy(key->destination, &v4.daddr, sizeof(v4.daddr));
+		return 1;
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) ||
+	        bpf_skb_load_bytes_relative(skb, 0, &v6, sizeof(v6), BPF_HDR_START_NET) < 0 ||
+	        v6.nexthdr != IPPROTO_TCP)
+		return 0;
+	key->family = 6;
+	__builtin_memcpy(key->source, &v6.saddr, sizeof(v6.saddr));
+	__builtin_memcpy(key->destination, &v6.daddr, sizeof(v6.daddr));
+	return 1;
+}
+
+static __always_inline int is_straight_port(__u16 port)
+{
+	__u32 number = bpf_ntohs(port), slot = number >> 6;
+	const __u64 *word = bpf_map_lookup_elem(&straight_ports, &slot);
+
+	return word && *word >> (number & 63) & 1;
+}
+
+/* How many bytes of the packet the socket gets: all, or none. */
+SEC("socket")
+int take_syn(struct __sk_buff *skb)
+{
+	const struct bpf_shortcut_control *rules;
+	const struct bpf_straight_control *now;
+	struct bpf_straight_event *event;
+	struct bpf_shortcut_key key = { 0 };
+	struct tcphdr tcp;
+	__u32 zero = 0, rings, length;
+
+	if (bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)) < 0 || !tcp.syn || tcp.ack || tcp.rst || tcp.fin ||
+	        !is_straight_port(tcp.dest))
+		return -1;
+	rules = bpf_map_lookup_elem(&control, &zero);
+	now = bpf_map_lookup_elem(&straight, &zero);
+	if (!rules || !now || !rules->open || now->full || !now->rings)
+		return -1;
+	rings = now->rings;
+	length = tcp.doff * 4;
+	if (length < TCP_HEADER || length > BPF_STRAIGHT_HEADER_MAX || !syn_addresses(skb, &key))
+		return -1;
+	event = ring_take(bpf_get_smp_processor_id() % rings);
+	if (!event)
+		return -1;
+	key.source_port = tcp.source;
+	key.destination_port = tcp.dest;
+	event->owner = 0;
+	event->kind = BPF_STRAIGHT_SYN;
+	event->ifindex = skb->ifindex;
+	event->key = key;
+	event->length = length;
+	event->mark = skb->mark;
+	if (bpf_skb_load_bytes(skb, 0, event->header, length) < 0) {
+		bpf_ringbuf_discard(event, 0);
+		return -1;
+	}
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* --- packets --- */
+
+static __always_inline void straight_tell(const struct bpf_stitch *flow, __u32 kind)
+{
+	struct bpf_straight_event *event = ring_take(flow->straight.ring);
+
+	if (!event)
+		return; /* the relay looks from time to time, too */
+	event->kind = kind;
+	event->owner = flow->straight.owner;
+	bpf_ringbuf_submit(event, 0);
+}
+
+/* Whether this flow has not been told of so. */
+static __always_inline int straight_first(struct bpf_stitch *flow, __u32 kind)
+{
+	return !(__sync_fetch_and_or(&flow->straight.told, 1U << kind) & 1U << kind);
+}
+
+/* A SYN's options, one after the other. */
+struct options {
+	__u8 bytes[64];
+	__u32 length, at;
+	__u32 scale, mss, mss_at; /* 0: none */
+};
+
+/* One option, for bpf_loop: 1 ends it. */
+static long option_read(__u32 number, struct options *options)
+{
+	__u32 at = options->at & 63, kind, size, value;
+
+	(void)number;
+	if (options->at + 1 >= options->length)
+		return 1;
+	kind = options->bytes[at];
+	size = options->bytes[(at + 1) & 63];
+	value = options->bytes[(at + 2) & 63];
+	if (kind == OPTION_NOP) {
+		options->at++;
+		return 0;
+	}
+	if (kind == OPTION_END || size < 2)
+		return 1;
+	if (kind == OPTION_SCALE && size == 3)
+		options->scale = value < SCALE_MAX ? value : SCALE_MAX;
+	if (kind == OPTION_MSS && size == 4) {
+		options->mss = value << 8 | options->bytes[(at + 3) & 63];
+		options->mss_at = at + 2;
+	}
+	options->at += size;
+	return 0;
+}
+
+/* The largest segment that the sender of a SYN is to be sent; a checksum adds words that begin at even places. */
+static __always_inline void mss_write(struct __sk_buff *skb, __u32 transport, const struct options *options, __u32 mss)
+{
+	__u16 from = bpf_htons((__u16)options->mss), to = bpf_htons((__u16)mss), value = to;
+
+	if (options->mss_at & 1) {
+		from = (__u16)(from << 8 | from >> 8);
+		to = (__u16)(to << 8 | to >> 8);
+	}
+	bpf_l4_csum_replace(skb, transport + offsetof(struct tcphdr, check), from, to, sizeof(to));
+	bpf_skb_store_bytes(skb, transport + TCP_HEADER + (options->mss_at & 63), &value, sizeof(value), 0);
+}
+
+/* What the target's SYN says: the scale of its window, which is returned, and a segment that is not larger than the
+ * way to it takes. */
+static __noinline int answer_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
+{
+	struct options options = { .length = header - TCP_HEADER };
+
+	if (options.length == 0 || options.length > OPTIONS_BYTES ||
+	        bpf_skb_load_bytes(skb, transport + TCP_HEADER, options.bytes, options.length) < 0)
+		return 0;
+	bpf_loop(OPTIONS_BYTES, option_read, &options, 0);
+	if (options.mss > mss_max)
+		mss_write(skb, transport, &options, mss_max);
+	return (int)options.scale;
+}
+
+/* What the way by which this packet has come takes in one segment. */
+static __always_inline __u32 mss_of_way(struct __sk_buff *skb, __u32 family)
+{
+	__u32 mtu = 0;
+
+	if (bpf_check_mtu(skb, 0, &mtu, 0, 0) < 0 || mtu < 576)
+		return 0xffff;
+	return mtu - (family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) - TCP_HEADER;
+}
+
+/* The target's SYN: from here on the flow is one. */
+static __always_inline void straight_open(
+        struct bpf_stitch *flow, const struct segment *segment, __u32 scale, __u32 ifindex, __u64 now)
+{
+	struct bpf_stitch_side *client = &flow->side[0], *target = &flow->side[1];
+
+	target->scale_in = client->scale_own = (__u8)scale;
+	target->end = segment->seq + 1;
+	target->ack = segment->ack;
+	target->window = segment->window;
+	target->ifindex = ifindex;
+	target->active_ns = now;
+	target->seen = 1;
+	client->ack = segment->seq + 1;
+	flow->straight.opened_ns = now;
+	flow->state = BPF_STITCH_ACTIVE;
+}
+
+enum answer { ANSWER_PASS, ANSWER_DROP, ANSWER_TRANSLATE, ANSWER_OPENS };
+
+/* What is to be done with a packet of the target's as long as it has not answered. */
+static __noinline int straight_answer(struct __sk_buff *skb, const struct bpf_shortcut_key *key,
+        struct bpf_stitch *flow, const struct segment *segment)
+{
+	if (has_socket(skb, key)) {
+		if (straight_first(flow, BPF_STRAIGHT_TAKEN))
+			straight_tell(flow, BPF_STRAIGHT_TAKEN);
+		return ANSWER_PASS;
+	}
+	if (segment->rst) {
+		if (segment->acks && segment->ack == flow->side[0].end && straight_first(flow, BPF_STRAIGHT_REFUSED))
+			straight_tell(flow, BPF_STRAIGHT_REFUSED);
+		return ANSWER_DROP;
+	}
+	/* Others are of a connection from before, maybe: the client knows what to say to that. */
+	return segment->syn && segment->acks && segment->ack == flow->side[0].end ? ANSWER_OPENS : ANSWER_TRANSLATE;
+}
+
+/* Whether nothing more is to come of it. */
+static __always_inline int is_ended(const struct bpf_stitch *flow)
+{
+	return flow->closed_ns || flow->reset_ns || flow->state == BPF_STITCH_GONE;
+}
+
+/* A client that has had no answer gives up. */
+static __always_inline int is_given_up(const struct bpf_stitch *flow, __u32 side, const struct segment *segment)
+{
+	return flow->state == BPF_STITCH_OPENING && side == 0 && segment->rst && segment->seq == flow->side[0].end;
+}
+
+/* The verdict about a packet of a straight flow. */
+static __noinline int straight_packet(struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, __u32 side)
+{
+	struct bpf_redir_neigh neighbour = { 0 };
+	struct segment segment = { 0 };
+	__u64 now = bpf_ktime_get_coarse_ns();
+	int ifindex, answer = ANSWER_TRANSLATE, over;
+	__u32 scale = 0;
+
+	if (!segment_read(skb, packet, &segment))
+		return TC_ACT_UNSPEC;
+	if (flow->state == BPF_STITCH_OPENING && side == 1)
+		answer = straight_answer(skb, &packet->key, flow, &segment);
+	if (answer == ANSWER_PASS || answer == ANSWER_DROP)
+		return answer == ANSWER_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (answer == ANSWER_OPENS)
+		scale = (__u32)answer_read(
+		        skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
+	bpf_spin_lock(&flow->lock);
+	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
+		straight_open(flow, &segment, scale, skb->ifindex, now);
+	else if (segment.syn && !segment.acks && is_ended(flow))
+		flow->state = BPF_STITCH_GONE;
+	else if (is_given_up(flow, side, &segment))
+		flow->reset_ns = now;
+	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED)
+		active_note(flow, side, &segment, skb->ifindex, now);
+	over = is_ended(flow);
+	bpf_spin_unlock(&flow->lock);
+	if (over && straight_first(flow, BPF_STRAIGHT_ENDED))
+		straight_tell(flow, BPF_STRAIGHT_ENDED);
+	if (flow->state == BPF_STITCH_GONE)
+		return TC_ACT_UNSPEC;
+	if (packet->hops <= 1)
+		return TC_ACT_SHOT;
+	ifindex = way_out(skb, &flow->side[side & 1].out, packet, segment.payload, &neighbour);
+	if (ifindex < 0)
+		__sync_fetch_and_add(&flow->side[side & 1].too_big, 1);
+	if (ifindex <= 0 || !stitch_rewrite(skb, packet, flow, side, &segment))
+		return TC_ACT_SHOT;
+	return (int)bpf_redirect_neigh((__u32)ifindex, &neighbour, sizeof(neighbour), 0);
+}
