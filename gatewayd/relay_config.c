@@ -94,7 +94,8 @@ static uint8_t mover_number(enum mover mover)
 	static const uint8_t numbers[] = { [MOVER_AUTO] = PROTO_MOVER_AUTO,
 		[MOVER_COPY] = PROTO_MOVER_COPY,
 		[MOVER_SPLICE] = PROTO_MOVER_SPLICE,
-		[MOVER_SOCKMAP] = PROTO_MOVER_SOCKMAP };
+		[MOVER_SOCKMAP] = PROTO_MOVER_SOCKMAP,
+		[MOVER_KERNEL] = PROTO_MOVER_KERNEL };
 
 	static_assert(ARRAY_SIZE(numbers) == PROTO_MOVERS, "one number for each");
 	return numbers[mover];

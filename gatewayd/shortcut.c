@@ -10,6 +10,7 @@
 #include "gatewayd/attached.h"
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/bpf_straight.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/shortcut_key.h"
@@ -103,9 +104,52 @@ void shortcut_free(struct shortcut *shortcut)
 bool shortcut_suits(const struct listener *listener)
 {
 	/* A PROXY header is one of a connection's first bytes, but one of each datagram's. */
-	return listener->enabled && listener->action == ACTION_RELAY && listener->mover == MOVER_AUTO &&
+	return listener->enabled && listener->action == ACTION_RELAY &&
+	       (listener->mover == MOVER_AUTO || listener->mover == MOVER_KERNEL) &&
 	       (listener->protocol == PROTOCOL_TCP || listener->proxy_protocol == PROXY_PROTOCOL_OFF) &&
 	       listener->rate_limits.n == 0;
+}
+
+/* Whether its flows may do without sockets. */
+static bool is_straight(const struct listener *listener)
+{
+	return shortcut_suits(listener) && listener->protocol == PROTOCOL_TCP && listener->mover == MOVER_KERNEL &&
+	       listener->proxy_protocol == PROXY_PROTOCOL_OFF && listener->accept_proxy_protocol.n == 0 &&
+	       listener->routes.n == 0 && listener->source_address == SOURCE_ADDRESS_CLIENT &&
+	       listener->source_port == SOURCE_PORT_KEEP;
+}
+
+static void ports_add(uint64_t words[BPF_STRAIGHT_PORT_WORDS], const struct listener *listener)
+{
+	struct port_range any = { 1, UINT16_MAX }, range;
+
+	for (size_t i = 0; i < listener->ports.n || i == 0; i++) {
+		if (listener->ports.n == 0)
+			range = any;
+		else if (port_range_parse(listener->ports.items[i], &range) < 0)
+			continue;
+		for (unsigned port = range.lo; port <= range.hi; port++)
+			words[port / 64] |= UINT64_C(1) << port % 64;
+	}
+}
+
+/* SYNs are taken for ports whose listeners all want that: the filter does not know the listeners. */
+static void follow_ports(struct shortcut *shortcut, const struct rows *rows)
+{
+	uint64_t wanted[BPF_STRAIGHT_PORT_WORDS] = { 0 }, others[BPF_STRAIGHT_PORT_WORDS] = { 0 };
+	int r;
+
+	for (size_t i = 0; i < rows->n; i++) {
+		const struct listener *listener = (const struct listener *)rows->items[i];
+
+		if (listener->enabled && listener->protocol == PROTOCOL_TCP && listener->action == ACTION_RELAY)
+			ports_add(is_straight(listener) ? wanted : others, listener);
+	}
+	for (size_t i = 0; i < BPF_STRAIGHT_PORT_WORDS; i++)
+		wanted[i] = shortcut->forbidden ? 0 : wanted[i] & ~others[i];
+	r = kernel_shortcut_straight_ports(shortcut->kernel, wanted);
+	if (r < 0)
+		log_error("the ports of flows without sockets cannot be told to the kernel: %s", strerror(-r));
 }
 
 void shortcut_link_changed(struct shortcut *shortcut, const char *interface)
@@ -271,6 +315,7 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 		shortcut->lingers = true;
 		detach_unless_used(shortcut);
 	}
+	follow_ports(shortcut, rows);
 	shortcut->followed = true;
 	shortcut->wanted = wanted;
 	look(shortcut);
@@ -301,7 +346,20 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 		r = send_map(channel, PROTO_SHORTCUT_WAYS, kernel_shortcut_ways(shortcut->kernel), timeout_ms);
 	if (r == 0)
 		r = send_map(channel, PROTO_SHORTCUT_STITCHES, kernel_shortcut_stitches(shortcut->kernel), timeout_ms);
+	if (r == 0)
+		r = send_map(channel, PROTO_SHORTCUT_STRAIGHT, kernel_shortcut_straight(shortcut->kernel), timeout_ms);
+	if (r == 0)
+		r = send_map(channel, PROTO_SHORTCUT_SYNS, kernel_shortcut_syns(shortcut->kernel), timeout_ms);
+	for (unsigned i = 0; i < BPF_STRAIGHT_RINGS && r == 0; i++)
+		r = send_map(channel, (enum proto_shortcut_kind)(PROTO_SHORTCUT_RING_0 + i),
+		        kernel_shortcut_ring(shortcut->kernel, i), timeout_ms);
 	return r;
+}
+
+void shortcut_relay_ended(struct shortcut *shortcut)
+{
+	if (shortcut && shortcut->kernel)
+		(void)kernel_shortcut_straight_stop(shortcut->kernel);
 }
 
 void shortcut_relay_changed(struct shortcut *shortcut)

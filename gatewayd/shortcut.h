@@ -59,6 +59,8 @@ void shortcut_tally(const struct shortcut *shortcut,
 
 /* Sends the maps to a relay. Does not flush. 0, or the channel's error. */
 int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int timeout_ms);
+/* The relay has ended: nobody takes connections in hand before another one serves. */
+void shortcut_relay_ended(struct shortcut *shortcut);
 /* Another relay has begun to serve: the flows of the one before are nobody's. */
 void shortcut_relay_changed(struct shortcut *shortcut);
 

@@ -56,6 +56,7 @@ static void close_channel(struct worker *worker)
 
 static void forget_process(struct worker *worker)
 {
+	shortcut_relay_ended(worker->owner.shortcut);
 	worker->pid_source = sd_event_source_disable_unref(worker->pid_source);
 	worker->ping_source = sd_event_source_disable_unref(worker->ping_source);
 	if (worker->pidfd >= 0)

@@ -1,6 +1,7 @@
 /* Loading and attaching the short cut; see kernel_shortcut.h. */
 #include "rules/kernel_shortcut.h"
 
+#include <assert.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -14,6 +15,7 @@
 
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/bpf_straight.h"
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/stitch_map.h"
 #include "rules/kernel_bpf.h"
@@ -118,6 +120,42 @@ int kernel_shortcut_ways(const struct kernel_shortcut *shortcut)
 int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut)
 {
 	return bpf_map__fd(shortcut->skeleton->maps.stitches);
+}
+
+int kernel_shortcut_straight(const struct kernel_shortcut *shortcut)
+{
+	return bpf_map__fd(shortcut->skeleton->maps.straight);
+}
+
+int kernel_shortcut_syns(const struct kernel_shortcut *shortcut)
+{
+	return bpf_program__fd(shortcut->skeleton->progs.take_syn);
+}
+
+int kernel_shortcut_ring(const struct kernel_shortcut *shortcut, unsigned number)
+{
+	const struct bpf_map *rings[] = { shortcut->skeleton->maps.ring_0, shortcut->skeleton->maps.ring_1,
+		shortcut->skeleton->maps.ring_2, shortcut->skeleton->maps.ring_3 };
+
+	static_assert(ARRAY_SIZE(rings) == BPF_STRAIGHT_RINGS, "all of them");
+	return bpf_map__fd(rings[number]);
+}
+
+int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut)
+{
+	const struct bpf_straight_control none = { 0 };
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(kernel_shortcut_straight(shortcut), &zero, &none, BPF_ANY);
+}
+
+int kernel_shortcut_straight_ports(struct kernel_shortcut *shortcut, const uint64_t *words)
+{
+	int map = bpf_map__fd(shortcut->skeleton->maps.straight_ports), r = 0;
+
+	for (__u32 i = 0; i < BPF_STRAIGHT_PORT_WORDS && r == 0; i++)
+		r = bpf_map_update_elem(map, &i, &words[i], BPF_ANY);
+	return r;
 }
 
 static int control_write(struct kernel_shortcut *shortcut)

@@ -23,6 +23,15 @@ int kernel_shortcut_flows(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_control(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_ways(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut);
+/* The same of straight flows (base/bpf_straight.h): the control's one element, the filter of listening sockets, which
+ * is a program, and the ring of this number, below BPF_STRAIGHT_RINGS. */
+int kernel_shortcut_straight(const struct kernel_shortcut *shortcut);
+int kernel_shortcut_syns(const struct kernel_shortcut *shortcut);
+int kernel_shortcut_ring(const struct kernel_shortcut *shortcut, unsigned number);
+/* No SYN is taken until a relay that serves says so again. */
+int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut);
+/* The ports for which SYNs are taken: BPF_STRAIGHT_PORT_WORDS words, a bit each. */
+int kernel_shortcut_straight_ports(struct kernel_shortcut *shortcut, const uint64_t *words);
 
 /* From here on only UDP flows of this many-th epoch take the short cut, and none if it is not open; then no TCP flow
  * begins to, either. */

@@ -298,11 +298,12 @@ static void emit_one_of(struct program *program, unsigned argument, const uint32
 
 static void emit_checks(struct program *program, enum checked_call call)
 {
-	static const uint32_t ioctls[] = { SIOCGIFNAME, FIONREAD, SIOCOUTQ };
+	static const uint32_t ioctls[] = { SIOCGIFNAME, SIOCGIFMTU, FIONREAD, SIOCOUTQ };
 	static const uint32_t fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC, F_GETPIPE_SZ,
 		F_SETPIPE_SZ };
 	/* Elements of maps that were handed over; no program, no map, nothing by its id. */
-	static const uint32_t bpf_commands[] = { BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM };
+	static const uint32_t bpf_commands[] = { BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM,
+		BPF_MAP_GET_NEXT_KEY };
 
 	switch (call) {
 	case CHECKED_SOCKET:

@@ -23,7 +23,14 @@
 #define PROTO_HEADER_SIZE 8
 
 /* How the bytes of a listener's flows are moved. The numbers are on the wire. */
-enum proto_mover { PROTO_MOVER_AUTO, PROTO_MOVER_COPY, PROTO_MOVER_SPLICE, PROTO_MOVER_SOCKMAP, PROTO_MOVERS };
+enum proto_mover {
+	PROTO_MOVER_AUTO,
+	PROTO_MOVER_COPY,
+	PROTO_MOVER_SPLICE,
+	PROTO_MOVER_SOCKMAP,
+	PROTO_MOVER_KERNEL,
+	PROTO_MOVERS
+};
 /* How an upstream chooses a target (relay/balance.h). The numbers are on the wire. */
 enum proto_algorithm {
 	PROTO_ALGORITHM_ROUND_ROBIN,
@@ -48,6 +55,12 @@ enum proto_shortcut_kind {
 	PROTO_SHORTCUT_CONTROL,
 	PROTO_SHORTCUT_WAYS,
 	PROTO_SHORTCUT_STITCHES,
+	PROTO_SHORTCUT_STRAIGHT,
+	PROTO_SHORTCUT_SYNS, /* the filter of listening sockets, a program */
+	PROTO_SHORTCUT_RING_0,
+	PROTO_SHORTCUT_RING_1,
+	PROTO_SHORTCUT_RING_2,
+	PROTO_SHORTCUT_RING_3,
 	PROTO_SHORTCUT_KINDS
 };
 

@@ -276,9 +276,10 @@ void account_routed_again(struct loop *loop, struct flow *flow)
 	row_show(loop, flow);
 }
 
-void account_connected(struct loop *loop, struct flow *flow)
+void account_connected(struct loop *loop, struct flow *flow, uint64_t at_us)
 {
-	uint64_t took = since_routed_us(flow);
+	uint64_t from_us = flow->account.started_us + flow->account.routed_us,
+	         took = at_us > from_us ? at_us - from_us : 0;
 
 	flow->account.connect_us = bounded(took);
 	note(loop, flow, STATS_HISTOGRAM_connect_time, took);

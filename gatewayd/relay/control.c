@@ -464,6 +464,7 @@ static int on_shortcut(struct control *control, const struct proto_message *mess
 	struct order order = { .kind = ORDER_SHORTCUT, .shortcut = &control->shortcut };
 	int r = shortcut_maps_add(&control->shortcut, &message->shortcut, fd);
 
+	control->shortcut.threads = control->params->n_loops;
 	if (r > 0 && order_all(control, &order, NULL) < 0)
 		log_error("a thread takes no orders");
 	return r < 0 ? r : 0;

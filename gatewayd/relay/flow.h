@@ -98,6 +98,8 @@ struct flow_making {
 	uint64_t deadline_ms;             /* of the first bytes or the connect; 0: none */
 	uint32_t tried[FLOW_RETRIES_MAX]; /* ids of targets whose connect has failed */
 	uint8_t proxy_sent;               /* bytes so far of the PROXY header that the target is sent */
+	uint8_t syn_length, syn[60];      /* of a straight flow: the client's TCP header */
+	bool port_taken;                  /* of one: the target knows the client's port already */
 	bool proxy_awaited;               /* the client's end is to begin with a PROXY header (proxy.h) */
 };
 
@@ -215,7 +217,8 @@ struct flow {
 	bool begun : 1;                      /* it is counted */
 	bool sockmap_tried : 1;              /* entry was tried once, or is not to be */
 	bool stitch_tried : 1;               /* it was considered */
-	bool carried : 1;                    /* the sockets see nothing any more */
+	bool carried : 1;                    /* the sockets see nothing any more, or there are none: */
+	bool straight : 1;                   /* it is one of straight.h */
 	uint8_t proxy : 2;                   /* version of the header that the target is sent; 0: none */
 	uint8_t route;                       /* the origin's, and the rest of it below: flow_get_origin */
 	uint16_t lag_ms; /* by which the loop's time, which others see, was behind when it started */

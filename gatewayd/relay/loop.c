@@ -22,9 +22,10 @@
 #include "gatewayd/relay/tcp_sockmap.h"
 
 /* The mailbox's number among the cookies that are no flows; listening sockets have those below. */
-#define COOKIE_MAILBOX LISTEN_SOCKETS_MAX
-#define COOKIE_KEEP    (LISTEN_SOCKETS_MAX + 1)
-#define COOKIE_NOTICES (LISTEN_SOCKETS_MAX + 2)
+#define COOKIE_MAILBOX  LISTEN_SOCKETS_MAX
+#define COOKIE_KEEP     (LISTEN_SOCKETS_MAX + 1)
+#define COOKIE_NOTICES  (LISTEN_SOCKETS_MAX + 2)
+#define COOKIE_STRAIGHT (LISTEN_SOCKETS_MAX + 3)
 
 static_assert((LOOP_ORDERS_MAX & (LOOP_ORDERS_MAX - 1)) == 0, "a power of two");
 
@@ -110,6 +111,8 @@ int loop_new(unsigned number, enum proto_mover mode, uint32_t max_flows, int rep
 	if (r == 0)
 		r = udp_new(max_flows, &loop->udp);
 	if (r == 0)
+		r = straight_init(&loop->straight);
+	if (r == 0)
 		r = waits_init(loop, max_flows);
 	if (r == 0)
 		r = config_new(&loop->config);
@@ -125,6 +128,7 @@ void loop_free(struct loop *loop)
 {
 	config_free(loop->config);
 	udp_free(loop->udp);
+	straight_destroy(&loop->straight);
 	if (loop->waits)
 		munmap(loop->waits, (size_t)loop->flows.size * sizeof(*loop->waits));
 	flow_table_destroy(&loop->flows);
@@ -140,6 +144,11 @@ void loop_free(struct loop *loop)
 uint64_t loop_keep_cookie(void)
 {
 	return flow_cookie_other(COOKIE_KEEP);
+}
+
+uint64_t loop_straight_cookie(void)
+{
+	return flow_cookie_other(COOKIE_STRAIGHT);
 }
 
 /* --- flows with more to do --- */
@@ -306,6 +315,8 @@ static void carry_out(struct loop *loop, const struct order *order)
 		if (r == 0)
 			listen_open(loop);
 		if (r == 0)
+			straight_begin(loop);
+		if (r == 0)
 			udp_config_changed(loop);
 		if (r == 0)
 			account_configured(loop);
@@ -318,6 +329,8 @@ static void carry_out(struct loop *loop, const struct order *order)
 		break;
 	case ORDER_SHORTCUT:
 		loop->shortcut = order->shortcut;
+		if (loop->listen.open)
+			straight_begin(loop);
 		break;
 	case ORDER_SAMPLE:
 		sample_begin(loop);
@@ -340,6 +353,7 @@ static void carry_out(struct loop *loop, const struct order *order)
 	case ORDER_HANDOVER:
 		listen_drain(loop);
 		udp_drain(loop); /* the next relay makes a flow again with its next datagram */
+		straight_forget_all(loop);
 		loop->handover_ms = loop->now_ms + order->deadline_ms;
 		keep_hand_over(loop);
 		break;
@@ -381,6 +395,8 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 		listen_rested(loop);
 	else if (entry == &loop->reap.timer)
 		reap_begin(loop);
+	else if (entry == &loop->straight.timer)
+		straight_timer(loop);
 	else if (entry == &loop->keep.timer)
 		keep_timer(loop);
 	else if (!udp_timer(loop, entry))
@@ -404,6 +420,8 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 		mailbox_read(loop);
 	} else if (number == COOKIE_NOTICES) {
 		tcp_sockmap_notices(loop);
+	} else if (number == COOKIE_STRAIGHT) {
+		loop->straight_more = true;
 	} else if (number == COOKIE_KEEP) {
 		keep_event(loop);
 	} else {
@@ -415,7 +433,7 @@ static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
 	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE ||
-	            loop->shape_next != FLOW_NONE || loop->reap.next != FLOW_NONE;
+	            loop->shape_next != FLOW_NONE || loop->reap.next != FLOW_NONE || loop->straight_more;
 	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
 
 	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))
@@ -425,6 +443,8 @@ static void turn(struct loop *loop)
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
+	if (loop->straight_more)
+		straight_events(loop);
 	udp_flush(loop);
 	run_queue(loop);
 	run_waits(loop);

@@ -23,6 +23,7 @@
 #include "gatewayd/relay/pipes.h"
 #include "gatewayd/relay/reap.h"
 #include "gatewayd/relay/sockmap.h"
+#include "gatewayd/relay/straight.h"
 #include "gatewayd/relay/udp.h"
 #include "gatewayd/relay/shortcut_maps.h"
 #include "gatewayd/relay/udp_shortcut.h"
@@ -99,8 +100,10 @@ struct loop {
 	uint32_t shape_next;  /* flow whose rate is looked at next; FLOW_NONE: all are as configured (shape.h) */
 	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
 	struct reap reap;
-	uint64_t handover_ms; /* hands over by then; 0: does not */
-	bool again;           /* the next turn is not to wait for events */
+	struct straight straight;
+	bool straight_begun, straight_more; /* SYNs are taken; its ring may have more */
+	uint64_t handover_ms;               /* hands over by then; 0: does not */
+	bool again;                         /* the next turn is not to wait for events */
 
 	/* Between the threads. */
 	pthread_t thread;
@@ -132,8 +135,9 @@ int loop_order(struct loop *loop, const struct order *order);
 
 /* An id that no flow of this or any earlier relay has had. */
 uint64_t loop_next_flow_id(struct loop *loop);
-/* The cookie of the channel of kept flows. */
+/* The cookies of the channel of kept flows, and of the ring of straight ones. */
 uint64_t loop_keep_cookie(void);
+uint64_t loop_straight_cookie(void);
 /* Puts the flow into the list of those that go on without an event; legal if it is there already. */
 void loop_queue(struct loop *loop, struct flow *flow);
 /* Takes it out; legal if it is not there. */

@@ -66,7 +66,8 @@ static int mode_parse(const char *text, enum proto_mover *ret)
 	static const char *const names[] = { [PROTO_MOVER_AUTO] = "auto",
 		[PROTO_MOVER_COPY] = "copy",
 		[PROTO_MOVER_SPLICE] = "splice",
-		[PROTO_MOVER_SOCKMAP] = "sockmap" };
+		[PROTO_MOVER_SOCKMAP] = "sockmap",
+		[PROTO_MOVER_KERNEL] = "kernel" };
 
 	static_assert(ARRAY_SIZE(names) == PROTO_MOVERS, "one word each");
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)

@@ -10,11 +10,12 @@
 
 struct shortcut_maps {
 	int fd[PROTO_SHORTCUT_KINDS]; /* -1: not there yet */
+	unsigned threads;             /* of this relay */
 };
 
 #define SHORTCUT_MAPS_NONE                                                                                             \
 	{                                                                                                              \
-		.fd = { -1, -1, -1, -1 }                                                                               \
+		.fd = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 }                                                       \
 	}
 
 /* Takes one in. *fd is taken over (-1 afterwards) if it is kept. 1: all are there by this, 0, or -EBADMSG. */

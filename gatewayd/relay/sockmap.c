@@ -37,7 +37,7 @@ static int ring_add(struct sockmap_set *set, const struct proto_sockmap *message
 		return -EBADMSG;
 	if (message->thread >= n_threads || set->ring[message->thread].fd >= 0)
 		return 0;
-	r = ring_open(*fd, &set->ring[message->thread].ring);
+	r = ring_open(*fd, BPF_FLOW_RING_SIZE, &set->ring[message->thread].ring);
 	if (r < 0)
 		return r;
 	set->ring[message->thread].number = message->ring;

@@ -21,6 +21,7 @@
 #include "gatewayd/relay/retry.h"
 #include "gatewayd/relay/route.h"
 #include "gatewayd/relay/shape.h"
+#include "gatewayd/relay/straight.h"
 #include "gatewayd/relay/tcp_sockmap.h"
 #include "gatewayd/relay/tcp_stitch.h"
 
@@ -106,10 +107,25 @@ static void directions_init(struct flow *flow)
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct flow_direction *direction = &flow->direction[side];
 
-		direction->mover = flow->mode == PROTO_MOVER_SPLICE ? MOVER_SPLICE : MOVER_COPY;
-		direction->reason = flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
+		direction->mover = flow->straight                     ? MOVER_KERNEL
+		                   : flow->mode == PROTO_MOVER_SPLICE ? MOVER_SPLICE
+		                                                      : MOVER_COPY;
+		direction->reason = flow->straight                   ? MOVER_REASON_FORCED
+		                    : flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START
+		                                                     : MOVER_REASON_FORCED;
 		direction->store = UINT32_MAX;
 	}
+}
+
+/* The same for a flow without sockets. */
+static int straight_try(struct loop *loop, struct flow *flow)
+{
+	uint64_t look_ms = loop->now_ms + STITCH_LOOK_MS, deadline_ms = flow_making(&loop->flows, flow)->deadline_ms;
+	int r = straight_connect(loop, flow);
+
+	if (r == 0)
+		wheel_set(&loop->wheel, &flow->timer, deadline_ms && deadline_ms < look_ms ? deadline_ms : look_ms);
+	return r;
 }
 
 /* One attempt. 0 or a negative errno. */
@@ -125,6 +141,8 @@ static int connect_try(struct loop *loop, struct flow *flow, const struct config
 	flow->proxy = listener->proxy & 3U;
 	making->proxy_sent = 0;
 	making->deadline_ms = listener->connect_timeout_ms > 0 ? loop->now_ms + listener->connect_timeout_ms : 0;
+	if (flow->straight)
+		return straight_try(loop, flow);
 	r = connect_start(&origin, (enum connect_source)listener->source,
 	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
 	loop_count_port(loop, port);
@@ -154,8 +172,7 @@ static void connect_begin(struct loop *loop, struct flow *flow, const struct con
 	life_reset(loop, flow, record_end_of_connect(r));
 }
 
-/* The target has not taken the connection (error: a negative errno). */
-static void connect_failed(struct loop *loop, struct flow *flow, int error)
+void tcp_connect_failed(struct loop *loop, struct flow *flow, int error)
 {
 	const struct config_listener *listener =
 	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
@@ -165,6 +182,17 @@ static void connect_failed(struct loop *loop, struct flow *flow, int error)
 		connect_begin(loop, flow, listener);
 	else
 		life_reset(loop, flow, record_end_of_connect(error));
+}
+
+void tcp_connect_again(struct loop *loop, struct flow *flow)
+{
+	const struct config_listener *listener =
+	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
+
+	if (listener)
+		connect_begin(loop, flow, listener);
+	else
+		life_reset(loop, flow, record_end_of_connect(-EADDRNOTAVAIL));
 }
 
 /* --- first bytes --- */
@@ -292,7 +320,16 @@ static uint16_t lag_ms(const struct loop *loop, uint64_t now_us)
 	return lag > UINT16_MAX ? UINT16_MAX : (uint16_t)lag;
 }
 
-void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
+/* What the kernel is to carry and cannot is as flexible as others. */
+static unsigned mode_of(const struct loop *loop, const struct config_listener *listener)
+{
+	unsigned mode = loop->mode != PROTO_MOVER_AUTO ? (unsigned)loop->mode : listener->mover;
+
+	return mode == PROTO_MOVER_KERNEL ? PROTO_MOVER_AUTO : mode;
+}
+
+/* A flow for the route, which is counted and shown from here on; NULL: the table is full. */
+static struct flow *start(struct loop *loop, const struct tcp_route *route, bool straight)
 {
 	const struct config_listener *listener = route->listener;
 	struct flow_origin origin = route->origin;
@@ -308,8 +345,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		account_refused(loop, &route->origin.objects);
 		unused = route->hold;
 		load_give(&loop->place, &unused);
-		close(client_fd);
-		return;
+		return NULL;
 	}
 	origin.id = loop_next_flow_id(loop);
 	flow_put_origin(&loop->flows, flow, &origin);
@@ -317,18 +353,44 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 	flow->lag_ms = lag_ms(loop, flow->account.started_us);
 	flow->account.hold_run = route->hold.run;
 	flow->making = parts_take(&loop->flows.makings);
-	flow->end[FLOW_CLIENT].fd = client_fd;
-	flow->mode = (loop->mode != PROTO_MOVER_AUTO ? (unsigned)loop->mode : listener->mover) & 7U;
+	flow->straight = flow->carried = straight;
+	flow->mode = mode_of(loop, listener) & 7U;
 	directions_init(flow);
 	life_begin(loop, flow, false);
 	way = *flow_way(&loop->flows, flow);
 	way.idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
 	flow_set_way(&loop->flows, flow, &way);
+	return flow;
+}
+
+void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
+{
+	const struct config_listener *listener = route->listener;
+	struct flow *flow = start(loop, route, false);
+
+	if (!flow) {
+		close(client_fd);
+		return;
+	}
+	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow_making(&loop->flows, flow)->proxy_awaited = route->proxied;
 	if (listener->routes.n > 0 || route->proxied)
 		peek_begin(loop, flow, listener);
 	else
 		connect_begin(loop, flow, listener);
+}
+
+void tcp_start_straight(struct loop *loop, const struct tcp_route *route, const uint8_t *header, size_t length)
+{
+	struct flow *flow = start(loop, route, true);
+	struct flow_making *making;
+
+	if (!flow)
+		return; /* its client asks again, and then goes the long way */
+	making = flow_making(&loop->flows, flow);
+	memcpy(making->syn, header, length);
+	making->syn_length = (uint8_t)length;
+	connect_begin(loop, flow, route->listener);
 }
 
 /* --- moving --- */
@@ -414,7 +476,7 @@ static bool listener_forbids(const struct loop *loop, const struct flow *flow)
 	const struct config_listener *listener =
 	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
-	return listener && listener->mover != PROTO_MOVER_AUTO;
+	return listener && listener->mover != PROTO_MOVER_AUTO && listener->mover != PROTO_MOVER_KERNEL;
 }
 
 /* After a pump that moved bytes: flows that only carry small messages go into the sockmap in time. */
@@ -536,7 +598,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	if (r == 0)
 		return;
 	if (r < 0) {
-		connect_failed(loop, flow, r);
+		tcp_connect_failed(loop, flow, r);
 		return;
 	}
 	flow->state = FLOW_RELAYING;
@@ -545,7 +607,7 @@ static void connect_done(struct loop *loop, struct flow *flow, uint32_t events)
 	flow->end[FLOW_CLIENT].writable = true;
 	flow->end[FLOW_TARGET].writable = true;
 	flow->active_ms = loop->now_ms;
-	account_connected(loop, flow);
+	account_connected(loop, flow, clock_us());
 	wheel_set(&loop->wheel, &flow->timer, keep_due_ms(loop, flow));
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
 		stats_add(loop->stats, STATS_refused_no_descriptor, 1);
@@ -639,12 +701,25 @@ static void peeking_timer(struct loop *loop, struct flow *flow)
 		wheel_set(&loop->wheel, &flow->timer, deadline_ms);
 }
 
+/* The next look at a flow without sockets that is in the making. */
+static void straight_timer_set(struct loop *loop, struct flow *flow)
+{
+	uint64_t due = loop->now_ms + flow_stitch(&loop->flows, flow)->look_ms;
+	uint64_t deadline_ms = flow_making(&loop->flows, flow)->deadline_ms;
+
+	wheel_set(&loop->wheel, &flow->timer, deadline_ms && deadline_ms < due ? deadline_ms : due);
+}
+
 static void connecting_timer(struct loop *loop, struct flow *flow)
 {
 	uint64_t deadline_ms = flow_making(&loop->flows, flow)->deadline_ms;
 
 	if (deadline_ms && loop->now_ms >= deadline_ms) {
-		connect_failed(loop, flow, -ETIMEDOUT);
+		tcp_connect_failed(loop, flow, -ETIMEDOUT);
+		return;
+	}
+	if (flow->straight) {
+		straight_timer_set(loop, flow);
 		return;
 	}
 	if (!flow->end[FLOW_CLIENT].polled && life_poll(loop, flow, FLOW_CLIENT) < 0) {
@@ -667,7 +742,7 @@ static void relaying_timer_set(struct loop *loop, struct flow *flow)
 
 	if (stitch < due)
 		due = stitch;
-	if (!keep_add(loop, flow) && loop->now_ms + KEEP_RETRY_MS < due)
+	if (!flow->straight && !keep_add(loop, flow) && loop->now_ms + KEEP_RETRY_MS < due)
 		due = loop->now_ms + KEEP_RETRY_MS;
 	if (due != UINT64_MAX)
 		wheel_set(&loop->wheel, &flow->timer, due);
@@ -687,7 +762,7 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 		loop_queue(loop, flow);
 	}
 	tcp_stitch_consider(loop, flow);
-	if (!tcp_stitch_look(loop, flow))
+	if (flow->straight ? !straight_look(loop, flow) : !tcp_stitch_look(loop, flow))
 		return;
 	idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms;
 	if (idle_timeout_ms > 0 && loop->now_ms >= flow->active_ms + idle_timeout_ms) {
@@ -699,10 +774,23 @@ static void relaying_timer(struct loop *loop, struct flow *flow)
 	relaying_timer_set(loop, flow);
 }
 
+/* Of a flow without sockets that is, as far as we know, in the making. */
+static void straight_making_timer(struct loop *loop, struct flow *flow)
+{
+	if (!straight_look(loop, flow))
+		return;
+	if (flow->state == FLOW_RELAYING)
+		relaying_timer_set(loop, flow);
+	else
+		connecting_timer(loop, flow);
+}
+
 void tcp_timer(struct loop *loop, struct flow *flow)
 {
 	if (flow->state == FLOW_PEEKING)
 		peeking_timer(loop, flow);
+	else if (flow->state == FLOW_CONNECTING && flow->straight)
+		straight_making_timer(loop, flow);
 	else if (flow->state == FLOW_CONNECTING)
 		connecting_timer(loop, flow);
 	else

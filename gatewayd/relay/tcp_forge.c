@@ -1,4 +1,4 @@
-/* Resets made by hand; see tcp_forge.h. */
+/* Packets made by hand; see tcp_forge.h. */
 #include "gatewayd/relay/tcp_forge.h"
 
 #include <errno.h>
@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define HOPS 64
+#define HOPS       64
+#define HEADER_MAX 60
 
 static int raw_v4 = -1, raw_v6 = -1;
 
@@ -50,68 +51,88 @@ static uint16_t sum_end(uint32_t sum)
 	return htons((uint16_t)~sum);
 }
 
-static void tcp_fill(struct tcphdr *tcp, uint16_t from_port, uint16_t to_port, uint32_t seq, uint32_t ack,
-        const struct addr *from, const struct addr *to)
+/* The checksum of a header that has none yet. */
+static uint16_t tcp_sum(const uint8_t *header, size_t length, const struct addr *from, const struct addr *to)
 {
 	size_t bytes = from->family == AF_INET ? 4 : 16;
-	uint32_t sum;
+	uint32_t sum = sum_add(IPPROTO_TCP + (uint32_t)length, from->bytes, bytes);
 
-	*tcp = (struct tcphdr){ .th_sport = htons(from_port),
-		.th_dport = htons(to_port),
-		.th_seq = htonl(seq),
-		.th_ack = htonl(ack),
-		.th_off = sizeof(*tcp) / 4,
-		.th_flags = TH_RST | TH_ACK };
-	sum = sum_add(IPPROTO_TCP + sizeof(*tcp), from->bytes, bytes);
 	sum = sum_add(sum, to->bytes, bytes);
-	tcp->th_sum = sum_end(sum_add(sum, tcp, sizeof(*tcp)));
+	return sum_end(sum_add(sum, header, length));
 }
 
-static bool send_v4(const struct addr *from, const struct addr *to, const struct tcphdr *tcp)
+/* Whether `length` bytes went out. */
+static int send_all(int fd, const void *packet, size_t length, const void *to, socklen_t to_length)
+{
+	ssize_t n = sendto(fd, packet, length, MSG_DONTWAIT, to, to_length);
+
+	return n < 0 ? -errno : (size_t)n == length ? 0 : -EIO;
+}
+
+static int send_v4(const struct addr *from, const struct addr *to, const uint8_t *header, size_t length)
 {
 	struct sockaddr_in sa = { .sin_family = AF_INET };
 	struct {
 		struct iphdr ip;
-		struct tcphdr tcp;
+		uint8_t tcp[HEADER_MAX];
 	} packet = { .ip = { .version = 4,
 		             .ihl = sizeof(packet.ip) / 4,
 		             .frag_off = htons(IP_DF),
 		             .ttl = HOPS,
-		             .protocol = IPPROTO_TCP },
-		.tcp = *tcp };
+		             .protocol = IPPROTO_TCP } };
 
 	/* The kernel fills length and checksum in. */
 	memcpy(&packet.ip.saddr, from->bytes, sizeof(packet.ip.saddr));
 	memcpy(&packet.ip.daddr, to->bytes, sizeof(packet.ip.daddr));
 	memcpy(&sa.sin_addr, to->bytes, sizeof(sa.sin_addr));
-	return sendto(raw_v4, &packet, sizeof(packet), MSG_DONTWAIT, (const struct sockaddr *)&sa, sizeof(sa)) ==
-	       sizeof(packet);
+	memcpy(packet.tcp, header, length);
+	return send_all(raw_v4, &packet, sizeof(packet.ip) + length, &sa, sizeof(sa));
 }
 
-static bool send_v6(const struct addr *from, const struct addr *to, const struct tcphdr *tcp)
+static int send_v6(const struct addr *from, const struct addr *to, const uint8_t *header, size_t length)
 {
 	struct sockaddr_in6 sa = { .sin6_family = AF_INET6 };
 	struct {
 		struct ip6_hdr ip;
-		struct tcphdr tcp;
-	} packet = { .tcp = *tcp };
+		uint8_t tcp[HEADER_MAX];
+	} packet = { 0 };
 
 	packet.ip.ip6_vfc = 6 << 4;
-	packet.ip.ip6_plen = htons(sizeof(*tcp));
+	packet.ip.ip6_plen = htons((uint16_t)length);
 	packet.ip.ip6_nxt = IPPROTO_TCP;
 	packet.ip.ip6_hlim = HOPS;
 	memcpy(&packet.ip.ip6_src, from->bytes, sizeof(packet.ip.ip6_src));
 	memcpy(&packet.ip.ip6_dst, to->bytes, sizeof(packet.ip.ip6_dst));
 	memcpy(&sa.sin6_addr, to->bytes, sizeof(sa.sin6_addr));
-	return sendto(raw_v6, &packet, sizeof(packet), MSG_DONTWAIT, (const struct sockaddr *)&sa, sizeof(sa)) ==
-	       sizeof(packet);
+	memcpy(packet.tcp, header, length);
+	return send_all(raw_v6, &packet, sizeof(packet.ip) + length, &sa, sizeof(sa));
+}
+
+int tcp_forge_header(const struct addr *from, uint16_t from_port, const struct addr *to, uint16_t to_port,
+        const uint8_t *header, size_t length)
+{
+	uint8_t bytes[HEADER_MAX];
+	struct tcphdr tcp;
+
+	if (length < sizeof(tcp) || length > sizeof(bytes))
+		return -EINVAL;
+	memcpy(bytes, header, length);
+	memcpy(&tcp, header, sizeof(tcp));
+	tcp.th_sport = htons(from_port);
+	tcp.th_dport = htons(to_port);
+	tcp.th_sum = 0;
+	memcpy(bytes, &tcp, sizeof(tcp));
+	tcp.th_sum = tcp_sum(bytes, length, from, to);
+	memcpy(bytes, &tcp, sizeof(tcp));
+	return from->family == AF_INET ? send_v4(from, to, bytes, length) : send_v6(from, to, bytes, length);
 }
 
 bool tcp_forge_reset(const struct addr *from, uint16_t from_port, const struct addr *to, uint16_t to_port, uint32_t seq,
         uint32_t ack)
 {
-	struct tcphdr tcp;
+	const struct tcphdr tcp = {
+		.th_seq = htonl(seq), .th_ack = htonl(ack), .th_off = sizeof(tcp) / 4, .th_flags = TH_RST | TH_ACK
+	};
 
-	tcp_fill(&tcp, from_port, to_port, seq, ack, from, to);
-	return from->family == AF_INET ? send_v4(from, to, &tcp) : send_v6(from, to, &tcp);
+	return tcp_forge_header(from, from_port, to, to_port, (const uint8_t *)&tcp, sizeof(tcp)) == 0;
 }

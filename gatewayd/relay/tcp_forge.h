@@ -6,6 +6,7 @@
 #define GW_RELAY_TCP_FORGE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "gatewayd/base/addr.h"
@@ -16,5 +17,9 @@ int tcp_forge_open(void);
  * so far. Not waited for; whether it was sent. */
 bool tcp_forge_reset(const struct addr *from, uint16_t from_port, const struct addr *to, uint16_t to_port, uint32_t seq,
         uint32_t ack);
+/* Sends a TCP header of `length` bytes, at most 60, as it is but for the ports and the checksum. 0 or a negative errno.
+ */
+int tcp_forge_header(const struct addr *from, uint16_t from_port, const struct addr *to, uint16_t to_port,
+        const uint8_t *header, size_t length);
 
 #endif

@@ -566,12 +566,12 @@ const struct mover tcp_sockmap = { sockmap_pump, sockmap_release };
 void tcp_sockmap_notices(struct loop *loop)
 {
 	struct sockmap_set *set = loop->sockmap;
+	struct bpf_flow_notice notice;
 	enum flow_side side;
 	struct flow *flow;
-	uint64_t tag;
 
-	while (ring_next(&set->ring[loop->number].ring, &tag)) {
-		flow = flow_from_cookie(&loop->flows, tag, &side);
+	while (ring_next(&set->ring[loop->number].ring, &notice, sizeof(notice))) {
+		flow = flow_from_cookie(&loop->flows, notice.tag, &side);
 		if (!flow || flow->direction[side].mover != MOVER_SOCKMAP || own_of(loop, flow, side)->passing)
 			continue;
 		own_of(loop, flow, side)->passing = true;

@@ -74,6 +74,7 @@ static void act_as_relay(int rx, int tx, int directions, int controls, int ring_
 	struct isolate_params params = { NOBODY, NOBODY };
 	struct bpf_flow_direction direction = { .peer = 7 }, found = { 0 };
 	struct bpf_flow_control control = { .limit = 1 };
+	struct bpf_flow_notice notice;
 	uint64_t cookie = 0, value;
 	socklen_t length = sizeof(cookie);
 	union bpf_attr attr = { .map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1 };
@@ -83,7 +84,7 @@ static void act_as_relay(int rx, int tx, int directions, int controls, int ring_
 	connected(fds); /* the filter knows no plain accept(2) */
 	CHECK(isolate_drop(&params) == 0 && isolate_verify_relay() == 0 && geteuid() == NOBODY);
 	CHECK(isolate_filter_relay() == 0);
-	CHECK(ring_open(ring_fd, &ring) == 0 && !ring_next(&ring, &value));
+	CHECK(ring_open(ring_fd, BPF_FLOW_RING_SIZE, &ring) == 0 && !ring_next(&ring, &notice, sizeof(notice)));
 	CHECK(getsockopt(fds[0], SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0);
 	value = (uint64_t)fds[0];
 	CHECK(bpf_map_put(directions, &cookie, &direction) == 0 && bpf_map_put(controls, &cookie, &control) == 0);

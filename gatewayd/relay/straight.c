@@ -1,0 +1,468 @@
+/* Flows without sockets; see straight.h. */
+#include "gatewayd/relay/straight.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "gatewayd/base/bpf_map.h"
+#include "gatewayd/base/bpf_stitch.h"
+#include "gatewayd/base/clock.h"
+#include "gatewayd/base/log.h"
+#include "gatewayd/base/shortcut_key.h"
+#include "gatewayd/base/stitch_map.h"
+#include "gatewayd/relay/account.h"
+#include "gatewayd/relay/life.h"
+#include "gatewayd/relay/loop.h"
+#include "gatewayd/relay/mover.h"
+#include "gatewayd/relay/route.h"
+#include "gatewayd/relay/syn.h"
+#include "gatewayd/relay/tcp.h"
+#include "gatewayd/relay/tcp_forge.h"
+#include "gatewayd/relay/tcp_stitch.h"
+
+#define PORT_FIRST 1024
+/* Headers of IP and TCP without options. */
+#define HEADERS_V4 40
+#define HEADERS_V6 60
+/* The MTU of an interface is asked for again after so long. */
+#define MTU_LASTS_MS 1000
+#define EVENTS_EACH  512
+
+static int ways(const struct loop *loop)
+{
+	return loop->shortcut->fd[PROTO_SHORTCUT_WAYS];
+}
+
+static int stitches(const struct loop *loop)
+{
+	return loop->shortcut->fd[PROTO_SHORTCUT_STITCHES];
+}
+
+int straight_init(struct straight *straight)
+{
+	straight->lingering = calloc(STRAIGHT_LINGER_MAX, sizeof(*straight->lingering));
+	straight->lingers_until = calloc(STRAIGHT_LINGER_MAX, sizeof(*straight->lingers_until));
+	return straight->lingering && straight->lingers_until ? 0 : -ENOMEM;
+}
+
+void straight_destroy(struct straight *straight)
+{
+	ring_close(&straight->ring);
+	free(straight->lingering);
+	free(straight->lingers_until);
+}
+
+/* --- ways that linger --- */
+
+static void linger_end(struct loop *loop)
+{
+	struct straight *straight = &loop->straight;
+	uint64_t id = straight->lingering[straight->first];
+	struct bpf_stitch stitch;
+
+	straight->first = (straight->first + 1) % STRAIGHT_LINGER_MAX;
+	straight->n--;
+	if (bpf_map_get(stitches(loop), &id, &stitch) == 0)
+		stitch_map_delete(ways(loop), stitches(loop), id, &stitch);
+}
+
+static void linger(struct loop *loop, uint64_t id)
+{
+	struct straight *straight = &loop->straight;
+	uint32_t place;
+
+	if (straight->n == STRAIGHT_LINGER_MAX)
+		linger_end(loop);
+	place = (straight->first + straight->n++) % STRAIGHT_LINGER_MAX;
+	straight->lingering[place] = id;
+	straight->lingers_until[place] = loop->now_ms + STRAIGHT_LINGER_MS;
+	if (!wheel_is_set(&straight->timer))
+		wheel_set(&loop->wheel, &straight->timer, loop->now_ms + STRAIGHT_LINGER_MS);
+}
+
+void straight_timer(struct loop *loop)
+{
+	struct straight *straight = &loop->straight;
+
+	for (unsigned i = 0; i < EVENTS_EACH && straight->n > 0; i++) {
+		if (straight->lingers_until[straight->first] > loop->now_ms)
+			break;
+		linger_end(loop);
+	}
+	if (straight->n > 0) {
+		uint64_t due = straight->lingers_until[straight->first];
+
+		wheel_set(&loop->wheel, &straight->timer, due > loop->now_ms ? due : loop->now_ms + 1);
+	}
+}
+
+/* --- opening --- */
+
+/* What segments may come in by this interface; 0: it is not known. */
+static uint16_t mss_of(struct loop *loop, uint32_t ifindex, int family)
+{
+	struct straight *straight = &loop->straight;
+	struct ifreq request = { .ifr_ifindex = (int)ifindex };
+	uint32_t headers = family == AF_INET ? HEADERS_V4 : HEADERS_V6;
+	int fd = loop->listen.socket[0].fd;
+
+	if (straight->ifindex != ifindex || loop->now_ms - straight->mtu_ms > MTU_LASTS_MS) {
+		straight->mtu = 0;
+		if (ioctl(fd, SIOCGIFNAME, &request) == 0 && ioctl(fd, SIOCGIFMTU, &request) == 0)
+			straight->mtu = (uint32_t)request.ifr_mtu;
+		straight->ifindex = ifindex;
+		straight->mtu_ms = loop->now_ms;
+	}
+	return straight->mtu > headers && straight->mtu <= UINT16_MAX ? (uint16_t)(straight->mtu - headers) : 0;
+}
+
+/* Whether packets with this key are of a flow that lives, and is another one. */
+static bool is_taken(const struct loop *loop, const struct bpf_shortcut_key *key, uint64_t id)
+{
+	struct bpf_stitch_way way;
+	struct bpf_stitch stitch;
+
+	if (bpf_map_get(ways(loop), key, &way) < 0 || way.flow == id ||
+	        bpf_map_get(stitches(loop), &way.flow, &stitch) < 0)
+		return false;
+	return stitch.state != BPF_STITCH_CLOSED && stitch.state != BPF_STITCH_GONE && !stitch.reset_ns;
+}
+
+static void element_fill(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
+        const struct syn *syn, uint16_t port, struct bpf_stitch *ret)
+{
+	struct bpf_shortcut_key in = shortcut_key(
+	        &origin->client, origin->client_port, &origin->original, origin->original_port);
+	struct bpf_shortcut_key out =
+	        shortcut_key(&origin->client, port, &origin->target, origin->target_port);
+
+	*ret = (struct bpf_stitch){ .state = BPF_STITCH_OPENING,
+		.options = BPF_STITCH_STRAIGHT,
+		.side = { { .in = in,
+		                  .out = out,
+		                  .size_max = UINT16_MAX,
+		                  .scale_in = syn->scale,
+		                  .end = syn->seq + 1,
+		                  .seen = 1 },
+		        { .in = shortcut_key_reverse(&out),
+		                .out = shortcut_key_reverse(&in),
+		                .size_max = UINT16_MAX,
+		                .scale_own = syn->scale,
+		                .ack = syn->seq + 1 } },
+		.straight = { .owner = flow_cookie(&loop->flows, flow, FLOW_CLIENT),
+		        .started_us = flow->account.started_us,
+		        .routed_us = flow->account.routed_us,
+		        .objects = { origin->objects.listener, origin->objects.upstream, origin->objects.target },
+		        .ifindex = origin->ifindex,
+		        .ring = loop->number,
+		        .idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms } };
+}
+
+/* The client's own port, or another one that the target does not know of it; 0: none of those that were tried. */
+static uint16_t port_choose(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin)
+{
+	uint16_t port = origin->client_port;
+
+	for (unsigned i = 0; i <= STRAIGHT_PORTS_TRIED; i++) {
+		struct bpf_shortcut_key out = shortcut_key(&origin->client, port, &origin->target, origin->target_port);
+		struct bpf_shortcut_key answer = shortcut_key_reverse(&out);
+
+		if (!is_taken(loop, &answer, flow->id) && (i > 0 || !flow_making(&loop->flows, flow)->port_taken))
+			return port;
+		port = (uint16_t)(PORT_FIRST + (flow->id * 40503U + i * 9973U) % (UINT16_MAX - PORT_FIRST));
+	}
+	return 0;
+}
+
+static int ways_put(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+{
+	int r = bpf_map_put(stitches(loop), &flow->id, stitch);
+
+	/* The target's first: what the client sends goes nowhere before. */
+	for (unsigned i = 0; i < FLOW_SIDES && r == 0; i++) {
+		struct bpf_stitch_way way = { .flow = flow->id, .side = 1 - i };
+
+		r = bpf_map_put(ways(loop), &stitch->side[1 - i].in, &way);
+	}
+	return r;
+}
+
+int straight_connect(struct loop *loop, struct flow *flow)
+{
+	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
+	const struct flow_making *making = flow_making(&loop->flows, flow);
+	uint16_t port = port_choose(loop, flow, &origin), mss;
+	uint8_t header[SYN_HEADER_MAX];
+	struct bpf_stitch stitch;
+	struct syn syn;
+	int r;
+
+	if (!port)
+		return -EADDRNOTAVAIL;
+	loop_count_port(loop, port == origin.client_port ? CONNECT_PORT_KEPT : CONNECT_PORT_TAKEN);
+	if (syn_read(making->syn, making->syn_length, &syn) < 0)
+		return -EINVAL;
+	if (!flow->stitch)
+		flow->stitch = parts_take(&loop->flows.stitches);
+	else if (bpf_map_get(stitches(loop), &flow->id, &stitch) == 0)
+		stitch_map_close(ways(loop), flow->id, &stitch); /* of another target, or port */
+	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
+	element_fill(loop, flow, &origin, &syn, port, &stitch);
+	r = ways_put(loop, flow, &stitch);
+	if (r < 0) {
+		stitch_map_delete(ways(loop), stitches(loop), flow->id, &stitch);
+		stats_add(loop->stats, STATS_shortcut_refused, 1);
+		return -ENOBUFS;
+	}
+	memcpy(header, making->syn, making->syn_length);
+	mss = mss_of(loop, origin.ifindex, origin.client.family);
+	if (mss && syn.mss > mss)
+		syn_set_mss(header, &syn, mss);
+	return tcp_forge_header(&origin.client, port, &origin.target, origin.target_port, header, making->syn_length);
+}
+
+/* --- SYNs --- */
+
+/* Tells a client whose SYN it was. */
+static void refuse(const struct flow_origin *origin, const struct syn *syn)
+{
+	(void)tcp_forge_reset(
+	        &origin->original, origin->original_port, &origin->client, origin->client_port, 0, syn->seq + 1);
+}
+
+/* The listener, if it wants such flows; NULL: the client's next SYN is to go the long way. */
+static const struct config_listener *classify(
+        const struct loop *loop, const struct flow_origin *origin, uint32_t ifindex)
+{
+	struct match_packet packet = { .protocol = IPPROTO_TCP,
+		.src = origin->client,
+		.dst = origin->original,
+		.dst_port = origin->original_port };
+	const struct config_listener *listener =
+	        route_classify(loop->config, &packet, (int)ifindex, loop->listen.socket[0].fd);
+
+	return listener && listener->mover == PROTO_MOVER_KERNEL && listener->shortcut && listener->routes.n == 0 &&
+	                       listener->proxy == 0 && listener->source == CONNECT_AS_CLIENT &&
+	                       !trust_has(&listener->trust, &origin->client)
+	               ? listener
+	               : NULL;
+}
+
+static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
+{
+	struct tcp_route route = { .origin = { .client = shortcut_key_source(&event->key),
+		                           .client_port = ntohs(event->key.source_port),
+		                           .original = shortcut_key_destination(&event->key),
+		                           .original_port = ntohs(event->key.destination_port),
+		                           .ifindex = event->ifindex } };
+	struct syn syn;
+	int refusal;
+
+	if (syn_read(event->header, event->length, &syn) < 0 || is_taken(loop, &event->key, 0))
+		return; /* the second is a SYN that was sent again before the first was handled */
+	route.listener = classify(loop, &route.origin, event->ifindex);
+	if (!route.listener)
+		return;
+	route.origin.objects.listener = route.listener->id;
+	refusal = route_find(loop, route.listener, &route.origin, &route.hold);
+	if (refusal == 0 && route.origin.target.family == route.origin.client.family) {
+		tcp_start_straight(loop, &route, event->header, event->length);
+		return;
+	}
+	stats_add(loop->stats, refusal ? (enum stats_counter)refusal : STATS_refused_no_target, 1);
+	account_refused(loop, &route.origin.objects);
+	refuse(&route.origin, &syn);
+}
+
+static void on_event(struct loop *loop, const struct bpf_straight_event *event)
+{
+	enum flow_side side;
+	struct flow *flow;
+
+	if (event->kind == BPF_STRAIGHT_SYN) {
+		on_syn(loop, event);
+		return;
+	}
+	flow = flow_from_cookie(&loop->flows, event->owner, &side);
+	if (flow && flow->straight)
+		(void)straight_look(loop, flow);
+}
+
+void straight_events(struct loop *loop)
+{
+	struct bpf_straight_event event;
+
+	loop->straight_more = false;
+	for (unsigned i = 0; i < EVENTS_EACH; i++) {
+		if (!loop->straight.ring.consumed || !ring_next(&loop->straight.ring, &event, sizeof(event)))
+			return;
+		on_event(loop, &event);
+	}
+	loop->straight_more = true;
+}
+
+/* --- what becomes of them --- */
+
+static void opened(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+{
+	flow->state = FLOW_RELAYING;
+	flow_made(&loop->flows, flow);
+	flow->active_ms = loop->now_ms;
+	account_connected(loop, flow, stitch->straight.opened_ns / 1000);
+}
+
+static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+{
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		const struct bpf_stitch_side *from = &stitch->side[side];
+		uint64_t bytes = from->bytes - own->bytes[side], active_ms = from->active_ns / 1000000;
+		struct bpf_stitch_way way = { .flow = flow->id, .side = side, .counted = from->bytes };
+
+		if (active_ms > flow->active_ms)
+			flow->active_ms = active_ms;
+		if (bytes == 0)
+			continue;
+		own->bytes[side] = from->bytes;
+		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
+		/* For a relay that comes after us; of one that is over, nobody asks. */
+		if (!stitch->closed_ns && !stitch->reset_ns && stitch->state == BPF_STITCH_ACTIVE)
+			(void)bpf_map_put(ways(loop), &from->in, &way);
+	}
+}
+
+/* The flow is over and its ways linger; nobody is told. */
+static void let_go(struct loop *loop, struct flow *flow)
+{
+	linger(loop, flow->id);
+	parts_give(&loop->flows.stitches, flow->stitch);
+	flow->stitch = 0;
+}
+
+/* Ends a flow whose peers have, or do not know each other any more. Whether it was. */
+static bool end(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+{
+	bool closed = stitch->state == BPF_STITCH_CLOSED || (stitch->state == BPF_STITCH_GONE && stitch->closed_ns);
+
+	if (stitch->side[FLOW_CLIENT].too_big || stitch->side[FLOW_TARGET].too_big) {
+		life_reset(loop, flow, FLOW_END_reset);
+		return true;
+	}
+	if (!closed && !stitch->reset_ns && stitch->state != BPF_STITCH_GONE)
+		return false;
+	let_go(loop, flow);
+	if (closed)
+		life_close(loop, flow, FLOW_END_closed);
+	else
+		life_reset(loop, flow, FLOW_END_reset);
+	return true;
+}
+
+bool straight_look(struct loop *loop, struct flow *flow)
+{
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+	struct bpf_stitch stitch;
+
+	if (!own || bpf_map_get(stitches(loop), &flow->id, &stitch) < 0) {
+		/* Somebody has taken it out: whoever did has told the peers, or wants it so. */
+		parts_give(&loop->flows.stitches, flow->stitch);
+		flow->stitch = 0;
+		life_reset(loop, flow, FLOW_END_reset);
+		return false;
+	}
+	if (stitch.state == BPF_STITCH_OPENING && !stitch.reset_ns) {
+		if (stitch.straight.told & 1U << BPF_STRAIGHT_TAKEN) {
+			flow_making(&loop->flows, flow)->port_taken = true;
+			tcp_connect_again(loop, flow);
+			return false;
+		}
+		if (stitch.straight.told & 1U << BPF_STRAIGHT_REFUSED) {
+			tcp_connect_failed(loop, flow, -ECONNREFUSED);
+			return false;
+		}
+		return true;
+	}
+	if (flow->state == FLOW_CONNECTING && stitch.straight.opened_ns)
+		opened(loop, flow, &stitch);
+	count(loop, flow, &stitch);
+	if (end(loop, flow, &stitch))
+		return false;
+	own->look_ms = own->look_ms < STITCH_LOOK_MAX_MS ? own->look_ms * 2 : STITCH_LOOK_MAX_MS;
+	return true;
+}
+
+/* --- begin and end of the relay --- */
+
+/* Whether this thread has been told of SYNs before, or is from here on. */
+static bool ring_begin(struct loop *loop)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u64 = loop_straight_cookie() };
+	int fd, r;
+
+	if (loop->straight.ring.consumed || loop->number >= BPF_STRAIGHT_RINGS)
+		return true;
+	fd = loop->shortcut->fd[PROTO_SHORTCUT_RING_0 + loop->number];
+	r = ring_open(fd, BPF_STRAIGHT_RING_BYTES, &loop->straight.ring);
+	if (r == 0 && epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+		r = -errno;
+	if (r < 0) {
+		log_error("flows without sockets cannot be told of: %s", strerror(-r));
+		ring_close(&loop->straight.ring);
+	}
+	loop->straight_more = r == 0;
+	return r == 0;
+}
+
+/* One thread says it for all; what comes to rings that are not read yet waits there. */
+static void say(const struct loop *loop)
+{
+	unsigned threads = loop->shortcut->threads;
+	struct bpf_straight_control control = { .rings = threads < BPF_STRAIGHT_RINGS ? threads : BPF_STRAIGHT_RINGS };
+	uint32_t zero = 0;
+	int r = loop->number == 0 ? bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control) : 0;
+
+	if (r < 0)
+		log_error("no SYN is taken: %s", strerror(-r));
+}
+
+void straight_begin(struct loop *loop)
+{
+	int program;
+
+	if (!loop->shortcut || loop->listen.draining || loop->straight_begun || !ring_begin(loop))
+		return;
+	loop->straight_begun = true;
+	program = loop->shortcut->fd[PROTO_SHORTCUT_SYNS];
+	for (uint32_t i = 0; i < loop->listen.n; i++)
+		if (!loop->listen.socket[i].helped &&
+		        setsockopt(loop->listen.socket[i].fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)) < 0)
+			log_error("SYNs cannot be taken from a listening socket: %s", strerror(errno));
+	say(loop);
+}
+
+void straight_forget_all(struct loop *loop)
+{
+	ring_close(&loop->straight.ring);
+	for (uint32_t i = 0; i < loop->flows.touched; i++) {
+		struct flow *flow = &loop->flows.flows[i];
+
+		if (flow->state == FLOW_FREE || !flow->straight)
+			continue;
+		parts_give(&loop->flows.stitches, flow->stitch);
+		flow->stitch = 0;
+		life_forget(loop, flow);
+	}
+}
+
+void straight_adopt(struct loop *loop)
+{
+	(void)loop;
+}
