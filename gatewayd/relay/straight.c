@@ -59,18 +59,41 @@ void straight_destroy(struct straight *straight)
 	free(straight->lingers_until);
 }
 
+/* Takes a flow that is over out of the maps. Whoever puts another one in its ways takes it out first (way_put), so they
+ * are its own as long as it is there. */
+static void take_out(const struct loop *loop, uint64_t id)
+{
+	struct bpf_stitch stitch;
+
+	if (bpf_map_take(stitches(loop), &id, &stitch) < 0)
+		return;
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		(void)bpf_map_delete(ways(loop), &stitch.side[side].in);
+}
+
+/* Whether SYNs are taken: says it for all threads. What comes to rings that are not read yet waits there. */
+static void say(const struct loop *loop, bool full)
+{
+	unsigned threads = loop->shortcut->threads;
+	struct bpf_straight_control control = { .rings = threads < BPF_STRAIGHT_RINGS ? threads : BPF_STRAIGHT_RINGS,
+		.full = full };
+	uint32_t zero = 0;
+	int r = bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control);
+
+	if (r < 0)
+		log_error("the kernel cannot be told whether SYNs are taken: %s", strerror(-r));
+}
+
 /* --- ways that linger --- */
 
 static void linger_end(struct loop *loop)
 {
 	struct straight *straight = &loop->straight;
 	uint64_t id = straight->lingering[straight->first];
-	struct bpf_stitch stitch;
 
 	straight->first = (straight->first + 1) % STRAIGHT_LINGER_MAX;
 	straight->n--;
-	if (bpf_map_get(stitches(loop), &id, &stitch) == 0)
-		stitch_map_delete(ways(loop), stitches(loop), id, &stitch);
+	take_out(loop, id);
 }
 
 static void linger(struct loop *loop, uint64_t id)
@@ -95,6 +118,10 @@ void straight_timer(struct loop *loop)
 		if (straight->lingers_until[straight->first] > loop->now_ms)
 			break;
 		linger_end(loop);
+	}
+	if (straight->full_until && straight->full_until <= loop->now_ms) {
+		straight->full_until = 0;
+		say(loop, false);
 	}
 	if (straight->n > 0) {
 		uint64_t due = straight->lingers_until[straight->first];
@@ -123,25 +150,36 @@ static uint16_t mss_of(struct loop *loop, uint32_t ifindex, int family)
 	return straight->mtu > headers && straight->mtu <= UINT16_MAX ? (uint16_t)(straight->mtu - headers) : 0;
 }
 
-/* Whether packets with this key are of a flow that lives, and is another one. */
-static bool is_taken(const struct loop *loop, const struct bpf_shortcut_key *key, uint64_t id)
+/* Whether a flow in the maps is over, as far as its packets say. */
+static bool is_over(const struct bpf_stitch *stitch)
 {
-	struct bpf_stitch_way way;
-	struct bpf_stitch stitch;
+	return stitch->state == BPF_STITCH_CLOSED || stitch->state == BPF_STITCH_GONE || stitch->reset_ns;
+}
 
-	if (bpf_map_get(ways(loop), key, &way) < 0 || way.flow == id ||
-	        bpf_map_get(stitches(loop), &way.flow, &stitch) < 0)
-		return false;
-	return stitch.state != BPF_STITCH_CLOSED && stitch.state != BPF_STITCH_GONE && !stitch.reset_ns;
+/* Packets with this key are of the flow from here on. -EADDRINUSE: they are another's, which is not over. */
+static int way_put(const struct loop *loop, uint64_t id, unsigned side, const struct bpf_shortcut_key *key)
+{
+	struct bpf_stitch_way way = { .flow = id, .side = side }, other;
+	struct bpf_stitch stitch;
+	int r = bpf_map_add(ways(loop), key, &way);
+
+	if (r != -EEXIST)
+		return r < 0 ? -ENOBUFS : 0;
+	if (bpf_map_get(ways(loop), key, &other) == 0 && other.flow != id &&
+	        bpf_map_get(stitches(loop), &other.flow, &stitch) == 0) {
+		if (!is_over(&stitch))
+			return -EADDRINUSE;
+		take_out(loop, other.flow);
+	}
+	return bpf_map_put(ways(loop), key, &way) < 0 ? -ENOBUFS : 0;
 }
 
 static void element_fill(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
         const struct syn *syn, uint16_t port, struct bpf_stitch *ret)
 {
-	struct bpf_shortcut_key in = shortcut_key(
-	        &origin->client, origin->client_port, &origin->original, origin->original_port);
-	struct bpf_shortcut_key out =
-	        shortcut_key(&origin->client, port, &origin->target, origin->target_port);
+	struct bpf_shortcut_key in =
+	        shortcut_key(&origin->client, origin->client_port, &origin->original, origin->original_port);
+	struct bpf_shortcut_key out = shortcut_key(&origin->client, port, &origin->target, origin->target_port);
 
 	*ret = (struct bpf_stitch){ .state = BPF_STITCH_OPENING,
 		.options = BPF_STITCH_STRAIGHT,
@@ -165,48 +203,58 @@ static void element_fill(const struct loop *loop, const struct flow *flow, const
 		        .idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms } };
 }
 
-/* The client's own port, or another one that the target does not know of it; 0: none of those that were tried. */
-static uint16_t port_choose(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin)
+/* The port by which the target is to know the client: its own at first. */
+static uint16_t port_of(const struct flow *flow, const struct flow_origin *origin, unsigned attempt)
 {
-	uint16_t port = origin->client_port;
+	uint64_t number = flow->id * 40503 + attempt * UINT64_C(9973);
 
-	for (unsigned i = 0; i <= STRAIGHT_PORTS_TRIED; i++) {
-		struct bpf_shortcut_key out = shortcut_key(&origin->client, port, &origin->target, origin->target_port);
-		struct bpf_shortcut_key answer = shortcut_key_reverse(&out);
-
-		if (!is_taken(loop, &answer, flow->id) && (i > 0 || !flow_making(&loop->flows, flow)->port_taken))
-			return port;
-		port = (uint16_t)(PORT_FIRST + (flow->id * 40503U + i * 9973U) % (UINT16_MAX - PORT_FIRST));
-	}
-	return 0;
+	return attempt == 0 ? origin->client_port : (uint16_t)(PORT_FIRST + number % (UINT16_MAX - PORT_FIRST));
 }
 
-static int ways_put(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+/* Has packets of both sides translated. *ret: the port that the target sees. */
+static int ways_make(
+        struct loop *loop, struct flow *flow, const struct flow_origin *origin, const struct syn *syn, uint16_t *ret)
 {
-	int r = bpf_map_put(stitches(loop), &flow->id, stitch);
+	unsigned attempt = flow_making(&loop->flows, flow)->port_taken;
+	struct bpf_stitch stitch;
+	int r;
 
-	/* The target's first: what the client sends goes nowhere before. */
-	for (unsigned i = 0; i < FLOW_SIDES && r == 0; i++) {
-		struct bpf_stitch_way way = { .flow = flow->id, .side = 1 - i };
-
-		r = bpf_map_put(ways(loop), &stitch->side[1 - i].in, &way);
+	for (r = -EADDRINUSE; r == -EADDRINUSE && attempt <= STRAIGHT_PORTS_TRIED; attempt++) {
+		*ret = port_of(flow, origin, attempt);
+		element_fill(loop, flow, origin, syn, *ret, &stitch);
+		r = bpf_map_put(stitches(loop), &flow->id, &stitch) < 0
+		            ? -ENOBUFS
+		            : way_put(loop, flow->id, FLOW_TARGET, &stitch.side[FLOW_TARGET].in);
 	}
+	/* The target's first: what the client sends goes nowhere before. */
+	if (r == 0)
+		r = way_put(loop, flow->id, FLOW_CLIENT, &stitch.side[FLOW_CLIENT].in);
+	if (r < 0)
+		stitch_map_delete(ways(loop), stitches(loop), flow->id, &stitch);
 	return r;
+}
+
+/* For a moment connections go the long way. */
+static void maps_full(struct loop *loop)
+{
+	struct straight *straight = &loop->straight;
+
+	stats_add(loop->stats, STATS_shortcut_refused, 1);
+	straight->full_until = loop->now_ms + STRAIGHT_LINGER_MS;
+	say(loop, true);
+	wheel_set(&loop->wheel, &straight->timer, loop->now_ms + STRAIGHT_LINGER_MS);
 }
 
 int straight_connect(struct loop *loop, struct flow *flow)
 {
 	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	const struct flow_making *making = flow_making(&loop->flows, flow);
-	uint16_t port = port_choose(loop, flow, &origin), mss;
 	uint8_t header[SYN_HEADER_MAX];
 	struct bpf_stitch stitch;
+	uint16_t port, mss;
 	struct syn syn;
 	int r;
 
-	if (!port)
-		return -EADDRNOTAVAIL;
-	loop_count_port(loop, port == origin.client_port ? CONNECT_PORT_KEPT : CONNECT_PORT_TAKEN);
 	if (syn_read(making->syn, making->syn_length, &syn) < 0)
 		return -EINVAL;
 	if (!flow->stitch)
@@ -214,13 +262,12 @@ int straight_connect(struct loop *loop, struct flow *flow)
 	else if (bpf_map_get(stitches(loop), &flow->id, &stitch) == 0)
 		stitch_map_close(ways(loop), flow->id, &stitch); /* of another target, or port */
 	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
-	element_fill(loop, flow, &origin, &syn, port, &stitch);
-	r = ways_put(loop, flow, &stitch);
-	if (r < 0) {
-		stitch_map_delete(ways(loop), stitches(loop), flow->id, &stitch);
-		stats_add(loop->stats, STATS_shortcut_refused, 1);
-		return -ENOBUFS;
-	}
+	r = ways_make(loop, flow, &origin, &syn, &port);
+	if (r == -ENOBUFS)
+		maps_full(loop);
+	if (r < 0)
+		return r == -EADDRINUSE ? -EADDRNOTAVAIL : r;
+	loop_count_port(loop, port == origin.client_port ? CONNECT_PORT_KEPT : CONNECT_PORT_TAKEN);
 	memcpy(header, making->syn, making->syn_length);
 	mss = mss_of(loop, origin.ifindex, origin.client.family);
 	if (mss && syn.mss > mss)
@@ -265,8 +312,8 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 	struct syn syn;
 	int refusal;
 
-	if (syn_read(event->header, event->length, &syn) < 0 || is_taken(loop, &event->key, 0))
-		return; /* the second is a SYN that was sent again before the first was handled */
+	if (syn_read(event->header, event->length, &syn) < 0)
+		return;
 	route.listener = classify(loop, &route.origin, event->ifindex);
 	if (!route.listener)
 		return;
@@ -421,18 +468,6 @@ static bool ring_begin(struct loop *loop)
 	return r == 0;
 }
 
-/* One thread says it for all; what comes to rings that are not read yet waits there. */
-static void say(const struct loop *loop)
-{
-	unsigned threads = loop->shortcut->threads;
-	struct bpf_straight_control control = { .rings = threads < BPF_STRAIGHT_RINGS ? threads : BPF_STRAIGHT_RINGS };
-	uint32_t zero = 0;
-	int r = loop->number == 0 ? bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control) : 0;
-
-	if (r < 0)
-		log_error("no SYN is taken: %s", strerror(-r));
-}
-
 void straight_begin(struct loop *loop)
 {
 	int program;
@@ -445,7 +480,8 @@ void straight_begin(struct loop *loop)
 		if (!loop->listen.socket[i].helped &&
 		        setsockopt(loop->listen.socket[i].fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)) < 0)
 			log_error("SYNs cannot be taken from a listening socket: %s", strerror(errno));
-	say(loop);
+	if (loop->number == 0)
+		say(loop, false);
 }
 
 void straight_forget_all(struct loop *loop)

@@ -41,11 +41,12 @@ struct loop;
 #define STRAIGHT_PORTS_TRIED 8
 
 struct straight {
-	struct ring ring; /* not open: this thread has none, or there are no maps */
+	struct ring ring;    /* not open: this thread has none, or there are no maps */
 	uint64_t *lingering; /* ids; one after the other, each as long as the first */
 	uint64_t *lingers_until;
 	uint32_t first, n;
-	struct wheel_entry timer; /* of the first */
+	uint64_t full_until;      /* the maps were full a short while ago; 0: they were not */
+	struct wheel_entry timer; /* of the first, or of that */
 	uint32_t ifindex, mtu;    /* of the interface that was asked for last */
 	uint64_t mtu_ms;
 };
