@@ -774,6 +774,6 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		return side == 1 && flow->state != BPF_STITCH_WAITING ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	if (packet->odd)
 		return odd_note(flow, side);
-	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, side)
+	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, way)
 	                                           : stitch_packet(skb, packet, flow, side);
 }
