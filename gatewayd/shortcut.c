@@ -375,6 +375,12 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 	return r;
 }
 
+uint64_t shortcut_straight_open(
+        const struct shortcut *shortcut, bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata)
+{
+	return shortcut && shortcut->kernel ? kernel_shortcut_straight_open(shortcut->kernel, is_shown, userdata) : 0;
+}
+
 void shortcut_relay_ended(struct shortcut *shortcut)
 {
 	if (shortcut && shortcut->kernel)

@@ -492,14 +492,25 @@ static void ways_take(struct loop *loop, struct flow *flow, const struct bpf_sti
 	}
 }
 
+/* The relay before has counted its end, or was about to (adopt.c). */
+static bool end_was_counted(const struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
+{
+	return is_over(stitch) && (!loop->place.memory || !stats_flow_is_shown(loop->place.memory, id));
+}
+
 static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
 {
 	const struct bpf_stitch_straight *told = &stitch->straight;
 	uint64_t from_us = told->started_us + told->routed_us, opened_us = told->opened_ns / 1000;
-	struct flow *flow = flow_alloc(&loop->flows);
 	struct flow_origin origin;
 	struct flow_way way;
+	struct flow *flow;
 
+	if (end_was_counted(loop, id, stitch)) {
+		linger(loop, id);
+		return;
+	}
+	flow = flow_alloc(&loop->flows);
 	if (!flow) {
 		stats_add(loop->stats, STATS_flows_lost, 1);
 		return;

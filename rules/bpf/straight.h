@@ -279,7 +279,7 @@ static __noinline int straight_packet(
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = bpf_ktime_get_coarse_ns(), opened = 0;
 	int ifindex, answer = ANSWER_TRANSLATE, over;
 	__u32 scale = 0, side = way->side;
 
@@ -289,12 +289,14 @@ static __noinline int straight_packet(
 		answer = straight_answer(skb, &packet->key, flow, way, &segment);
 	if (answer == ANSWER_PASS || answer == ANSWER_DROP)
 		return answer == ANSWER_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
-	if (answer == ANSWER_OPENS)
+	if (answer == ANSWER_OPENS) {
+		opened = bpf_ktime_get_ns();
 		scale = (__u32)answer_read(
 		        skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
+	}
 	bpf_spin_lock(&flow->lock);
 	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
-		straight_open(flow, &segment, scale, skb->ifindex, now);
+		straight_open(flow, &segment, scale, skb->ifindex, opened);
 	else if (segment.syn && !segment.acks && is_ended(flow))
 		flow->state = BPF_STITCH_GONE;
 	else if (is_given_up(flow, side, &segment))
