@@ -221,6 +221,31 @@ def test_a_write_on_top_of_drift(lab, nginx, gateway):
     expect_kernel_as_desired(lab, gateway)
 
 
+def test_a_table_that_somebody_owns(lab, nginx, gateway):
+    """A table in place of ours that belongs to another process cannot be put right: that is told, and writes are refused
+    whole. With its owner the kernel takes it away, without a word: ours comes back all the same."""
+    redirect(gateway)
+    config = gateway.must("GET", "config")
+    owner = subprocess.Popen(lab.gateway.command("nft", "-i"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, text=True)
+    try:
+        owner.stdin.write("delete table inet gatewayd; add table inet gatewayd { flags owner; }\n")
+        owner.stdin.flush()
+        wait_for(lambda: gateway.api("GET", "/readyz").status == 503, 5, "the alarm")
+        assert gateway.status()["drift"]["state"] == "present"
+        assert target_of(lab) == "10.71.2.2", "the table is theirs"
+        answer = gateway.api("PATCH", "listeners/web", {"upstream": "second"})
+        assert answer.status == 503 and "nft" in answer.text and "not permitted" in answer.text, answer
+        assert gateway.must("GET", "config") == config
+    finally:
+        owner.communicate(timeout=10)
+    wait_for(lambda: gateway.api("GET", "/readyz").status == 200, 3, "the healing")
+    assert target_of(lab) == "10.71.2.3"
+    drift = gateway.status()["drift"]
+    assert drift["state"] == "none" and drift["last"]["process"] == "nft" and drift["last"]["healed"], drift
+    expect_kernel_as_desired(lab, gateway)
+
+
 @pytest.mark.parametrize("how", ["flush ruleset", "delete table"])
 def test_flush_under_load(lab, make_gateway, gwload, figure, how):
     """Foreign flushes under load: no established flow ends or stalls, new ones are served as soon as it is healed."""
