@@ -326,3 +326,11 @@ void drift_look_if_present(struct drift_monitor *drift)
 	if (drift->present)
 		look_soon(drift);
 }
+
+void drift_look_for_ours(struct drift_monitor *drift)
+{
+	static const struct watch_event event = { .kind = WATCH_OVERRUN,
+		.detail = "the way back of a change of our own has failed" };
+
+	take_event(drift, &event);
+}
