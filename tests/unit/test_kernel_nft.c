@@ -449,8 +449,8 @@ static char *with_line(const char *text, const char *words, const char *line)
 	return ret;
 }
 
-/* By netlink, where there are no words but ours: an element that is refused among thousands. The kernel's reason is told,
- * and not that its answer had no room. */
+/* By netlink, where there are no words but ours: an element that is refused among thousands. The kernel's reason is
+ * told, and not that its answer had no room. */
 static void a_refused_element_leaves_no_large_sets(void **state)
 {
 	struct kernel *kernel = kernel_of(state);
