@@ -9,13 +9,14 @@ import pytest
 
 from lab import kernel
 from lab.gateway import ROOT, end_process
-from lab.process import alive, wait_for
+from lab.process import alive, amount, wait_for
 from net.test_prefilter import CLIENT, FAMILIES, GATEWAY, SERVER, Drops, datagrams, pings, prefilter, red, status
 from net.test_transparent import ask
 
 pytestmark = pytest.mark.shared_gateway
 
 JUMBO = 9000
+SECOND, SECOND_ROUTER = {4: "10.71.5.2", 6: "fd71:5::2"}, {4: "10.71.5.1", 6: "fd71:5::1"}
 NET = {4: ("10.71.77.1", "10.71.77.2"), 6: ("fd71:77::1", "fd71:77::2")}
 
 
@@ -193,31 +194,56 @@ def test_cleanup_leaves_nothing(lab, make_gateway, killed):
         assert pings(lab.client, GATEWAY[family]) == 3
 
 
-@pytest.mark.own_gateway
-def test_a_million_entries(lab, make_gateway):
-    """The whole of an address set in a list, of both families; a change of one entry is the running program's; no more go in."""
+def with_entries(make_gateway, n):
+    """A gateway with an address set of both families; the second client is in it."""
     if not (ROOT / "build/release/bin/gatewayd").exists():
         pytest.skip("no release build here: it takes a sanitized one minutes")
     gateway = make_gateway(bpf=True, build="release")
     lines = [f"2001:db8:{i >> 16:x}:{i & 0xffff:x}::/64\n" if i % 4 == 0 else f"{100 + (i >> 16)}.{i >> 8 & 255}.{i & 255}.1\n"
-             for i in range(999_998)] + ["10.71.5.2\n", "fd71:5::2\n"]
+             for i in range(n - 2)] + [f"{address}\n" for address in SECOND.values()]
     gateway.must("PUT", "address-sets/all", {})
     gateway.must("PUT", "address-sets/all/entries", "".join(lines).encode(), headers={"Content-Type": "text/plain"}, timeout=60)
-    row = prefilter(gateway, "in1", deny=["@all"])
-    found = gateway.must("GET", "prefilters/in1")["observed"]
+    return gateway
+
+
+@pytest.mark.own_gateway
+def test_a_million_entries(lab, make_gateway):
+    """The whole of an address set in a list; a change of one entry is the running program's; no more go in."""
+    million = with_entries(make_gateway, 1_000_000)
+    row = prefilter(million, "in1", deny=["@all"])
+    found = million.must("GET", "prefilters/in1")["observed"]
     assert sum(found["entries"]["deny"].values()) == found["entries_max"] == 1_000_000
-    for address in ("10.71.5.1", "fd71:5::1"):
+    for address in SECOND_ROUTER.values():
         assert pings(lab.client2, address) == 0
-    with Drops(gateway, "in1") as drops, lab.client2.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+    with Drops(million, "in1") as drops, lab.client2.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.setsockopt(socket.SOL_IP, 19, 1)
         made.bind(("103.2.1.1", 0))
-        made.sendto(b"x", ("10.71.5.1", 9))
+        made.sendto(b"x", (SECOND_ROUTER[4], 9))
     assert drops.by_reason["denied"] >= 1
-    for address in ("10.71.5.2", "fd71:5::2"):
-        gateway.must("DELETE", "address-sets/all/entries", [address], timeout=60)
-        assert pings(lab.client2, "fd71:5::1" if ":" in address else "10.71.5.1") == 3
-    assert status(gateway, "in1")["program"] == row["program"]
-    gateway.must("POST", "address-sets/all/entries", ["10.71.5.2", "fd71:5::2"], timeout=60)
-    answer = gateway.api("PATCH", "prefilters/in1", {"deny": ["@all", "192.0.2.1"]}, timeout=60)
+    for family, address in SECOND.items():
+        million.must("DELETE", "address-sets/all/entries", [address], timeout=60)
+        assert pings(lab.client2, SECOND_ROUTER[family]) == 3
+    assert status(million, "in1")["program"] == row["program"]
+    million.must("POST", "address-sets/all/entries", list(SECOND.values()), timeout=60)
+    answer = million.api("PATCH", "prefilters/in1", {"deny": ["@all", "192.0.2.1"]}, timeout=60)
     assert answer.status == 422 and "1000000" in answer.text, answer
-    assert pings(lab.client2, "10.71.5.1") == 0
+    assert pings(lab.client2, SECOND_ROUTER[4]) == 0
+
+
+@pytest.mark.own_gateway
+def test_a_million_sources(lab, nginx, make_gateway):
+    """The same of a listener, in nft and in the relay, which takes the time it needs: who is in the set is relayed, others are
+    not, and one entry more or less counts at once."""
+    million = with_entries(make_gateway, amount(200_000, 1_000_000))
+    for action in ("drop", "relay"):
+        million.must("PUT", "listeners/web", {"ports": ["8000"], "sources": ["@all"], "action": action}, timeout=90)
+    relay = million.relay_pid()
+    for family, address in SECOND.items():
+        assert ask(lab.client2, SERVER[family]) == f"{SERVER[family]}:8000 sees {address}"
+    assert million.counters()["flows_opened"] == 2
+    for family in FAMILIES:
+        assert ask(lab.client, SERVER[family]).startswith(f"{SERVER[family]}:8000 sees")
+    million.must("DELETE", "address-sets/all/entries", [SECOND[4]], timeout=60)
+    assert ask(lab.client2, SERVER[4]) and ask(lab.client2, SERVER[6])
+    assert million.counters()["flows_opened"] == 3
+    assert relay and million.relay_pid() == relay and "killing relay" not in million.log.read_text()
