@@ -106,6 +106,10 @@ def test_key_prefix_and_listener(lab, gateway, address):
     """Sources of one prefix share; with key listener all share, each listener for itself."""
     limit(gateway, key="source_prefix", prefix_v4=13, prefix_v6=16, rate=1, per="minute", burst=2)
     limit(gateway, "whole", key="listener", rate=1, per="minute", burst=2)
+    limit(gateway, "near", key="source_prefix", rate=1, per="minute", burst=1)
+    listen(gateway, limits=["near"])  # /24 and /64: these two have a share each
+    assert [knock(lab.client, address), knock(lab.client2, address), knock(lab.client, address), knock(lab.client2, address)] == [
+        "open", "open", "silent", "silent"]
     listen(gateway)
     assert [knock(lab.client, address), knock(lab.client2, address), knock(lab.client, address)] == [
         "open", "open", "silent"]

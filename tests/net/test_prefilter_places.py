@@ -10,6 +10,7 @@ import pytest
 from lab import kernel
 from lab.gateway import ROOT, end_process
 from lab.process import alive, amount, wait_for
+from lab.segments import SYN, Wire
 from net.test_prefilter import CLIENT, FAMILIES, GATEWAY, SERVER, Drops, datagrams, pings, prefilter, red, status
 from net.test_transparent import ask
 
@@ -77,6 +78,21 @@ def test_jumbo_frames(lab, gateway, tmp_path, mode):
                 assert pings(lab.client, NET[family][0], 3, JUMBO - 100) == 0
             assert drops.by_reason["denied"] >= 3
         gateway.must("DELETE", "prefilters/big0")
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_frames_of_vlans(lab, gateway, mode):
+    """On a wire: what is in frames with a tag and with two is judged as what is in those without, in either mode."""
+    prefilter(gateway, mode=mode, deny=["198.18.0.0/24", "fd99::/64"])
+    with Wire(lab.client, "up0", lab.gateway, "in0") as wire:
+        for tags in (b"", b"\x81\0\0\x07", b"\x88\xa8\0\x07\x81\0\0\x08"):
+            for denied, other, to in (("198.18.0.9", "198.18.1.9", GATEWAY[4]), ("fd99::9", "fd98::9", GATEWAY[6])):
+                with Drops(gateway) as drops:
+                    for source in (denied, denied, other):
+                        frame = wire.frame(source, to, 5000, 9, SYN)
+                        wire.socket.send(frame[:12] + tags + frame[12:])
+                    assert pings(lab.client, to, 1) == 1  # behind them
+                assert drops.by_reason == {"denied": 2}, tags
 
 
 def test_a_driver_without_native_mode(lab, gateway):
