@@ -189,6 +189,21 @@ def test_shadow(lab, gateway, address):
     assert gateway.must("GET", "bans")["total"] == 0
 
 
+@pytest.mark.parametrize("fields", [{"metric": "packets", "rate": 1, "per": "minute", "burst": 2},
+                                    {"metric": "bytes", "rate": 1000}, {"metric": "concurrent_connections", "rate": 1}])
+def test_shadow_of_each_metric(lab, gateway, address, fields):
+    """The same of packets, bytes and connections at once."""
+    limit(gateway, mode="shadow", action="ban", **fields)
+    listen(gateway)
+    with lab.client.connect(address, PORT, timeout=5) as one, lab.client.connect(address, PORT, timeout=5) as other:
+        for made in (one, other):
+            for _ in range(3):
+                made.sendall(b"x" * 3000)
+                assert made.recv(3000, socket.MSG_WAITALL) == b"x" * 3000
+    found = seen(gateway)
+    assert found["over"] > 0 and found["banned"] == 0 and gateway.must("GET", "bans")["total"] == 0
+
+
 def test_changes_and_state(lab, gateway):
     """A changed rate counts at once; state outlives an apply about something else, the daemon, and drift."""
     address = ADDRESSES[0]
