@@ -11,7 +11,7 @@
 
 /* In the names of pinned maps: another layout makes new ones. */
 #define PREFILTER_LAYOUT 2
-/* Prefixes of one list (deny, allow) of one interface: an address set may have as many. About 100 bytes of kernel
+/* Prefixes of one list (deny, allow) of one interface: an address set may have as many. Some 145 bytes of kernel
  * memory each. */
 #define PREFILTER_ENTRIES_MAX 1000000
 /* Sources whose rate is measured at a time, of one interface; the least recently seen one makes room. 14 MiB, and only
