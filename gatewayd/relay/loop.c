@@ -315,7 +315,7 @@ static void carry_out(struct loop *loop, const struct order *order)
 		if (r == 0)
 			listen_open(loop);
 		if (r == 0)
-			straight_begin(loop);
+			straight_configured(loop);
 		if (r == 0)
 			udp_config_changed(loop);
 		if (r == 0)
@@ -329,8 +329,7 @@ static void carry_out(struct loop *loop, const struct order *order)
 		break;
 	case ORDER_SHORTCUT:
 		loop->shortcut = order->shortcut;
-		if (loop->listen.open)
-			straight_begin(loop);
+		straight_configured(loop);
 		break;
 	case ORDER_SAMPLE:
 		sample_begin(loop);
@@ -421,7 +420,7 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 	} else if (number == COOKIE_NOTICES) {
 		tcp_sockmap_notices(loop);
 	} else if (number == COOKIE_STRAIGHT) {
-		loop->straight_more = true;
+		loop->straight.more = true;
 	} else if (number == COOKIE_KEEP) {
 		keep_event(loop);
 	} else {
@@ -433,7 +432,7 @@ static void turn(struct loop *loop)
 {
 	struct epoll_event events[LOOP_EVENTS];
 	bool busy = loop->queue_head != FLOW_NONE || loop->again || loop->sample_next != FLOW_NONE ||
-	            loop->shape_next != FLOW_NONE || loop->reap.next != FLOW_NONE || loop->straight_more;
+	            loop->shape_next != FLOW_NONE || loop->reap.next != FLOW_NONE || loop->straight.more;
 	int timeout = busy ? 0 : wheel_timeout(&loop->wheel, loop->now_ms), n;
 
 	if (loop->n_waits > 0 && (timeout < 0 || timeout > 1))
@@ -443,7 +442,7 @@ static void turn(struct loop *loop)
 	loop->now_ms = clock_ms();
 	for (int i = 0; i < n; i++)
 		dispatch(loop, &events[i]);
-	if (loop->straight_more)
+	if (loop->straight.more)
 		straight_events(loop);
 	udp_flush(loop);
 	run_queue(loop);

@@ -101,9 +101,8 @@ struct loop {
 	uint32_t sample_next; /* flow whose connections are looked at next; FLOW_NONE: all have been (sample.h) */
 	struct reap reap;
 	struct straight straight;
-	bool straight_begun, straight_more; /* SYNs are taken; its ring may have more */
-	uint64_t handover_ms;               /* hands over by then; 0: does not */
-	bool again;                         /* the next turn is not to wait for events */
+	uint64_t handover_ms; /* hands over by then; 0: does not */
+	bool again;           /* the next turn is not to wait for events */
 
 	/* Between the threads. */
 	pthread_t thread;

@@ -355,13 +355,13 @@ void straight_events(struct loop *loop)
 {
 	struct bpf_straight_event event;
 
-	loop->straight_more = false;
+	loop->straight.more = false;
 	for (unsigned i = 0; i < EVENTS_EACH; i++) {
 		if (!loop->straight.ring.consumed || !ring_next(&loop->straight.ring, &event, sizeof(event)))
 			return;
 		on_event(loop, &event);
 	}
-	loop->straight_more = true;
+	loop->straight.more = true;
 }
 
 /* --- what becomes of them --- */
@@ -587,25 +587,53 @@ static bool ring_begin(struct loop *loop)
 		log_error("flows without sockets cannot be told of: %s", strerror(-r));
 		ring_close(&loop->straight.ring);
 	}
-	loop->straight_more = r == 0;
+	loop->straight.more = r == 0;
 	return r == 0;
 }
 
-void straight_begin(struct loop *loop)
+/* Whether any listener may have such flows. */
+static bool is_wanted(const struct config *config)
 {
-	int program;
+	for (size_t i = 0; i < config->listeners.n; i++) {
+		const struct config_listener *listener = config->listeners.items[i].value;
 
-	if (!loop->shortcut || loop->listen.draining || loop->straight_begun || !ring_begin(loop))
-		return;
-	loop->straight_begun = true;
-	program = loop->shortcut->fd[PROTO_SHORTCUT_SYNS];
+		if (listener->mover == PROTO_MOVER_KERNEL && listener->shortcut)
+			return true;
+	}
+	return false;
+}
+
+/* What is accepted inherits the filter, so it is there only for those who want it. */
+static void filter_set(const struct loop *loop, bool on)
+{
+	int program = loop->shortcut->fd[PROTO_SHORTCUT_SYNS];
+
 	for (uint32_t i = 0; i < loop->listen.n; i++)
 		if (!loop->listen.socket[i].helped &&
-		        setsockopt(loop->listen.socket[i].fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)) < 0)
+		        setsockopt(loop->listen.socket[i].fd, SOL_SOCKET, on ? SO_ATTACH_BPF : SO_DETACH_FILTER,
+		                &program, sizeof(program)) < 0 &&
+		        errno != ENOENT)
 			log_error("SYNs cannot be taken from a listening socket: %s", strerror(errno));
-	straight_adopt(loop);
-	if (loop->number == 0)
-		say(loop, false);
+}
+
+void straight_configured(struct loop *loop)
+{
+	bool wanted = is_wanted(loop->config);
+
+	if (!loop->shortcut || !loop->listen.open || loop->listen.draining)
+		return;
+	if (!loop->straight.begun) {
+		if (!ring_begin(loop))
+			return;
+		loop->straight.begun = true;
+		filter_set(loop, wanted); /* an earlier relay may have left it */
+		straight_adopt(loop);
+		if (loop->number == 0)
+			say(loop, false);
+	} else if (wanted != loop->straight.wanted) {
+		filter_set(loop, wanted);
+	}
+	loop->straight.wanted = wanted;
 }
 
 void straight_forget_all(struct loop *loop)

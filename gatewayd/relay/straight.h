@@ -41,6 +41,8 @@ struct loop;
 #define STRAIGHT_PORTS_TRIED 8
 
 struct straight {
+	bool begun, wanted;  /* the maps are used; SYNs are taken */
+	bool more;           /* the ring may have more */
 	struct ring ring;    /* not open: this thread has none, or there are no maps */
 	uint64_t *lingering; /* ids; one after the other, each as long as the first */
 	uint64_t *lingers_until;
@@ -55,9 +57,10 @@ struct straight {
 int straight_init(struct straight *straight);
 void straight_destroy(struct straight *straight);
 
-/* SYNs are taken from this thread's listening sockets from here on, as soon as the daemon lets them; legal again and
- * again, and without maps. */
-void straight_begin(struct loop *loop);
+/* There are maps, or another configuration: SYNs are taken from this thread's listening sockets from here on, if any
+ * listener wants that, as soon as the daemon lets them; those of an earlier relay's flows that fall to this thread are
+ * taken over. Legal before there is either. */
+void straight_configured(struct loop *loop);
 /* The ring can be read. */
 void straight_events(struct loop *loop);
 /* Ways that have lingered are taken out. */
