@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab import Gateway, Lab
 from lab.gateway import ROOT
+from lab.seen import grow_old
 from lab.segments import set_gro, set_queues
 from lab.servers import Nginx
 
@@ -210,6 +211,8 @@ class Goodput:
         """Puts the prefilter on the interface of the flood, or takes it off."""
         if on:
             self.gateway.must("PUT", "prefilters/in1", {"interface": "in1", "mode": "native", "syn_cookies": "auto"})
+            row = next(one for one in self.gateway.status()["prefilters"] if one["interface"] == "in1")
+            grow_old(row["program"])
         else:
             self.gateway.must("DELETE", "prefilters/in1")
 
