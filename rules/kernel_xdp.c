@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/log.h"
 #include "rules/kernel_xdp_private.h"
 
@@ -158,6 +159,9 @@ int kernel_xdp_new(const char *directory, const char *interface, struct kernel_x
 	if (directory && is_on_bpf_fs(directory) &&
 	        snprintf(xdp->directory, sizeof(xdp->directory), "%s/xdp/%s", directory, name) >= PATH_MAX)
 		xdp->directory[0] = '\0';
+	if (directory && snprintf(xdp->ways, sizeof(xdp->ways), "%s/shortcut/%d/ways", directory,
+	                         BPF_SHORTCUT_LAYOUT) >= PATH_MAX)
+		xdp->ways[0] = '\0';
 	if (path_of(xdp, "link", path) == 0)
 		xdp->link = bpf_obj_get(path);
 	if (xdp->link < 0)
@@ -212,6 +216,18 @@ static bool is_like(int fd, const struct bpf_map *map)
 	return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == bpf_map__type(map) &&
 	       info.key_size == bpf_map__key_size(map) && info.value_size == bpf_map__value_size(map) &&
 	       info.max_entries == bpf_map__max_entries(map);
+}
+
+/* The short cut's flows, if there is a short cut; the daemon opens it before any prefilter. */
+static int reuse_ways(const struct kernel_xdp *xdp, struct prefilter_bpf *program)
+{
+	_cleanup_close_ int fd = -1;
+
+	if (xdp->ways[0])
+		fd = bpf_obj_get(xdp->ways);
+	if (fd < 0 || !is_like(fd, program->maps.ways))
+		return bpf_map__set_max_entries(program->maps.ways, 1);
+	return bpf_map__reuse_fd(program->maps.ways, fd);
 }
 
 /* Accounts cost memory, so a program without a rate has a map of one. */
@@ -275,6 +291,8 @@ static int load(struct kernel_xdp *xdp, const struct xdp_config *config, bool co
 		program->bss->cookie_at = xdp->now->bss->cookie_at;
 	for (int i = 0; i < XDP_KEPT && r == 0; i++)
 		r = reuse(xdp, program, (enum xdp_kept)i);
+	if (r == 0)
+		r = reuse_ways(xdp, program);
 	if (r == 0)
 		r = prefilter_bpf__load(program);
 	for (int i = 0; i < XDP_KEPT && r == 0; i++)

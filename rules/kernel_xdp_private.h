@@ -32,6 +32,7 @@ struct xdp_bans {
 struct kernel_xdp {
 	char interface[NAME_MAX_BYTES + 1];
 	char directory[PATH_MAX]; /* of the interface; "": nothing is pinned */
+	char ways[PATH_MAX];      /* the pin of the short cut's map; "": none */
 	int kept[XDP_KEPT];       /* -1: not there yet */
 	int link;                 /* -1: not attached by us */
 	struct prefilter_bpf *loaded, *now, *before;

@@ -30,6 +30,7 @@ static int share(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
 		{ trial->maps.allow_v4, now->maps.allow_v4 },
 		{ trial->maps.allow_v6, now->maps.allow_v6 },
 		{ trial->maps.ports, now->maps.ports },
+		{ trial->maps.ways, now->maps.ways },
 		{ trial->maps.bans, now->maps.bans },
 		{ trial->maps.shut_v4, now->maps.shut_v4 },
 		{ trial->maps.shut_v6, now->maps.shut_v6 },

@@ -20,6 +20,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "gatewayd/base/bpf_stitch.h"
 #include "rules/bpf/extension.h"
 #include "rules/bpf/packet.h"
 #include "rules/bpf/seen.h"
@@ -57,6 +58,15 @@ struct list_v6 {
 	__type(key, struct prefilter_key_v6);
 	__type(value, __u8);
 };
+
+/* The short cut's own (rules/bpf/stitch.h): flows that have no socket are known by it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * BPF_STITCH_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bpf_shortcut_key);
+	__type(value, struct bpf_stitch_way);
+} ways SEC(".maps");
 
 struct list_v4 deny_v4 SEC(".maps"), allow_v4 SEC(".maps");
 struct list_v6 deny_v6 SEC(".maps"), allow_v6 SEC(".maps");
@@ -468,6 +478,22 @@ static __always_inline int is_bogon_v6(const struct packet *packet)
 	       (src[0] == dst[0] && src[1] == dst[1] && src[2] == dst[2] && src[3] == dst[3]);
 }
 
+/* Whether it is of a TCP flow that the kernel translates, which may have no socket here. */
+static __noinline int has_way(const struct packet *packet)
+{
+	struct bpf_shortcut_key key = { 0 };
+
+	if (!packet || packet->protocol != IPPROTO_TCP)
+		return 0;
+	key.family = packet->family == AF_INET ? 4 : 6;
+	__builtin_memcpy(key.source, &packet->src, sizeof(key.source));
+	__builtin_memcpy(key.destination, &packet->dst, sizeof(key.destination));
+	key.source_port = packet->sport;
+	key.destination_port = packet->dport;
+	return bpf_map_lookup_elem(&ways, &key) != NULL;
+}
+
+/* A socket, or what stands for one. */
 static __always_inline int has_socket(struct xdp_md *ctx, const struct packet *packet)
 {
 	struct bpf_sock *sk;
@@ -477,7 +503,7 @@ static __always_inline int has_socket(struct xdp_md *ctx, const struct packet *p
 	else
 		sk = find_udp(ctx, packet);
 	if (!sk)
-		return 0;
+		return has_way(packet);
 	bpf_sk_release(sk);
 	return 1;
 }
@@ -661,13 +687,13 @@ static __always_inline int is_relayed_still(struct xdp_md *ctx, const struct pac
 static __always_inline int has_connection(struct xdp_md *ctx, const struct packet *packet)
 {
 	struct bpf_sock *sk = find_flow(ctx, packet);
-	__u32 state;
+	__u32 state = BPF_TCP_LISTEN;
 
-	if (!sk)
-		return 0;
-	state = sk->state;
-	bpf_sk_release(sk);
-	return state != BPF_TCP_LISTEN;
+	if (sk) {
+		state = sk->state;
+		bpf_sk_release(sk);
+	}
+	return state != BPF_TCP_LISTEN || has_way(packet);
 }
 
 /* No cookie, and no error of the kernel's: the relay does not listen. */

@@ -202,11 +202,15 @@ static __always_inline void mss_write(struct __sk_buff *skb, __u32 transport, co
  * way to it takes. */
 static __noinline int answer_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
 {
-	struct options options = { .length = header - TCP_HEADER };
+	struct options options = { 0 };
+	__u32 length = header - TCP_HEADER;
 
-	if (options.length == 0 || options.length > OPTIONS_BYTES ||
-	        bpf_skb_load_bytes(skb, transport + TCP_HEADER, options.bytes, options.length) < 0)
+	if (length < sizeof(__u32)) /* "not 0" tells the verifier of Linux 6.1 nothing */
 		return 0;
+	asm volatile("" : "+r"(length));
+	if (length > OPTIONS_BYTES || bpf_skb_load_bytes(skb, transport + TCP_HEADER, options.bytes, length) < 0)
+		return 0;
+	options.length = length;
 	bpf_loop(OPTIONS_BYTES, option_read, &options, 0);
 	if (options.mss > mss_max)
 		mss_write(skb, transport, &options, mss_max);
