@@ -379,6 +379,37 @@ static __noinline int tally(__u32 ifindex, __u32 kind, __u32 bytes)
 	return 0;
 }
 
+/* Where a generic XDP program has seen the packet, newer kernels show it without its Ethernet header, which is there
+ * all the same (they copy it, and forget how long that is). Puts it back in view, for all that comes after this, too.
+ * False: it is not to be had. */
+static __noinline int frame_restore(struct __sk_buff *skb)
+{
+	struct {
+		__u32 words[3];
+		__be16 protocol;
+	} seen = { 0 }, header = { 0 };
+
+	if (bpf_skb_load_bytes(skb, 0, &seen, ETH_HLEN) < 0 ||
+	        bpf_skb_load_bytes_relative(skb, 0, &header, ETH_HLEN, BPF_HDR_START_MAC) < 0)
+		return 0;
+	if (seen.words[0] == header.words[0] && seen.words[1] == header.words[1] && seen.words[2] == header.words[2] &&
+	        seen.protocol == header.protocol)
+		return 1; /* an address that only looks so */
+	return header.protocol == skb->protocol && bpf_skb_change_head(skb, ETH_HLEN, 0) == 0 &&
+	       bpf_skb_store_bytes(skb, 0, &header, ETH_HLEN, 0) == 0;
+}
+
+/* Whether it may begin with the IP header. */
+static __always_inline int is_without_frame(const struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const __u8 *first = data;
+
+	if ((void *)(first + 1) > end)
+		return 0;
+	return *first >> 4 == (skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6);
+}
+
 SEC("tc")
 int shortcut(struct __sk_buff *skb)
 {
@@ -386,6 +417,8 @@ int shortcut(struct __sk_buff *skb)
 	__u32 ifindex = skb->ifindex, kind;
 	int action;
 
+	if (is_without_frame(skb) && !frame_restore(skb))
+		return TC_ACT_UNSPEC;
 	if (!parse(skb, &packet))
 		return TC_ACT_UNSPEC;
 	switch (packet.protocol) {
