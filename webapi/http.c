@@ -93,7 +93,10 @@ static void on_connection(
 	struct watch *watch;
 
 	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-		watch_free(&server->watches, *context);
+		watch = *context;
+		/* A request that has left the library no memory to answer it with is never said to be over. */
+		dispatch_end(&server->dispatch, watch ? watch->exchange : NULL);
+		watch_free(&server->watches, watch);
 		server->closed_some = true;
 		return;
 	}
@@ -109,8 +112,8 @@ static void on_connection(
 static void *on_target(void *cls, const char *target, struct MHD_Connection *connection)
 {
 	struct http_server *server = cls;
-	struct exchange *exchange = calloc(1, sizeof(*exchange));
 	struct watch *watch = watch_of(connection);
+	struct exchange *exchange = watch ? calloc(1, sizeof(*exchange)) : NULL;
 	char *query;
 
 	if (watch)
@@ -126,6 +129,7 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *con
 	if (query)
 		*query++ = '\0';
 	exchange->request.query = query ? query : "";
+	watch->exchange = exchange;
 	return exchange;
 }
 
@@ -360,8 +364,10 @@ static void on_completed(
 	(void)code;
 	dispatch_end(&server->dispatch, *context);
 	*context = NULL;
-	if (watch)
+	if (watch) {
+		watch->exchange = NULL;
 		watch_enter(&server->watches, watch, WATCH_IDLE);
+	}
 }
 
 static int start(struct http_server *server, bool unix_socket)

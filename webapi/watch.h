@@ -17,6 +17,8 @@
  */
 enum watch_state { WATCH_FRESH, WATCH_HEADERS, WATCH_BODY, WATCH_ANSWER, WATCH_IDLE, WATCH_GONE };
 
+struct exchange;
+
 struct watch {
 	struct watch *previous, *next;
 	int fd; /* the library's */
@@ -25,6 +27,7 @@ struct watch {
 	uint64_t end;      /* of the body, whatever its pace */
 	bool secure;       /* TLS: plain bytes of ours have no place on the socket */
 	struct auth_peer peer;
+	struct exchange *exchange; /* http.c's: the request under way; NULL: none */
 };
 
 struct watches {

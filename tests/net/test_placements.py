@@ -20,6 +20,7 @@ pytestmark = pytest.mark.shared_gateway
 
 SECONDS = amount(4, 10)
 TOLERANCE = 0.05
+WHILES = 4
 GREEDY, POLITE = 3, 0.9
 ADDRESSES = ["10.71.2.2", "fd71:2::2"]
 PORT, BYTES_PORT, CONNECTIONS_PORT, FLOWS_PORT = range(7960, 7964)
@@ -129,20 +130,29 @@ class Connections(Client):
         """Nothing is left."""
 
 
-def expect_rates(pairs, rate):
-    """Watches greedy and polite clients for a while: those have their rate, these all that they want."""
-    time.sleep(1.5)  # what may come at once has come
-    before = [client.look() for pair in pairs for client in pair]
+def look_at_rates(pairs, rate):
+    """What is wrong with the rates of a while; empty: nothing."""
+    before, wrong = [client.look() for pair in pairs for client in pair], []
     time.sleep(SECONDS)
     after = [client.look() for pair in pairs for client in pair]
     for number, (then, now) in enumerate(zip(before, after)):
         seconds, tried, passed = (b - a for a, b in zip(then, now))
-        if number % 2 == 0:
-            assert tried > 1.5 * rate * seconds, "it was not greedy"
-            assert abs(passed / seconds / rate - 1) <= TOLERANCE, (number, passed / seconds, rate)
-        else:
-            assert tried > 0.8 * rate * seconds, "it has not done what it wanted"
-            assert passed >= (1 - TOLERANCE) * tried, (number, passed, tried)
+        greedy = number % 2 == 0
+        if tried <= (1.5 if greedy else 0.8) * rate * seconds:
+            wrong.append((number, "it has not tried enough", tried / seconds))
+        elif abs(passed / seconds / rate - 1) > TOLERANCE if greedy else passed < (1 - TOLERANCE) * tried:
+            wrong.append((number, passed / seconds, tried / seconds, rate))
+    return wrong
+
+
+def expect_rates(pairs, rate):
+    """Watches greedy and polite clients for a while: those have their rate, these all that they want. On a busy machine it
+    is counted late what has come: another while may tell more."""
+    time.sleep(1.5)  # what may come at once has come
+    wrong = [look_at_rates(pairs, rate)]
+    while wrong[-1] and len(wrong) < WHILES:
+        wrong.append(look_at_rates(pairs, rate))
+    assert wrong[-1] == [], wrong
 
 
 def expect_datagrams(lab, port, rate):

@@ -13,6 +13,7 @@ from lab import servers
 from lab.process import amount, in_threads, wait_for
 from lab.segments import ACK, RST, SYN, Wire
 
+from net.test_prefilter import prefilter
 from net.test_sockmap import ask, echo
 from net.test_udp_shortcut import Frozen
 
@@ -148,6 +149,24 @@ def test_it_goes_past_the_relay(lab, gateway, family):
     assert found["bytes_to_target"] == found["bytes_to_client"]
     assert found["bytes_stitched"] >= 2 * total
     assert found["flows_reset"] == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_behind_a_generic_prefilter(lab, gateway, family):
+    """Newer kernels show packets that such a program has seen without their frame's header: a flow that is carried when
+    one comes goes on, and another one becomes so."""
+    gateway.listener("web", ports=[str(PORT)])
+    with servers.Peer(lab.server, SERVER[family], PORT, echo), \
+            lab.client.connect(SERVER[family], PORT, timeout=10) as before:
+        stitch(gateway, before)
+        for interface in ("in0", "out0"):
+            assert prefilter(gateway, interface, mode="generic", deny=["192.0.2.1"])["mode"] == "generic"
+        with Frozen(gateway):
+            ask_much(before, os.urandom(300_000))
+        with lab.client.connect(SERVER[family], PORT, timeout=10) as after:
+            stitch(gateway, after, 2)
+            with Frozen(gateway):
+                ask_much(after, os.urandom(300_000))
 
 
 @pytest.mark.parametrize("case, family", [("no timestamps", "v4"), ("no sack", "v6"), ("no scaling at the client", "v4"),
