@@ -198,9 +198,9 @@ static __always_inline void mss_write(struct __sk_buff *skb, __u32 transport, co
 	bpf_skb_store_bytes(skb, transport + TCP_HEADER + (options->mss_at & 63), &value, sizeof(value), 0);
 }
 
-/* What the target's SYN says: the scale of its window, which is returned, and a segment that is not larger than the
- * way to it takes. */
-static __noinline int answer_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
+/* What a SYN says: the scale of its sender's window, which is returned, and a segment that is not larger than the way to
+ * it takes. */
+static __noinline int syn_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
 {
 	struct options options = { .length = header - TCP_HEADER };
 
@@ -288,8 +288,8 @@ static __noinline int straight_packet(struct __sk_buff *skb, struct packet *pack
 		answer = straight_answer(skb, &packet->key, flow, &segment);
 	if (answer == ANSWER_PASS || answer == ANSWER_DROP)
 		return answer == ANSWER_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
-	if (answer == ANSWER_OPENS)
-		scale = (__u32)answer_read(
+	if (segment.syn) /* also one that is sent again, of either side */
+		scale = (__u32)syn_read(
 		        skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
 	bpf_spin_lock(&flow->lock);
 	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
