@@ -151,7 +151,7 @@ CREATE TABLE listener (
 	connect_timeout_ms INTEGER NOT NULL DEFAULT 5000 CHECK (connect_timeout_ms BETWEEN 10 AND 600000),
 	idle_timeout_s INTEGER NOT NULL DEFAULT 3600 CHECK (idle_timeout_s BETWEEN 1 AND 604800),
 	priority INTEGER NOT NULL DEFAULT 100 CHECK (priority BETWEEN 0 AND 65535),
-	mover TEXT NOT NULL DEFAULT 'auto' CHECK (mover IN ('auto', 'copy', 'splice', 'sockmap'))
+	mover TEXT NOT NULL DEFAULT 'auto' CHECK (mover IN ('auto', 'copy', 'splice', 'sockmap', 'kernel'))
 ) STRICT;
 CREATE INDEX listener_upstream ON listener(upstream) WHERE upstream IS NOT NULL;
 

@@ -408,10 +408,13 @@ static int run_steps(struct transaction *t)
 int apply_run(struct apply *apply, const struct apply_request *request, struct errs *errs, char **ret_nft)
 {
 	struct transaction t = { .apply = apply, .request = request, .errs = errs };
-	int r;
+	int r, healed;
 
 	r = run_steps(&t);
-	if (r < 0 && apply_has_healed(apply, errs)) {
+	healed = r < 0 ? apply_heal_refused(apply, errs) : 0;
+	if (healed < 0)
+		r = -EIO;
+	if (healed > 0) {
 		log_warning("somebody had changed our table; change %lld is tried once more",
 		        (long long)request->to->revision);
 		errs_clear(errs);

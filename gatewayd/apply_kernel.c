@@ -211,17 +211,26 @@ uint64_t apply_serial(const struct apply *apply)
 	return apply->serial;
 }
 
-bool apply_has_healed(struct apply *apply, const struct errs *errs)
+int apply_heal_refused(struct apply *apply, struct errs *errs)
 {
 	const char *code = errs->n > 0 ? errs->items[0].code : NULL;
 	_cleanup_(heal_clear) struct heal heal = { 0 };
 	struct route_look routing;
+	int r;
 
-	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0))
-		return false;
+	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0) ||
+	        examine(apply, &heal) < 0 || !heal.needed)
+		return 0;
 	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
-	return examine(apply, &heal) == 0 && heal.needed && apply_mend_routing(apply, &routing) == 0 &&
-	       apply_mend(apply, &heal) > 0;
+	r = apply_mend_routing(apply, &routing);
+	if (r == 0)
+		r = apply_mend(apply, &heal);
+	if (r < 0) {
+		errs_clear(errs);
+		errs_add(errs, "", "apply_failed",
+		        "Somebody has changed our table in nft, and it cannot be put right: %s.", strerror(-r));
+	}
+	return r;
 }
 
 static void explain_refusal(int error, const char *text, char **ret_reason)

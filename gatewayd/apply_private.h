@@ -25,8 +25,9 @@ int apply_commit(struct apply *apply, const char *text, char **ret_error);
 /* Renders the model in force as a whole table: the way out when a difference cannot be applied. The model must be
  * without a plan's changes, which it is at any time but between plan_commit and the end. */
 int apply_replace_table(struct apply *apply, int64_t generation, char **ret_error);
-/* Whether a refusal was because somebody has changed our table, which is as it must be now. */
-bool apply_has_healed(struct apply *apply, const struct errs *errs);
+/* Whether a refusal was because somebody has changed our part of the kernel: 1, and it is as it must be now; 0: it was
+ * not; negative errno: that cannot be put right, and errs says so instead of what it said. */
+int apply_heal_refused(struct apply *apply, struct errs *errs);
 
 /* Opens the gate if it is wanted, closed, and somebody would go through it; closes it if it is not wanted. */
 int apply_settle_gate(struct apply *apply);

@@ -92,6 +92,8 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 	run.pending = mark;
 	if (r == 0)
 		r = apply_run(core->apply, &run, errs, request->dry_run ? &ret->nft : NULL);
+	if (r < 0 && core->drift && apply_nft_generation(core->apply) != core_revision(core))
+		drift_look_for_ours(core->drift);
 	if (r < 0 || request->dry_run)
 		return r;
 	core_tell(core, "revision",

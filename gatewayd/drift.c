@@ -41,6 +41,7 @@ struct drift_monitor {
 	struct examine *examine;
 	bool again; /* something came while a child was looking, or this look was mending */
 	bool mending;
+	bool failed;        /* the last look, or the mending of what it found */
 	uint64_t serial;    /* of our transactions when the child began */
 	unsigned overtaken; /* looks in a row */
 	int routing;        /* of this look: 1 there was something wrong with rules or routes, 0, or negative errno */
@@ -122,6 +123,7 @@ static void conclude(struct drift_monitor *drift, int differs)
 	if (r > 0 && (drift->heals || !drift->present))
 		report(drift, drift->heals);
 	drift->present = r < 0 || (r > 0 && !drift->heals);
+	drift->failed = r < 0;
 }
 
 static int mend(struct drift_monitor *drift, const struct heal *heal)
@@ -134,12 +136,13 @@ static int mend(struct drift_monitor *drift, const struct heal *heal)
 	return r;
 }
 
-/* The next look, if something came during this one. */
+/* The next look, if something came during this one, or it failed: what kept us from it may go without a word, like a
+ * table that the kernel takes away with its owner. */
 static void look_again(struct drift_monitor *drift)
 {
 	if (drift->again)
 		drift->cause = drift->next;
-	if (drift->again)
+	if (drift->again || drift->failed)
 		look_soon(drift);
 	drift->again = false;
 }
@@ -167,11 +170,9 @@ static void on_examined(void *userdata, int error, struct heal *heal)
 		return;
 	}
 	drift->overtaken = 0;
+	/* A child that was killed has seen nothing: that is a failure, too. */
 	conclude(drift, error < 0 ? error : mend(drift, heal));
 	look_again(drift);
-	/* A child that was killed has seen nothing. */
-	if (error < 0)
-		look_soon(drift);
 }
 
 static void look(struct drift_monitor *drift)
@@ -324,4 +325,12 @@ void drift_look_if_present(struct drift_monitor *drift)
 {
 	if (drift->present)
 		look_soon(drift);
+}
+
+void drift_look_for_ours(struct drift_monitor *drift)
+{
+	static const struct watch_event event = { .kind = WATCH_OVERRUN,
+		.detail = "the way back of a change of our own has failed" };
+
+	take_event(drift, &event);
 }

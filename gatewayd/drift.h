@@ -34,5 +34,7 @@ json_t *drift_status(const struct drift_monitor *drift);
 bool drift_present(const struct drift_monitor *drift);
 /* Looks again soon if there is a difference that was not put right: after a change of the configuration. */
 void drift_look_if_present(struct drift_monitor *drift);
+/* Looks soon: a change of ours has failed, and its way back as well. */
+void drift_look_for_ours(struct drift_monitor *drift);
 
 #endif

@@ -24,6 +24,8 @@
 #define REVIEW_US (10 * UINT64_C(1000000))
 /* One that no relay knows of is taken out when it has been silent this long, or is over. */
 #define ORPHAN_IDLE_MS (15 * 60 * 1000)
+/* The same of one without sockets, beyond what its listener allows it; a connect may take ten minutes. */
+#define LEFT_OVER_MS (11 * 60 * 1000)
 /* It takes a daemon so long to hear of all flows. */
 #define LEARNED_US (20 * UINT64_C(1000000))
 
@@ -208,14 +210,31 @@ static bool client_is_banned(const struct shortcut *shortcut, const struct bpf_s
 	return shortcut->owner.is_banned(shortcut->owner.userdata, &client);
 }
 
-/* Of a flow that nobody looks after. */
-static bool has_ended(const struct bpf_stitch *flow)
+/* When it was last active, or begun. */
+static uint64_t active_ms_of(const struct bpf_stitch *flow)
 {
 	uint64_t active_ns =
 	        flow->side[0].active_ns > flow->side[1].active_ns ? flow->side[0].active_ns : flow->side[1].active_ns;
+	uint64_t started_ms = flow->straight.started_us / 1000;
 
+	return active_ns / 1000000 > started_ms ? active_ns / 1000000 : started_ms;
+}
+
+/* Of one without sockets, of which no daemon is told: only what its relay would have ended long ago. */
+static bool is_left_over(const struct bpf_stitch *flow)
+{
+	uint64_t patience_ms = flow->state == BPF_STITCH_ACTIVE && !flow->reset_ns ? flow->straight.idle_timeout_ms : 0;
+
+	return clock_us() / 1000 > active_ms_of(flow) + patience_ms + LEFT_OVER_MS;
+}
+
+/* Of a flow that nobody looks after. */
+static bool has_ended(const struct bpf_stitch *flow)
+{
+	if (flow->options & BPF_STITCH_STRAIGHT)
+		return is_left_over(flow);
 	return flow->state != BPF_STITCH_ACTIVE || flow->reset_ns ||
-	       clock_us() / 1000 > active_ns / 1000000 + ORPHAN_IDLE_MS;
+	       clock_us() / 1000 > active_ms_of(flow) + ORPHAN_IDLE_MS;
 }
 
 static enum kernel_stitch_verdict judge(void *userdata, uint64_t id, const struct bpf_stitch *flow)
@@ -354,6 +373,12 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 		r = send_map(channel, (enum proto_shortcut_kind)(PROTO_SHORTCUT_RING_0 + i),
 		        kernel_shortcut_ring(shortcut->kernel, i), timeout_ms);
 	return r;
+}
+
+uint64_t shortcut_straight_open(
+        const struct shortcut *shortcut, bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata)
+{
+	return shortcut && shortcut->kernel ? kernel_shortcut_straight_open(shortcut->kernel, is_shown, userdata) : 0;
 }
 
 void shortcut_relay_ended(struct shortcut *shortcut)

@@ -714,9 +714,15 @@ uint16_t worker_port(const struct worker *worker)
 }
 
 /* Handles messages until the condition holds, the relay is gone or the time is over. */
-static int wait_until(struct worker *worker, bool (*holds)(const struct worker *, int64_t), int64_t generation)
+static uint64_t answer_ms(const struct plan *plan)
 {
-	uint64_t deadline = clock_us() + WORKER_ANSWER_MS * 1000;
+	return WORKER_ANSWER_MS + (plan->added.n + plan->removed.n) / WORKER_ELEMENTS_PER_MS;
+}
+
+static int wait_until(
+        struct worker *worker, bool (*holds)(const struct worker *, int64_t), int64_t generation, uint64_t milliseconds)
+{
+	uint64_t deadline = clock_us() + milliseconds * 1000;
 
 	while (!holds(worker, generation)) {
 		uint64_t now = clock_us();
@@ -754,14 +760,14 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 
 	/* A commit that was sent must be known to have been taken before the next change can build on it. */
 	if (worker->state == WORKER_CONFIGURING)
-		(void)wait_until(worker, is_settled, 0);
+		(void)wait_until(worker, is_settled, 0, WORKER_ANSWER_MS);
 	if (worker->state != WORKER_RUNNING)
 		return 0;
 	worker->refused = false;
 	worker->ready = 0;
 	r = relay_config_send_plan(worker->channel, plan, worker->meter, WORKER_ANSWER_MS);
 	if (r == 0)
-		r = wait_until(worker, has_answered, plan->to_revision);
+		r = wait_until(worker, has_answered, plan->to_revision, answer_ms(plan));
 	if (r == -EPIPE)
 		return 0; /* it died: the next one gets the whole */
 	if (r < 0) {
@@ -786,7 +792,7 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 	}
 	r = send_generation(worker, PROTO_CONFIG_COMMIT, plan->to_revision);
 	if (r == 0)
-		r = wait_until(worker, has_committed, plan->to_revision);
+		r = wait_until(worker, has_committed, plan->to_revision, answer_ms(plan));
 	if (r < 0)
 		worker_kill(worker, "it did not commit in time");
 	else if (worker->refused)
@@ -829,7 +835,7 @@ int worker_kill_flow(struct worker *worker, unsigned bank, unsigned table, uint3
 	if (r == 0)
 		r = msg_flush(worker->channel, WORKER_ANSWER_MS);
 	if (r == 0)
-		r = wait_until(worker, has_killed, (int64_t)id);
+		r = wait_until(worker, has_killed, (int64_t)id, WORKER_ANSWER_MS);
 	if (r == -EPIPE)
 		return -ENOENT; /* the relay died, and the flow with it */
 	return r < 0 ? r : worker->killed_found ? 0 : -ENOENT;

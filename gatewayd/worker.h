@@ -4,8 +4,9 @@
  * when it dies. The listening sockets are kept here and outlive every relay.
  *
  * The daemon never waits for a relay without a bound: what the relay must
- * answer inside a transaction has WORKER_ANSWER_MS; a relay that is late is
- * killed and the next one gets the whole configuration.
+ * answer inside a transaction has WORKER_ANSWER_MS, and more for a change of
+ * many elements; a relay that is late is killed and the next one gets the whole
+ * configuration.
  */
 #ifndef GW_WORKER_H
 #define GW_WORKER_H
@@ -23,6 +24,8 @@
 
 /* Longest wait for an answer of the relay within a transaction. */
 #define WORKER_ANSWER_MS 2000
+/* And a millisecond more for so many elements that change: each thread of the relay puts each into its table. */
+#define WORKER_ELEMENTS_PER_MS 100
 
 enum worker_state {
 	WORKER_DOWN,        /* no process; a start may be scheduled */

@@ -10,6 +10,7 @@
 
 #include "gatewayd/base/log.h"
 #include "gatewayd/base/program.h"
+#include "gatewayd/shortcut.h"
 #include "gatewayd/spawn.h"
 
 /* How long flows that still connect may take for it when their relay hands over. Meanwhile nothing new is accepted. */
@@ -23,12 +24,18 @@ static uint64_t open_flows(const struct worker *worker)
 	       stats_sum(meter_memory(worker->meter), STATS_flows_lost);
 }
 
+static bool is_shown(const void *userdata, uint64_t id)
+{
+	return stats_flow_is_shown(meter_memory(((const struct worker *)userdata)->meter), id);
+}
+
 void worker_bequeath(struct worker *worker, unsigned bank, bool handed_over)
 {
 	uint32_t held = keeper_orphan(worker->keeper, worker->crashed);
 
 	log_notice("%u flows wait for the next relay", (unsigned)held);
-	worker->unaccounted = (int64_t)open_flows(worker) - held;
+	worker->unaccounted =
+	        (int64_t)(open_flows(worker) - held - shortcut_straight_open(worker->owner.shortcut, is_shown, worker));
 	if (worker->owner.relay_ended && bank < STATS_BANKS)
 		worker->owner.relay_ended(worker->owner.userdata, bank, handed_over);
 }

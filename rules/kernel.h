@@ -127,9 +127,10 @@ int kernel_hold_new(const char *text, struct kernel_hold **ret, char **ret_error
 void kernel_hold_free(struct kernel_hold *hold);
 
 /* For tests: an in-memory kernel. fail_at(call, n, error): the n-th next call of that kind (1: the next) returns
- * error (negative errno) and changes nothing. */
+ * error (negative errno) and changes nothing; fail_from: that one and the next ones, so many in all. */
 int kernel_fake_new(struct kernel **ret);
 void kernel_fake_fail_at(struct kernel *kernel, enum kernel_call call, unsigned n, int error);
+void kernel_fake_fail_from(struct kernel *kernel, enum kernel_call call, unsigned n, unsigned times, int error);
 /* How many calls of this kind were made, and the text of the last committed transaction (borrowed). */
 unsigned kernel_fake_calls(const struct kernel *kernel, enum kernel_call call);
 const char *kernel_fake_committed(const struct kernel *kernel);

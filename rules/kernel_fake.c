@@ -20,6 +20,7 @@
 
 struct fault {
 	unsigned countdown; /* 0: none */
+	unsigned times;     /* that fail, from the one at the end of it on */
 	int error;
 };
 
@@ -49,6 +50,7 @@ static int enter(struct fake_kernel *fake, enum kernel_call call)
 	fake->calls[call]++;
 	if (fault->countdown == 0 || --fault->countdown > 0)
 		return 0;
+	fault->countdown = --fault->times > 0;
 	return fault->error;
 }
 
@@ -378,7 +380,12 @@ int kernel_fake_new(struct kernel **ret)
 
 void kernel_fake_fail_at(struct kernel *kernel, enum kernel_call call, unsigned n, int error)
 {
-	fake_of(kernel)->faults[call] = (struct fault){ n, error };
+	kernel_fake_fail_from(kernel, call, n, 1, error);
+}
+
+void kernel_fake_fail_from(struct kernel *kernel, enum kernel_call call, unsigned n, unsigned times, int error)
+{
+	fake_of(kernel)->faults[call] = (struct fault){ n, times, error };
 }
 
 void kernel_fake_ledger(struct kernel *kernel, const struct ledger_counts *counts, size_t n)

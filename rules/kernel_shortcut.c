@@ -26,6 +26,8 @@
 /* Behind the filters that people and other programs put there, and before kernel_intercept.c's: what it takes needs no
  * socket. */
 #define FILTER_PRIORITY 0xc000
+/* Flows that have ended of which it is asked whether that was said; to ask takes long. */
+#define ASKED_MAX 1024
 
 struct kernel_shortcut {
 	struct shortcut_bpf *skeleton;
@@ -267,6 +269,27 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 	if (n_held != shortcut->control.held) {
 		shortcut->control.held = n_held;
 		(void)control_write(shortcut);
+	}
+	return n;
+}
+
+uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut,
+        bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata)
+{
+	int stitches = kernel_shortcut_stitches(shortcut);
+	unsigned asked = 0;
+	uint64_t n = 0;
+	struct bpf_stitch flow;
+	__u64 id, last = 0;
+
+	for (bool first = true; bpf_map_get_next_key(stitches, first ? NULL : &last, &id) == 0; first = false) {
+		last = id;
+		if (bpf_map_lookup_elem(stitches, &id, &flow) < 0 || !(flow.options & BPF_STITCH_STRAIGHT))
+			continue;
+		if (!flow.closed_ns && !flow.reset_ns && flow.state != BPF_STITCH_GONE)
+			n++;
+		else if (asked++ < ASKED_MAX)
+			n += is_shown(userdata, id);
 	}
 	return n;
 }

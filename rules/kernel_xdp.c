@@ -184,6 +184,26 @@ void kernel_xdp_free(struct kernel_xdp *xdp)
 
 /* --- loading --- */
 
+/* Interface index that the link is on; 0: none, the interface has gone. */
+static unsigned link_interface(int link, uint32_t *ret_program)
+{
+	struct bpf_link_info info = { 0 };
+	__u32 size = sizeof(info);
+
+	if (link < 0 || bpf_obj_get_info_by_fd(link, &info, &size) < 0 || info.type != BPF_LINK_TYPE_XDP)
+		return 0;
+	if (ret_program)
+		*ret_program = info.prog_id;
+	return info.xdp.ifindex;
+}
+
+static bool is_attached(const struct kernel_xdp *xdp)
+{
+	unsigned index = if_nametoindex(xdp->interface);
+
+	return index != 0 && link_interface(xdp->link, NULL) == index;
+}
+
 static bool is_like(int fd, const struct bpf_map *map)
 {
 	struct bpf_map_info info = { 0 };
@@ -244,11 +264,13 @@ static int pin_kept(struct kernel_xdp *xdp)
 
 static int load(struct kernel_xdp *xdp, const struct xdp_config *config, bool cookies, struct prefilter_bpf *program)
 {
-	int r = 0;
+	int r;
 
 	program->rodata->params = config->params;
 	if (!cookies)
 		program->rodata->params.listener_port = 0;
+	/* One that is not attached hears of no flows. */
+	r = kernel_xdp_seen(program, kernel_xdp_has_cookies(xdp) && is_attached(xdp) ? xdp->now : NULL);
 	if (xdp->now)
 		program->bss->cookie_at = xdp->now->bss->cookie_at;
 	for (int i = 0; i < XDP_KEPT && r == 0; i++)
@@ -306,26 +328,6 @@ void kernel_xdp_discard(struct kernel_xdp *xdp)
 }
 
 /* --- attaching --- */
-
-/* Interface index that the link is on; 0: none, the interface has gone. */
-static unsigned link_interface(int link, uint32_t *ret_program)
-{
-	struct bpf_link_info info = { 0 };
-	__u32 size = sizeof(info);
-
-	if (link < 0 || bpf_obj_get_info_by_fd(link, &info, &size) < 0 || info.type != BPF_LINK_TYPE_XDP)
-		return 0;
-	if (ret_program)
-		*ret_program = info.prog_id;
-	return info.xdp.ifindex;
-}
-
-static bool is_attached(const struct kernel_xdp *xdp)
-{
-	unsigned index = if_nametoindex(xdp->interface);
-
-	return index != 0 && link_interface(xdp->link, NULL) == index;
-}
 
 /* On a veth the native mode takes segmentation away from both ends: streams become several times slower. */
 static bool is_veth(const char *interface)

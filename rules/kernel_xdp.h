@@ -109,5 +109,8 @@ int kernel_xdp_judge(struct kernel_xdp *xdp, const struct addr *source, const vo
  * *answer_length bytes. */
 int kernel_xdp_try(struct kernel_xdp *xdp, const void *frame, size_t length, unsigned repeat, unsigned *ret_nanoseconds,
         void *answer, size_t *answer_length);
+/* For tests: from now on it is as if so many periods of PREFILTER_SEEN_PERIOD_S had gone by since all flows were heard
+ * of and the first request was judged. How many are remembered, or negative errno. */
+int kernel_xdp_age(struct kernel_xdp *xdp, unsigned periods);
 
 #endif

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "schema/prefixes.h"
@@ -159,6 +160,64 @@ int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, con
 	if (r == 0)
 		r = relayed_differences(&from->relayed, &to->relayed, adjust_relayed, program);
 	return r < 0 ? r : adjust_ports(program, from->ports, to->ports);
+}
+
+/* --- which flows have been heard of --- */
+
+/* The kernel's ticks are as long as its coarse clocks' resolution. */
+static __u32 period_shift(void)
+{
+	struct timespec tick = { 0 };
+	__u32 shift = 0;
+
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) < 0 || tick.tv_nsec <= 0)
+		tick.tv_nsec = 1000000;
+	while (((uint64_t)tick.tv_nsec << shift) < PREFILTER_SEEN_PERIOD_S * NS_PER_S)
+		shift++;
+	return shift;
+}
+
+int kernel_xdp_seen(struct prefilter_bpf *program, const struct prefilter_bpf *from)
+{
+	struct prefilter_seen *params = &program->rodata->seen_params;
+
+	params->shift = period_shift();
+	if (program->rodata->params.listener_port == 0)
+		return bpf_map__set_max_entries(program->maps.seen, 1);
+	if (from) {
+		*params = from->rodata->seen_params;
+		program->bss->seen_since = *(volatile __u64 *)&from->bss->seen_since;
+		return bpf_map__reuse_fd(program->maps.seen, bpf_map__fd(from->maps.seen));
+	}
+	if (getrandom(params, sizeof(*params), 0) != (ssize_t)sizeof(*params))
+		return -EIO;
+	params->factor |= 1;
+	params->shift = period_shift();
+	return 0;
+}
+
+int kernel_xdp_age(struct kernel_xdp *xdp, unsigned periods)
+{
+	struct prefilter_bpf *program = xdp->now ? xdp->now : xdp->loaded;
+	int n = 0, r = program ? 0 : -ENODEV;
+	__u8 slots[8];
+
+	if (r == 0 && program->bss->seen_since)
+		program->bss->seen_since -= periods;
+	for (__u32 i = 0; r == 0 && i < PREFILTER_SEEN_SLOTS / sizeof(slots); i++) {
+		bool any = false;
+
+		r = bpf_map_lookup_elem(bpf_map__fd(program->maps.seen), &i, slots);
+		for (size_t k = 0; r == 0 && k < sizeof(slots); k++) {
+			n += slots[k] != 0;
+			any |= slots[k] != 0;
+			if (slots[k])
+				slots[k] = (__u8)(PREFILTER_SEEN_EVER | (slots[k] - periods));
+		}
+		if (r == 0 && any)
+			r = bpf_map_update_elem(bpf_map__fd(program->maps.seen), &i, slots, BPF_ANY);
+	}
+	return r < 0 ? r : n;
 }
 
 /* --- what is seen --- */

@@ -49,6 +49,9 @@ struct kernel_xdp {
 
 /* Puts the configuration's lists and ports into a program's new maps. 0 or negative errno. */
 int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config);
+/* Before a load: the program's memory of flows, that of `from` if it is not NULL, else an empty one of its own; none
+ * where it gives no cookies. 0 or negative errno. */
+int kernel_xdp_seen(struct prefilter_bpf *program, const struct prefilter_bpf *from);
 /* A source as the program's maps have it. */
 struct prefilter_source kernel_xdp_source(const struct addr *addr);
 /* Lets go of the copy. */

@@ -63,6 +63,8 @@ static int make_trial(struct kernel_xdp *xdp)
 	trial->bss->shut_used = 1;
 	r = share(trial, xdp->now);
 	if (r == 0)
+		r = kernel_xdp_seen(trial, xdp->now);
+	if (r == 0)
 		r = prefilter_bpf__load(trial);
 	if (r < 0) {
 		prefilter_bpf__destroy(trial);

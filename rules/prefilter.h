@@ -11,7 +11,7 @@
 
 /* In the names of pinned maps: another layout makes new ones. */
 #define PREFILTER_LAYOUT 2
-/* Prefixes of one list (deny, allow) of one interface: an address set may have as many. About 100 bytes of kernel
+/* Prefixes of one list (deny, allow) of one interface: an address set may have as many. Some 145 bytes of kernel
  * memory each. */
 #define PREFILTER_ENTRIES_MAX 1000000
 /* Sources whose rate is measured at a time, of one interface; the least recently seen one makes room. 14 MiB, and only
@@ -38,8 +38,23 @@
 #define PREFILTER_WAYS_MAX 24
 /* How long the kernel takes a cookie back, in nanoseconds: two minutes. */
 #define PREFILTER_COOKIE_LIFE_NS 120000000000ULL
-/* So exactly the time of the last one is known. */
-#define PREFILTER_COOKIE_NOTE_NS 50000000ULL
+/* Flows that are told apart where it is remembered which have been heard of lately, for the sake of cookies, of one
+ * interface: a byte each, 1 MiB, and only where cookies are given. Of 100,000 flows one in ten others looks as if it
+ * were one of them, and costs a search. */
+#define PREFILTER_SEEN_BITS  20
+#define PREFILTER_SEEN_SLOTS (1U << PREFILTER_SEEN_BITS)
+/* So many whole periods they are remembered, and up to one more: longer than a silent peer of the relay's is believed
+ * to be there (gatewayd/base/keepalive.h), and than a socket is in TIME_WAIT. */
+#define PREFILTER_SEEN_PERIODS  2
+#define PREFILTER_SEEN_PERIOD_S 64
+#define PREFILTER_SEEN_SHIFT_S  6 /* from periods to seconds, near enough */
+/* In a flow's byte: it is not empty. The other bits are the period's last ones; what is older than all of them may look
+ * new for a while, and costs a search. */
+#define PREFILTER_SEEN_EVER 0x80
+/* Destinations of which is remembered for a tick that requests for connections to them are led to the relay. */
+#define PREFILTER_RELAYED_KNOWN_BITS 8
+/* Words of which a flow's slot is made of, IPv6. */
+#define PREFILTER_SEEN_KEYS 10
 /* TCP's flags. */
 #define PREFILTER_TCP_SYN 0x02
 #define PREFILTER_TCP_RST 0x04
@@ -73,11 +88,18 @@ struct prefilter_params {
 	__u64 ban_ns;   /* of who exceeds it; 0: the excess is dropped */
 	__u8 deny_v4, deny_v6, allow_v4, allow_v6; /* whether the list has entries */
 	__u8 fragments, bogons, ports;
-	__u8 untagged_only;        /* cookies not for frames of a VLAN: some listener looks at the interface */
-	__u16 listener_port;       /* of the relay's listening sockets, in both families; 0: no cookies */
-	__u8 n_ways_v4, n_ways_v6; /* in order of precedence: */
-	__u8 unused[4];
+	__u8 untagged_only;              /* cookies not for frames of a VLAN: some listener looks at the interface */
+	__u16 listener_port;             /* of the relay's listening sockets, in both families; 0: no cookies */
+	__u8 n_ways_v4, n_ways_v6;       /* in order of precedence: */
+	__u8 by_source_v4, by_source_v6; /* whether any of them looks at the source */
+	__u8 unused[2];
 	struct prefilter_way ways_v4[PREFILTER_WAYS_MAX], ways_v6[PREFILTER_WAYS_MAX];
+};
+
+/* Chance, for the slots of flows; and how many bits of the kernel's count of ticks are less than a period. */
+struct prefilter_seen {
+	__u64 factor; /* odd */
+	__u32 keys[PREFILTER_SEEN_KEYS], shift;
 };
 
 /* Keys to a byte that is 1 where a connection request is led to the relay's listening socket and may be answered in its

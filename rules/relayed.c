@@ -80,6 +80,7 @@ static int way_of(struct making *making, const struct match_shape *shape, uint8_
 	bool is_v4 = shape->family == AF_INET;
 	struct prefilter_way *ways = is_v4 ? params->ways_v4 : params->ways_v6;
 	__u8 *n = is_v4 ? &params->n_ways_v4 : &params->n_ways_v6;
+	__u8 *by_source = is_v4 ? &params->by_source_v4 : &params->by_source_v6;
 	struct match_shape here = *shape;
 
 	here.port_kind = 0;
@@ -87,6 +88,7 @@ static int way_of(struct making *making, const struct match_shape *shape, uint8_
 		if (*n == PREFILTER_WAYS_MAX)
 			return -E2BIG;
 		ways[(*n)++] = (struct prefilter_way){ shape->dst_len, shape->src_len };
+		*by_source |= shape->src_len > 0;
 		making->last = here;
 	}
 	*ret = (uint8_t)(*n - 1);

@@ -436,6 +436,8 @@ void chains_put_bans(FILE *out, const struct render_params *params, const struct
 {
 	uint32_t own = marks_of(params).own;
 
+	/* What a target answers is no client's. Only what the other engine has handed over can get here with it. */
+	fprintf(out, RULE "banned meta l4proto udp socket mark & 0x%08x == 0x%08x return\n", own, own);
 	fputs(RULE "banned ip saddr @exempt4 return\n" RULE "banned ip6 saddr @exempt6 return\n", out);
 	put_count(out, "banned", LEDGER_banned);
 	fputs(RULE "banned counter name banned drop\n", out);

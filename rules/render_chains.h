@@ -12,7 +12,7 @@
 
 /* Raised whenever a chain, a stable object or the layout of the sets changes: a daemon that finds another number in
  * the kernel makes the table anew. */
-#define NFT_SKELETON_VERSION 9
+#define NFT_SKELETON_VERSION 10
 
 /* The classification chains, one per protocol and family. */
 struct chain_id {

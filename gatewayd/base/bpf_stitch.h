@@ -24,9 +24,10 @@
 #define BPF_STITCH_MAX 65536
 
 struct bpf_stitch_way {
-	__u64 flow; /* id */
-	__u32 side; /* 0: from the client, 1: from the target */
-	__u32 unused;
+	__u64 flow;    /* id */
+	__u32 side;    /* 0: from the client, 1: from the target */
+	__u32 ring;    /* of a straight flow: where it is told of (bpf_straight.h), */
+	__u64 owner;   /* with this cookie of the relay's */
 	__u64 counted; /* by the relay, for the next one: bytes of this side that are in its counters */
 };
 
@@ -54,15 +55,12 @@ enum bpf_stitch_state {
 
 /* Of a straight flow: all that a relay needs to know of it. By the relay, but for what is said. */
 struct bpf_stitch_straight {
-	__u64 owner;      /* a cookie of the relay's, in whatever is told of the flow */
 	__u64 started_us; /* CLOCK_MONOTONIC, as the next one */
 	__u64 routed_us;
 	__u64 opened_ns;           /* by the program: of the target's answer */
 	__u32 objects[3], ifindex; /* ids of listener, upstream and target; where the client's packets come in */
-	__u32 ring;                /* where it is told of */
 	__u32 idle_timeout_ms;
 	__u32 told; /* by the program: what it has told, bits of enum bpf_straight_kind */
-	__u32 unused;
 };
 
 /* The packets that come from one side. */

@@ -39,7 +39,7 @@ enum bpf_straight_kind {
 };
 
 struct bpf_straight_event {
-	__u64 owner; /* of the flow; 0: SYN */
+	__u64 owner; /* of the flow's ways; 0: SYN */
 	__u32 kind;
 	__u32 ifindex;
 	struct bpf_shortcut_key key;

@@ -15,7 +15,7 @@
 
 /* Raised with every change of proto.def. Sides that do not name the same only use the messages up to the last stable
  * one, and those only if both name the same KEEP_VERSION. */
-#define PROTO_VERSION     14
+#define PROTO_VERSION     15
 #define PROTO_STABLE_LAST PROTO_HANDED_OVER
 /* A record's most bytes. */
 #define PROTO_RECORD_MAX 16384

@@ -30,7 +30,7 @@
 #include "gatewayd/base/target_state.h"
 
 /* Raised with every change of stats.def and its like, or of these structs. */
-#define STATS_LAYOUT 16
+#define STATS_LAYOUT 17
 /* A relay and the one that takes over from it. */
 #define STATS_BANKS 2
 /* Slots of each kind: ten thousand listeners and twenty thousand targets, and some to spare. Objects beyond that work

@@ -156,16 +156,27 @@ static bool is_over(const struct bpf_stitch *stitch)
 	return stitch->state == BPF_STITCH_CLOSED || stitch->state == BPF_STITCH_GONE || stitch->reset_ns;
 }
 
-/* Packets with this key are of the flow from here on. -EADDRINUSE: they are another's, which is not over. */
-static int way_put(const struct loop *loop, uint64_t id, unsigned side, const struct bpf_shortcut_key *key)
+static struct bpf_stitch_way way_of(
+        const struct loop *loop, const struct flow *flow, enum flow_side side, uint64_t counted)
 {
-	struct bpf_stitch_way way = { .flow = id, .side = side }, other;
+	return (struct bpf_stitch_way){ .flow = flow->id,
+		.side = side,
+		.ring = loop->number,
+		.owner = flow_cookie(&loop->flows, flow, FLOW_CLIENT),
+		.counted = counted };
+}
+
+/* Packets with this key are of the flow from here on. -EADDRINUSE: they are another's, which is not over. */
+static int way_put(
+        const struct loop *loop, const struct flow *flow, enum flow_side side, const struct bpf_shortcut_key *key)
+{
+	struct bpf_stitch_way way = way_of(loop, flow, side, 0), other;
 	struct bpf_stitch stitch;
 	int r = bpf_map_add(ways(loop), key, &way);
 
 	if (r != -EEXIST)
 		return r < 0 ? -ENOBUFS : 0;
-	if (bpf_map_get(ways(loop), key, &other) == 0 && other.flow != id &&
+	if (bpf_map_get(ways(loop), key, &other) == 0 && other.flow != flow->id &&
 	        bpf_map_get(stitches(loop), &other.flow, &stitch) == 0) {
 		if (!is_over(&stitch))
 			return -EADDRINUSE;
@@ -194,12 +205,10 @@ static void element_fill(const struct loop *loop, const struct flow *flow, const
 		                .size_max = UINT16_MAX,
 		                .scale_own = syn->scale,
 		                .ack = syn->seq + 1 } },
-		.straight = { .owner = flow_cookie(&loop->flows, flow, FLOW_CLIENT),
-		        .started_us = flow->account.started_us,
+		.straight = { .started_us = flow->account.started_us,
 		        .routed_us = flow->account.routed_us,
 		        .objects = { origin->objects.listener, origin->objects.upstream, origin->objects.target },
 		        .ifindex = origin->ifindex,
-		        .ring = loop->number,
 		        .idle_timeout_ms = flow_way(&loop->flows, flow)->idle_timeout_ms } };
 }
 
@@ -224,11 +233,11 @@ static int ways_make(
 		element_fill(loop, flow, origin, syn, *ret, &stitch);
 		r = bpf_map_put(stitches(loop), &flow->id, &stitch) < 0
 		            ? -ENOBUFS
-		            : way_put(loop, flow->id, FLOW_TARGET, &stitch.side[FLOW_TARGET].in);
+		            : way_put(loop, flow, FLOW_TARGET, &stitch.side[FLOW_TARGET].in);
 	}
 	/* The target's first: what the client sends goes nowhere before. */
 	if (r == 0)
-		r = way_put(loop, flow->id, FLOW_CLIENT, &stitch.side[FLOW_CLIENT].in);
+		r = way_put(loop, flow, FLOW_CLIENT, &stitch.side[FLOW_CLIENT].in);
 	if (r < 0)
 		stitch_map_delete(ways(loop), stitches(loop), flow->id, &stitch);
 	return r;
@@ -372,7 +381,7 @@ static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		const struct bpf_stitch_side *from = &stitch->side[side];
 		uint64_t bytes = from->bytes - own->bytes[side], active_ms = from->active_ns / 1000000;
-		struct bpf_stitch_way way = { .flow = flow->id, .side = side, .counted = from->bytes };
+		struct bpf_stitch_way way = way_of(loop, flow, (enum flow_side)side, from->bytes);
 
 		if (active_ms > flow->active_ms)
 			flow->active_ms = active_ms;
@@ -446,6 +455,120 @@ bool straight_look(struct loop *loop, struct flow *flow)
 	return true;
 }
 
+/* --- flows of an earlier relay --- */
+
+/* As its element and its ways have it. */
+static void origin_read(uint64_t id, const struct bpf_stitch *stitch, struct flow_origin *ret)
+{
+	const struct bpf_shortcut_key *client = &stitch->side[FLOW_CLIENT].in, *target = &stitch->side[FLOW_TARGET].in;
+	const struct bpf_stitch_straight *told = &stitch->straight;
+
+	*ret = (struct flow_origin){ .id = id,
+		.started_ms = told->started_us / 1000,
+		.client = shortcut_key_source(client),
+		.original = shortcut_key_destination(client),
+		.target = shortcut_key_source(target),
+		.client_port = ntohs(client->source_port),
+		.original_port = ntohs(client->destination_port),
+		.target_port = ntohs(target->source_port),
+		.objects = { told->objects[0], told->objects[1], told->objects[2] },
+		.ifindex = told->ifindex };
+}
+
+/* What is told of the flow is for us from here on; what was counted of it is known. */
+static void ways_take(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+{
+	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		const struct bpf_shortcut_key *key = &stitch->side[side].in;
+		struct bpf_stitch_way way;
+
+		if (!stitch_map_way(ways(loop), key, flow->id, &way))
+			continue;
+		own->bytes[side] = way.counted;
+		way = way_of(loop, flow, (enum flow_side)side, way.counted);
+		(void)bpf_map_put(ways(loop), key, &way);
+	}
+}
+
+/* The relay before has counted its end, or was about to (adopt.c). */
+static bool end_was_counted(const struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
+{
+	return is_over(stitch) && (!loop->place.memory || !stats_flow_is_shown(loop->place.memory, id));
+}
+
+static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
+{
+	const struct bpf_stitch_straight *told = &stitch->straight;
+	uint64_t from_us = told->started_us + told->routed_us, opened_us = told->opened_ns / 1000;
+	struct flow_origin origin;
+	struct flow_way way;
+	struct flow *flow;
+
+	if (end_was_counted(loop, id, stitch)) {
+		linger(loop, id);
+		return;
+	}
+	flow = flow_alloc(&loop->flows);
+	if (!flow) {
+		stats_add(loop->stats, STATS_flows_lost, 1);
+		return;
+	}
+	origin_read(id, stitch, &origin);
+	flow_put_origin(&loop->flows, flow, &origin);
+	flow->account.started_us = told->started_us;
+	flow->account.routed_us = (uint32_t)told->routed_us;
+	flow->account.connect_us = opened_us > from_us ? (uint32_t)(opened_us - from_us) : 0;
+	flow->straight = flow->carried = true;
+	flow->active_ms = loop->now_ms;
+	flow->stitch = parts_take(&loop->flows.stitches);
+	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
+	if (opened_us)
+		flow->state = FLOW_RELAYING;
+	else
+		flow->making = parts_take(&loop->flows.makings);
+	ways_take(loop, flow, stitch);
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		flow->direction[side] = (struct flow_direction){ .mover = MOVER_KERNEL,
+			.reason = MOVER_REASON_FORCED,
+			.store = UINT32_MAX,
+			.moved = stitch->side[side].bytes > 0 };
+	life_begin(loop, flow, true);
+	way = *flow_way(&loop->flows, flow);
+	way.idle_timeout_ms = told->idle_timeout_ms;
+	flow_set_way(&loop->flows, flow, &way);
+	loop->keep.adopt.adopted++;
+	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
+}
+
+static bool falls_to(const struct loop *loop, uint64_t id)
+{
+	unsigned threads = loop->shortcut->threads < BPF_STRAIGHT_RINGS ? loop->shortcut->threads : BPF_STRAIGHT_RINGS;
+
+	return id % STATS_THREADS_MAX % threads == loop->number;
+}
+
+/* Takes over the flows of an earlier relay that fall to this thread. */
+static void straight_adopt(struct loop *loop)
+{
+	uint64_t id, last = 0;
+	bool first = true;
+
+	/* Elements that come and go meanwhile may begin the walk anew; it does not go on for ever. */
+	for (unsigned i = 0; i < 2 * BPF_STITCH_MAX; i++) {
+		struct bpf_stitch stitch;
+
+		if (bpf_map_next(stitches(loop), first ? NULL : &last, &id) < 0)
+			return;
+		if (falls_to(loop, id) && bpf_map_get(stitches(loop), &id, &stitch) == 0 &&
+		        (stitch.options & BPF_STITCH_STRAIGHT))
+			adopt_one(loop, id, &stitch);
+		last = id;
+		first = false;
+	}
+}
+
 /* --- begin and end of the relay --- */
 
 /* Whether this thread has been told of SYNs before, or is from here on. */
@@ -480,6 +603,7 @@ void straight_begin(struct loop *loop)
 		if (!loop->listen.socket[i].helped &&
 		        setsockopt(loop->listen.socket[i].fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)) < 0)
 			log_error("SYNs cannot be taken from a listening socket: %s", strerror(errno));
+	straight_adopt(loop);
 	if (loop->number == 0)
 		say(loop, false);
 }
@@ -496,9 +620,4 @@ void straight_forget_all(struct loop *loop)
 		flow->stitch = 0;
 		life_forget(loop, flow);
 	}
-}
-
-void straight_adopt(struct loop *loop)
-{
-	(void)loop;
 }

@@ -69,7 +69,5 @@ int straight_connect(struct loop *loop, struct flow *flow);
 bool straight_look(struct loop *loop, struct flow *flow);
 /* This process ends and the flows go on: they are forgotten. */
 void straight_forget_all(struct loop *loop);
-/* Takes over those of an earlier relay that fall to this thread. */
-void straight_adopt(struct loop *loop);
 
 #endif

@@ -390,6 +390,7 @@ void tcp_start_straight(struct loop *loop, const struct tcp_route *route, const 
 	making = flow_making(&loop->flows, flow);
 	memcpy(making->syn, header, length);
 	making->syn_length = (uint8_t)length;
+	stats_add(loop->stats, STATS_straight_flows, 1);
 	connect_begin(loop, flow, route->listener);
 }
 

@@ -5,8 +5,8 @@
  * and docs/prefilter.md for the order of the rules.
  *
  * It reads packets only, nothing of the kernel's own structures: it loads
- * without type information of the kernel. Loops are bounded, the newest helper
- * is of Linux 5.18.
+ * without type information of the kernel. Loops are bounded, the newest helpers
+ * are of Linux 6.0.
  */
 #include <linux/bpf.h>
 
@@ -22,6 +22,7 @@
 
 #include "rules/bpf/extension.h"
 #include "rules/bpf/packet.h"
+#include "rules/bpf/seen.h"
 #include "rules/bpf/syn_cookie.h"
 #include "rules/prefilter.h"
 
@@ -34,7 +35,12 @@ __u32 bans_used = 0;
 __u32 shut_used = 0;
 /* When a cookie was last given, in nanoseconds since the boot; 0: never. */
 __u64 cookie_at = 0;
-__u64 cookie_noted = 0; /* the same, by the clock of ticks */
+/* The ticks in which that was, and in which a socket of each family (IPv4, IPv6) last said that its queue is full. */
+__u64 cookie_tick = 0, full_tick[2] = { 0 };
+/* Of the interface, as it was then. */
+__u32 answer_mtu = 0;
+/* Destinations and ticks, hashed; see is_relayed_still. */
+__u64 relayed_known[1 << PREFILTER_RELAYED_KNOWN_BITS] = { 0 };
 
 struct list_v4 {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -628,47 +634,108 @@ static __noinline int is_relayed(struct xdp_md *ctx, const struct packet *packet
 	return 0;
 }
 
-/* A SYN: the cookie that is due to it, or -1. Only the sockets know whether one is, so one is asked first. */
-static __always_inline __s64 cookie_for(
-        struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
+/* The same, remembered for a tick where the source does not matter. That is what it costs most of the time in a flood,
+ * which is of one destination or a few, of sources of which each is another. (It matters to `ip rule ... from`, but
+ * hardly to whether the destination is one of the gateway's own, which is what the kernel is asked for.) */
+static __always_inline int is_relayed_still(struct xdp_md *ctx, const struct packet *packet, __u64 tick)
 {
-	struct bpf_sock *listener = find_listener(ctx, packet, bpf_htons(params.listener_port));
-	__s64 cookie;
+	const __u32 *dst = packet->dst.words;
+	__u64 hash = seen_product((__u32)packet->dport << 16 | packet->family, (__u32)tick, 0), *known;
 
-	if (!listener)
-		return -1;
-	cookie = syn_cookie_make(listener, headers);
-	bpf_sk_release(listener);
-	/* A connection that is there already, or half, or ending: the stack knows better. */
-	if (cookie < 0 || has_socket(ctx, packet) || !is_relayed(ctx, packet))
-		return -1;
-	return cookie & 0xffffffff;
+	if (packet->family == AF_INET ? params.by_source_v4 : params.by_source_v6)
+		return is_relayed(ctx, packet);
+	hash += seen_product(dst[0], dst[1], 2);
+	if (packet->family != AF_INET)
+		hash += seen_product(dst[2], dst[3], 4);
+	known = &relayed_known[hash * seen_params.factor >> (64 - PREFILTER_RELAYED_KNOWN_BITS)];
+	if (*(volatile __u64 *)known == hash)
+		return 1;
+	if (!is_relayed(ctx, packet))
+		return 0;
+	*(volatile __u64 *)known = hash;
+	return 1;
 }
 
-/* The exact time costs more than all else that is done for most packets; a tick is near enough to know when it is due.
- */
-static __always_inline void note_cookie(void)
+/* Of the packet's flow: there already, or half, or ending. A socket that listens is none, be it for the same port: nft
+ * leads what is relayed past it. */
+static __always_inline int has_connection(struct xdp_md *ctx, const struct packet *packet)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
+	struct bpf_sock *sk = find_flow(ctx, packet);
+	__u32 state;
 
-	if (now - cookie_noted <= PREFILTER_COOKIE_NOTE_NS)
+	if (!sk)
+		return 0;
+	state = sk->state;
+	bpf_sk_release(sk);
+	return state != BPF_TCP_LISTEN;
+}
+
+/* No cookie, and no error of the kernel's: the relay does not listen. */
+#define NOBODY (-4096)
+
+/* A cookie if one is due, or negative. Only the sockets know whether one is; what one has said holds for all requests
+ * of a tick, of which there may be thousands. */
+static __always_inline __s64 cookie_due(
+        struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers, __u64 tick)
+{
+	__u64 *full = &full_tick[packet->family == AF_INET6];
+	struct bpf_sock *listener;
+	__s64 cookie;
+
+	if (*(volatile __u64 *)full == tick)
+		return syn_cookie_make_more(packet, headers);
+	listener = find_listener(ctx, packet, bpf_htons(params.listener_port));
+	if (!listener)
+		return NOBODY;
+	cookie = syn_cookie_make(listener, headers);
+	bpf_sk_release(listener);
+	if (cookie >= 0) {
+		answer_mtu = syn_cookie_mtu(ctx);
+		*(volatile __u64 *)full = tick;
+	}
+	return cookie;
+}
+
+/* A SYN: the cookie that it is answered with, or -1. */
+static __always_inline __s64 cookie_for(
+        struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers, __u64 tick)
+{
+	__s64 cookie = cookie_due(ctx, packet, headers, tick);
+
+	/* The stack knows better about a connection that is there. */
+	if (cookie >= 0 && seen_lately(packet) && has_connection(ctx, packet))
+		return -1;
+	if (cookie == NOBODY || !is_relayed_still(ctx, packet, tick))
+		return -1;
+	/* It begins one in the stack, of which there is room for few: if it is sent again, the same goes on. */
+	if (cookie < 0)
+		seen_note(packet);
+	return cookie < 0 ? -1 : cookie & 0xffffffff;
+}
+
+static __always_inline void note_cookie(__u64 tick)
+{
+	if (*(volatile __u64 *)&cookie_tick == tick)
 		return;
-	cookie_noted = now;
+	cookie_tick = tick;
 	cookie_at = bpf_ktime_get_boot_ns();
 }
 
 static __always_inline enum prefilter_reason judge_syn(
         struct xdp_md *ctx, const struct packet *packet, struct syn_cookie_headers *headers)
 {
+	__u64 tick = bpf_jiffies64();
 	__s64 cookie;
 
+	seen_begin();
 	/* Nobody to answer to. */
 	if (packet->multicast || (packet->family == AF_INET ? is_bogon_v4(packet) : is_bogon_v6(packet)))
 		return PREFILTER_passed;
-	cookie = cookie_for(ctx, packet, headers);
-	if (cookie < 0 || syn_cookie_answer(ctx, packet, &headers->tcp.header, (__u32)cookie) < 0)
+	cookie = cookie_for(ctx, packet, headers, tick);
+	if (cookie < 0 || syn_cookie_answer(ctx, packet, headers->tcp.header.seq, (__u32)cookie,
+	                          *(volatile __u32 *)&answer_mtu) < 0)
 		return PREFILTER_passed;
-	note_cookie();
+	note_cookie(tick);
 	return PREFILTER_syn_cookie_sent;
 }
 
@@ -679,7 +746,7 @@ static __always_inline enum prefilter_reason judge_ack(
 	struct bpf_sock *listener;
 	int good;
 
-	if (has_socket(ctx, packet))
+	if (has_connection(ctx, packet))
 		return PREFILTER_passed;
 	listener = find_listener(ctx, packet, bpf_htons(params.listener_port));
 	if (!listener)
@@ -689,6 +756,13 @@ static __always_inline enum prefilter_reason judge_ack(
 	if (good)
 		return PREFILTER_syn_cookie_ok;
 	return is_relayed(ctx, packet) ? PREFILTER_syn_cookie_bad : PREFILTER_passed;
+}
+
+/* Each packet of a flow that is let through, but a SYN: anybody can send many of those. */
+static __always_inline void note_flow(const struct packet *packet)
+{
+	if (params.listener_port && packet->transport && !(packet->flags & PREFILTER_TCP_SYN))
+		seen_note(packet);
 }
 
 /* What nothing stands against. */
@@ -715,7 +789,7 @@ static __always_inline enum prefilter_reason judge_handshake(struct xdp_md *ctx,
 static __always_inline int may_tell(__u32 reason)
 {
 	struct told *last = bpf_map_lookup_elem(&told, &reason);
-	__u64 second = bpf_ktime_get_coarse_ns() >> 30; /* near enough */
+	__u64 second = bpf_jiffies64() >> (seen_params.shift - PREFILTER_SEEN_SHIFT_S); /* near enough */
 
 	if (!last)
 		return 0;
@@ -755,6 +829,8 @@ int prefilter(struct xdp_md *ctx)
 
 	packet.length = bpf_xdp_get_buff_len(ctx);
 	reason = judge(ctx, &packet);
+	if (reason == PREFILTER_passed || reason == PREFILTER_allowed)
+		note_flow(&packet);
 	if (reason == PREFILTER_passed)
 		reason = judge_handshake(ctx, &packet);
 	count = bpf_map_lookup_elem(&counters, &reason);

@@ -777,6 +777,6 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		               : TC_ACT_UNSPEC;
 	if (packet->odd)
 		return odd_note(flow, side);
-	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, side)
+	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, way)
 	                                           : stitch_packet(skb, packet, flow, side);
 }

@@ -134,14 +134,14 @@ int take_syn(struct __sk_buff *skb)
 
 /* --- packets --- */
 
-static __always_inline void straight_tell(const struct bpf_stitch *flow, __u32 kind)
+static __always_inline void straight_tell(const struct bpf_stitch_way *way, __u32 kind)
 {
-	struct bpf_straight_event *event = ring_take(flow->straight.ring);
+	struct bpf_straight_event *event = ring_take(way->ring);
 
 	if (!event)
 		return; /* the relay looks from time to time, too */
 	event->kind = kind;
-	event->owner = flow->straight.owner;
+	event->owner = way->owner;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -245,16 +245,16 @@ enum answer { ANSWER_PASS, ANSWER_DROP, ANSWER_TRANSLATE, ANSWER_OPENS };
 
 /* What is to be done with a packet of the target's as long as it has not answered. */
 static __noinline int straight_answer(struct __sk_buff *skb, const struct bpf_shortcut_key *key,
-        struct bpf_stitch *flow, const struct segment *segment)
+        struct bpf_stitch *flow, const struct bpf_stitch_way *way, const struct segment *segment)
 {
 	if (has_socket(skb, key)) {
 		if (straight_first(flow, BPF_STRAIGHT_TAKEN))
-			straight_tell(flow, BPF_STRAIGHT_TAKEN);
+			straight_tell(way, BPF_STRAIGHT_TAKEN);
 		return ANSWER_PASS;
 	}
 	if (segment->rst) {
 		if (segment->acks && segment->ack == flow->side[0].end && straight_first(flow, BPF_STRAIGHT_REFUSED))
-			straight_tell(flow, BPF_STRAIGHT_REFUSED);
+			straight_tell(way, BPF_STRAIGHT_REFUSED);
 		return ANSWER_DROP;
 	}
 	/* Others are of a connection from before, maybe: the client knows what to say to that. */
@@ -274,26 +274,29 @@ static __always_inline int is_given_up(const struct bpf_stitch *flow, __u32 side
 }
 
 /* The verdict about a packet of a straight flow. */
-static __noinline int straight_packet(struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, __u32 side)
+static __noinline int straight_packet(
+        struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = bpf_ktime_get_coarse_ns(), opened = 0;
 	int ifindex, answer = ANSWER_TRANSLATE, over;
-	__u32 scale = 0;
+	__u32 scale = 0, side = way->side;
 
 	if (!segment_read(skb, packet, &segment))
 		return TC_ACT_UNSPEC;
 	if (flow->state == BPF_STITCH_OPENING && side == 1)
-		answer = straight_answer(skb, &packet->key, flow, &segment);
+		answer = straight_answer(skb, &packet->key, flow, way, &segment);
 	if (answer == ANSWER_PASS || answer == ANSWER_DROP)
 		return answer == ANSWER_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (answer == ANSWER_OPENS)
+		opened = bpf_ktime_get_ns();
 	if (segment.syn) /* also one that is sent again, of either side */
 		scale = (__u32)syn_read(
 		        skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
 	bpf_spin_lock(&flow->lock);
 	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
-		straight_open(flow, &segment, scale, skb->ifindex, now);
+		straight_open(flow, &segment, scale, skb->ifindex, opened);
 	else if (segment.syn && !segment.acks && is_ended(flow))
 		flow->state = BPF_STITCH_GONE;
 	else if (is_given_up(flow, side, &segment))
@@ -303,7 +306,7 @@ static __noinline int straight_packet(struct __sk_buff *skb, struct packet *pack
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && straight_first(flow, BPF_STRAIGHT_ENDED))
-		straight_tell(flow, BPF_STRAIGHT_ENDED);
+		straight_tell(way, BPF_STRAIGHT_ENDED);
 	if (flow->state == BPF_STITCH_GONE)
 		return TC_ACT_UNSPEC;
 	if (packet->hops <= 1)

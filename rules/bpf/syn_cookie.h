@@ -89,6 +89,19 @@ static __always_inline __s64 syn_cookie_make(struct bpf_sock *listener, struct s
 	return bpf_tcp_gen_syncookie(listener, &headers->ip, sizeof(headers->ip), &headers->tcp.header, (__u32)length);
 }
 
+/* The same without asking a socket: for who knows that one has given a cookie just now. */
+static __always_inline __s64 syn_cookie_make_more(const struct packet *packet, struct syn_cookie_headers *headers)
+{
+	__u64 length = headers->tcp_length;
+
+	SYN_COOKIE_KEEP(length);
+	if (length < sizeof(struct tcphdr) || length > SYN_COOKIE_TCP_MAX)
+		return -1;
+	if (packet->family == AF_INET)
+		return bpf_tcp_raw_gen_syncookie_ipv4(&headers->ip.v4, &headers->tcp.header, (__u32)length);
+	return bpf_tcp_raw_gen_syncookie_ipv6(&headers->ip.v6, &headers->tcp.header, (__u32)length);
+}
+
 /* Whether the ACK brings back a cookie that the socket would take. */
 static __always_inline int syn_cookie_is_good(struct bpf_sock *listener, struct syn_cookie_headers *headers)
 {
@@ -118,23 +131,27 @@ static __always_inline __u16 syn_cookie_fold(__u64 sum)
 	return (__u16)~sum;
 }
 
-/* The answer's TCP header; length: with the option, or without. */
-static __always_inline void syn_cookie_fill_tcp(struct xdp_md *ctx, const struct packet *packet,
-        const struct tcphdr *syn, __u32 cookie, __u32 length, struct syn_cookie_tcp *ret)
+/* Of the interface at which the packet has come in: what syn_cookie_answer wants to know. */
+static __always_inline __u32 syn_cookie_mtu(struct xdp_md *ctx)
 {
-	__u32 ip = packet->family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), mtu = 0;
-	__u64 sum;
+	__u32 mtu = 0;
 
 	(void)bpf_check_mtu(ctx, 0, &mtu, 0, 0);
-	if (mtu < SYN_COOKIE_MTU_MIN)
-		mtu = SYN_COOKIE_MTU_MIN;
-	if (mtu > SYN_COOKIE_MTU_MAX)
-		mtu = SYN_COOKIE_MTU_MAX;
+	return mtu < SYN_COOKIE_MTU_MIN ? SYN_COOKIE_MTU_MIN : mtu > SYN_COOKIE_MTU_MAX ? SYN_COOKIE_MTU_MAX : mtu;
+}
+
+/* The answer's TCP header; length: with the option, or without. */
+static __always_inline void syn_cookie_fill_tcp(
+        const struct packet *packet, __be32 sequence, __u32 cookie, __u32 mtu, __u32 length, struct syn_cookie_tcp *ret)
+{
+	__u32 ip = packet->family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u64 sum;
+
 	__builtin_memset(ret, 0, sizeof(*ret));
 	ret->header.source = packet->dport;
 	ret->header.dest = packet->sport;
 	ret->header.seq = bpf_htonl(cookie);
-	ret->header.ack_seq = bpf_htonl(bpf_ntohl(syn->seq) + 1);
+	ret->header.ack_seq = bpf_htonl(bpf_ntohl(sequence) + 1);
 	ret->header.doff = length / 4;
 	ret->header.syn = 1;
 	ret->header.ack = 1;
@@ -175,55 +192,72 @@ static __always_inline void syn_cookie_fill_v6(const struct packet *packet, __u3
 	__builtin_memcpy(&ret->daddr, &packet->src, sizeof(ret->daddr));
 }
 
-/* Puts the headers behind the frame's own, whose addresses change places. */
-static __always_inline int syn_cookie_write(struct xdp_md *ctx, const struct packet *packet, __u32 length,
-        const void *ip, __u32 ip_length, const struct syn_cookie_tcp *tcp)
+/* The addresses of the frame change places. */
+static __always_inline void syn_cookie_turn(struct ethhdr *ethernet)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ethhdr *ethernet = data;
-	__u32 network = packet->network;
 	__u8 address[ETH_ALEN];
 
-	if ((void *)(ethernet + 1) > end)
-		return -1;
 	__builtin_memcpy(address, ethernet->h_dest, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, address, ETH_ALEN);
-	if (bpf_xdp_store_bytes(ctx, network, (void *)ip, ip_length) < 0)
+}
+
+/* Writes the answer over the frame, whose length is right already. */
+static __always_inline int syn_cookie_write(
+        struct xdp_md *ctx, const struct packet *packet, __u32 length, const struct syn_cookie_tcp *tcp)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 network = packet->network;
+	struct tcphdr *to;
+
+	SYN_COOKIE_KEEP(network);
+	if (network > SYN_COOKIE_NETWORK_MAX || data + sizeof(struct ethhdr) > end)
 		return -1;
-	return length == sizeof(*tcp) ? bpf_xdp_store_bytes(ctx, network + ip_length, (void *)tcp, sizeof(*tcp))
-	                              : bpf_xdp_store_bytes(ctx, network + ip_length, (void *)tcp, sizeof(tcp->header));
+	if (packet->family == AF_INET) {
+		struct iphdr *ip = data + network;
+
+		to = (struct tcphdr *)(ip + 1);
+		if ((void *)(to + 1) > end)
+			return -1;
+		syn_cookie_fill_v4(packet, length, ip);
+	} else {
+		struct ipv6hdr *ip = data + network;
+
+		to = (struct tcphdr *)(ip + 1);
+		if ((void *)(to + 1) > end)
+			return -1;
+		syn_cookie_fill_v6(packet, length, ip);
+	}
+	*to = tcp->header;
+	syn_cookie_turn(data);
+	if (length != sizeof(*tcp))
+		return 0;
+	if ((void *)to + sizeof(*tcp) > end)
+		return -1;
+	*(struct syn_cookie_tcp *)to = *tcp;
+	return 0;
 }
 
 /* Turns the frame with the SYN into the answer to it; negative: it cannot be sent, and may be spoilt. A SYN without
- * options may leave no room for one. */
-static __always_inline int syn_cookie_answer(
-        struct xdp_md *ctx, const struct packet *packet, const struct tcphdr *syn, __u32 cookie)
+ * options may leave no room for one. sequence: the SYN's, as it is there. */
+static __noinline int syn_cookie_answer(
+        struct xdp_md *ctx, const struct packet *packet, __be32 sequence, __u32 cookie, __u32 mtu)
 {
 	__u32 ip_length = packet->family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	__u32 before = packet->length, length = sizeof(struct syn_cookie_tcp), after;
 	struct syn_cookie_tcp tcp;
-	union {
-		struct iphdr v4;
-		struct ipv6hdr v6;
-	} ip;
 
-	if (packet->network > SYN_COOKIE_NETWORK_MAX)
+	if (!ctx || !packet || packet->network > SYN_COOKIE_NETWORK_MAX)
 		return -1;
 	if (packet->network + ip_length + length > before)
 		length = sizeof(struct tcphdr);
 	after = packet->network + ip_length + length;
 	if (after < SYN_COOKIE_FRAME_MIN)
 		after = before < SYN_COOKIE_FRAME_MIN ? before : SYN_COOKIE_FRAME_MIN;
-	syn_cookie_fill_tcp(ctx, packet, syn, cookie, length, &tcp);
+	syn_cookie_fill_tcp(packet, sequence, cookie, mtu, length, &tcp);
 	if (after < before && bpf_xdp_adjust_tail(ctx, (int)(after - before)) < 0)
 		return -1;
-	if (packet->family == AF_INET) {
-		syn_cookie_fill_v4(packet, length, &ip.v4);
-		return syn_cookie_write(ctx, packet, length, &ip, sizeof(ip.v4), &tcp);
-	}
-	syn_cookie_fill_v6(packet, length, &ip.v6);
-	return syn_cookie_write(ctx, packet, length, &ip, sizeof(ip.v6), &tcp);
+	return syn_cookie_write(ctx, packet, length, &tcp);
 }
 
 #endif

@@ -123,6 +123,24 @@ def test_audit(furnished):
     assert "not to be told" not in json.dumps(newest)
 
 
+def test_the_audit_log_is_only_appended_to(furnished):
+    """Nobody changes or deletes an entry over the API; what is left out in the end are the oldest, beyond the limit."""
+    furnished.api("DELETE", "listeners/dns")
+    first = furnished.must("GET", "audit?limit=1")["items"][0]
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        for path in ("audit", f"audit/{first['id']}"):
+            assert furnished.api(method, path, {} if method != "DELETE" else None).status in (404, 405), (method, path)
+    assert first in furnished.must("GET", "audit?limit=50")["items"]
+    with contextlib.closing(sqlite3.connect(furnished.state / "gateway.db", timeout=10)) as opened, opened:
+        opened.execute("INSERT INTO audit (id, at, actor, method, path, status, revision, detail) "
+                       "SELECT id + 100000 - 1, at, actor, method, path, status, revision, detail FROM audit WHERE id = ?",
+                       (first["id"],))
+    furnished.must("PATCH", "listeners/web", {"comment": "the entry's number is now by the limit above the first one's"})
+    entries = furnished.must("GET", "audit?limit=1000")["items"]
+    assert min(entry["id"] for entry in entries) == first["id"] + 1
+    assert entries[0]["path"].endswith("listeners/web") and entries[0]["id"] == first["id"] + 100000
+
+
 def test_backup(furnished, tmp_path):
     """A database that opens and holds what there is; nothing is left behind."""
     answer = furnished.api("GET", "backup")

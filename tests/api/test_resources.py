@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api.support import table
+from api.support import WHOLE, furnish_fully, table
 
 pytestmark = pytest.mark.shared_gateway
 
@@ -78,6 +78,23 @@ def test_preconditions(gateway):
         assert stale.status == 412 and stale.headers["Content-Type"] == "application/problem+json"
     assert gateway.must("GET", "listeners/web")["comment"] == "a"
     assert gateway.api("DELETE", "listeners/web", headers={"If-Match": changed.headers["ETag"]}).status == 204
+
+
+@pytest.mark.parametrize("path", [*(f"{path}/{next(iter(whole.values()))}" for path, whole in WHOLE.items()), "settings",
+                                  "config", "upstreams/pool/targets/10.71.2.3:8080", "address-sets/small/entries"])
+def test_a_stale_tag_is_refused_everywhere(gateway, path):
+    """Every object has a tag, and no method writes it for somebody who knows another one."""
+    furnish_fully(gateway)
+    got, config, tokens = gateway.api("GET", path), gateway.api("GET", "config").body, gateway.must("GET", "tokens")
+    assert got.headers["ETag"].startswith('"') and got.headers["ETag"] != '"0"'
+    methods = {"config": ["PUT"], "settings": ["PUT", "PATCH"], "address-sets/small/entries": ["PUT", "POST", "DELETE"]}
+    for method in methods.get(path, ["PUT", "PATCH", "DELETE"]):
+        body = None if method == "DELETE" and "entries" not in path else [] if "entries" in path else {}
+        stale = gateway.api(method, path, body, headers={"If-Match": '"0"'})
+        assert stale.status == 412 and stale.json["status"] == 412, (method, stale)
+    assert gateway.api("GET", path).headers["ETag"] == got.headers["ETag"]
+    assert gateway.api("GET", "config").body == config and gateway.must("GET", "tokens") == tokens
+    assert "override" not in (got.json if "targets" in path else {}) or gateway.must("GET", path)["override"] is None
 
 
 def test_pages(gateway):

@@ -1,8 +1,9 @@
 """./dev bench --shield: what the prefilter spends on a packet, drops in a second, and keeps alive in a flood.
 
-Three parts, none of which leaves this machine: `packets` runs programs on single packets (BPF_PROG_TEST_RUN), `drops`
-counts what is dropped a second beside nft and iptables, `goodput` measures requests and connections through the relay
-while SYNs from sources that do not exist come in at another interface. docs/bench.md says how to read them.
+Four parts, none of which leaves this machine: `packets` runs programs on single packets (BPF_PROG_TEST_RUN), `entries`
+changes its lists, `drops` counts what is dropped a second beside nft and iptables, `goodput` measures requests and
+connections through the relay while SYNs from sources that do not exist come in at another interface. docs/bench.md says how
+to read them.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from lab import Gateway, Lab
 from lab.gateway import ROOT
+from lab.seen import grow_old
 from lab.segments import set_gro, set_queues
 from lab.servers import Nginx
 
@@ -27,7 +29,9 @@ FLOOD_SOURCES = 10000
 FLOOD = {4: ("198.18.0.0/15", "198.18.0.1"), 6: ("fd99::/64", "fd99::1")}
 SERVER = {4: "10.71.2.2", 6: "fd71:2::2"}
 ALONE, PREROUTING = "generator alone", "nft prerouting"
-PARTS = ("packets", "drops", "goodput")
+PARTS = ("packets", "entries", "drops", "goodput")
+ENTRIES = (100_000, 1_000_000)
+CHANGES = 100
 NFT_INGRESS = """table netdev bench {{
     chain drops {{ type filter hook ingress device "in1" priority 0; {family} saddr {prefix} counter drop; }}
 }}"""
@@ -109,6 +113,57 @@ def xdp_filter():
             return {f"failed: {str(error)[-200:]}": None}
         finally:
             gateway.run("xdp-filter", "unload", "in0", check=False)
+
+
+# --- entries ---
+
+def entry(number):
+    """One of a list: every fourth is of IPv6."""
+    if number % 4 == 0:
+        return f"2001:db8:{number >> 16:x}:{number & 0xffff:x}::/64"
+    return f"{100 + (number >> 16)}.{number >> 8 & 255}.{number & 255}.1"
+
+
+def memory(gateway):
+    """(of the kernel's slabs, of the daemon) in bytes."""
+    slab = next(line for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines() if line.startswith("Slab:"))
+    rss = next(line for line in Path(f"/proc/{gateway.process.popen.pid}/status").read_text(encoding="ascii").splitlines() if line.startswith("VmRSS:"))
+    return [int(line.split()[1]) * 1024 for line in (slab, rss)]
+
+
+def change_entries(gateway, n):
+    """A prefilter whose list is a set of so many: filling it, one entry less and one more, bytes for each."""
+    text = "".join(entry(number) + "\n" for number in range(n)).encode()
+    gateway.must("PUT", "address-sets/big", {"entries": []})
+    gateway.must("PUT", "prefilters/in1", {"deny": ["@big"]})
+    before, started = memory(gateway), time.monotonic()
+    gateway.must("PUT", "address-sets/big/entries", text, headers={"Content-Type": "text/plain"}, timeout=300)
+    seconds, after = time.monotonic() - started, memory(gateway)
+    program, times = gateway.must("GET", "prefilters/in1")["observed"]["program"], []
+    for number in range(CHANGES):
+        for method in ("DELETE", "POST"):
+            started = time.monotonic()
+            gateway.must(method, "address-sets/big/entries", [entry(number)], timeout=60)
+            times.append((time.monotonic() - started) * 1000)
+    if gateway.must("GET", "prefilters/in1")["observed"]["program"] != program:
+        raise SystemExit("bench: one entry was no change of the running program")
+    gateway.must("DELETE", "prefilters/in1")
+    return {"load_s": seconds, "one_p50_ms": statistics.median(times), "one_p99_ms": sorted(times)[len(times) * 99 // 100],
+            "kernel_bytes": (after[0] - before[0]) / n, "daemon_bytes": (after[1] - before[1]) / n}
+
+
+def measure_entries(_options):
+    """{entries: what they cost}"""
+    result = {}
+    for n in ENTRIES:
+        with Lab(client2=True) as lab:
+            gateway = Gateway(lab, build="release", bpf=True)
+            try:
+                result[str(n)] = change_entries(gateway, n)
+                say(f"entries: {n}")
+            finally:
+                gateway.close()
+    return result
 
 
 # --- drops ---
@@ -210,6 +265,8 @@ class Goodput:
         """Puts the prefilter on the interface of the flood, or takes it off."""
         if on:
             self.gateway.must("PUT", "prefilters/in1", {"interface": "in1", "mode": "native", "syn_cookies": "auto"})
+            row = next(one for one in self.gateway.status()["prefilters"] if one["interface"] == "in1")
+            grow_old(row["program"])
         else:
             self.gateway.must("DELETE", "prefilters/in1")
 
@@ -266,6 +323,13 @@ def packets_table(result):
             for path, ns in paths.items()]
 
 
+def entries_table(result):
+    """One line for each size."""
+    return [f"{int(n):>9,} entries  filled in {one['load_s']:6.2f} s   one more or less {one['one_p50_ms']:7.2f} ms (p99 "
+            f"{one['one_p99_ms']:7.2f})   for each {one['kernel_bytes']:5.0f} bytes of the kernel's, {one['daemon_bytes']:5.0f} of the daemon's"
+            for n, one in result.items()]
+
+
 def drops_table(rounds):
     """Dropped a second, how many times as many as at nft's prerouting hook, and the same without what the generator costs."""
     medians = {place: statistics.median(values) for place, values in rounds.items()}
@@ -292,7 +356,7 @@ def goodput_table(rounds):
     return lines
 
 
-MEASURES = {"packets": (measure_packets, packets_table), "drops": (measure_drops, drops_table),
+MEASURES = {"packets": (measure_packets, packets_table), "entries": (measure_entries, entries_table), "drops": (measure_drops, drops_table),
             "goodput": (measure_goodput, goodput_table)}
 
 

@@ -40,6 +40,7 @@ def expect_unavailable(answer, *words):
         assert word in answer.text, answer
 
 
+FILES = ("gateway.db", "gateway.db-wal", "gateway.db-shm")
 WRITES = [
     ("PUT", "listeners/more", {"name": "more", "ports": ["8001"], "upstream": "second"}),
     ("DELETE", "listeners/web", None),
@@ -280,6 +281,44 @@ def test_read_only_file_system(lab, nginx, make_gateway, tmp_path, figure):
         run("umount", "-l", gateway.state, check=False)
 
 
+def test_files_that_may_not_be_written(lab, nginx, make_gateway, tmp_path, figure):
+    """A file system that refuses every write to the open files, and takes them again later, as one that was remounted
+    read-only does: 503 with words, all stays, and writes work again by themselves."""
+    image = tmp_path / "state.img"
+    with open(image, "wb") as file:
+        file.truncate(32 << 20)
+    if run("mkfs.ext4", "-q", "-F", image, check=False).returncode:
+        pytest.skip("mkfs.ext4 does not work here")
+    gateway = make_gateway(start=False)
+    if run("mount", "-o", "loop", image, gateway.state, check=False).returncode:
+        pytest.skip("no loop devices here")
+    files = [gateway.state / name for name in FILES]
+    try:
+        gateway.start()
+        redirect(gateway)
+        before = Before(lab, gateway)
+        if run("chattr", "+i", *files, check=False).returncode:
+            pytest.skip("no immutable files here")
+        for method, path, body in WRITES:
+            answer = gateway.api(method, path, body)
+            expect_unavailable(answer, "database")
+        figure("the words", answer.json["detail"] + " " + str(answer.json.get("errors")))
+        before.expect()
+        assert target_of(lab) == "10.71.2.3"
+        assert gateway.api("GET", "/healthz").status == 200
+        run("chattr", "-i", *files)
+        assert gateway.api(*WRITES[0]).status == 201
+        assert target_of(lab, port=8001) == "10.71.2.4"
+        gateway.kill()
+        gateway.start()
+        assert gateway.api("GET", "listeners/more").status == 200
+        expect_sound(gateway)
+    finally:
+        run("chattr", "-i", *files, check=False)
+        gateway.stop()
+        run("umount", "-l", gateway.state, check=False)
+
+
 @pytest.mark.parametrize("mode", ["EXCLUSIVE", "IMMEDIATE"])
 def test_database_locked(lab, nginx, gateway, figure, mode):
     """Somebody holds the database with sqlite3: 503 that says so, soon; reads and traffic go on; then it works."""
@@ -344,9 +383,6 @@ def test_a_deadline_on_a_locked_database(lab, nginx, gateway):
     wait_for(lambda: gateway.status()["revision"] == base + 2, 10, "the way back")
     assert target_of(lab) == "10.71.2.3"
     assert gateway.status()["pending"] is None
-
-
-FILES = ("gateway.db", "gateway.db-wal", "gateway.db-shm")
 
 
 @pytest.mark.parametrize("deleted", [FILES, FILES[:1], FILES[1:2]], ids=["all", "file", "log"])

@@ -154,16 +154,25 @@ def test_a_write_while_interfaces_flap(lab, nginx, gateway, cable):
     expect_kernel_as_desired(lab, gateway)
 
 
-def test_the_gateway_gets_another_address(lab, nginx, gateway):
+@pytest.mark.parametrize("elsewhere, own", [("10.71.2.5", "10.71.77.1"), ("fd71:2::5", "fd71:77::1")], ids=["v4", "v6"])
+def test_the_gateway_gets_another_address(lab, nginx, gateway, elsewhere, own):
     """An address that becomes the gateway's own is not intercepted by a listener for any destination any more."""
     gateway.listener("any", ports=["7444"])
-    with servers.Peer(lab.server, "10.71.2.5", 7444, lambda c, _a: c.sendall(b"server")):
-        with lab.client.connect("10.71.2.5", 7444) as connection:
+    device = ("dev", "lo") if ":" not in own else ("dev", "lo", "nodad")
+
+    def intercepted():
+        item = gateway.must("GET", "stats/listeners")["items"][0]
+        return item["flows_opened"] + item["refused"]
+
+    with servers.Peer(lab.server, elsewhere, 7444, lambda c, _a: c.sendall(b"server")):
+        with lab.client.connect(elsewhere, 7444) as connection:
             assert connection.recv(10) == b"server"
-        lab.gateway.run("ip", "addr", "add", "10.71.77.1/32", "dev", "lo")
+        lab.gateway.run("ip", "addr", "add", own, *device)
+        before = intercepted()
         try:
-            with servers.Peer(lab.gateway, "10.71.77.1", 7444, lambda c, _a: c.sendall(b"own")):
-                with lab.client.connect("10.71.77.1", 7444) as connection:
+            with servers.Peer(lab.gateway, own, 7444, lambda c, _a: c.sendall(b"own")):
+                with lab.client.connect(own, 7444) as connection:
                     assert connection.recv(10) == b"own"
         finally:
-            lab.gateway.run("ip", "addr", "del", "10.71.77.1/32", "dev", "lo")
+            lab.gateway.run("ip", "addr", "del", own, *device[:2], check=False)
+        assert before == 1 and intercepted() == before

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lab import kernel, servers
-from lab.process import amount, wait_for
+from lab.process import SLOWNESS, amount, wait_for
 from net.control import (Events, expect_kernel_as_desired, processor_seconds, redirect, release_or_default, target_of,
                          timed)
 
@@ -63,12 +63,20 @@ def nft_flush_chains(lab):
     lab.gateway.run("nft", "flush", "chain", "inet", "gatewayd", chain)
 
 
+def lasting_ip(lab, family, line):
+    """ip with this command, which ends when its input does: who is gone when the kernel's word is read has no name."""
+    ip = subprocess.Popen(lab.gateway.command("ip", family, "-batch", "-"), stdin=subprocess.PIPE, text=True)
+    ip.stdin.write(line + "\n")
+    ip.stdin.flush()
+    return ip
+
+
 def ip_rule(family):
     """Their deletion of our rule that leads to the local table."""
     def delete(lab):
         rules = json.loads(lab.gateway.run("ip", family, "-j", "rule").stdout)
         ours = next(r for r in rules if str(r.get("table")) == str(LOCAL_TABLE))
-        lab.gateway.run("ip", family, "rule", "del", "pref", ours["priority"])
+        return lasting_ip(lab, family, f"rule del pref {ours['priority']}")
     delete.__name__ = f"ip{family}_rule"
     return delete
 
@@ -83,7 +91,7 @@ def ip_rules_flushed(lab):
 def ip_route(family):
     """Their deletion of our local route."""
     def delete(lab):
-        lab.gateway.run("ip", family, "route", "flush", "table", LOCAL_TABLE)
+        return lasting_ip(lab, family, f"route flush table {LOCAL_TABLE}")
     delete.__name__ = f"ip{family}_route"
     return delete
 
@@ -105,6 +113,20 @@ def whole(lab):
     return kernel.our_table(lab.gateway), sorted(set(kernel.routing(lab.gateway).splitlines()))
 
 
+def damage_until_healed(lab, gateway, damage, before):
+    """(what was told, seconds until it was)"""
+    with Events(gateway, "drift") as events:
+        started = time.monotonic()
+        process = damage(lab)
+        data = events.wait("drift", lambda d: d["healed"])
+        seconds = time.monotonic() - started
+        # A flush of all rules is one deletion after the other.
+        wait_for(lambda: whole(lab) == before, 1, "the healing")
+        if process:
+            process.communicate()
+    return data, seconds
+
+
 @pytest.mark.parametrize("damage, culprit", DAMAGES, ids=lambda v: getattr(v, "__name__", ""))
 def test_healed_and_attributed(lab, nginx, gateway, figure, damage, culprit):
     """It is as it was; status and events name the program; traffic goes on."""
@@ -113,13 +135,12 @@ def test_healed_and_attributed(lab, nginx, gateway, figure, damage, culprit):
     gateway.listener("web6", ports=["8000"], destinations=["fd71:2::/64"], upstream="third")
     before, healed = whole(lab), gateway.status()["drift"]["healed"]
     assert target_of(lab) == "10.71.2.3"
-    with Events(gateway, "drift") as events:
-        damage(lab)
-        started = time.monotonic()
-        wait_for(lambda: whole(lab) == before, 5, "the healing", interval=0.005)
-        figure("healed after, ms", f"{(time.monotonic() - started) * 1000:.0f}")
-        data = events.wait("drift")
-    assert data["healed"] is True
+    for _ in range(4):  # the machine may be busy with others once, or twice
+        data, seconds = damage_until_healed(lab, gateway, damage, before)
+        if seconds < SLOWNESS:
+            break
+    figure("told to be healed after, ms", f"{seconds * 1000:.0f}")
+    assert seconds < SLOWNESS, "restored within a second"
     # Of a flush of all rules the kernel does not name the sender.
     assert data["process"] in culprit.split(" or ") or (culprit.endswith("nobody") and not data["process"]), data
     assert data["detail"] and (data["pid"] or not data["process"])
@@ -179,7 +200,7 @@ def test_alert_for_rules(lab, nginx, gateway, family):
     rules = json.loads(lab.gateway.run("ip", family, "-j", "rule").stdout)
     ours = next(r for r in rules if str(r.get("table")) == str(LOCAL_TABLE))
     before = kernel.routing(lab.gateway)
-    ip_rule(family)(lab)
+    ip_rule(family)(lab).communicate()
     wait_for(lambda: gateway.api("GET", "/readyz").status == 503, 2, "the alarm")
     time.sleep(0.5)
     assert kernel.routing(lab.gateway) != before
@@ -218,6 +239,31 @@ def test_a_write_on_top_of_drift(lab, nginx, gateway):
     assert answer.status == 200, f"there is no way out of alert: {answer}"
     wait_for(lambda: gateway.api("GET", "/readyz").status == 200, 3, "readiness")
     assert target_of(lab) == "10.71.2.3"
+    expect_kernel_as_desired(lab, gateway)
+
+
+def test_a_table_that_somebody_owns(lab, nginx, gateway):
+    """A table in place of ours that belongs to another process cannot be put right: that is told, and writes are refused
+    whole. With its owner the kernel takes it away, without a word: ours comes back all the same."""
+    redirect(gateway)
+    config = gateway.must("GET", "config")
+    owner = subprocess.Popen(lab.gateway.command("nft", "-i"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, text=True)
+    try:
+        owner.stdin.write("delete table inet gatewayd; add table inet gatewayd { flags owner; }\n")
+        owner.stdin.flush()
+        wait_for(lambda: gateway.api("GET", "/readyz").status == 503, 5, "the alarm")
+        assert gateway.status()["drift"]["state"] == "present"
+        assert target_of(lab) == "10.71.2.2", "the table is theirs"
+        answer = gateway.api("PATCH", "listeners/web", {"upstream": "second"})
+        assert answer.status == 503 and "nft" in answer.text and "not permitted" in answer.text, answer
+        assert gateway.must("GET", "config") == config
+    finally:
+        owner.communicate(timeout=10)
+    wait_for(lambda: gateway.api("GET", "/readyz").status == 200, 3, "the healing")
+    assert target_of(lab) == "10.71.2.3"
+    drift = gateway.status()["drift"]
+    assert drift["state"] == "none" and drift["last"]["process"] == "nft" and drift["last"]["healed"], drift
     expect_kernel_as_desired(lab, gateway)
 
 
@@ -260,7 +306,11 @@ def test_flush_under_load(lab, make_gateway, gwload, figure, how):
     figure("new connections", result)
     figure("took", f"{time.monotonic() - started:.1f} s")
     assert not broken, broken[:5]
-    assert result["done"] > 0
+    assert longest < SLOWNESS, "established flows go on within a second"
+    # What was just being made may break; who asks again, as a SYN does by itself, is served, unless by then it is the next.
+    lost = sum(result[kind] for kind in ("refused", "reset", "broken", "timed_out"))
+    assert result["lost_oldest_ms"] < 1000 * SLOWNESS and result["max_us"] < 4_000_000 * SLOWNESS, result
+    assert lost <= 16 * FLUSHES and result["done"] > 1000, result
 
 
 def exchange(connection, text, broken):
@@ -288,12 +338,16 @@ def test_a_storm(lab, nginx, make_gateway, figure):
         gateway.listener(f"l{number}", ports=[str(20000 + number)])
     before = whole(lab)
     used, started, slowest, changes = processor_seconds(gateway.process.pid), time.monotonic(), 0.0, 0
+    ended = []
     while time.monotonic() < started + 5:
         due = started + changes / 50
         time.sleep(max(0.0, due - time.monotonic()))
         damage = (nft_foreign_set, nft_flush_chains, nft_delete_table, ip_route("-4"), ip_rule("-6"))[changes % 5]
         try:
-            damage(lab)
+            process = damage(lab)
+            if process:
+                process.stdin.close()
+                ended.append(process)
         except Exception:  # already gone
             pass
         changes += 1
@@ -302,6 +356,8 @@ def test_a_storm(lab, nginx, make_gateway, figure):
             slowest = max(slowest, seconds)
     took = time.monotonic() - started
     used = processor_seconds(gateway.process.pid) - used
+    for process in ended:
+        process.wait()
     wait_for(lambda: whole(lab) == before, 5, "the healing after the storm")
     figure("changes", f"{changes} in {took:.1f} s")
     figure("processor of the daemon", f"{used / took * 100:.0f} %")

@@ -180,6 +180,30 @@ def test_limits_and_bans(lab, ebpf, server, family):
 
 
 @needs_it
+@pytest.mark.parametrize("engine_name", ["nft", "ebpf"])
+def test_answers_of_a_banned_target(lab, make_gateway, engine_name, family):
+    """A ban is of clients: what a banned address answers as a target of a flow gets through, with either engine, though a
+    listener matches it as well; what it begins itself does not."""
+    gateway = make_gateway(args=["--interception", engine_name])
+    gateway.listener("all", protocol="udp")
+    asked, back = next(SOURCES), next(SOURCES)
+    with DatagramPeer(lab.server, SERVER[family], PORT), DatagramPeer(lab.client, getattr(lab.client, family), back) as peer, \
+            client(lab.client, SERVER[family], PORT, source=(getattr(lab.client, family), asked)) as flow, \
+            client(lab.server, getattr(lab.client, family), back, (SERVER[family], next(SOURCES)), 0.5) as other:
+        assert ask(flow, b"1") == b"1" and ask(other, b"2") == b"2"
+        gateway.must("POST", "bans", {"address": SERVER[family]})
+        try:
+            before = gateway.must("GET", "stats")["nft"]["banned"]["packets"]
+            assert [ask(flow, b"3") for _ in range(5)] == [b"3"] * 5
+            with pytest.raises(TimeoutError):
+                ask(other, b"4")
+            assert gateway.must("GET", "stats")["nft"]["banned"]["packets"] == before + 1
+            assert [data for data, _ in peer.seen] == [b"2"]
+        finally:
+            gateway.must("DELETE", f"bans?address={SERVER[family]}")
+
+
+@needs_it
 def test_ports_in_time_wait(lab, ebpf, server, family):
     """A client that uses its port again, while the relay's socket is in TIME_WAIT, gets another connection."""
     ebpf.listener("web", ports=[str(PORT)])

@@ -13,7 +13,7 @@ from lab.process import wait_for
 from net.test_limits import echo, knock
 from net.test_prefilter import GATEWAY, pings, prefilter
 
-TCP, UDP, REJECTED, DROPPED, BYPASSED, LIMITED, NOBODYS, FRAGMENTS = range(7410, 7418)
+TCP, UDP, REJECTED, DROPPED, BYPASSED, LIMITED, NOBODYS, FRAGMENTS, REFUSED = range(7410, 7419)
 SERVER = {4: "10.71.2.2", 6: "fd71:2::2"}
 DENIED = {4: "10.71.1.77", 6: "fd71:1::77"}
 BANNED = {4: "10.71.1.88", 6: "fd71:1::88"}
@@ -257,6 +257,25 @@ def test_while_no_relay_runs(lab, gateway):
         assert after["rest"] == 0
     finally:
         gateway.mend_relay()
+
+
+def test_what_the_relay_refuses(lab, gateway):
+    """After it has taken it: by reason, and as packets handed over like any other."""
+    gateway.upstream("closed", [(SERVER[4], 7499)])
+    gateway.listener("refused", ports=[str(REFUSED)], upstream="closed")
+    pings(lab.client, GATEWAY[4])
+    relay, before = gateway.must("GET", "stats/ledger")["relay"], settled(lambda: ledger(gateway))
+    # There is an address of the first family only, and nobody at it.
+    for address, n in ((SERVER[4], 3), (SERVER[6], 2)):
+        for _ in range(n):
+            with pytest.raises(OSError), lab.client.connect(address, REFUSED, timeout=5) as made:
+                made.recv(1)
+                raise ConnectionResetError
+    after = settled(lambda: ledger(gateway))
+    now = gateway.must("GET", "stats/ledger")["relay"]["refused"]
+    assert {name: now[name] - n for name, n in relay["refused"].items() if now[name] != n} == {
+        "connect_failed": 3, "refused_no_target": 2}
+    assert change(before, after)["stack"]["relay_tcp"] >= 10 and after["rest"] == 0
 
 
 def fill(lab):

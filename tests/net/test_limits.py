@@ -106,6 +106,10 @@ def test_key_prefix_and_listener(lab, gateway, address):
     """Sources of one prefix share; with key listener all share, each listener for itself."""
     limit(gateway, key="source_prefix", prefix_v4=13, prefix_v6=16, rate=1, per="minute", burst=2)
     limit(gateway, "whole", key="listener", rate=1, per="minute", burst=2)
+    limit(gateway, "near", key="source_prefix", rate=1, per="minute", burst=1)
+    listen(gateway, limits=["near"])  # /24 and /64: these two have a share each
+    assert [knock(lab.client, address), knock(lab.client2, address), knock(lab.client, address), knock(lab.client2, address)] == [
+        "open", "open", "silent", "silent"]
     listen(gateway)
     assert [knock(lab.client, address), knock(lab.client2, address), knock(lab.client, address)] == [
         "open", "open", "silent"]
@@ -183,6 +187,21 @@ def test_shadow(lab, gateway, address):
     found = seen(gateway)
     assert (found["mode"], found["passed"], found["over"], found["banned"]) == ("shadow", 2, 3, 0)
     assert gateway.must("GET", "bans")["total"] == 0
+
+
+@pytest.mark.parametrize("fields", [{"metric": "packets", "rate": 1, "per": "minute", "burst": 2},
+                                    {"metric": "bytes", "rate": 1000}, {"metric": "concurrent_connections", "rate": 1}])
+def test_shadow_of_each_metric(lab, gateway, address, fields):
+    """The same of packets, bytes and connections at once."""
+    limit(gateway, mode="shadow", action="ban", **fields)
+    listen(gateway)
+    with lab.client.connect(address, PORT, timeout=5) as one, lab.client.connect(address, PORT, timeout=5) as other:
+        for made in (one, other):
+            for _ in range(3):
+                made.sendall(b"x" * 3000)
+                assert made.recv(3000, socket.MSG_WAITALL) == b"x" * 3000
+    found = seen(gateway)
+    assert found["over"] > 0 and found["banned"] == 0 and gateway.must("GET", "bans")["total"] == 0
 
 
 def test_changes_and_state(lab, gateway):

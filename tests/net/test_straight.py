@@ -25,7 +25,6 @@ OTHER = {"v4": "10.71.2.4", "v6": "fd71:2::4"}
 PORT = 7970
 LENIENT = {"max_retries": 2}
 # What is not there yet: without the mark the test fails.
-ADOPTED = pytest.mark.xfail(reason="the next relay does not take these flows over yet", strict=True)
 NARROW_UPSTREAM = pytest.mark.xfail(reason="what a router says about packets to a target does not reach the client")
 UNANSWERED = pytest.mark.xfail(reason="a target's answer opens the flow, whether its client is there or not", strict=True)
 
@@ -861,7 +860,6 @@ def test_relay_dies(lab, gateway, family):
             assert is_straight(lab, gateway, connection)
 
 
-@ADOPTED
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adopted(lab, gateway, family):
     """The next relay knows the flows of one that was killed: the same id, all bytes, what went by without a relay among

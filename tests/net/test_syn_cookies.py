@@ -8,7 +8,9 @@ import socket
 import pytest
 
 from lab.process import wait_for
+from lab.seen import grow_old
 from lab.segments import ACK, RST, SYN, Wire
+from lab.servers import Peer
 from net.test_prefilter import Drops, FAMILIES, GATEWAY, SERVER, counts, prefilter, status
 from net.test_transparent import ask
 
@@ -144,6 +146,53 @@ def test_only_what_would_be_relayed_is_answered(lab, nginx, gateway, wire, famil
         wire.socket.send(wire.frame(ROUTER[family], SERVER[family], 5001, 8000, ACK, ack=12345))
         assert wire.answer(SERVER[family], 8000, 5001)[0] & RST
     assert drops.by_reason == {"syn_cookie_bad": 1}
+
+
+def old_prefilter(gateway, old):
+    """One that gives cookies, and has been there for long, or not."""
+    row = prefilter(gateway, syn_cookies="auto")
+    if old:
+        grow_old(row["program"])
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ports_in_time_wait(lab, gateway, wire, family, old):  # pylint: disable=too-many-arguments,too-many-positional-arguments
+    """Who uses a port again whose last connection is not over yet at the gateway gets another one, in a flood too."""
+    def reuse(made):
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((ROUTER[family], 9458))
+
+    gateway.listener("web", ports=["7203"])
+    old_prefilter(gateway, old)
+    with Peer(lab.server, SERVER[family], 7203, lambda made, _: (made.recv(100), made.close())):
+        for _ in range(3):
+            with lab.client.connect(SERVER[family], 7203, timeout=3, before=reuse) as made:
+                made.sendall(b"bye")
+                assert made.recv(10) == b""
+            wait_for(lambda: "TIME-WAIT" in lab.gateway.run("ss", "-Htan", "sport = :7203").stdout, 3,
+                     "the socket is not in TIME_WAIT")
+            wire.flood(SPOOFED[family], SERVER[family], 7203, FLOOD)
+    assert counts(gateway)["syn_cookie_sent"] > FLOOD
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_open_before_the_flood(lab, gateway, wire, family):
+    """A request that is sent again, for its answer was lost, hears the same answer, which the stack remembers."""
+    gateway.listener("web", ports=["8000"])
+    old_prefilter(gateway, True)
+    source = "198.18.200.1" if family == 4 else "fd99::c801"
+    request = wire.frame(source, SERVER[family], 5003, 8000, SYN, seq=77)
+    wire.socket.send(request)
+    flags, sequence, _, _ = wire.answer(SERVER[family], 8000, 5003)
+    assert flags & SYN and flags & ACK
+    wire.flood(SPOOFED[family], SERVER[family], 8000, FLOOD)
+    assert counts(gateway)["syn_cookie_sent"] > 0
+    wire.lengths()
+    with Drops(gateway) as drops:
+        wire.socket.send(request)
+        assert wire.answer(SERVER[family], 8000, 5003)[1] == sequence
+    assert drops.by_reason == {}
 
 
 def test_what_is_said_when_there_are_none(lab, gateway):

@@ -72,7 +72,7 @@ SEC("xdp") int answer(struct xdp_md *ctx)
 	if (syn_cookie_headers(ctx, &packet, &headers) < 0)
 		return XDP_PASS;
 	cookie = make(ctx, &packet, &headers);
-	if (cookie < 0 || syn_cookie_answer(ctx, &packet, &headers.tcp.header, (__u32)cookie) < 0)
+	if (cookie < 0 || syn_cookie_answer(ctx, &packet, headers.tcp.header.seq, (__u32)cookie, syn_cookie_mtu(ctx)) < 0)
 		return XDP_PASS;
 	return XDP_TX;
 }

@@ -18,6 +18,7 @@
 
 #include "gatewayd/apply.h"
 #include "gatewayd/base/log.h"
+#include "rules/heal.h"
 
 /* The relay's part: remembers what it was told, and fails on request. */
 struct relay {
@@ -27,11 +28,19 @@ struct relay {
 	unsigned aborts;
 };
 
+/* The prefilters' part: what is loaded for a change, and in force; it fails on request, having begun. */
+struct shield_part {
+	int loaded, in_force;
+	int load_result, put_result;
+	unsigned undos;
+};
+
 struct fixture {
 	char directory[64];
 	struct store *store;
 	struct kernel *kernel;
 	struct relay relay;
+	struct shield_part shield;
 	struct apply *apply;
 };
 
@@ -78,6 +87,47 @@ static void relay_abort(void *userdata, const struct plan *plan)
 	relay->aborts++;
 }
 
+static int shield_load(void *userdata, const struct snapshot *from, const struct snapshot *to, struct errs *errs)
+{
+	struct shield_part *shield = userdata;
+
+	(void)from, (void)to;
+	shield->loaded++;
+	if (shield->load_result < 0)
+		errs_add(errs, "", "kernel_refused", "the verifier was told to refuse");
+	return shield->load_result;
+}
+
+static int shield_put(void *userdata, struct errs *errs)
+{
+	struct shield_part *shield = userdata;
+
+	assert_int_equal(shield->loaded, 1);
+	shield->in_force++;
+	if (shield->put_result < 0)
+		errs_add(errs, "", "apply_failed", "the interface was told to be gone");
+	return shield->put_result;
+}
+
+static void shield_undo(void *userdata)
+{
+	struct shield_part *shield = userdata;
+
+	shield->undos++;
+	shield->in_force -= shield->in_force > 0;
+	shield->loaded = 0;
+}
+
+static void shield_settle(void *userdata, int64_t revision)
+{
+	struct shield_part *shield = userdata;
+
+	(void)revision;
+	assert_int_equal(shield->loaded, 1);
+	shield->loaded = 0;
+	shield->in_force = 0;
+}
+
 static void open_fixture_store(struct fixture *f, struct snapshot **ret)
 {
 	_cleanup_free_ char *reason = NULL;
@@ -96,6 +146,7 @@ static int setup(void **state)
 	_cleanup_free_ char *reason = NULL;
 	struct apply_config config = {
 		.relay = { &f->relay, relay_prepare, relay_commit, relay_abort },
+		.shield = { &f->shield, shield_load, shield_put, shield_undo, shield_settle },
 		.render = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .port_v4 = 4000, .port_v6 = 4000 },
 		.route = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .table = 100, .priority = 100 },
 	};
@@ -212,6 +263,8 @@ static void assert_state(struct fixture *f, int64_t revision, size_t listeners)
 	assert_true(kernel_shows(f, revision));
 	assert_int_equal(f->relay.generation, revision);
 	assert_int_equal(f->relay.prepared, 0);
+	assert_int_equal(f->shield.loaded, 0);
+	assert_int_equal(f->shield.in_force, 0);
 	assert_stored(f, revision, listeners);
 }
 
@@ -339,6 +392,45 @@ static void test_elements_refused(void **state)
 	assert_int_equal(f->relay.aborts, 1);
 }
 
+/* What was loaded before the one that is refused goes, and nothing else was begun. */
+static void test_load_fails(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+	unsigned commits;
+
+	first(f);
+	commits = kernel_fake_calls(f->kernel, KERNEL_NFT_COMMIT);
+	f->shield.load_result = -EINVAL;
+	assert_int_equal(put(f, "b", "81", &errs), -EINVAL);
+	assert_string_equal(errs.items[0].code, "kernel_refused");
+	assert_int_equal(kernel_fake_calls(f->kernel, KERNEL_NFT_COMMIT), commits);
+	assert_int_equal(f->relay.aborts, 0);
+	assert_int_equal(f->shield.undos, 1);
+	assert_state(f, 1, 1);
+	f->shield.load_result = 0;
+	errs_clear(&errs);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_state(f, 2, 2);
+}
+
+/* nft is in the new state by then, and goes back. */
+static void test_xdp_fails(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+
+	first(f);
+	f->shield.put_result = -ENODEV;
+	assert_int_equal(put(f, "b", "81", &errs), -ENODEV);
+	assert_int_equal(f->relay.aborts, 1);
+	assert_state(f, 1, 1);
+	f->shield.put_result = 0;
+	errs_clear(&errs);
+	assert_int_equal(put(f, "b", "81", &errs), 0);
+	assert_state(f, 2, 2);
+}
+
 static void test_prepare_fails(void **state)
 {
 	struct fixture *f = *state;
@@ -420,6 +512,28 @@ static void test_commit_and_way_back_fail(void **state)
 	commit_fails(f);
 }
 
+/* The table cannot be put in place either: nobody takes it for the old state, and the next look finds the way. */
+static void test_commit_and_all_ways_back_fail(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_errs_ struct errs errs = { 0 };
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	int r;
+
+	first(f);
+	f->relay.limit_files = true;
+	kernel_fake_fail_from(f->kernel, KERNEL_NFT_COMMIT, 2, 2, -EIO);
+	r = put(f, "b", "81", &errs);
+	limit_files(RLIM_INFINITY);
+	assert_true(r == -EIO || r == -ENOSPC);
+	assert_stored(f, 1, 1);
+	assert_int_equal(apply_nft_generation(f->apply), 2);
+	assert_int_equal(apply_examine(f->apply, &heal), 0);
+	assert_true(heal.needed);
+	assert_int_equal(apply_mend(f->apply, &heal), 1);
+	assert_state(f, 1, 1);
+}
+
 /* Nobody would go through it: the kernel is left alone until there is a listener for which it is. */
 static void test_gate_is_for_direct_listeners(void **state)
 {
@@ -454,12 +568,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_plan_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_check_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_elements_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_load_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_xdp_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_prepare_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_relay_absent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_route_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nft_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_and_way_back_fail, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_commit_and_all_ways_back_fail, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gate_is_for_direct_listeners, setup, teardown),
 	};
 

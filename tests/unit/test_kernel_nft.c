@@ -424,6 +424,123 @@ static void a_refusal_leaves_no_large_sets(void **state)
 	snapshot_unref(empty);
 }
 
+/* A text for the sets of large_sets, from nothing. */
+static char *text_of_large_sets(struct model *model, struct snapshot *empty, struct snapshot *to, struct plan **ret)
+{
+	struct errs errs = { 0 };
+	char *text;
+
+	assert_int_equal(plan_new(model, empty, to, &errs, ret), 0);
+	assert_int_equal(render_nft_plan(*ret, &params, &text), 0);
+	assert_true(strlen(text) > KERNEL_LARGE);
+	return text;
+}
+
+/* The text with a line before the first one that has these words. */
+static char *with_line(const char *text, const char *words, const char *line)
+{
+	const char *at = strstr(text, words);
+	char *ret = NULL;
+
+	assert_non_null(at);
+	while (at[-1] != '\n')
+		at--;
+	assert_true(asprintf(&ret, "%.*s%s\n%s", (int)(at - text), text, line, at) > 0);
+	return ret;
+}
+
+/* By netlink, where there are no words but ours: an element that is refused among thousands. The kernel's reason is
+ * told, and not that its answer had no room. */
+static void a_refused_element_leaves_no_large_sets(void **state)
+{
+	struct kernel *kernel = kernel_of(state);
+	struct snapshot *empty = snapshot_new(), *to = large_sets(1100);
+	struct model *model = fixture_model(empty);
+	_cleanup_free_ char *text = NULL, *bad = NULL, *error = NULL;
+	struct plan *plan;
+	uint64_t commits;
+
+	run_full(kernel, model, 0);
+	text = text_of_large_sets(model, empty, to, &plan);
+	/* A range that overlaps with another one in part. */
+	bad = with_line(text, " 20.0.7.0 . 1-100", " 20.0.7.0 . 50-150,");
+	commits = kernel_nft_commits(kernel);
+	alarm(60);
+	assert_int_equal(kernel_nft_commit(kernel, bad, &error), -EINVAL);
+	alarm(0);
+	assert_non_null(error);
+	assert_string_equal(error, "the elements of a set: File exists");
+	assert_true(kernel_nft_commits(kernel) > commits);
+	kernel_is(kernel, model, 0);
+	/* Nothing is in the way of what is right. */
+	run(kernel, TAKE_PTR(text));
+	plan_commit(model, plan);
+	kernel_is(kernel, model, to->revision);
+	model_free(model);
+	snapshot_unref(to);
+	snapshot_unref(empty);
+}
+
+/* The same where sets only get other elements, which is one transaction: somebody has taken one away before us. */
+static void a_refused_change_of_many_elements_changes_nothing(void **state)
+{
+	struct kernel *kernel = kernel_of(state);
+	struct snapshot *at = large_sets(4400), *to = snapshot_edit(at, 6);
+	struct model *model = fixture_model(at);
+	_cleanup_free_ char *text = NULL, *error = NULL, *one = NULL;
+	struct plan *plan;
+	uint64_t commits;
+
+	run_full(kernel, model, 5);
+	put_set(to, "big", thousands(10, 2200));
+	text = text_of_large_sets(model, at, to, &plan);
+	one = strdup("delete element inet gatewayd tcp4_d24_s0_exact_relay { 10.16.200.0 . 443 }\n");
+	assert_int_equal(kernel_nft_commit(kernel, one, NULL), 0);
+	commits = kernel_nft_commits(kernel);
+	alarm(60);
+	assert_int_equal(kernel_nft_commit(kernel, text, &error), -EINVAL);
+	alarm(0);
+	assert_string_equal(error, "the elements of a set: No such file or directory");
+	assert_int_equal(kernel_nft_commits(kernel), commits);
+	memcpy(one, "add   ", 6);
+	assert_int_equal(kernel_nft_commit(kernel, one, NULL), 0);
+	kernel_is(kernel, model, 5);
+	run(kernel, TAKE_PTR(text));
+	plan_commit(model, plan);
+	kernel_is(kernel, model, 6);
+	model_free(model);
+	snapshot_unref(to);
+	snapshot_unref(at);
+}
+
+/* Where there was no table, none is left. */
+static void a_refused_table_is_not_there(void **state)
+{
+	struct kernel *kernel = kernel_of(state);
+	struct snapshot *at = large_sets(1100);
+	struct model *model = fixture_model(at);
+	_cleanup_free_ char *text = NULL, *bad = NULL, *error = NULL;
+	struct kernel_state found = { 0 };
+
+	assert_int_equal(kernel_nft_commit(kernel, "delete table inet gatewayd\n", NULL), 0);
+	assert_int_equal(render_nft_full(model, &params, 5, &text), 0);
+	for (int i = 0; i < 2; i++) {
+		free(bad);
+		bad = i == 0 ? with_line(text, " 20.0.7.0 . 1-100", " 20.0.7.0 . 50-150,") : NULL;
+		if (i == 1)
+			assert_true(asprintf(&bad, "%sadd rule inet gatewayd nowhere accept\n", text) > 0);
+		assert_int_equal(kernel_nft_commit(kernel, bad, &error), -EINVAL);
+		assert_non_null(error);
+		free(TAKE_PTR(error));
+		assert_int_equal(kernel_nft_read(kernel, &found), 0);
+		assert_false(found.present);
+	}
+	run(kernel, TAKE_PTR(text));
+	kernel_is(kernel, model, 5);
+	model_free(model);
+	snapshot_unref(at);
+}
+
 static void time_plan(
         struct kernel *kernel, struct model *model, struct snapshot *from, struct snapshot *to, const char *what)
 {
@@ -601,6 +718,9 @@ int main(void)
 		cmocka_unit_test(large_changes_rebuild_maps),
 		cmocka_unit_test(large_sets_go_by_netlink),
 		cmocka_unit_test(a_refusal_leaves_no_large_sets),
+		cmocka_unit_test(a_refused_element_leaves_no_large_sets),
+		cmocka_unit_test(a_refused_change_of_many_elements_changes_nothing),
+		cmocka_unit_test(a_refused_table_is_not_there),
 		cmocka_unit_test(ten_thousand_listeners),
 		cmocka_unit_test(another_version_is_not_compatible),
 		cmocka_unit_test(foreign_chains_are_told),

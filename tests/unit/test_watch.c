@@ -14,6 +14,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "rules/kernel_watch.h"
 
@@ -181,6 +183,80 @@ static void a_pause_misses_nothing(void **state)
 	expect_nothing(bench);
 }
 
+/* Elements of one set of ours, as one transaction. */
+static char *many_elements(const char *verb)
+{
+	char *text = NULL;
+	size_t length;
+	FILE *out = open_memstream(&text, &length);
+
+	assert_non_null(out);
+	fprintf(out, "%s element inet gatewayd tcp4_d32_s0_exact_relay {\n", verb);
+	for (unsigned i = 0; i < 4000; i++)
+		fprintf(out, " 10.99.%u.%u . 80,\n", i / 250, i % 250);
+	fputs("}\n", out);
+	fclose(out);
+	return text;
+}
+
+/* Another process: with each byte that it gets, elements come or go, and it answers. */
+static void stranger_main(int from, int to)
+{
+	char *text[] = { many_elements("add"), many_elements("delete") }, byte;
+	struct kernel *kernel;
+
+	for (unsigned i = 0; kernel_open(&kernel) == 0 && read(from, &byte, 1) == 1; i++) {
+		if (kernel_nft_commit(kernel, text[i % 2], NULL) < 0 || write(to, &byte, 1) != 1)
+			_exit(1);
+		kernel_free(kernel);
+	}
+	_exit(0);
+}
+
+/* Whoever is in the midst of a transaction as we stop to listen, or begin again, is heard or counted. */
+static void nobody_slips_through_the_ends_of_a_pause(void **state)
+{
+	struct bench *bench = bench_of(state);
+	int to[2], from[2], told = 0, counted = 0, rounds = (int)amount(60, 1000);
+	struct watch_event event;
+	pid_t child;
+	char byte = 0;
+
+	assert_int_equal(pipe(to) | pipe(from), 0);
+	child = fork();
+	if (child == 0) {
+		close(to[1]);
+		stranger_main(to[0], from[1]);
+	}
+	close(to[0]);
+	for (int i = 0; i < rounds; i++) {
+		struct pollfd answer = { from[0], POLLIN, 0 };
+		bool was_counted = false, was_told = false;
+
+		assert_int_equal(write(to[1], &byte, 1), 1);
+		while (poll(&answer, 1, 0) == 0) {
+			assert_int_equal(kernel_watch_pause(bench->watch), 0);
+			usleep(i % 2 ? 3000 : 0);
+			was_counted |= kernel_watch_resume(bench->watch, 0, &event) == 1;
+		}
+		assert_int_equal(read(from[0], &byte, 1), 1);
+		while (kernel_watch_next(bench->watch, &routes, &event) == 1)
+			was_told |= event.kind == WATCH_NFT;
+		if (!was_counted && !was_told)
+			fail_msg("round %d: neither counted nor told", i);
+		told += was_told;
+		counted += was_counted;
+	}
+	close(to[1]);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	close(from[0]);
+	close(from[1]);
+	print_message("%d transactions: %d told, %d counted\n", rounds, told, counted);
+	assert_true(counted > 0 && told > 0);
+	load(bench);
+	expect_nothing(bench);
+}
+
 static void changes_of_routing_are_told(void **state)
 {
 	struct bench *bench = bench_of(state);
@@ -336,6 +412,7 @@ int main(void)
 		cmocka_unit_test(others_tables_are_no_event),
 		cmocka_unit_test(changes_of_our_table_are_told),
 		cmocka_unit_test(a_pause_misses_nothing),
+		cmocka_unit_test(nobody_slips_through_the_ends_of_a_pause),
 		cmocka_unit_test(changes_of_routing_are_told),
 		cmocka_unit_test(a_living_process_is_named),
 		cmocka_unit_test(interfaces_come_and_go),
