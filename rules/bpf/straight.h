@@ -273,6 +273,16 @@ static __always_inline int is_given_up(const struct bpf_stitch *flow, __u32 side
 	return flow->state == BPF_STITCH_OPENING && side == 0 && segment->rst && segment->seq == flow->side[0].end;
 }
 
+/* The client acknowledges the target's SYN, or more: it is there, and knows of the connection. */
+static __always_inline int is_answered(
+        const struct bpf_stitch *flow, __u32 side, const struct segment *segment, __u32 first)
+{
+	const struct bpf_stitch_side *target = &flow->side[1];
+
+	return side == 0 && segment->acks && !segment->rst && flow->state == BPF_STITCH_ACTIVE &&
+	       (__s32)(segment->ack - first) >= 0 && (__s32)(segment->ack - (target->end + target->fin)) <= 0;
+}
+
 /* The verdict about a packet of a straight flow. */
 static __noinline int straight_packet(
         struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
@@ -301,8 +311,12 @@ static __noinline int straight_packet(
 		flow->state = BPF_STITCH_GONE;
 	else if (is_given_up(flow, side, &segment))
 		flow->reset_ns = now;
-	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED)
+	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED) {
+		if (!(flow->straight.told & 1U << BPF_STRAIGHT_OPENED) &&
+		        is_answered(flow, side, &segment, flow->side[0].ack))
+			__sync_fetch_and_or(&flow->straight.told, 1U << BPF_STRAIGHT_OPENED);
 		active_note(flow, side, &segment, skb->ifindex, now);
+	}
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && straight_first(flow, BPF_STRAIGHT_ENDED))

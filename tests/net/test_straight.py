@@ -26,7 +26,6 @@ PORT = 7970
 LENIENT = {"max_retries": 2}
 # What is not there yet: without the mark the test fails.
 NARROW_UPSTREAM = pytest.mark.xfail(reason="what a router says about packets to a target does not reach the client")
-UNANSWERED = pytest.mark.xfail(reason="a target's answer opens the flow, whether its client is there or not", strict=True)
 
 
 @pytest.fixture
@@ -528,7 +527,6 @@ def test_given_up(lab, gateway, family):
     assert gateway.counters()["connect_timeout"] == 1
 
 
-@UNANSWERED
 @pytest.mark.parametrize("family", FAMILIES)
 def test_client_that_is_not_there(lab, gateway, family):
     """A SYN whose sender does not know of it, as those of a flood: the target answers, nobody says anything to that. Such
@@ -544,7 +542,6 @@ def test_client_that_is_not_there(lab, gateway, family):
         nothing_left(gateway)
 
 
-@UNANSWERED
 @pytest.mark.parametrize("mover", ["kernel", "copy"])
 def test_flood(lab, gateway, mover):
     """SYNs from addresses that nobody has: those who are there get their connections all the same, and what was made for
