@@ -9,6 +9,7 @@
 
 #include "gatewayd/changeset.h"
 #include "gatewayd/core.h"
+#include "gatewayd/shortcut.h"
 
 /* So many are told; a document of all may name thousands of interfaces. */
 #define WARNINGS_MAX 100
@@ -44,6 +45,18 @@ static int tell_absent(const struct telling *telling, const char *behind, const 
 	return tell(telling, "no_interface", behind, detail);
 }
 
+static int about_mover(const struct telling *telling, const struct listener *listener)
+{
+	const char *obstacle = listener->mover == MOVER_KERNEL ? shortcut_obstacle(listener) : NULL;
+	char detail[192];
+
+	if (!obstacle)
+		return 0;
+	snprintf(detail, sizeof(detail),
+	        "Its connections go by way of the relay's sockets, as with mover auto, for %s.", obstacle);
+	return tell(telling, "mover_not_used", "/mover", detail);
+}
+
 static int about_listener(const struct telling *telling, const struct listener *listener)
 {
 	char behind[40];
@@ -54,7 +67,7 @@ static int about_listener(const struct telling *telling, const struct listener *
 		r = tell_absent(telling, behind, listener->interfaces.items[i],
 		        "nothing comes to the listener from there until there is one.");
 	}
-	return r;
+	return r == 0 ? about_mover(telling, listener) : r;
 }
 
 static int about_prefilter(const struct telling *telling, const struct prefilter *prefilter)

@@ -112,13 +112,30 @@ bool shortcut_suits(const struct listener *listener)
 	       listener->rate_limits.n == 0;
 }
 
+const char *shortcut_obstacle(const struct listener *listener)
+{
+	const struct {
+		bool is;
+		const char *what;
+	} obstacles[] = { { listener->protocol != PROTOCOL_TCP, "protocol is not tcp" },
+		{ listener->action != ACTION_RELAY, "action is not relay" },
+		{ listener->rate_limits.n > 0, "it has rate_limits" },
+		{ listener->routes.n > 0, "it has routes" },
+		{ listener->proxy_protocol != PROXY_PROTOCOL_OFF, "proxy_protocol is not off" },
+		{ listener->accept_proxy_protocol.n > 0, "it has accept_proxy_protocol" },
+		{ listener->source_address != SOURCE_ADDRESS_CLIENT, "source_address is not client" },
+		{ listener->source_port != SOURCE_PORT_KEEP, "source_port is not keep" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(obstacles); i++)
+		if (obstacles[i].is)
+			return obstacles[i].what;
+	return NULL;
+}
+
 /* Whether its flows may do without sockets. */
 static bool is_straight(const struct listener *listener)
 {
-	return shortcut_suits(listener) && listener->protocol == PROTOCOL_TCP && listener->mover == MOVER_KERNEL &&
-	       listener->proxy_protocol == PROXY_PROTOCOL_OFF && listener->accept_proxy_protocol.n == 0 &&
-	       listener->routes.n == 0 && listener->source_address == SOURCE_ADDRESS_CLIENT &&
-	       listener->source_port == SOURCE_PORT_KEEP;
+	return listener->enabled && listener->mover == MOVER_KERNEL && !shortcut_obstacle(listener);
 }
 
 static void ports_add(uint64_t words[BPF_STRAIGHT_PORT_WORDS], const struct listener *listener)

@@ -63,6 +63,8 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
  * that a flow is over. */
 uint64_t shortcut_straight_open(
         const struct shortcut *shortcut, bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata);
+/* What stands against flows without sockets in this listener, in words, if its mover asks for them; NULL: nothing. */
+const char *shortcut_obstacle(const struct listener *listener);
 /* The relay has ended: nobody takes connections in hand before another one serves. */
 void shortcut_relay_ended(struct shortcut *shortcut);
 /* Another relay has begun to serve: the flows of the one before are nobody's. */

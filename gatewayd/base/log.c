@@ -49,7 +49,8 @@ static void write_text(int priority, const char *message)
 	(void)!write(STDERR_FILENO, line, (size_t)length);
 }
 
-static void write_line(int priority, const struct log_field *fields, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void write_line(
+        int priority, const struct log_field *fields, const char *format, va_list args)
 {
 	char message[LOG_LINE_MAX];
 	uint32_t left_out;

@@ -33,3 +33,16 @@ def test_there_are_not_too_many(gateway):
     document["listeners"] = [{"name": f"l{n}", "ports": [str(1000 + n)], "interfaces": [f"no{k}" for k in range(32)]}
                              for n in range(5)]
     assert len(gateway.must("PUT", "config", document)["warnings"]) == 100
+
+
+@pytest.mark.parametrize("field, value", [("routes", [{"sni": ["a.example"], "action": "reject"}]), ("proxy_protocol", "v2"),
+                                          ("source_address", "gateway"), ("protocol", "udp"),
+                                          ("accept_proxy_protocol", ["192.0.2.1"])])
+def test_a_mover_that_is_not_used(gateway, field, value):
+    """Connections without sockets, and something that needs them; not if nothing does, nor with another mover."""
+    wanted = {"ports": ["80"], "mover": "kernel"}
+    assert gateway.must("PUT", "listeners/web?dry_run=true", wanted)["warnings"] == []
+    told = gateway.must("PUT", "listeners/web?dry_run=true", {**wanted, field: value})["warnings"]
+    assert [(one["code"], one["pointer"]) for one in told] == [("mover_not_used", "/mover")]
+    assert field in told[0]["detail"]
+    assert gateway.must("PUT", "listeners/web?dry_run=true", {"ports": ["80"], field: value})["warnings"] == []

@@ -322,9 +322,10 @@ class Gatewayd(Contender):
 
     kinds = ("tcp", "udp", "pool")
 
-    def __init__(self, name, family, mover=None, engine="nft"):
+    def __init__(self, name, family, mover=None, engine="nft", straight=False):
         super().__init__(name, family)
         self.mover, self.engine = mover, engine
+        self.wanted = {"mover": "kernel"} if straight else {}
         self.udp = False
         self._start()
 
@@ -337,7 +338,7 @@ class Gatewayd(Contender):
         state, why = self.gateway.sockmap()
         if self.mover == "sockmap" and state != "on":
             raise SystemExit(f"bench: no sockmap here: {state}, {why}")
-        self.gateway.listener("bench", ports=[str(port) for port in TCP_PORTS])
+        self.gateway.listener("bench", ports=[str(port) for port in TCP_PORTS], **self.wanted)
         if self.udp:
             self._listen_udp()
         if self.pool:
@@ -346,7 +347,7 @@ class Gatewayd(Contender):
     def _listen_pool(self):
         self.gateway.upstream("pool", [(address, POOL_PORT) for address in self.pool.values()], algorithm="least_conn",
                               health={"type": "tcp", "interval_ms": 200, "timeout_ms": 200, "fall": 2, "rise": 2})
-        self.gateway.listener("pool", ports=[str(POOL_PORT)], upstream="pool")
+        self.gateway.listener("pool", ports=[str(POOL_PORT)], upstream="pool", **self.wanted)
 
     def drain(self, name, on):
         self.gateway.must("PATCH", f"upstreams/pool/targets/{bracketed(self.pool[name])}:{POOL_PORT}",
@@ -394,7 +395,7 @@ def bracketed(address):
 
 
 def make(name, family):
-    """The contender of a name (forwarding, haproxy, nginx, gatewayd, gatewayd-MOVER, either also with -ebpf behind it)
+    """The contender of a name (forwarding, haproxy, nginx, gatewayd, gatewayd-MOVER, gatewayd-kernel, each of ours also with -ebpf behind it)
     that is measured over a family."""
     plain = {"forwarding": Forwarding, "haproxy": Haproxy, "nginx": NginxStream, "gatewayd": Gatewayd}
     if name in plain:
@@ -402,11 +403,11 @@ def make(name, family):
     base = name.removesuffix("-ebpf")
     engine = "nft" if base == name else "ebpf"
     mover = base.removeprefix("gatewayd-")
-    if base == "gatewayd":
-        return Gatewayd(name, family, engine=engine)
+    if base in ("gatewayd", "gatewayd-kernel"):
+        return Gatewayd(name, family, engine=engine, straight=base == "gatewayd-kernel")
     if mover == base or mover not in offered_movers():
         raise SystemExit(f"bench: no contender {name!r}; there are {', '.join(plain)}, and gatewayd-MOVER with MOVER of "
-                         f"{', '.join(offered_movers())}; behind those of gatewayd, -ebpf names the engine")
+                         f"{', '.join(offered_movers())}; behind those of gatewayd, -ebpf names the engine; gatewayd-kernel has listeners with that mover")
     return Gatewayd(name, family, mover, engine)
 
 
