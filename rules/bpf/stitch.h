@@ -770,7 +770,8 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	if (!flow)
 		return TC_ACT_UNSPEC;
 	rules = bpf_map_lookup_elem(&control, &zero);
-	/* The rules know the client, not its target. Without a socket, what they let pass would be answered with a reset. */
+	/* The rules know the client, not its target. Without a socket, what they let pass would be answered with a
+	 * reset. */
 	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id))
 		return (side == 1 && flow->state != BPF_STITCH_WAITING) || flow->options & BPF_STITCH_STRAIGHT
 		               ? TC_ACT_SHOT

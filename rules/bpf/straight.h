@@ -198,8 +198,8 @@ static __always_inline void mss_write(struct __sk_buff *skb, __u32 transport, co
 	bpf_skb_store_bytes(skb, transport + TCP_HEADER + (options->mss_at & 63), &value, sizeof(value), 0);
 }
 
-/* What a SYN says: the scale of its sender's window, which is returned, and a segment that is not larger than the way to
- * it takes. */
+/* What a SYN says: the scale of its sender's window, which is returned, and a segment that is not larger than the way
+ * to it takes. */
 static __noinline int syn_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
 {
 	struct options options = { .length = header - TCP_HEADER };
@@ -302,8 +302,7 @@ static __noinline int straight_packet(
 	if (answer == ANSWER_OPENS)
 		opened = bpf_ktime_get_ns();
 	if (segment.syn) /* also one that is sent again, of either side */
-		scale = (__u32)syn_read(
-		        skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
+		scale = (__u32)syn_read(skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
 	bpf_spin_lock(&flow->lock);
 	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
 		straight_open(flow, &segment, scale, skb->ifindex, opened);
