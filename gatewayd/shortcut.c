@@ -119,7 +119,8 @@ const char *shortcut_obstacle(const struct listener *listener)
 		const char *what;
 	} obstacles[] = { { listener->protocol != PROTOCOL_TCP, "protocol is not tcp" },
 		{ listener->action != ACTION_RELAY, "action is not relay" },
-		{ listener->rate_limits.n > 0, "it has rate_limits" }, { listener->routes.n > 0, "it has routes" },
+		{ listener->rate_limits.n > 0, "it has rate_limits" },
+		{ listener->routes.n > 0, "it has routes" },
 		{ listener->proxy_protocol != PROXY_PROTOCOL_OFF, "proxy_protocol is not off" },
 		{ listener->accept_proxy_protocol.n > 0, "it has accept_proxy_protocol" },
 		{ listener->source_address != SOURCE_ADDRESS_CLIENT, "source_address is not client" },
