@@ -32,7 +32,7 @@ struct bpf_straight_control {
 
 enum bpf_straight_kind {
 	BPF_STRAIGHT_SYN,     /* of a client: header, key and ifindex */
-	BPF_STRAIGHT_OPENED,  /* never told: it is seen in the flow */
+	BPF_STRAIGHT_OPENED,  /* never told, only noted: the client has said something to the target's answer */
 	BPF_STRAIGHT_REFUSED, /* the target, or a router, has answered the SYN with a refusal */
 	BPF_STRAIGHT_TAKEN,   /* a socket here has the four numbers that the target sees */
 	BPF_STRAIGHT_ENDED    /* both ends of stream are acknowledged, or there was a reset */

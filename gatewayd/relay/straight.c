@@ -84,6 +84,12 @@ static void say(const struct loop *loop, bool full)
 		log_error("the kernel cannot be told whether SYNs are taken: %s", strerror(-r));
 }
 
+/* Whether more flows are in the making than should be: SYNs of clients that are not there, maybe. */
+static bool is_crowded(const struct loop *loop)
+{
+	return loop->flows.makings.used >= STRAIGHT_MAKING_MAX;
+}
+
 /* --- ways that linger --- */
 
 static void linger_end(struct loop *loop)
@@ -120,9 +126,12 @@ void straight_timer(struct loop *loop)
 		linger_end(loop);
 	}
 	if (straight->full_until && straight->full_until <= loop->now_ms) {
-		straight->full_until = 0;
-		say(loop, false);
+		straight->full_until = is_crowded(loop) ? loop->now_ms + STRAIGHT_LINGER_MS : 0;
+		if (!straight->full_until)
+			say(loop, false);
 	}
+	if (straight->full_until)
+		wheel_set(&loop->wheel, &straight->timer, straight->full_until);
 	if (straight->n > 0) {
 		uint64_t due = straight->lingers_until[straight->first];
 
@@ -326,6 +335,10 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 	route.listener = classify(loop, &route.origin, event->ifindex);
 	if (!route.listener)
 		return;
+	if (is_crowded(loop)) {
+		maps_full(loop);
+		return;
+	}
 	route.origin.objects.listener = route.listener->id;
 	refusal = route_find(loop, route.listener, &route.origin, &route.hold);
 	if (refusal == 0 && route.origin.target.family == route.origin.client.family) {
@@ -422,6 +435,17 @@ static bool end(struct loop *loop, struct flow *flow, const struct bpf_stitch *s
 	return true;
 }
 
+/* The target has answered, and the client has said nothing to that so far. False: it is not waited for any longer. */
+static bool client_wait(struct loop *loop, struct flow *flow)
+{
+	uint64_t deadline_ms = flow_making(&loop->flows, flow)->deadline_ms;
+
+	if (!deadline_ms || loop->now_ms < deadline_ms)
+		return true;
+	life_reset(loop, flow, FLOW_END_client_gone);
+	return false;
+}
+
 bool straight_look(struct loop *loop, struct flow *flow)
 {
 	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
@@ -446,6 +470,8 @@ bool straight_look(struct loop *loop, struct flow *flow)
 		}
 		return true;
 	}
+	if (flow->state == FLOW_CONNECTING && !(stitch.straight.told & 1U << BPF_STRAIGHT_OPENED) && !is_over(&stitch))
+		return client_wait(loop, flow);
 	if (flow->state == FLOW_CONNECTING && stitch.straight.opened_ns)
 		opened(loop, flow, &stitch);
 	count(loop, flow, &stitch);

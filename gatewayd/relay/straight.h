@@ -37,6 +37,9 @@ struct loop;
 #define STRAIGHT_LINGER_MS 1000
 /* Flows of a thread that are over and linger; with more, the oldest ones' ways are taken out sooner. */
 #define STRAIGHT_LINGER_MAX (1U << 14)
+/* Flows of a thread that are in the making; with more, connections go the long way, where SYNs of nobody cost nothing.
+ */
+#define STRAIGHT_MAKING_MAX 1024
 /* Other ports of the client's address that are tried when the target knows its own already. */
 #define STRAIGHT_PORTS_TRIED 8
 

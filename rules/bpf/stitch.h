@@ -770,8 +770,12 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	if (!flow)
 		return TC_ACT_UNSPEC;
 	rules = bpf_map_lookup_elem(&control, &zero);
-	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id)) /* the rules know the client, not its target */
-		return side == 1 && flow->state != BPF_STITCH_WAITING ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	/* The rules know the client, not its target. Without a socket, what they let pass would be answered with a
+	 * reset. */
+	if (rules && rules->held > 0 && bpf_map_lookup_elem(&held, &id))
+		return (side == 1 && flow->state != BPF_STITCH_WAITING) || flow->options & BPF_STITCH_STRAIGHT
+		               ? TC_ACT_SHOT
+		               : TC_ACT_UNSPEC;
 	if (packet->odd)
 		return odd_note(flow, side);
 	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, way)

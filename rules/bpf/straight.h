@@ -198,9 +198,9 @@ static __always_inline void mss_write(struct __sk_buff *skb, __u32 transport, co
 	bpf_skb_store_bytes(skb, transport + TCP_HEADER + (options->mss_at & 63), &value, sizeof(value), 0);
 }
 
-/* What the target's SYN says: the scale of its window, which is returned, and a segment that is not larger than the
- * way to it takes. */
-static __noinline int answer_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
+/* What a SYN says: the scale of its sender's window, which is returned, and a segment that is not larger than the way
+ * to it takes. */
+static __noinline int syn_read(struct __sk_buff *skb, __u32 transport, __u32 header, __u32 mss_max)
 {
 	struct options options = { 0 };
 	__u32 length = header - TCP_HEADER;
@@ -277,6 +277,16 @@ static __always_inline int is_given_up(const struct bpf_stitch *flow, __u32 side
 	return flow->state == BPF_STITCH_OPENING && side == 0 && segment->rst && segment->seq == flow->side[0].end;
 }
 
+/* The client acknowledges the target's SYN, or more: it is there, and knows of the connection. */
+static __always_inline int is_answered(
+        const struct bpf_stitch *flow, __u32 side, const struct segment *segment, __u32 first)
+{
+	const struct bpf_stitch_side *target = &flow->side[1];
+
+	return side == 0 && segment->acks && !segment->rst && flow->state == BPF_STITCH_ACTIVE &&
+	       (__s32)(segment->ack - first) >= 0 && (__s32)(segment->ack - (target->end + target->fin)) <= 0;
+}
+
 /* The verdict about a packet of a straight flow. */
 static __noinline int straight_packet(
         struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
@@ -293,11 +303,10 @@ static __noinline int straight_packet(
 		answer = straight_answer(skb, &packet->key, flow, way, &segment);
 	if (answer == ANSWER_PASS || answer == ANSWER_DROP)
 		return answer == ANSWER_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
-	if (answer == ANSWER_OPENS) {
+	if (answer == ANSWER_OPENS)
 		opened = bpf_ktime_get_ns();
-		scale = (__u32)answer_read(
-		        skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
-	}
+	if (segment.syn) /* also one that is sent again, of either side */
+		scale = (__u32)syn_read(skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
 	bpf_spin_lock(&flow->lock);
 	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
 		straight_open(flow, &segment, scale, skb->ifindex, opened);
@@ -305,8 +314,12 @@ static __noinline int straight_packet(
 		flow->state = BPF_STITCH_GONE;
 	else if (is_given_up(flow, side, &segment))
 		flow->reset_ns = now;
-	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED)
+	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED) {
+		if (!(flow->straight.told & 1U << BPF_STRAIGHT_OPENED) &&
+		        is_answered(flow, side, &segment, flow->side[0].ack))
+			__sync_fetch_and_or(&flow->straight.told, 1U << BPF_STRAIGHT_OPENED);
 		active_note(flow, side, &segment, skb->ifindex, now);
+	}
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && straight_first(flow, BPF_STRAIGHT_ENDED))
