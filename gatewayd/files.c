@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "gatewayd/base/cleanup.h"
+#include "gatewayd/base/hex.h"
 
 int files_make_directory(const char *path, unsigned mode)
 {
@@ -56,12 +57,11 @@ int files_lock(const char *runtime_dir, int *ret_holder)
 static int make_token(const char *path, char *ret_token)
 {
 	_cleanup_close_ int fd = -1;
-	unsigned char bytes[FILES_TOKEN_LENGTH / 2];
+	uint8_t bytes[FILES_TOKEN_LENGTH / 2];
 
 	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
 		return -EIO;
-	for (size_t i = 0; i < sizeof(bytes); i++)
-		snprintf(ret_token + 2 * i, 3, "%02x", bytes[i]);
+	hex_format(bytes, sizeof(bytes), ret_token);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;

@@ -713,12 +713,13 @@ uint16_t worker_port(const struct worker *worker)
 	return worker->n_sockets > 0 ? worker->sockets[0].port : 0;
 }
 
-/* Handles messages until the condition holds, the relay is gone or the time is over. */
+/* How long the relay may take to answer this change. */
 static uint64_t answer_ms(const struct plan *plan)
 {
 	return WORKER_ANSWER_MS + (plan->added.n + plan->removed.n) / WORKER_ELEMENTS_PER_MS;
 }
 
+/* Handles messages until the condition holds, the relay is gone or the time is over. */
 static int wait_until(
         struct worker *worker, bool (*holds)(const struct worker *, int64_t), int64_t generation, uint64_t milliseconds)
 {

@@ -4,6 +4,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -180,6 +181,7 @@ static __u32 period_shift(void)
 int kernel_xdp_seen(struct prefilter_bpf *program, const struct prefilter_bpf *from)
 {
 	struct prefilter_seen *params = &program->rodata->seen_params;
+	size_t chance = offsetof(struct prefilter_seen, shift); /* what is before it */
 
 	params->shift = period_shift();
 	if (program->rodata->params.listener_port == 0)
@@ -189,10 +191,9 @@ int kernel_xdp_seen(struct prefilter_bpf *program, const struct prefilter_bpf *f
 		program->bss->seen_since = *(volatile __u64 *)&from->bss->seen_since;
 		return bpf_map__reuse_fd(program->maps.seen, bpf_map__fd(from->maps.seen));
 	}
-	if (getrandom(params, sizeof(*params), 0) != (ssize_t)sizeof(*params))
+	if (getrandom(params, chance, 0) != (ssize_t)chance)
 		return -EIO;
 	params->factor |= 1;
-	params->shift = period_shift();
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <gnutls/gnutls.h>
 #include <string.h>
 
+#include "gatewayd/base/hex.h"
 #include "schema/encode.h"
 #include "schema/prefixes.h"
 
@@ -149,6 +150,5 @@ int config_hash_add_rows(struct config_hash *hash, const struct rows *rows)
 
 void config_hash_text(const struct config_hash *hash, char text[CONFIG_HASH_TEXT])
 {
-	for (size_t i = 0; i < sizeof(hash->bytes); i++)
-		snprintf(text + 2 * i, 3, "%02x", hash->bytes[i]);
+	hex_format(hash->bytes, sizeof(hash->bytes), text);
 }

@@ -6,6 +6,8 @@
 #include <gnutls/gnutls.h>
 #include <string.h>
 
+#include "gatewayd/base/hex.h"
+
 /* Random digits of a token: 256 bits. */
 #define SECRET_DIGITS 64
 /* The token of the file is "token admin" in the audit log; a row of that name would be taken for it. */
@@ -16,17 +18,6 @@ bool tokens_is(const struct resource *resource)
 	return resource->id == RESOURCE_TOKEN;
 }
 
-static void to_hex(const uint8_t *bytes, size_t n, char *text)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < n; i++) {
-		text[2 * i] = digits[bytes[i] >> 4];
-		text[2 * i + 1] = digits[bytes[i] & 15];
-	}
-	text[2 * n] = '\0';
-}
-
 int tokens_random(char *text, size_t size)
 {
 	uint8_t bytes[SECRET_DIGITS / 2];
@@ -34,7 +25,7 @@ int tokens_random(char *text, size_t size)
 
 	if (gnutls_rnd(GNUTLS_RND_KEY, bytes, n) < 0)
 		return -EIO;
-	to_hex(bytes, n, text);
+	hex_format(bytes, n, text);
 	gnutls_memset(bytes, 0, sizeof(bytes));
 	return 0;
 }
@@ -55,7 +46,7 @@ static int make_secret(struct token *token, char **ret_secret)
 		r = tokens_sum(secret, strlen(secret), sum);
 	if (r < 0)
 		return r;
-	to_hex(sum, sizeof(sum), hash);
+	hex_format(sum, sizeof(sum), hash);
 	free(token->hash);
 	token->hash = strdup(hash);
 	*ret_secret = strdup(secret);
@@ -111,7 +102,7 @@ bool tokens_find(struct core *core, const uint8_t sum[TOKENS_SUM_BYTES], int64_t
 	const char *after = NULL;
 	size_t n;
 
-	to_hex(sum, TOKENS_SUM_BYTES, hash);
+	hex_format(sum, TOKENS_SUM_BYTES, hash);
 	while ((n = core_list(core, RESOURCE_TOKEN, after, ARRAY_SIZE(rows), rows)) > 0) {
 		for (size_t i = 0; i < n; i++)
 			if (has_hash((const void *)rows[i], hash))
@@ -131,7 +122,7 @@ bool tokens_still(struct core *core, int64_t now, struct identity *identity)
 	const struct token *token = (const void *)core_find(core, RESOURCE_TOKEN, identity->token);
 	char hash[2 * TOKENS_SUM_BYTES + 1];
 
-	to_hex(identity->sum, TOKENS_SUM_BYTES, hash);
+	hex_format(identity->sum, TOKENS_SUM_BYTES, hash);
 	if (!token || !has_hash(token, hash) || !in_time(token, now))
 		return false;
 	identity->role = role_of(token);

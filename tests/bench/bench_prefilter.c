@@ -262,9 +262,6 @@ int main(int argc, char **argv)
 		must(bench->verdict == XDP_PASS ? 0 : -EINVAL, "it does not pass");
 		measure(bench, "deny", "192.0.2.1", "10.0.0.5");
 		must(bench->verdict == XDP_DROP ? 0 : -EINVAL, "it is not denied");
-	} else if (getenv("QUICK")) {
-		must(unshare(CLONE_NEWNET) < 0 ? -errno : 0, "a network namespace");
-		measure_cookies(bench, config);
 	} else {
 		must(unshare(CLONE_NEWNET) < 0 ? -errno : 0, "a network namespace");
 		measure_plain(bench, config);

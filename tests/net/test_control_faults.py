@@ -255,16 +255,21 @@ def test_killed_with_a_full_disk(lab, nginx, tmpfs_gateway):
     assert gateway.api("PUT", "listeners/more", {"name": "more", "ports": ["8001"]}).status == 201
 
 
-def test_read_only_file_system(lab, nginx, make_gateway, tmp_path, figure):
-    """ext4 whose emergency remount does what a failing disk does, read-only with files open: 503, and all goes on."""
-    image = tmp_path / "state.img"
+def mount_ext4(directory, place, *options):
+    """A file system of its own for a state directory; skips where that cannot be."""
+    image = directory / "state.img"
     with open(image, "wb") as file:
         file.truncate(32 << 20)
     if run("mkfs.ext4", "-q", "-F", image, check=False).returncode:
         pytest.skip("mkfs.ext4 does not work here")
-    gateway = make_gateway(start=False)
-    if run("mount", "-o", "loop,errors=remount-ro", image, gateway.state, check=False).returncode:
+    if run("mount", "-o", ",".join(["loop", *options]), image, place, check=False).returncode:
         pytest.skip("no loop devices here")
+
+
+def test_read_only_file_system(lab, nginx, make_gateway, tmp_path, figure):
+    """ext4 whose emergency remount does what a failing disk does, read-only with files open: 503, and all goes on."""
+    gateway = make_gateway(start=False)
+    mount_ext4(tmp_path, gateway.state, "errors=remount-ro")
     try:
         gateway.start()
         redirect(gateway)
@@ -284,14 +289,8 @@ def test_read_only_file_system(lab, nginx, make_gateway, tmp_path, figure):
 def test_files_that_may_not_be_written(lab, nginx, make_gateway, tmp_path, figure):
     """A file system that refuses every write to the open files, and takes them again later, as one that was remounted
     read-only does: 503 with words, all stays, and writes work again by themselves."""
-    image = tmp_path / "state.img"
-    with open(image, "wb") as file:
-        file.truncate(32 << 20)
-    if run("mkfs.ext4", "-q", "-F", image, check=False).returncode:
-        pytest.skip("mkfs.ext4 does not work here")
     gateway = make_gateway(start=False)
-    if run("mount", "-o", "loop", image, gateway.state, check=False).returncode:
-        pytest.skip("no loop devices here")
+    mount_ext4(tmp_path, gateway.state)
     files = [gateway.state / name for name in FILES]
     try:
         gateway.start()

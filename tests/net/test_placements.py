@@ -12,6 +12,7 @@ import time
 import pytest
 
 from lab import servers
+from lab.datagrams import DatagramPeer
 from lab.process import amount
 from net.test_prefilter import prefilter
 from net.test_shape import Flow
@@ -28,33 +29,16 @@ PACKETS_RATE, CONNECTIONS_RATE, FLOW_RATE = 600, 100, 1_000_000
 PACKET = 1000  # bytes with its headers
 
 
-class Sink:
+class Sink(DatagramPeer):
     """A UDP server that counts what arrives, by client."""
 
     def __init__(self, host, address, port):
-        self.socket = host.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM, timeout=None)
+        self.counts = {}
+        super().__init__(host, address, port, self._count)
         self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
-        self.socket.bind((address, port))
-        self.seen = {}
-        self.thread = threading.Thread(target=self._count, daemon=True)
-        self.thread.start()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.thread.join(5)
-        self.socket.close()
-
-    def _count(self):
-        with contextlib.suppress(OSError):
-            while True:
-                data, address = self.socket.recvfrom(2048)
-                if not data:
-                    return
-                self.seen[address[0]] = self.seen.get(address[0], 0) + 1
+    def _count(self, _data, address):
+        self.counts[address[0]] = self.counts.get(address[0], 0) + 1
 
 
 class Client(threading.Thread):
@@ -102,7 +86,7 @@ class Datagrams(Client):
 
     def look(self):
         """(when, tried, let through)"""
-        return time.monotonic(), self.tried, self.sink.seen.get(self.name_seen, 0)
+        return time.monotonic(), self.tried, self.sink.counts.get(self.name_seen, 0)
 
     def close(self):
         """Its socket."""

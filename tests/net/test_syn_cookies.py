@@ -119,8 +119,14 @@ def test_the_prefilter_answers_while_queues_are_full(lab, nginx, gateway, wire, 
     assert 'gateway_xdp_syn_cookies_engaged{interface="in0"} 1' in gateway.api("GET", "/metrics").text
     packet = {"protocol": "tcp", "source": "198.18.77.1", "source_port": 40000, "destination": SERVER[4],
               "destination_port": 8000, "interface": "in0"}
-    stages = gateway.must("POST", "explain", packet)["stages"]
-    assert stages[0]["verdict"] == "answer" and "cookie" in stages[0]["why"] and stages[1]["stage"] == "nft"
+
+    def answered():
+        """Asked while the queue of the listening socket that is asked is full."""
+        wire.flood(SPOOFED[4], SERVER[4], 8000, FLOOD)
+        stages = gateway.must("POST", "explain", packet)["stages"]
+        return stages[0]["verdict"] == "answer" and "cookie" in stages[0]["why"] and stages[1]["stage"] == "nft"
+
+    wait_for(answered, 20, "an explanation that names the cookie")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,6 +18,7 @@
 #include "gatewayd/apply.h"
 #include "gatewayd/base/log.h"
 #include "rules/heal.h"
+#include "tests/unit/store_fixture.h"
 
 /* The relay's part: remembers what it was told, and fails on request. */
 struct relay {
@@ -36,7 +36,7 @@ struct shield_part {
 };
 
 struct fixture {
-	char directory[64];
+	char directory[STORE_FIXTURE_DIRECTORY];
 	struct store *store;
 	struct kernel *kernel;
 	struct relay relay;
@@ -54,15 +54,6 @@ static int relay_prepare(void *userdata, const struct plan *plan, const char **r
 	assert_int_equal(relay->generation, plan->from_revision);
 	relay->prepared = plan->to_revision;
 	return 1;
-}
-
-static void limit_files(rlim_t bytes)
-{
-	struct rlimit limit;
-
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-	limit.rlim_cur = bytes;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 static void relay_commit(void *userdata, const struct plan *plan)
@@ -128,17 +119,6 @@ static void shield_settle(void *userdata, int64_t revision)
 	shield->in_force = 0;
 }
 
-static void open_fixture_store(struct fixture *f, struct snapshot **ret)
-{
-	_cleanup_free_ char *reason = NULL;
-	char path[96];
-
-	snprintf(path, sizeof(path), "%s/gateway.db", f->directory);
-	if (store_open(path, &reason, &f->store) < 0)
-		fail_msg("%s", reason);
-	assert_int_equal(store_load(f->store, ret), 0);
-}
-
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
@@ -151,9 +131,8 @@ static int setup(void **state)
 		.route = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .table = 100, .priority = 100 },
 	};
 
-	snprintf(f->directory, sizeof(f->directory), "/tmp/gw-apply-XXXXXX");
-	assert_non_null(mkdtemp(f->directory));
-	open_fixture_store(f, &snapshot);
+	store_fixture_make(f->directory, "apply");
+	store_fixture_open(f->directory, &f->store, &snapshot);
 	assert_int_equal(kernel_fake_new(&f->kernel), 0);
 	config.store = f->store;
 	config.kernel = f->kernel;
@@ -167,17 +146,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const files[] = { "gateway.db", "gateway.db-wal", "gateway.db-shm" };
-	char path[96];
 
 	apply_free(f->apply);
 	kernel_free(f->kernel);
 	store_close(f->store);
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		snprintf(path, sizeof(path), "%s/%s", f->directory, files[i]);
-		unlink(path);
-	}
-	rmdir(f->directory);
+	store_fixture_remove(f->directory);
 	free(f);
 	return 0;
 }

@@ -20,9 +20,10 @@
 #include "gatewayd/core.h"
 #include "gatewayd/store_history.h"
 #include "schema/decode.h"
+#include "tests/unit/store_fixture.h"
 
 struct fixture {
-	char directory[64];
+	char directory[STORE_FIXTURE_DIRECTORY];
 	struct kernel *kernel;
 	struct core core;
 };
@@ -43,12 +44,8 @@ static void start(struct fixture *f)
 		.render = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .port_v4 = 4000, .port_v6 = 4000 },
 		.route = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .table = 100, .priority = 100 },
 	};
-	char path[96];
 
-	snprintf(path, sizeof(path), "%s/gateway.db", f->directory);
-	if (store_open(path, &reason, &f->core.store) < 0)
-		fail_msg("%s", reason);
-	assert_int_equal(store_load(f->core.store, &snapshot), 0);
+	store_fixture_open(f->directory, &f->core.store, &snapshot);
 	config.store = f->core.store;
 	assert_int_equal(apply_new(&config, &f->core.apply), 0);
 	assert_int_equal(apply_boot(f->core.apply, snapshot, &reason), 0);
@@ -69,8 +66,7 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
-	snprintf(f->directory, sizeof(f->directory), "/tmp/gw-core-XXXXXX");
-	assert_non_null(mkdtemp(f->directory));
+	store_fixture_make(f->directory, "core");
 	assert_int_equal(kernel_fake_new(&f->kernel), 0);
 	f->core.kernel = f->kernel;
 	start(f);
@@ -81,16 +77,10 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const files[] = { "gateway.db", "gateway.db-wal", "gateway.db-shm", "copy.db" };
-	char path[96];
 
 	stop(f);
 	kernel_free(f->kernel);
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		snprintf(path, sizeof(path), "%s/%s", f->directory, files[i]);
-		unlink(path);
-	}
-	rmdir(f->directory);
+	store_fixture_remove(f->directory);
 	free(f);
 	return 0;
 }

@@ -13,7 +13,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -22,25 +21,17 @@
 #include "gatewayd/base/log.h"
 #include "gatewayd/core.h"
 #include "gatewayd/drift.h"
+#include "tests/unit/store_fixture.h"
 
 static const struct route_params routes = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .table = 100, .priority = 100 };
 
 struct fixture {
-	char directory[64];
+	char directory[STORE_FIXTURE_DIRECTORY];
 	struct core core;
 	bool heals;
 	unsigned told, told_healed;
 	bool limit_files; /* the next commit of the relay makes every later write of the store fail */
 };
-
-static void limit_files(rlim_t bytes)
-{
-	struct rlimit limit;
-
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-	limit.rlim_cur = bytes;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
 
 static int relay_prepare(void *userdata, const struct plan *plan, const char **ret_reason)
 {
@@ -88,12 +79,8 @@ static void start(struct fixture *f)
 		.render = { .mark = 1u << 24, .mark_mask = 0xfu << 24, .port_v4 = 4000, .port_v6 = 4000 },
 		.route = routes,
 	};
-	char path[96];
 
-	snprintf(path, sizeof(path), "%s/gateway.db", f->directory);
-	if (store_open(path, &reason, &f->core.store) < 0)
-		fail_msg("%s", reason);
-	assert_int_equal(store_load(f->core.store, &snapshot), 0);
+	store_fixture_open(f->directory, &f->core.store, &snapshot);
 	config.store = f->core.store;
 	assert_int_equal(apply_new(&config, &f->core.apply), 0);
 	assert_int_equal(apply_boot(f->core.apply, snapshot, &reason), 0);
@@ -112,8 +99,7 @@ static int setup(void **state)
 		return 0;
 	}
 	f->heals = true;
-	snprintf(f->directory, sizeof(f->directory), "/tmp/gw-drift-XXXXXX");
-	assert_non_null(mkdtemp(f->directory));
+	store_fixture_make(f->directory, "drift");
 	assert_int_equal(kernel_fake_new(&f->core.kernel), 0);
 	start(f);
 	return 0;
@@ -122,8 +108,6 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
-	static const char *const files[] = { "gateway.db", "gateway.db-wal", "gateway.db-shm" };
-	char path[96];
 
 	if (f->core.kernel) {
 		drift_free(f->core.drift);
@@ -131,11 +115,7 @@ static int teardown(void **state)
 		apply_free(f->core.apply);
 		store_close(f->core.store);
 		kernel_free(f->core.kernel);
-		for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-			snprintf(path, sizeof(path), "%s/%s", f->directory, files[i]);
-			unlink(path);
-		}
-		rmdir(f->directory);
+		store_fixture_remove(f->directory);
 	}
 	free(f);
 	return 0;
