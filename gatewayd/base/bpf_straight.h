@@ -35,7 +35,8 @@ enum bpf_straight_kind {
 	BPF_STRAIGHT_OPENED,  /* never told, only noted: the client has said something to the target's answer */
 	BPF_STRAIGHT_REFUSED, /* the target, or a router, has answered the SYN with a refusal */
 	BPF_STRAIGHT_TAKEN,   /* a socket here has the four numbers that the target sees */
-	BPF_STRAIGHT_ENDED    /* both ends of stream are acknowledged, or there was a reset */
+	BPF_STRAIGHT_ENDED,   /* both ends of stream are acknowledged, or there was a reset */
+	BPF_STRAIGHT_NARROW   /* packets with this key, one of them with this number, are larger than this MTU */
 };
 
 struct bpf_straight_event {
@@ -44,9 +45,9 @@ struct bpf_straight_event {
 	__u32 ifindex;
 	struct bpf_shortcut_key key;
 	__u32 length; /* of the TCP header */
-	__u32 mark;
+	__u32 mtu;
 	__u8 header[BPF_STRAIGHT_HEADER_MAX];
-	__u32 unused;
+	__u32 seq;
 };
 
 #endif

@@ -341,13 +341,22 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 	}
 	route.origin.objects.listener = route.listener->id;
 	refusal = route_find(loop, route.listener, &route.origin, &route.hold);
-	if (refusal == 0 && route.origin.target.family == route.origin.client.family) {
-		tcp_start_straight(loop, &route, event->header, event->length);
-		return;
+	if (refusal || route.origin.target.family != route.origin.client.family) {
+		stats_add(loop->stats, refusal ? (enum stats_counter)refusal : STATS_refused_no_target, 1);
+		account_refused(loop, &route.origin.objects);
+		refuse(&route.origin, &syn);
+	} else if (!tcp_start_straight(loop, &route, event->header, event->length)) {
+		refuse(&route.origin, &syn);
 	}
-	stats_add(loop->stats, refusal ? (enum stats_counter)refusal : STATS_refused_no_target, 1);
-	account_refused(loop, &route.origin.objects);
-	refuse(&route.origin, &syn);
+}
+
+/* What a router would tell the sender if it knew the addresses that the sender uses. */
+static void on_narrow(const struct bpf_straight_event *event)
+{
+	const struct addr sender = shortcut_key_source(&event->key), receiver = shortcut_key_destination(&event->key);
+
+	(void)tcp_forge_too_big(&sender, ntohs(event->key.source_port), &receiver, ntohs(event->key.destination_port),
+	        event->seq, event->mtu);
 }
 
 static void on_event(struct loop *loop, const struct bpf_straight_event *event)
@@ -357,6 +366,10 @@ static void on_event(struct loop *loop, const struct bpf_straight_event *event)
 
 	if (event->kind == BPF_STRAIGHT_SYN) {
 		on_syn(loop, event);
+		return;
+	}
+	if (event->kind == BPF_STRAIGHT_NARROW) {
+		on_narrow(event);
 		return;
 	}
 	flow = flow_from_cookie(&loop->flows, event->owner, &side);
@@ -524,6 +537,16 @@ static bool end_was_counted(const struct loop *loop, uint64_t id, const struct b
 	return is_over(stitch) && (!loop->place.memory || !stats_flow_is_shown(loop->place.memory, id));
 }
 
+/* How long a flow may stay in the making that has begun with the relay before; 0: for ever. */
+static uint64_t adopted_deadline_ms(const struct loop *loop, uint32_t listener)
+{
+	const struct config_listener *found = config_listener(loop->config, listener);
+
+	if (!found)
+		return loop->now_ms;
+	return found->connect_timeout_ms > 0 ? loop->now_ms + found->connect_timeout_ms : 0;
+}
+
 static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
 {
 	const struct bpf_stitch_straight *told = &stitch->straight;
@@ -550,10 +573,12 @@ static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *s
 	flow->active_ms = loop->now_ms;
 	flow->stitch = parts_take(&loop->flows.stitches);
 	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
-	if (opened_us)
+	if (told->told & 1U << BPF_STRAIGHT_OPENED) {
 		flow->state = FLOW_RELAYING;
-	else
+	} else {
 		flow->making = parts_take(&loop->flows.makings);
+		flow_making(&loop->flows, flow)->deadline_ms = adopted_deadline_ms(loop, told->objects[0]);
+	}
 	ways_take(loop, flow, stitch);
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		flow->direction[side] = (struct flow_direction){ .mover = MOVER_KERNEL,

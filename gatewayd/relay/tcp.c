@@ -380,18 +380,19 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		connect_begin(loop, flow, listener);
 }
 
-void tcp_start_straight(struct loop *loop, const struct tcp_route *route, const uint8_t *header, size_t length)
+bool tcp_start_straight(struct loop *loop, const struct tcp_route *route, const uint8_t *header, size_t length)
 {
 	struct flow *flow = start(loop, route, true);
 	struct flow_making *making;
 
 	if (!flow)
-		return; /* its client asks again, and then goes the long way */
+		return false;
 	making = flow_making(&loop->flows, flow);
 	memcpy(making->syn, header, length);
 	making->syn_length = (uint8_t)length;
 	stats_add(loop->stats, STATS_straight_flows, 1);
 	connect_begin(loop, flow, route->listener);
+	return true;
 }
 
 /* --- moving --- */

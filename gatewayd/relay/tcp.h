@@ -25,8 +25,9 @@ struct tcp_route {
 
 /* Takes the accepted socket over and begins to connect; counts and resets it if that fails at once. */
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route);
-/* The same for one without a socket, whose SYN had this TCP header (straight.h). */
-void tcp_start_straight(struct loop *loop, const struct tcp_route *route, const uint8_t *header, size_t length);
+/* The same for one without a socket, whose SYN had this TCP header (straight.h). False: the table is full, which is
+ * counted; the client is to be told. */
+bool tcp_start_straight(struct loop *loop, const struct tcp_route *route, const uint8_t *header, size_t length);
 /* Of such a flow, in the making: its target has not taken the connection (error: a negative errno), or is to be asked
  * again. */
 void tcp_connect_failed(struct loop *loop, struct flow *flow, int error);

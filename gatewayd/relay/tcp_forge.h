@@ -21,5 +21,9 @@ bool tcp_forge_reset(const struct addr *from, uint16_t from_port, const struct a
  */
 int tcp_forge_header(const struct addr *from, uint16_t from_port, const struct addr *to, uint16_t to_port,
         const uint8_t *header, size_t length);
+/* Tells the sender of a packet with these addresses, ports and TCP number that it was larger than `mtu` bytes, as a
+ * router would. Whether that was sent. */
+bool tcp_forge_too_big(const struct addr *sender, uint16_t sender_port, const struct addr *receiver,
+        uint16_t receiver_port, uint32_t seq, uint32_t mtu);
 
 #endif

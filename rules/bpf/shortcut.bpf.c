@@ -212,7 +212,7 @@ static __always_inline __u32 part_size(const struct __sk_buff *skb, const struct
 }
 
 /* Where a packet of this size with these addresses would be forwarded to, had it come in by this interface, and if it
- * may be as large as it is; else 0, and -1 if it is only too large. */
+ * may be as large as it is; else 0, and if it is only too large, how large it may be, negative. */
 static __always_inline int find_way(struct __sk_buff *skb, const struct bpf_shortcut_key *out, __u32 ifindex,
         __u8 protocol, __u8 tos, __u32 size, struct bpf_redir_neigh *neighbour)
 {
@@ -235,7 +235,7 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct bpf_shor
 	}
 	r = bpf_fib_lookup(skb, &way, sizeof(way), 0);
 	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return r == BPF_FIB_LKUP_RET_FRAG_NEEDED ? -1 : 0;
+		return r == BPF_FIB_LKUP_RET_FRAG_NEEDED ? -(int)way.mtu_result : 0;
 	/* As the look-up left it: the next hop, or the destination itself. */
 	neighbour->nh_family = way.family;
 	if (way.family == FAMILY_V4)

@@ -604,94 +604,7 @@ static __noinline int stitch_try(
 	return taken && here.snd_una != here.snd_nxt;
 }
 
-/* --- what routers say --- */
-
-/* The TCP header's first words, as far as an error quotes them at least. */
-struct quoted {
-	__u16 source, destination;
-	__u32 seq;
-};
-
-/* An error says that packets of a stitched flow are too large for their path: they cannot become smaller, for their
- * sender does not know the numbers that the error quotes. Noted for the relay, which ends the flow. */
-static __always_inline void too_big_note(const struct bpf_shortcut_key *answers, __u32 quoted_seq, __u32 mtu)
-{
-	const struct bpf_stitch_way *way = bpf_map_lookup_elem(&ways, answers);
-	struct bpf_stitch *flow;
-	struct bpf_stitch_side *from, *to;
-	__u32 seq;
-	__u64 id;
-
-	if (!way)
-		return;
-	id = way->flow;
-	flow = bpf_map_lookup_elem(&stitches, &id);
-	if (!flow || flow->state != BPF_STITCH_ACTIVE)
-		return;
-	to = &flow->side[way->side & 1];
-	from = &flow->side[!(way->side & 1)];
-	seq = quoted_seq - from->add_seq;
-	/* As TCP does: only about what is under way. */
-	if (mtu < from->size_max && (__s32)(seq - (to->ack + to->add_ack)) >= 0 && (__s32)(from->end - seq) > 0)
-		__sync_fetch_and_add(&from->too_big, 1);
-}
-
-static __always_inline void icmp4(struct __sk_buff *skb)
-{
-	struct bpf_shortcut_key key = { .family = 4 };
-	struct {
-		struct {
-			__u8 type, code;
-			__u16 check, unused, mtu;
-		} icmp;
-		struct iphdr ip;
-		struct quoted tcp;
-	} error;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct iphdr), &error, sizeof(error)) < 0 ||
-	        error.icmp.type != ICMP4_UNREACHABLE || error.icmp.code != ICMP4_TOO_BIG || error.ip.ihl != 5 ||
-	        error.ip.protocol != IPPROTO_TCP)
-		return;
-	__builtin_memcpy(key.source, &error.ip.daddr, 4);
-	__builtin_memcpy(key.destination, &error.ip.saddr, 4);
-	key.source_port = error.tcp.destination;
-	key.destination_port = error.tcp.source;
-	too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohs(error.icmp.mtu));
-}
-
-static __always_inline void icmp6(struct __sk_buff *skb)
-{
-	struct bpf_shortcut_key key = { .family = 6 };
-	struct {
-		struct {
-			__u8 type, code;
-			__u16 check;
-			__u32 mtu;
-		} icmp;
-		struct ipv6hdr ip;
-		struct quoted tcp;
-	} error;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr), &error, sizeof(error)) < 0 ||
-	        error.icmp.type != ICMP6_TOO_BIG || error.ip.nexthdr != IPPROTO_TCP)
-		return;
-	__builtin_memcpy(key.source, &error.ip.daddr, 16);
-	__builtin_memcpy(key.destination, &error.ip.saddr, 16);
-	key.source_port = error.tcp.destination;
-	key.destination_port = error.tcp.source;
-	too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohl(error.icmp.mtu));
-}
-
-static __noinline int icmp(struct __sk_buff *skb, __u32 family)
-{
-	if (family == 4)
-		icmp4(skb);
-	else
-		icmp6(skb);
-	return TC_ACT_UNSPEC;
-}
-
-/* --- the verdict --- */
+/* --- packets of a flow --- */
 
 /* A frame of its own on the stack. */
 static __noinline int way_out(struct __sk_buff *skb, const struct bpf_shortcut_key *out, const struct packet *packet,
@@ -751,6 +664,99 @@ static __noinline int stitch_packet(struct __sk_buff *skb, struct packet *packet
 }
 
 #include "rules/bpf/straight.h"
+
+/* --- what routers say --- */
+
+/* The TCP header's first words, as far as an error quotes them at least. */
+struct quoted {
+	__u16 source, destination;
+	__u32 seq;
+};
+
+/* An error says that packets of a flow are too large for their path. The sender of a stitched flow's cannot make them
+ * smaller, for it does not know the numbers that the error quotes: noted for the relay, which ends the flow. */
+static __always_inline void too_big_note(const struct bpf_shortcut_key *answers, __u32 quoted_seq, __u32 mtu)
+{
+	const struct bpf_stitch_way *way = bpf_map_lookup_elem(&ways, answers);
+	struct bpf_stitch *flow;
+	struct bpf_stitch_side *from, *to;
+	__u32 seq;
+	__u64 id;
+
+	if (!way)
+		return;
+	id = way->flow;
+	flow = bpf_map_lookup_elem(&stitches, &id);
+	if (!flow || flow->state != BPF_STITCH_ACTIVE)
+		return;
+	to = &flow->side[way->side & 1];
+	from = &flow->side[!(way->side & 1)];
+	seq = quoted_seq - from->add_seq;
+	/* As TCP does: only about what is under way. */
+	if (mtu >= from->size_max || (__s32)(seq - (to->ack + to->add_ack)) < 0 || (__s32)(from->end - seq) <= 0)
+		return;
+	if (flow->options & BPF_STITCH_STRAIGHT)
+		straight_narrow(flow, way, !way->side, mtu, quoted_seq);
+	else
+		__sync_fetch_and_add(&from->too_big, 1);
+}
+
+static __always_inline void icmp4(struct __sk_buff *skb)
+{
+	struct bpf_shortcut_key key = { .family = 4 };
+	struct {
+		struct {
+			__u8 type, code;
+			__u16 check, unused, mtu;
+		} icmp;
+		struct iphdr ip;
+		struct quoted tcp;
+	} error;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct iphdr), &error, sizeof(error)) < 0 ||
+	        error.icmp.type != ICMP4_UNREACHABLE || error.icmp.code != ICMP4_TOO_BIG || error.ip.ihl != 5 ||
+	        error.ip.protocol != IPPROTO_TCP)
+		return;
+	__builtin_memcpy(key.source, &error.ip.daddr, 4);
+	__builtin_memcpy(key.destination, &error.ip.saddr, 4);
+	key.source_port = error.tcp.destination;
+	key.destination_port = error.tcp.source;
+	too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohs(error.icmp.mtu));
+}
+
+static __always_inline void icmp6(struct __sk_buff *skb)
+{
+	struct bpf_shortcut_key key = { .family = 6 };
+	struct {
+		struct {
+			__u8 type, code;
+			__u16 check;
+			__u32 mtu;
+		} icmp;
+		struct ipv6hdr ip;
+		struct quoted tcp;
+	} error;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr), &error, sizeof(error)) < 0 ||
+	        error.icmp.type != ICMP6_TOO_BIG || error.ip.nexthdr != IPPROTO_TCP)
+		return;
+	__builtin_memcpy(key.source, &error.ip.daddr, 16);
+	__builtin_memcpy(key.destination, &error.ip.saddr, 16);
+	key.source_port = error.tcp.destination;
+	key.destination_port = error.tcp.source;
+	too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohl(error.icmp.mtu));
+}
+
+static __noinline int icmp(struct __sk_buff *skb, __u32 family)
+{
+	if (family == 4)
+		icmp4(skb);
+	else
+		icmp6(skb);
+	return TC_ACT_UNSPEC;
+}
+
+/* --- the verdict --- */
 
 /* The verdict about a TCP packet. */
 static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)

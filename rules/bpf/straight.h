@@ -15,6 +15,8 @@
 #define OPTIONS_BYTES 40
 #define SCALE_MAX     14
 #define TCP_HEADER    20
+/* A sender is told so often that its packets are too large. */
+#define NARROW_EACH_NS 20000000
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -123,7 +125,6 @@ int take_syn(struct __sk_buff *skb)
 	event->ifindex = skb->ifindex;
 	event->key = key;
 	event->length = length;
-	event->mark = skb->mark;
 	if (bpf_skb_load_bytes(skb, 0, event->header, length) < 0) {
 		bpf_ringbuf_discard(event, 0);
 		return -1;
@@ -143,6 +144,29 @@ static __always_inline void straight_tell(const struct bpf_stitch_way *way, __u3
 	event->kind = kind;
 	event->owner = way->owner;
 	bpf_ringbuf_submit(event, 0);
+}
+
+/* Packets of this side are larger than their way takes. Their sender does not know the addresses that a router would
+ * tell it of: it is told by the relay, and again if it goes on. */
+static __noinline int straight_narrow(
+        struct bpf_stitch *flow, const struct bpf_stitch_way *way, __u32 side, __u32 mtu, __u32 seq)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct bpf_straight_event *event;
+
+	if (now - flow->straight.narrow_ns < NARROW_EACH_NS)
+		return 0;
+	event = ring_take(way->ring);
+	if (!event)
+		return 0;
+	flow->straight.narrow_ns = now;
+	event->kind = BPF_STRAIGHT_NARROW;
+	event->owner = way->owner;
+	event->key = flow->side[side & 1].in;
+	event->mtu = mtu;
+	event->seq = seq;
+	bpf_ringbuf_submit(event, 0);
+	return 1;
 }
 
 /* Whether this flow has not been told of so. */
@@ -330,7 +354,7 @@ static __noinline int straight_packet(
 		return TC_ACT_SHOT;
 	ifindex = way_out(skb, &flow->side[side & 1].out, packet, segment.payload, &neighbour);
 	if (ifindex < 0)
-		__sync_fetch_and_add(&flow->side[side & 1].too_big, 1);
+		straight_narrow(flow, way, side, (__u32)-ifindex, segment.seq);
 	if (ifindex <= 0 || !stitch_rewrite(skb, packet, flow, side, &segment))
 		return TC_ACT_SHOT;
 	return (int)bpf_redirect_neigh((__u32)ifindex, &neighbour, sizeof(neighbour), 0);

@@ -13,7 +13,7 @@ from lab.process import alive, wait_for
 
 from net.test_sockmap import ask, echo
 from net.test_stitch import FAMILIES, SERVER, Watcher, ask_much, is_reset
-from net.test_straight import flows, is_straight, nothing_left, row_of, straight
+from net.test_straight import drops, flows, is_straight, nothing_left, row_of, straight
 
 pytestmark = pytest.mark.shared_gateway
 
@@ -135,3 +135,30 @@ def test_handed_over(lab, gateway, family):
                 with lab.client.connect(SERVER[family], PORT) as another:
                     ask_much(another, os.urandom(20_000))
             assert transfer.is_whole()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adopted_in_the_making(lab, gateway, family):
+    """The relay is killed between a client's SYN and the target's answer, which never comes: the next one waits as long
+    as the listener says, and tells the client."""
+    straight(gateway, ports=(PORT,), connect_timeout_ms=1500)
+    with drops(lab.server, "silent", f"tcp dport {PORT} drop"):
+        caught = []
+
+        def connect():
+            try:
+                lab.client.connect(SERVER[family], PORT, timeout=20).close()
+            except OSError as error:
+                caught.append(type(error).__name__)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        wait_for(lambda: flows(gateway), 5, "the flow", interval=0.02)
+        before = gateway.break_relay()
+        gateway.mend_relay()
+        gateway.wait_relay(before, 20)
+        assert flows(gateway)[0]["state"] == "connecting"
+        thread.join(20)
+        assert caught == ["ConnectionRefusedError"]
+    nothing_left(gateway)
+    assert gateway.counters()["connect_timeout"] == 1
