@@ -132,12 +132,12 @@ const char *shortcut_obstacle(const struct listener *listener)
 }
 
 /* Whether its flows may do without sockets. */
-static bool is_straight(const struct listener *listener)
+static bool may_be_straight(const struct listener *listener)
 {
-	return listener->enabled && listener->mover == MOVER_KERNEL && !shortcut_obstacle(listener);
+	return shortcut_suits(listener) && !shortcut_obstacle(listener);
 }
 
-static void ports_add(uint64_t words[BPF_STRAIGHT_PORT_WORDS], const struct listener *listener)
+static void ports_add(uint64_t *words, const struct listener *listener)
 {
 	struct port_range any = { 1, UINT16_MAX }, range;
 
@@ -151,21 +151,25 @@ static void ports_add(uint64_t words[BPF_STRAIGHT_PORT_WORDS], const struct list
 	}
 }
 
-/* SYNs are taken for ports whose listeners all want that: the filter does not know the listeners. */
+/* SYNs are taken for ports whose listeners all allow that: the filter does not know the listeners. */
 static void follow_ports(struct shortcut *shortcut, const struct rows *rows)
 {
-	uint64_t wanted[BPF_STRAIGHT_PORT_WORDS] = { 0 }, others[BPF_STRAIGHT_PORT_WORDS] = { 0 };
+	uint64_t words[BPF_STRAIGHT_WORDS] = { 0 }, others[BPF_STRAIGHT_PORT_WORDS] = { 0 };
+	uint64_t *may = words + BPF_STRAIGHT_MAY, *always = words + BPF_STRAIGHT_ALWAYS;
 	int r;
 
 	for (size_t i = 0; i < rows->n; i++) {
 		const struct listener *listener = (const struct listener *)rows->items[i];
 
-		if (listener->enabled && listener->protocol == PROTOCOL_TCP && listener->action == ACTION_RELAY)
-			ports_add(is_straight(listener) ? wanted : others, listener);
+		if (!listener->enabled || listener->protocol != PROTOCOL_TCP || listener->action != ACTION_RELAY)
+			continue;
+		ports_add(may_be_straight(listener) ? may : others, listener);
+		if (listener->mover == MOVER_KERNEL)
+			ports_add(always, listener);
 	}
 	for (size_t i = 0; i < BPF_STRAIGHT_PORT_WORDS; i++)
-		wanted[i] = shortcut->forbidden ? 0 : wanted[i] & ~others[i];
-	r = kernel_shortcut_straight_ports(shortcut->kernel, wanted);
+		may[i] = shortcut->forbidden ? 0 : may[i] & ~others[i];
+	r = kernel_shortcut_straight_ports(shortcut->kernel, words);
 	if (r < 0)
 		log_error("the ports of flows without sockets cannot be told to the kernel: %s", strerror(-r));
 }
@@ -286,6 +290,7 @@ static void detach_unless_used(struct shortcut *shortcut)
 	if (kernel_shortcut_has_stitches(shortcut->kernel))
 		return;
 	kernel_shortcut_detach_all(shortcut->options->bpf_dir);
+	kernel_shortcut_forget_all(shortcut->kernel);
 	attached_clear(&shortcut->attached);
 	shortcut->lingers = false;
 }
@@ -388,6 +393,11 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 	for (unsigned i = 0; i < BPF_STRAIGHT_RINGS && r == 0; i++)
 		r = send_map(channel, (enum proto_shortcut_kind)(PROTO_SHORTCUT_RING_0 + i),
 		        kernel_shortcut_ring(shortcut->kernel, i), timeout_ms);
+	if (r == 0)
+		r = send_map(channel, PROTO_SHORTCUT_CHOICE, kernel_shortcut_choices(shortcut->kernel), timeout_ms);
+	if (r == 0)
+		r = send_map(
+		        channel, PROTO_SHORTCUT_INTERFACES, kernel_shortcut_interfaces(shortcut->kernel), timeout_ms);
 	return r;
 }
 

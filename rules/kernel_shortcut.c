@@ -143,6 +143,16 @@ int kernel_shortcut_ring(const struct kernel_shortcut *shortcut, unsigned number
 	return bpf_map__fd(rings[number]);
 }
 
+int kernel_shortcut_choices(const struct kernel_shortcut *shortcut)
+{
+	return bpf_map__fd(shortcut->skeleton->maps.straight_choices);
+}
+
+int kernel_shortcut_interfaces(const struct kernel_shortcut *shortcut)
+{
+	return bpf_map__fd(shortcut->skeleton->maps.straight_interfaces);
+}
+
 int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut)
 {
 	const struct bpf_straight_control none = { 0 };
@@ -155,7 +165,7 @@ int kernel_shortcut_straight_ports(struct kernel_shortcut *shortcut, const uint6
 {
 	int map = bpf_map__fd(shortcut->skeleton->maps.straight_ports), r = 0;
 
-	for (__u32 i = 0; i < BPF_STRAIGHT_PORT_WORDS && r == 0; i++)
+	for (__u32 i = 0; i < BPF_STRAIGHT_WORDS && r == 0; i++)
 		r = bpf_map_update_elem(map, &i, &words[i], BPF_ANY);
 	return r;
 }
@@ -342,8 +352,15 @@ static const struct kernel_tc place = { .name = "shortcut", .priority = FILTER_P
 
 int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface)
 {
-	return kernel_tc_attach(
+	__u32 ifindex = if_nametoindex(interface), one = 1;
+	int r = kernel_tc_attach(
 	        &place, shortcut->directory, bpf_program__fd(shortcut->skeleton->progs.shortcut), interface);
+
+	if (r == 0 && ifindex)
+		(void)bpf_map_update_elem(kernel_shortcut_interfaces(shortcut), &ifindex, &one, BPF_ANY);
+	else
+		(void)bpf_map_delete_elem(kernel_shortcut_interfaces(shortcut), &ifindex);
+	return r;
 }
 
 bool kernel_shortcut_is_attached(const char *interface)
@@ -356,7 +373,20 @@ void kernel_shortcut_detach_all(const char *directory)
 	kernel_tc_detach_all(&place, directory);
 }
 
+void kernel_shortcut_forget_all(struct kernel_shortcut *shortcut)
+{
+	int map = kernel_shortcut_interfaces(shortcut);
+	__u32 ifindex;
+
+	while (bpf_map_get_next_key(map, NULL, &ifindex) == 0)
+		if (bpf_map_delete_elem(map, &ifindex) < 0)
+			return;
+}
+
 void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex)
 {
+	__u32 key = ifindex;
+
+	(void)bpf_map_delete_elem(kernel_shortcut_interfaces(shortcut), &key);
 	kernel_tc_forget(shortcut->directory, ifindex);
 }

@@ -28,9 +28,12 @@ int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_straight(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_syns(const struct kernel_shortcut *shortcut);
 int kernel_shortcut_ring(const struct kernel_shortcut *shortcut, unsigned number);
+/* What the relay chooses by port, and the interfaces where packets are translated. */
+int kernel_shortcut_choices(const struct kernel_shortcut *shortcut);
+int kernel_shortcut_interfaces(const struct kernel_shortcut *shortcut);
 /* No SYN is taken until a relay that serves says so again. */
 int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut);
-/* The ports for which SYNs are taken: BPF_STRAIGHT_PORT_WORDS words, a bit each. */
+/* The ports for which SYNs may be, and always are taken: BPF_STRAIGHT_WORDS words, a bit each. */
 int kernel_shortcut_straight_ports(struct kernel_shortcut *shortcut, const uint64_t *words);
 
 /* From here on only UDP flows of this many-th epoch take the short cut, and none if it is not open; then no TCP flow
@@ -68,6 +71,8 @@ void kernel_shortcut_tally(const struct kernel_shortcut *shortcut,
 int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interface);
 bool kernel_shortcut_is_attached(const char *interface);
 void kernel_shortcut_detach_all(const char *directory);
+/* It is off all interfaces. */
+void kernel_shortcut_forget_all(struct kernel_shortcut *shortcut);
 /* An interface is gone. */
 void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex);
 

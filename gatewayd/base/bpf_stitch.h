@@ -58,6 +58,8 @@ struct bpf_stitch_straight {
 	__u64 started_us; /* CLOCK_MONOTONIC, as the next one */
 	__u64 routed_us;
 	__u64 opened_ns;           /* by the program: of the target's answer */
+	__u64 answered_ns;         /* by the program: of what the client said to that */
+	__u64 first_ns;            /* by the program: of the target's first byte */
 	__u64 narrow_ns;           /* by the program: when it last told of packets that are too large */
 	__u32 objects[3], ifindex; /* ids of listener, upstream and target; where the client's packets come in */
 	__u32 idle_timeout_ms;

@@ -9,7 +9,10 @@
  * here.
  *
  * `straight`: whether SYNs are taken, and for how many readers.
- * `straight_ports`: destination ports whose listeners all want it, one bit each.
+ * `straight_ports`: a bit for each destination port: behind BPF_STRAIGHT_MAY those whose listeners all allow it, behind
+ * BPF_STRAIGHT_ALWAYS those where one wants it.
+ * `straight_choices`: what the relay makes of a port that may.
+ * `straight_interfaces`: those where packets are translated, by number.
  * `ring_0` and so on: what is told to the relay's threads of these numbers.
  */
 #ifndef GW_BASE_BPF_STRAIGHT_H
@@ -23,12 +26,26 @@
 #define BPF_STRAIGHT_RINGS      4
 #define BPF_STRAIGHT_RING_BYTES (256 * 1024)
 #define BPF_STRAIGHT_PORT_WORDS 1024
+#define BPF_STRAIGHT_MAY        0
+#define BPF_STRAIGHT_ALWAYS     BPF_STRAIGHT_PORT_WORDS
+#define BPF_STRAIGHT_WORDS      (2 * BPF_STRAIGHT_PORT_WORDS)
+#define BPF_STRAIGHT_PORTS      65536
+#define BPF_STRAIGHT_INTERFACES 16384
 #define BPF_STRAIGHT_HEADER_MAX 60
 
 struct bpf_straight_control {
 	__u32 rings; /* that are read: by the relay, when it serves; 0 by the daemon, when none does */
 	__u32 full;  /* by the relay: it cannot have another flow at present */
+	__u32 run;   /* of the relay, as in its choices */
 };
+
+/* What a relay has chosen for a port, in the lower bits; the upper ones are the relay's number. */
+enum bpf_straight_choice { BPF_STRAIGHT_NEITHER, BPF_STRAIGHT_OFTEN, BPF_STRAIGHT_PASS };
+
+static inline __u32 bpf_straight_choice(__u32 run, enum bpf_straight_choice what)
+{
+	return run << 2 | what;
+}
 
 enum bpf_straight_kind {
 	BPF_STRAIGHT_SYN,     /* of a client: header, key and ifindex */

@@ -137,10 +137,12 @@ void account_name(struct loop *loop, const struct flow *flow, const char *name, 
 
 /* --- a flow's life --- */
 
-/* Since the flow got its target. */
-static uint64_t since_routed_us(const struct flow *flow)
+/* From the moment that the flow got its target. */
+static uint64_t since_routed_us(const struct flow *flow, uint64_t at_us)
 {
-	return clock_us() - flow->account.started_us - flow->account.routed_us;
+	uint64_t from_us = flow->account.started_us + flow->account.routed_us;
+
+	return at_us > from_us ? at_us - from_us : 0;
 }
 
 static uint32_t bounded(uint64_t time_us)
@@ -278,13 +280,17 @@ void account_routed_again(struct loop *loop, struct flow *flow)
 
 void account_connected(struct loop *loop, struct flow *flow, uint64_t at_us)
 {
-	uint64_t from_us = flow->account.started_us + flow->account.routed_us,
-	         took = at_us > from_us ? at_us - from_us : 0;
+	uint64_t took = since_routed_us(flow, at_us);
 
 	flow->account.connect_us = bounded(took);
 	note(loop, flow, STATS_HISTOGRAM_connect_time, took);
 	account_changed(loop, flow);
 	record_start(loop, number_of(loop, flow));
+}
+
+void account_first_byte(struct loop *loop, struct flow *flow, uint64_t at_us)
+{
+	note(loop, flow, STATS_HISTOGRAM_first_byte, since_routed_us(flow, at_us));
 }
 
 void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes)
@@ -294,8 +300,8 @@ void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, si
 	const struct flow_way *way = flow_way(&loop->flows, flow);
 	struct stats_row *row = row_of(loop, flow);
 
-	if (side == FLOW_TARGET && flow->account.bytes[side] == 0)
-		note(loop, flow, STATS_HISTOGRAM_first_byte, since_routed_us(flow));
+	if (side == FLOW_TARGET && flow->account.bytes[side] == 0 && !flow->straight)
+		account_first_byte(loop, flow, clock_us());
 	flow->account.bytes[side] += bytes;
 	stats_add(loop->stats, side == FLOW_CLIENT ? STATS_bytes_to_target : STATS_bytes_to_client, bytes);
 	account_objects_count(loop, &way->objects, way->slot, counter, bytes);

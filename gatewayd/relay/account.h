@@ -18,6 +18,9 @@ void account_begin(struct loop *loop, struct flow *flow, bool adopted);
 void account_configured(struct loop *loop);
 /* The flow's connect has succeeded; at this time (CLOCK_MONOTONIC, microseconds). */
 void account_connected(struct loop *loop, struct flow *flow, uint64_t at_us);
+/* The target has said something for the first time; at this time, as above. Of flows without sockets; of others
+ * account_moved knows. */
+void account_first_byte(struct loop *loop, struct flow *flow, uint64_t at_us);
 /* Bytes were moved from this side to the other one. */
 void account_moved(struct loop *loop, struct flow *flow, enum flow_side side, size_t bytes);
 /* A flow that has begun without a target has got one: it counts with it, and its times are taken, from here on. */

@@ -396,6 +396,8 @@ static void timer_fired(struct wheel_entry *entry, void *context)
 		reap_begin(loop);
 	else if (entry == &loop->straight.timer)
 		straight_timer(loop);
+	else if (entry == &loop->straight.choice.timer)
+		straight_choice_timer(loop);
 	else if (entry == &loop->keep.timer)
 		keep_timer(loop);
 	else if (!udp_timer(loop, entry))

@@ -39,7 +39,7 @@ bool mover_nothing_waits(int fd)
 
 enum stats_reason mover_reason_shown(enum mover_reason reason)
 {
-	static_assert((int)STATS_REASON_START + (int)MOVER_REASON_NO_MAP == (int)STATS_REASON_NO_MAP &&
+	static_assert((int)STATS_REASON_START + (int)MOVER_REASON_OFTEN == (int)STATS_REASON_OFTEN &&
 	                      (int)STATS_REASON_START + (int)MOVER_REASONS == (int)STATS_REASONS,
 	        "a row has them in the same order");
 	return (enum stats_reason)((int)STATS_REASON_START + (int)reason);

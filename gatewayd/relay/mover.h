@@ -37,6 +37,7 @@ enum mover_reason {
 	MOVER_REASON_URGENT,  /* copy: splice does not get past urgent data */
 	MOVER_REASON_STEADY, /* sockmap: the flow has lived long enough, and its messages are small; kernel: it lasts */
 	MOVER_REASON_NO_MAP, /* the kernel or the maps did not take the socket (ended, full, or no maps at all) */
+	MOVER_REASON_OFTEN,  /* kernel: connections to this port come often, and this one has none here */
 	MOVER_REASONS
 };
 

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "gatewayd/base/bpf_map.h"
 #include "gatewayd/base/bpf_stitch.h"
@@ -49,7 +50,7 @@ int straight_init(struct straight *straight)
 {
 	straight->lingering = calloc(STRAIGHT_LINGER_MAX, sizeof(*straight->lingering));
 	straight->lingers_until = calloc(STRAIGHT_LINGER_MAX, sizeof(*straight->lingers_until));
-	return straight->lingering && straight->lingers_until ? 0 : -ENOMEM;
+	return straight->lingering && straight->lingers_until ? straight_choice_init(&straight->choice) : -ENOMEM;
 }
 
 void straight_destroy(struct straight *straight)
@@ -57,6 +58,7 @@ void straight_destroy(struct straight *straight)
 	ring_close(&straight->ring);
 	free(straight->lingering);
 	free(straight->lingers_until);
+	straight_choice_destroy(&straight->choice);
 }
 
 /* Takes a flow that is over out of the maps. Whoever puts another one in its ways takes it out first (way_put), so they
@@ -76,7 +78,8 @@ static void say(const struct loop *loop, bool full)
 {
 	unsigned threads = loop->shortcut->threads;
 	struct bpf_straight_control control = { .rings = threads < BPF_STRAIGHT_RINGS ? threads : BPF_STRAIGHT_RINGS,
-		.full = full };
+		.full = full,
+		.run = (uint32_t)getpid() };
 	uint32_t zero = 0;
 	int r = bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control);
 
@@ -275,6 +278,8 @@ int straight_connect(struct loop *loop, struct flow *flow)
 
 	if (syn_read(making->syn, making->syn_length, &syn) < 0)
 		return -EINVAL;
+	if (!straight_choice_reaches(loop, &origin.target))
+		return -EHOSTUNREACH;
 	if (!flow->stitch)
 		flow->stitch = parts_take(&loop->flows.stitches);
 	else if (bpf_map_get(stitches(loop), &flow->id, &stitch) == 0)
@@ -302,7 +307,25 @@ static void refuse(const struct flow_origin *origin, const struct syn *syn)
 	        &origin->original, origin->original_port, &origin->client, origin->client_port, 0, syn->seq + 1);
 }
 
-/* The listener, if it wants such flows; NULL: the client's next SYN is to go the long way. */
+/* Whether the listener's flows can do without sockets. */
+static bool suits(const struct config_listener *listener)
+{
+	return listener->shortcut && listener->routes.n == 0 && listener->proxy == 0 &&
+	       listener->source == CONNECT_AS_CLIENT &&
+	       (listener->mover == PROTO_MOVER_KERNEL || listener->mover == PROTO_MOVER_AUTO);
+}
+
+void straight_came(struct loop *loop, const struct config_listener *listener, const struct flow_origin *origin)
+{
+	if (!loop->straight.begun || loop->mode != PROTO_MOVER_AUTO || listener->mover != PROTO_MOVER_AUTO ||
+	        !suits(listener) || !straight_choice_reaches(loop, &origin->target))
+		return;
+	straight_choice_came(loop, origin->original_port);
+	if (straight_choice_any() && !loop->straight.wanted)
+		straight_configured(loop); /* another thread has chosen */
+}
+
+/* The listener, if it allows such flows; NULL: nobody answers. */
 static const struct config_listener *classify(
         const struct loop *loop, const struct flow_origin *origin, uint32_t ifindex)
 {
@@ -313,11 +336,7 @@ static const struct config_listener *classify(
 	const struct config_listener *listener =
 	        route_classify(loop->config, &packet, (int)ifindex, loop->listen.socket[0].fd);
 
-	return listener && listener->mover == PROTO_MOVER_KERNEL && listener->shortcut && listener->routes.n == 0 &&
-	                       listener->proxy == 0 && listener->source == CONNECT_AS_CLIENT &&
-	                       !trust_has(&listener->trust, &origin->client)
-	               ? listener
-	               : NULL;
+	return listener && suits(listener) && !trust_has(&listener->trust, &origin->client) ? listener : NULL;
 }
 
 static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
@@ -339,8 +358,17 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 		maps_full(loop);
 		return;
 	}
+	if (route.listener->mover == PROTO_MOVER_AUTO)
+		straight_choice_came(loop, route.origin.original_port);
 	route.origin.objects.listener = route.listener->id;
 	refusal = route_find(loop, route.listener, &route.origin, &route.hold);
+	if (refusal == 0 && !straight_choice_reaches(loop, &route.origin.target)) {
+		/* The client asks again. */
+		load_give(&loop->place, &route.hold);
+		straight_choice_pass(loop, route.origin.original_port);
+		stats_add(loop->stats, STATS_shortcut_refused, 1);
+		return;
+	}
 	if (refusal || route.origin.target.family != route.origin.client.family) {
 		stats_add(loop->stats, refusal ? (enum stats_counter)refusal : STATS_refused_no_target, 1);
 		account_refused(loop, &route.origin.objects);
@@ -392,12 +420,31 @@ void straight_events(struct loop *loop)
 
 /* --- what becomes of them --- */
 
+static uint32_t between_us(uint64_t from_ns, uint64_t to_ns)
+{
+	uint64_t us = to_ns > from_ns ? (to_ns - from_ns) / 1000 : 0;
+
+	return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+/* There are no sockets to be asked for round-trip times: the handshake's are known. */
+static void times_note(struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+{
+	uint64_t asked_us = flow->account.started_us + flow->account.routed_us;
+	struct stats_flow_tcp client = { .rtt_us =
+		                                 between_us(stitch->straight.opened_ns, stitch->straight.answered_ns) },
+	                      target = { .rtt_us = between_us(asked_us * 1000, stitch->straight.opened_ns) };
+
+	account_sampled(loop, flow, client, target);
+}
+
 static void opened(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
 {
 	flow->state = FLOW_RELAYING;
 	flow_made(&loop->flows, flow);
 	flow->active_ms = loop->now_ms;
 	account_connected(loop, flow, stitch->straight.opened_ns / 1000);
+	times_note(loop, flow, stitch);
 }
 
 static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
@@ -413,6 +460,8 @@ static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 			flow->active_ms = active_ms;
 		if (bytes == 0)
 			continue;
+		if (side == FLOW_TARGET && own->bytes[side] == 0)
+			account_first_byte(loop, flow, stitch->straight.first_ns / 1000);
 		own->bytes[side] = from->bytes;
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
 		/* For a relay that comes after us; of one that is over, nobody asks. */
@@ -537,6 +586,13 @@ static bool end_was_counted(const struct loop *loop, uint64_t id, const struct b
 	return is_over(stitch) && (!loop->place.memory || !stats_flow_is_shown(loop->place.memory, id));
 }
 
+static enum mover_reason adopted_reason(const struct loop *loop, uint32_t listener)
+{
+	const struct config_listener *found = config_listener(loop->config, listener);
+
+	return found && found->mover == PROTO_MOVER_AUTO ? MOVER_REASON_OFTEN : MOVER_REASON_FORCED;
+}
+
 /* How long a flow may stay in the making that has begun with the relay before; 0: for ever. */
 static uint64_t adopted_deadline_ms(const struct loop *loop, uint32_t listener)
 {
@@ -582,7 +638,7 @@ static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *s
 	ways_take(loop, flow, stitch);
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		flow->direction[side] = (struct flow_direction){ .mover = MOVER_KERNEL,
-			.reason = MOVER_REASON_FORCED,
+			.reason = adopted_reason(loop, told->objects[0]),
 			.store = UINT32_MAX,
 			.moved = stitch->side[side].bytes > 0 };
 	life_begin(loop, flow, true);
@@ -669,7 +725,7 @@ static void filter_set(const struct loop *loop, bool on)
 
 void straight_configured(struct loop *loop)
 {
-	bool wanted = is_wanted(loop->config);
+	bool wanted = is_wanted(loop->config) || straight_choice_any();
 
 	if (!loop->shortcut || !loop->listen.open || loop->listen.draining)
 		return;
@@ -685,6 +741,11 @@ void straight_configured(struct loop *loop)
 		filter_set(loop, wanted);
 	}
 	loop->straight.wanted = wanted;
+}
+
+void straight_choice_changed(struct loop *loop)
+{
+	straight_configured(loop);
 }
 
 void straight_forget_all(struct loop *loop)

@@ -29,6 +29,7 @@
 #include "gatewayd/base/bpf_straight.h"
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/ring.h"
+#include "gatewayd/relay/straight_choice.h"
 #include "gatewayd/relay/wheel.h"
 
 struct loop;
@@ -54,9 +55,10 @@ struct straight {
 	struct wheel_entry timer; /* of the first, or of that */
 	uint32_t ifindex, mtu;    /* of the interface that was asked for last */
 	uint64_t mtu_ms;
+	struct straight_choice choice;
 };
 
-/* 0 or -ENOMEM. */
+/* 0 or a negative errno. */
 int straight_init(struct straight *straight);
 void straight_destroy(struct straight *straight);
 
@@ -64,6 +66,10 @@ void straight_destroy(struct straight *straight);
  * listener wants that, as soon as the daemon lets them; those of an earlier relay's flows that fall to this thread are
  * taken over. Legal before there is either. */
 void straight_configured(struct loop *loop);
+/* The same when it is this thread's choice that is another. */
+void straight_choice_changed(struct loop *loop);
+/* A connection of this listener's has come by a socket. */
+void straight_came(struct loop *loop, const struct config_listener *listener, const struct flow_origin *origin);
 /* The ring can be read. */
 void straight_events(struct loop *loop);
 /* Ways that have lingered are taken out. */

@@ -102,7 +102,15 @@ static void count_connect_failure(struct loop *loop, const struct flow *flow, in
 	loop_warn_of(loop, counter, error, &origin);
 }
 
-static void directions_init(struct flow *flow)
+static enum mover_reason reason_at_start(const struct flow *flow, unsigned wish)
+{
+	if (flow->straight)
+		return wish == PROTO_MOVER_KERNEL ? MOVER_REASON_FORCED : MOVER_REASON_OFTEN;
+	return flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START : MOVER_REASON_FORCED;
+}
+
+/* wish: of the listener. */
+static void directions_init(struct flow *flow, unsigned wish)
 {
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		struct flow_direction *direction = &flow->direction[side];
@@ -110,9 +118,7 @@ static void directions_init(struct flow *flow)
 		direction->mover = flow->straight                     ? MOVER_KERNEL
 		                   : flow->mode == PROTO_MOVER_SPLICE ? MOVER_SPLICE
 		                                                      : MOVER_COPY;
-		direction->reason = flow->straight                   ? MOVER_REASON_FORCED
-		                    : flow->mode == PROTO_MOVER_AUTO ? MOVER_REASON_START
-		                                                     : MOVER_REASON_FORCED;
+		direction->reason = reason_at_start(flow, wish);
 		direction->store = UINT32_MAX;
 	}
 }
@@ -355,7 +361,7 @@ static struct flow *start(struct loop *loop, const struct tcp_route *route, bool
 	flow->making = parts_take(&loop->flows.makings);
 	flow->straight = flow->carried = straight;
 	flow->mode = mode_of(loop, listener) & 7U;
-	directions_init(flow);
+	directions_init(flow, listener->mover);
 	life_begin(loop, flow, false);
 	way = *flow_way(&loop->flows, flow);
 	way.idle_timeout_ms = listener->idle_timeout_s > UINT32_MAX / 1000 ? 0 : listener->idle_timeout_s * 1000;
@@ -373,6 +379,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 		return;
 	}
 	flow->end[FLOW_CLIENT].fd = client_fd;
+	straight_came(loop, listener, &route->origin);
 	flow_making(&loop->flows, flow)->proxy_awaited = route->proxied;
 	if (listener->routes.n > 0 || route->proxied)
 		peek_begin(loop, flow, listener);

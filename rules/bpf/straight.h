@@ -27,10 +27,25 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, BPF_STRAIGHT_PORT_WORDS);
+	__uint(max_entries, BPF_STRAIGHT_WORDS);
 	__type(key, __u32);
 	__type(value, __u64);
 } straight_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BPF_STRAIGHT_PORTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} straight_choices SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, BPF_STRAIGHT_INTERFACES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} straight_interfaces SEC(".maps");
 
 #define RING(name)                                                                                                     \
 	struct {                                                                                                       \
@@ -85,12 +100,32 @@ static __always_inline int syn_addresses(struct __sk_buff *skb, struct bpf_short
 	return 1;
 }
 
-static __always_inline int is_straight_port(__u16 port)
+/* The bit of a port. */
+static __always_inline int has_port(__u32 which, __u32 number)
 {
-	__u32 number = bpf_ntohs(port), slot = number >> 6;
+	__u32 slot = which + (number >> 6);
 	const __u64 *word = bpf_map_lookup_elem(&straight_ports, &slot);
 
 	return word && *word >> (number & 63) & 1;
+}
+
+/* Whether SYNs for this port are taken, as far as daemon and relay have chosen. */
+static __always_inline int is_straight_port(const struct bpf_straight_control *now, __u32 number)
+{
+	const __u32 *choice;
+
+	if (!has_port(BPF_STRAIGHT_MAY, number))
+		return 0;
+	choice = bpf_map_lookup_elem(&straight_choices, &number);
+	if (!choice || *choice == bpf_straight_choice(now->run, BPF_STRAIGHT_PASS))
+		return 0;
+	return *choice == bpf_straight_choice(now->run, BPF_STRAIGHT_OFTEN) || has_port(BPF_STRAIGHT_ALWAYS, number);
+}
+
+/* Whether the client's other packets will come by an interface where they are translated. */
+static __always_inline int is_straight_interface(__u32 ifindex)
+{
+	return bpf_map_lookup_elem(&straight_interfaces, &ifindex) != NULL;
 }
 
 /* How many bytes of the packet the socket gets: all, or none. */
@@ -104,12 +139,12 @@ int take_syn(struct __sk_buff *skb)
 	struct tcphdr tcp;
 	__u32 zero = 0, rings, length;
 
-	if (bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)) < 0 || !tcp.syn || tcp.ack || tcp.rst || tcp.fin ||
-	        !is_straight_port(tcp.dest))
+	if (bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)) < 0 || !tcp.syn || tcp.ack || tcp.rst || tcp.fin)
 		return -1;
 	rules = bpf_map_lookup_elem(&control, &zero);
 	now = bpf_map_lookup_elem(&straight, &zero);
-	if (!rules || !now || !rules->open || now->full || !now->rings)
+	if (!rules || !now || !rules->open || now->full || !now->rings || !is_straight_port(now, bpf_ntohs(tcp.dest)) ||
+	        !is_straight_interface(skb->ifindex))
 		return -1;
 	rings = now->rings;
 	length = tcp.doff * 4;
@@ -311,39 +346,57 @@ static __always_inline int is_answered(
 	       (__s32)(segment->ack - first) >= 0 && (__s32)(segment->ack - (target->end + target->fin)) <= 0;
 }
 
+/* Whether the exact time of this packet may be of interest. */
+static __always_inline int is_moment(const struct bpf_stitch *flow, __u32 side, const struct segment *segment)
+{
+	return side == 0 ? !flow->straight.answered_ns && segment->acks
+	                 : !flow->straight.first_ns && (segment->payload > 0 || segment->syn);
+}
+
+/* What a packet says of an open flow. */
+static __always_inline void straight_note(
+        struct bpf_stitch *flow, __u32 side, const struct segment *segment, __u32 ifindex, __u64 now, __u64 exact)
+{
+	__u64 bytes = flow->side[1].bytes;
+
+	if (!flow->straight.answered_ns && is_answered(flow, side, segment, flow->side[0].ack)) {
+		flow->straight.answered_ns = exact;
+		__sync_fetch_and_or(&flow->straight.told, 1U << BPF_STRAIGHT_OPENED);
+	}
+	active_note(flow, side, segment, ifindex, now);
+	if (side == 1 && bytes == 0 && flow->side[1].bytes > 0)
+		flow->straight.first_ns = exact;
+}
+
 /* The verdict about a packet of a straight flow. */
 static __noinline int straight_packet(
         struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
-	__u64 now = bpf_ktime_get_coarse_ns(), opened = 0;
+	__u64 now = bpf_ktime_get_coarse_ns(), exact = 0;
 	int ifindex, answer = ANSWER_TRANSLATE, over;
 	__u32 scale = 0, side = way->side;
 
 	if (!segment_read(skb, packet, &segment))
 		return TC_ACT_UNSPEC;
+	if (is_moment(flow, side, &segment))
+		exact = bpf_ktime_get_ns();
 	if (flow->state == BPF_STITCH_OPENING && side == 1)
 		answer = straight_answer(skb, &packet->key, flow, way, &segment);
 	if (answer == ANSWER_PASS || answer == ANSWER_DROP)
 		return answer == ANSWER_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
-	if (answer == ANSWER_OPENS)
-		opened = bpf_ktime_get_ns();
 	if (segment.syn) /* also one that is sent again, of either side */
 		scale = (__u32)syn_read(skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
 	bpf_spin_lock(&flow->lock);
 	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
-		straight_open(flow, &segment, scale, skb->ifindex, opened);
+		straight_open(flow, &segment, scale, skb->ifindex, exact);
 	else if (segment.syn && !segment.acks && is_ended(flow))
 		flow->state = BPF_STITCH_GONE;
 	else if (is_given_up(flow, side, &segment))
 		flow->reset_ns = now;
-	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED) {
-		if (!(flow->straight.told & 1U << BPF_STRAIGHT_OPENED) &&
-		        is_answered(flow, side, &segment, flow->side[0].ack))
-			__sync_fetch_and_or(&flow->straight.told, 1U << BPF_STRAIGHT_OPENED);
-		active_note(flow, side, &segment, skb->ifindex, now);
-	}
+	else if (flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED)
+		straight_note(flow, side, &segment, skb->ifindex, now, exact);
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && straight_first(flow, BPF_STRAIGHT_ENDED))

@@ -24,7 +24,7 @@ ONLY_IN = {
     "sqlite3.h": r"gatewayd/store[a-z_]*\.c",
     "microhttpd.h": r"webapi/http\.c",
     "nftables/libnftables.h": r"rules/kernel_nft\.c",
-    "libmnl/libmnl.h": r"rules/kernel_((addresses|bulk|counters|dump|elements|filters|ledger|others|route|trace|watch)\.c|netlink\.[ch])",
+    "libmnl/libmnl.h": r"rules/kernel_((addresses|bulk|counters|dump|elements|filters|ledger|others|route|trace|watch)\.c|netlink\.[ch])|gatewayd/relay/route_ask\.c",
     "curl/": r"gatewayd/ctl/client\.c",
     "bpf/": r"rules/(kernel_(bpf|intercept|shortcut|tc|xdp|xdp_foreign|xdp_maps|xdp_trial)\.c|bpf/[a-z_]+\.(bpf\.c|h))",
     "systemd/": r"gatewayd/[a-z_]+\.[ch]",

@@ -370,7 +370,7 @@ def test_who_may_not(lab, gateway, why):
     straight(gateway, "others", ports=(PORT + 10,))
     straight(gateway, **WITHOUT.get(why, {}))
     if why == "a shared port":
-        gateway.listener("plain", ports=[f"{PORT - 3}-{PORT + 3}"], sources=["10.99.0.0/16"])
+        gateway.listener("plain", ports=[f"{PORT - 3}-{PORT + 3}"], sources=["10.99.0.0/16"], mover="copy")
     with Names(lab, "v4", ports=(PORT, PORT + 10), addresses=(SERVER,)):
         with lab.client.connect(SERVER["v4"], PORT) as connection:
             if why == "routes":
@@ -384,6 +384,89 @@ def test_who_may_not(lab, gateway, why):
         with lab.client.connect(SERVER["v4"], PORT + 10) as connection:
             told(connection)
             assert is_straight(lab, gateway, connection)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("interface", ["in0", "out0"])
+def test_interface_without_the_program(lab, gateway, interface, family):
+    """Somebody else's filter has the program's place at the clients' or at the servers' interface: nothing is translated
+    there, so connections are made by sockets."""
+    lab.gateway.run("tc", "qdisc", "del", "dev", interface, "clsact", check=False)
+    lab.gateway.run("tc", "qdisc", "add", "dev", interface, "clsact")
+    try:
+        lab.gateway.run("tc", "filter", "add", "dev", interface, "ingress", "pref", str(0xc000), "protocol", "all", "bpf",
+                        "bytecode", "1,6 0 0 0,")
+        straight(gateway)
+        with Names(lab, family, addresses=(SERVER,)):
+            for _ in range(3):
+                with lab.client.connect(SERVER[family], PORT) as connection:
+                    told(connection)
+                    assert has_sockets(lab, connection) >= 2
+                    ask_much(connection, os.urandom(100_000))
+        assert gateway.counters()["straight_flows"] == 0
+    finally:
+        lab.gateway.run("tc", "qdisc", "del", "dev", interface, "clsact")
+
+
+# --- without being asked ---
+
+def hurry(lab, family, number):
+    """So many connections, as fast as they can be had."""
+    def some():
+        for _ in range(number // 4):
+            with lab.client.connect(SERVER[family], PORT) as connection:
+                ask(connection, b"x")
+
+    threads = [threading.Thread(target=some) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_often(lab, gateway, family):
+    """With `mover: auto` connections have sockets while they come seldom, and none when they come often; then again."""
+    gateway.listener("k", ports=[str(PORT)])
+    wait_for(lambda: gateway.status()["relay"]["movers"]["shortcut"]["state"] == "on", 5, "the program")
+    with servers.Peer(lab.server, SERVER[family], PORT, echo):
+        with lab.client.connect(SERVER[family], PORT) as first:
+            ask(first, b"by sockets")
+            assert has_sockets(lab, first) >= 2
+            assert gateway.counters()["straight_flows"] == 0
+            for _ in range(20):
+                hurry(lab, family, 1000)
+                if gateway.counters()["straight_flows"]:
+                    break
+            hurry(lab, family, 1000)
+            with lab.client.connect(SERVER[family], PORT) as connection:
+                ask(connection, b"without")
+                assert movers(gateway, connection) == ("kernel", "kernel")
+                assert row_of(gateway, connection)["to_target"]["reason"] == "often"
+                ask(first, b"still there")
+
+                def by_sockets():
+                    time.sleep(1)
+                    with lab.client.connect(SERVER[family], PORT) as made:
+                        ask(made, b"?")
+                        return has_sockets(lab, made) >= 2
+
+                wait_for(by_sockets, 30, "quiet to be noticed")
+                ask(connection, b"it stays as it is")
+                assert movers(gateway, connection) == ("kernel", "kernel")
+    nothing_left(gateway)
+    assert gateway.counters()["flows_reset"] == 0
+
+
+@pytest.mark.parametrize("what", ["a rate limit", "routes", "source_address", "mover"])
+def test_often_is_not_enough(lab, gateway, what):
+    """However often they come: what needs sockets has them."""
+    gateway.must("PUT", "/rate-limits/many", {"key": "source", "metric": "packets", "rate": 1_000_000})
+    gateway.upstream("pool", [(SERVER["v4"], PORT)])
+    gateway.listener("k", ports=[str(PORT)], **({"mover": "copy"} if what == "mover" else WITHOUT[what]))
+    with servers.Peer(lab.server, SERVER["v4"], PORT, echo):
+        hurry(lab, "v4", 4000)
+    assert gateway.counters()["straight_flows"] == 0
 
 
 # --- how it ends ---
