@@ -52,7 +52,7 @@ enum bpf_straight_kind {
 	BPF_STRAIGHT_OPENED,  /* never told, only noted: the client has said something to the target's answer */
 	BPF_STRAIGHT_REFUSED, /* the target, or a router, has answered the SYN with a refusal */
 	BPF_STRAIGHT_TAKEN,   /* a socket here has the four numbers that the target sees */
-	BPF_STRAIGHT_ENDED,   /* both ends of stream are acknowledged, or there was a reset */
+	BPF_STRAIGHT_ENDED,   /* of a stitched one, too: both ends of stream are acknowledged, or there was a reset */
 	BPF_STRAIGHT_NARROW   /* packets with this key, one of them with this number, are larger than this MTU */
 };
 

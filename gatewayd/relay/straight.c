@@ -403,6 +403,8 @@ static void on_event(struct loop *loop, const struct bpf_straight_event *event)
 	flow = flow_from_cookie(&loop->flows, event->owner, &side);
 	if (flow && flow->straight)
 		(void)straight_look(loop, flow);
+	else if (flow && flow->carried)
+		tcp_stitch_told(loop, flow);
 }
 
 void straight_events(struct loop *loop)

@@ -53,8 +53,7 @@ static bool is(const struct loop *loop, uint16_t port, enum bpf_straight_choice 
 {
 	uint32_t key = port, value;
 
-	return bpf_map_get(choices(loop), &key, &value) == 0 &&
-	       value == bpf_straight_choice((uint32_t)getpid(), what);
+	return bpf_map_get(choices(loop), &key, &value) == 0 && value == bpf_straight_choice((uint32_t)getpid(), what);
 }
 
 /* --- what is chosen --- */
@@ -102,8 +101,7 @@ void straight_choice_came(struct loop *loop, uint16_t port)
 		*came = (struct straight_came){ .second = second, .before = came->second + 1 == second ? came->n : 0 };
 	if (came->n < UINT16_MAX)
 		came->n++;
-	if (came->n != STRAIGHT_OFTEN || find(choice, port) || is(loop, port, BPF_STRAIGHT_PASS) ||
-	        !add(loop, port))
+	if (came->n != STRAIGHT_OFTEN || find(choice, port) || is(loop, port, BPF_STRAIGHT_PASS) || !add(loop, port))
 		return;
 	atomic_fetch_add_explicit(&often, 1, memory_order_relaxed);
 	put(loop, port, BPF_STRAIGHT_OFTEN);

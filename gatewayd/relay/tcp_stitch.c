@@ -156,7 +156,11 @@ static int way_put(
         const struct loop *loop, const struct flow *flow, enum flow_side side, const struct bpf_shortcut_key *key)
 {
 	const struct flow_stitch *own = flow_stitch(&loop->flows, flow);
-	struct bpf_stitch_way way = { .flow = flow->id, .side = side, .counted = own->bytes[side] };
+	struct bpf_stitch_way way = { .flow = flow->id,
+		.side = side,
+		.ring = loop->number,
+		.owner = flow_cookie(&loop->flows, flow, FLOW_CLIENT),
+		.counted = own->bytes[side] };
 
 	return bpf_map_put(ways(loop), key, &way);
 }
@@ -423,6 +427,17 @@ bool tcp_stitch_look(struct loop *loop, struct flow *flow)
 	else
 		look_later(own);
 	return true;
+}
+
+void tcp_stitch_told(struct loop *loop, struct flow *flow)
+{
+	const struct flow_stitch *own;
+
+	if (!tcp_stitch_look(loop, flow))
+		return;
+	own = flow_stitch(&loop->flows, flow);
+	if (own)
+		wheel_set(&loop->wheel, &flow->timer, loop->now_ms + own->look_ms);
 }
 
 /* --- the end --- */

@@ -44,6 +44,8 @@ bool tcp_stitch_withdraw(struct loop *loop, struct flow *flow);
 uint64_t tcp_stitch_due_ms(const struct loop *loop, const struct flow *flow);
 /* What has become of a flow in the maps: counts what has passed. False: the flow was over, and is gone. */
 bool tcp_stitch_look(struct loop *loop, struct flow *flow);
+/* The same, for the kernel says that a flow it carries has ended; its ways stay for a while. */
+void tcp_stitch_told(struct loop *loop, struct flow *flow);
 /* The flow ends here: it is taken out of the maps. Whether the sockets are to be silent, for the kernel has carried it
  * past them; then, if `reset`, the peers are told here. Legal for one that is not in them. */
 bool tcp_stitch_leave(struct loop *loop, struct flow *flow, bool reset);

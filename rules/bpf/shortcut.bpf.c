@@ -361,6 +361,8 @@ static __noinline int datagram(struct __sk_buff *skb, struct packet *packet)
 	return (int)bpf_redirect_neigh((__u32)ifindex, &neighbour, sizeof(neighbour), 0);
 }
 
+#include "rules/bpf/tell.h"
+
 #include "rules/bpf/stitch.h"
 
 /* For the ledger: rules that would count the packet do not see it. */

@@ -614,13 +614,14 @@ static __noinline int way_out(struct __sk_buff *skb, const struct bpf_shortcut_k
 }
 
 /* The verdict about a packet of a flow that has sockets. */
-static __noinline int stitch_packet(struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, __u32 side)
+static __noinline int stitch_packet(
+        struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
 	const struct bpf_shortcut_control *rules;
-	int ifindex, behind = 0, active;
-	__u32 zero = 0;
+	int ifindex, behind = 0, active, over;
+	__u32 zero = 0, side = way->side;
 	__u64 now;
 
 	if (!segment_read(skb, packet, &segment))
@@ -643,7 +644,10 @@ static __noinline int stitch_packet(struct __sk_buff *skb, struct packet *packet
 	active = flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED;
 	if (active)
 		active_note(flow, side, &segment, skb->ifindex, now);
+	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
+	if (over && is_first(flow, BPF_STRAIGHT_ENDED))
+		tell(way, BPF_STRAIGHT_ENDED);
 	if (!active)
 		return TC_ACT_UNSPEC;
 	if (behind) {
@@ -785,5 +789,5 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 	if (packet->odd)
 		return odd_note(flow, side);
 	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, way)
-	                                           : stitch_packet(skb, packet, flow, side);
+	                                           : stitch_packet(skb, packet, flow, way);
 }

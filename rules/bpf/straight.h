@@ -47,32 +47,6 @@ struct {
 	__type(value, __u32);
 } straight_interfaces SEC(".maps");
 
-#define RING(name)                                                                                                     \
-	struct {                                                                                                       \
-		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \
-		__uint(max_entries, BPF_STRAIGHT_RING_BYTES);                                                          \
-	} name SEC(".maps")
-RING(ring_0);
-RING(ring_1);
-RING(ring_2);
-RING(ring_3);
-#undef RING
-
-/* Room for one, which is to be submitted or discarded. */
-static __always_inline struct bpf_straight_event *ring_take(__u32 ring)
-{
-	switch (ring) {
-	case 0:
-		return bpf_ringbuf_reserve(&ring_0, sizeof(struct bpf_straight_event), 0);
-	case 1:
-		return bpf_ringbuf_reserve(&ring_1, sizeof(struct bpf_straight_event), 0);
-	case 2:
-		return bpf_ringbuf_reserve(&ring_2, sizeof(struct bpf_straight_event), 0);
-	default:
-		return bpf_ringbuf_reserve(&ring_3, sizeof(struct bpf_straight_event), 0);
-	}
-}
-
 /* --- the filter of listening sockets --- */
 
 /* Addresses; the packet begins for the filter with the TCP header. False: not a plain one. */
@@ -170,17 +144,6 @@ int take_syn(struct __sk_buff *skb)
 
 /* --- packets --- */
 
-static __always_inline void straight_tell(const struct bpf_stitch_way *way, __u32 kind)
-{
-	struct bpf_straight_event *event = ring_take(way->ring);
-
-	if (!event)
-		return; /* the relay looks from time to time, too */
-	event->kind = kind;
-	event->owner = way->owner;
-	bpf_ringbuf_submit(event, 0);
-}
-
 /* Packets of this side are larger than their way takes. Their sender does not know the addresses that a router would
  * tell it of: it is told by the relay, and again if it goes on. */
 static __noinline int straight_narrow(
@@ -202,12 +165,6 @@ static __noinline int straight_narrow(
 	event->seq = seq;
 	bpf_ringbuf_submit(event, 0);
 	return 1;
-}
-
-/* Whether this flow has not been told of so. */
-static __always_inline int straight_first(struct bpf_stitch *flow, __u32 kind)
-{
-	return !(__sync_fetch_and_or(&flow->straight.told, 1U << kind) & 1U << kind);
 }
 
 /* A SYN's options, one after the other. */
@@ -311,23 +268,17 @@ static __noinline int straight_answer(struct __sk_buff *skb, const struct bpf_sh
         struct bpf_stitch *flow, const struct bpf_stitch_way *way, const struct segment *segment)
 {
 	if (has_socket(skb, key)) {
-		if (straight_first(flow, BPF_STRAIGHT_TAKEN))
-			straight_tell(way, BPF_STRAIGHT_TAKEN);
+		if (is_first(flow, BPF_STRAIGHT_TAKEN))
+			tell(way, BPF_STRAIGHT_TAKEN);
 		return ANSWER_PASS;
 	}
 	if (segment->rst) {
-		if (segment->acks && segment->ack == flow->side[0].end && straight_first(flow, BPF_STRAIGHT_REFUSED))
-			straight_tell(way, BPF_STRAIGHT_REFUSED);
+		if (segment->acks && segment->ack == flow->side[0].end && is_first(flow, BPF_STRAIGHT_REFUSED))
+			tell(way, BPF_STRAIGHT_REFUSED);
 		return ANSWER_DROP;
 	}
 	/* Others are of a connection from before, maybe: the client knows what to say to that. */
 	return segment->syn && segment->acks && segment->ack == flow->side[0].end ? ANSWER_OPENS : ANSWER_TRANSLATE;
-}
-
-/* Whether nothing more is to come of it. */
-static __always_inline int is_ended(const struct bpf_stitch *flow)
-{
-	return flow->closed_ns || flow->reset_ns || flow->state == BPF_STITCH_GONE;
 }
 
 /* A client that has had no answer gives up. */
@@ -399,8 +350,8 @@ static __noinline int straight_packet(
 		straight_note(flow, side, &segment, skb->ifindex, now, exact);
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
-	if (over && straight_first(flow, BPF_STRAIGHT_ENDED))
-		straight_tell(way, BPF_STRAIGHT_ENDED);
+	if (over && is_first(flow, BPF_STRAIGHT_ENDED))
+		tell(way, BPF_STRAIGHT_ENDED);
 	if (flow->state == BPF_STITCH_GONE)
 		return TC_ACT_UNSPEC;
 	if (packet->hops <= 1)
