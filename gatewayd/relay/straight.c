@@ -318,9 +318,9 @@ static bool suits(const struct config_listener *listener)
 void straight_came(struct loop *loop, const struct config_listener *listener, const struct flow_origin *origin)
 {
 	if (!loop->straight.begun || loop->mode != PROTO_MOVER_AUTO || listener->mover != PROTO_MOVER_AUTO ||
-	        !suits(listener) || !straight_choice_reaches(loop, &origin->target))
+	        !suits(listener))
 		return;
-	straight_choice_came(loop, origin->original_port);
+	straight_choice_came(loop, origin->original_port, &origin->target);
 	if (straight_choice_any() && !loop->straight.wanted)
 		straight_configured(loop); /* another thread has chosen */
 }
@@ -358,8 +358,6 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 		maps_full(loop);
 		return;
 	}
-	if (route.listener->mover == PROTO_MOVER_AUTO)
-		straight_choice_came(loop, route.origin.original_port);
 	route.origin.objects.listener = route.listener->id;
 	refusal = route_find(loop, route.listener, &route.origin, &route.hold);
 	if (refusal == 0 && !straight_choice_reaches(loop, &route.origin.target)) {
@@ -369,6 +367,8 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 		stats_add(loop->stats, STATS_shortcut_refused, 1);
 		return;
 	}
+	if (refusal == 0 && route.listener->mover == PROTO_MOVER_AUTO)
+		straight_choice_came(loop, route.origin.original_port, &route.origin.target);
 	if (refusal || route.origin.target.family != route.origin.client.family) {
 		stats_add(loop->stats, refusal ? (enum stats_counter)refusal : STATS_refused_no_target, 1);
 		account_refused(loop, &route.origin.objects);

@@ -91,7 +91,8 @@ bool straight_choice_any(void)
 	return atomic_load_explicit(&often, memory_order_relaxed) > 0;
 }
 
-void straight_choice_came(struct loop *loop, uint16_t port)
+/* One more connection to the port. Whether they are so many that it is to be chosen. */
+static bool count(struct loop *loop, uint16_t port, const struct addr *target)
 {
 	struct straight_choice *choice = &loop->straight.choice;
 	struct straight_came *came = &choice->came[port];
@@ -101,7 +102,16 @@ void straight_choice_came(struct loop *loop, uint16_t port)
 		*came = (struct straight_came){ .second = second, .before = came->second + 1 == second ? came->n : 0 };
 	if (came->n < UINT16_MAX)
 		came->n++;
-	if (came->n != STRAIGHT_OFTEN || find(choice, port) || is(loop, port, BPF_STRAIGHT_PASS) || !add(loop, port))
+	if (came->n + STRAIGHT_ASKED < STRAIGHT_OFTEN || came->n > STRAIGHT_OFTEN || find(choice, port))
+		return false;
+	if (!straight_choice_reaches(loop, target))
+		came->n = 0;
+	return came->n == STRAIGHT_OFTEN;
+}
+
+void straight_choice_came(struct loop *loop, uint16_t port, const struct addr *target)
+{
+	if (!count(loop, port, target) || is(loop, port, BPF_STRAIGHT_PASS) || !add(loop, port))
 		return;
 	atomic_fetch_add_explicit(&often, 1, memory_order_relaxed);
 	put(loop, port, BPF_STRAIGHT_OFTEN);

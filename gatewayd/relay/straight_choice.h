@@ -28,6 +28,8 @@ struct config_listener;
 
 /* Connections to a port in a second and one thread that make it worth it. */
 #define STRAIGHT_OFTEN 200
+/* The last ones of these are asked whether their targets' answers would be translated. */
+#define STRAIGHT_ASKED 16
 /* With less than this for STRAIGHT_QUIET_S seconds it is not any more. */
 #define STRAIGHT_SELDOM  50
 #define STRAIGHT_QUIET_S 10
@@ -70,8 +72,8 @@ struct straight_choice {
 /* 0 or a negative errno. */
 int straight_choice_init(struct straight_choice *choice);
 void straight_choice_destroy(struct straight_choice *choice);
-/* A connection for this port of a listener that leaves the choice to us, by sockets or without. */
-void straight_choice_came(struct loop *loop, uint16_t port);
+/* A connection for this port and of this target, of a listener that leaves the choice to us; by sockets or without. */
+void straight_choice_came(struct loop *loop, uint16_t port, const struct addr *target);
 /* Whether what a target answers comes by an interface whose packets are translated. */
 bool straight_choice_reaches(struct loop *loop, const struct addr *target);
 /* Connections for this port go by sockets for a while. */
