@@ -47,7 +47,7 @@ static int tell_absent(const struct telling *telling, const char *behind, const 
 
 static int about_mover(const struct telling *telling, const struct listener *listener)
 {
-	const char *obstacle = listener->mover == MOVER_KERNEL ? shortcut_obstacle(listener) : NULL;
+	const char *obstacle = listener->mover == MOVER_KERNEL ? shortcut_obstacle(telling->set->to, listener) : NULL;
 	char detail[192];
 
 	if (!obstacle)

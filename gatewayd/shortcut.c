@@ -112,7 +112,20 @@ bool shortcut_suits(const struct listener *listener)
 	       listener->rate_limits.n == 0;
 }
 
-const char *shortcut_obstacle(const struct listener *listener)
+/* Whether a target takes so many connections only: SYNs of clients that are not there would use them up. */
+static bool is_bounded(const struct snapshot *snapshot, const struct listener *listener)
+{
+	const struct upstream *upstream = listener->upstream ? (const struct upstream *)snapshot_find(
+	                                                               snapshot, RESOURCE_UPSTREAM, listener->upstream)
+	                                                     : NULL;
+
+	for (size_t i = 0; upstream && i < upstream->targets.n; i++)
+		if (((const struct target *)upstream->targets.items[i])->max_connections > 0)
+			return true;
+	return false;
+}
+
+const char *shortcut_obstacle(const struct snapshot *snapshot, const struct listener *listener)
 {
 	const struct {
 		bool is;
@@ -123,7 +136,8 @@ const char *shortcut_obstacle(const struct listener *listener)
 		{ listener->proxy_protocol != PROXY_PROTOCOL_OFF, "proxy_protocol is not off" },
 		{ listener->accept_proxy_protocol.n > 0, "it has accept_proxy_protocol" },
 		{ listener->source_address != SOURCE_ADDRESS_CLIENT, "source_address is not client" },
-		{ listener->source_port != SOURCE_PORT_KEEP, "source_port is not keep" } };
+		{ listener->source_port != SOURCE_PORT_KEEP, "source_port is not keep" },
+		{ is_bounded(snapshot, listener), "a target of its upstream has max_connections" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(obstacles); i++)
 		if (obstacles[i].is)
@@ -132,9 +146,9 @@ const char *shortcut_obstacle(const struct listener *listener)
 }
 
 /* Whether its flows may do without sockets. */
-static bool may_be_straight(const struct listener *listener)
+static bool may_be_straight(const struct snapshot *snapshot, const struct listener *listener)
 {
-	return shortcut_suits(listener) && !shortcut_obstacle(listener);
+	return shortcut_suits(listener) && !shortcut_obstacle(snapshot, listener);
 }
 
 static void ports_add(uint64_t *words, const struct listener *listener)
@@ -152,8 +166,9 @@ static void ports_add(uint64_t *words, const struct listener *listener)
 }
 
 /* SYNs are taken for ports whose listeners all allow that: the filter does not know the listeners. */
-static void follow_ports(struct shortcut *shortcut, const struct rows *rows)
+static void follow_ports(struct shortcut *shortcut, const struct snapshot *snapshot)
 {
+	const struct rows *rows = &snapshot->rows[RESOURCE_LISTENER];
 	uint64_t words[BPF_STRAIGHT_WORDS] = { 0 }, others[BPF_STRAIGHT_PORT_WORDS] = { 0 };
 	uint64_t *may = words + BPF_STRAIGHT_MAY, *always = words + BPF_STRAIGHT_ALWAYS;
 	int r;
@@ -163,7 +178,7 @@ static void follow_ports(struct shortcut *shortcut, const struct rows *rows)
 
 		if (!listener->enabled || listener->protocol != PROTOCOL_TCP || listener->action != ACTION_RELAY)
 			continue;
-		ports_add(may_be_straight(listener) ? may : others, listener);
+		ports_add(may_be_straight(snapshot, listener) ? may : others, listener);
 		if (listener->mover == MOVER_KERNEL)
 			ports_add(always, listener);
 	}
@@ -355,7 +370,7 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 		shortcut->lingers = true;
 		detach_unless_used(shortcut);
 	}
-	follow_ports(shortcut, rows);
+	follow_ports(shortcut, snapshot);
 	shortcut->followed = true;
 	shortcut->wanted = wanted;
 	look(shortcut);
@@ -401,10 +416,9 @@ int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int ti
 	return r;
 }
 
-uint64_t shortcut_straight_open(
-        const struct shortcut *shortcut, bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata)
+uint64_t shortcut_straight_open(const struct shortcut *shortcut)
 {
-	return shortcut && shortcut->kernel ? kernel_shortcut_straight_open(shortcut->kernel, is_shown, userdata) : 0;
+	return shortcut && shortcut->kernel ? kernel_shortcut_straight_open(shortcut->kernel) : 0;
 }
 
 void shortcut_relay_ended(struct shortcut *shortcut)

@@ -59,12 +59,10 @@ void shortcut_tally(const struct shortcut *shortcut,
 
 /* Sends the maps to a relay. Does not flush. 0, or the channel's error. */
 int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int timeout_ms);
-/* How many of its flows without sockets go on in the kernel when a relay has ended; is_shown: whether it has not said
- * that a flow is over. */
-uint64_t shortcut_straight_open(
-        const struct shortcut *shortcut, bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata);
+/* How many of its flows without sockets go on in the kernel when a relay has ended, or wait there to be counted. */
+uint64_t shortcut_straight_open(const struct shortcut *shortcut);
 /* What stands against flows without sockets in this listener, in words, if its mover asks for them; NULL: nothing. */
-const char *shortcut_obstacle(const struct listener *listener);
+const char *shortcut_obstacle(const struct snapshot *snapshot, const struct listener *listener);
 /* The relay has ended: nobody takes connections in hand before another one serves. */
 void shortcut_relay_ended(struct shortcut *shortcut);
 /* Another relay has begun to serve: the flows of the one before are nobody's. */

@@ -24,18 +24,12 @@ static uint64_t open_flows(const struct worker *worker)
 	       stats_sum(meter_memory(worker->meter), STATS_flows_lost);
 }
 
-static bool is_shown(const void *userdata, uint64_t id)
-{
-	return stats_flow_is_shown(meter_memory(((const struct worker *)userdata)->meter), id);
-}
-
 void worker_bequeath(struct worker *worker, unsigned bank, bool handed_over)
 {
 	uint32_t held = keeper_orphan(worker->keeper, worker->crashed);
 
 	log_notice("%u flows wait for the next relay", (unsigned)held);
-	worker->unaccounted =
-	        (int64_t)(open_flows(worker) - held - shortcut_straight_open(worker->owner.shortcut, is_shown, worker));
+	worker->unaccounted = (int64_t)(open_flows(worker) - held - shortcut_straight_open(worker->owner.shortcut));
 	if (worker->owner.relay_ended && bank < STATS_BANKS)
 		worker->owner.relay_ended(worker->owner.userdata, bank, handed_over);
 }

@@ -26,8 +26,6 @@
 /* Behind the filters that people and other programs put there, and before kernel_intercept.c's: what it takes needs no
  * socket. */
 #define FILTER_PRIORITY 0xc000
-/* Flows that have ended of which it is asked whether that was said; to ask takes long. */
-#define ASKED_MAX 1024
 
 struct kernel_shortcut {
 	struct shortcut_bpf *skeleton;
@@ -283,11 +281,18 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 	return n;
 }
 
-uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut,
-        bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata)
+/* Whether the end of a flow, which is over, is still to be counted by a relay. */
+static bool is_uncounted(const struct kernel_shortcut *shortcut, uint64_t id, const struct bpf_stitch *flow)
+{
+	struct bpf_stitch_way way;
+
+	return stitch_map_way(kernel_shortcut_ways(shortcut), &flow->side[0].in, id, &way) &&
+	       way.ring != BPF_STITCH_COUNTED;
+}
+
+uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut)
 {
 	int stitches = kernel_shortcut_stitches(shortcut);
-	unsigned asked = 0;
 	uint64_t n = 0;
 	struct bpf_stitch flow;
 	__u64 id, last = 0;
@@ -296,10 +301,8 @@ uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut,
 		last = id;
 		if (bpf_map_lookup_elem(stitches, &id, &flow) < 0 || !(flow.options & BPF_STITCH_STRAIGHT))
 			continue;
-		if (!flow.closed_ns && !flow.reset_ns && flow.state != BPF_STITCH_GONE)
-			n++;
-		else if (asked++ < ASKED_MAX)
-			n += is_shown(userdata, id);
+		n += (!flow.closed_ns && !flow.reset_ns && flow.state != BPF_STITCH_GONE) ||
+		     is_uncounted(shortcut, id, &flow);
 	}
 	return n;
 }

@@ -56,9 +56,8 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
         enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow),
         void *userdata);
 
-/* How many straight flows in the maps have not ended, or have, and their relay has not said so: is_shown. */
-uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut,
-        bool (*is_shown)(const void *userdata, uint64_t id), const void *userdata);
+/* How many straight flows in the maps have not ended, or have, and their relay has not counted that. */
+uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut);
 /* Whether there is any TCP flow in the maps. */
 bool kernel_shortcut_has_stitches(const struct kernel_shortcut *shortcut);
 /* Tells what the program has done with packets that the rules have not seen, by interface and kind

@@ -23,11 +23,14 @@
 /* Flows at once. */
 #define BPF_STITCH_MAX 65536
 
+#define BPF_STITCH_COUNTED 0xffffffffU
+
 struct bpf_stitch_way {
-	__u64 flow;    /* id */
-	__u32 side;    /* 0: from the client, 1: from the target */
-	__u32 ring;    /* of a straight flow: where it is told of (bpf_straight.h), */
-	__u64 owner;   /* with this cookie of the relay's */
+	__u64 flow; /* id */
+	__u32 side; /* 0: from the client, 1: from the target */
+	__u32 ring; /* where the flow is told of (bpf_straight.h); BPF_STITCH_COUNTED: it is over, and that was counted;
+	             */
+	__u64 owner;   /* it is told of with this cookie of the relay's */
 	__u64 counted; /* by the relay, for the next one: bytes of this side that are in its counters */
 };
 
@@ -60,6 +63,7 @@ struct bpf_stitch_straight {
 	__u64 opened_ns;           /* by the program: of the target's answer */
 	__u64 answered_ns;         /* by the program: of what the client said to that */
 	__u64 first_ns;            /* by the program: of the target's first byte */
+	__u64 syn_ns;              /* by the program: of a SYN of the client's that the target has said nothing to */
 	__u64 narrow_ns;           /* by the program: when it last told of packets that are too large */
 	__u32 objects[3], ifindex; /* ids of listener, upstream and target; where the client's packets come in */
 	__u32 idle_timeout_ms;

@@ -58,6 +58,7 @@ enum bpf_straight_kind {
 
 struct bpf_straight_event {
 	__u64 owner; /* of the flow's ways; 0: SYN */
+	__u64 at_ns; /* of a SYN: CLOCK_MONOTONIC */
 	__u32 kind;
 	__u32 ifindex;
 	struct bpf_shortcut_key key;

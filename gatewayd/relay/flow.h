@@ -99,7 +99,7 @@ struct flow_making {
 	uint32_t tried[FLOW_RETRIES_MAX]; /* ids of targets whose connect has failed */
 	uint8_t proxy_sent;               /* bytes so far of the PROXY header that the target is sent */
 	uint8_t syn_length, syn[60];      /* of a straight flow: the client's TCP header */
-	bool port_taken;                  /* of one: the target knows the client's port already */
+	uint8_t ports_taken;              /* of one: ports by which the target knows the client already */
 	bool proxy_awaited;               /* the client's end is to begin with a PROXY header (proxy.h) */
 };
 

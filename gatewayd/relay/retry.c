@@ -13,13 +13,15 @@
 static bool is_our_own(int error)
 {
 	return error == -EADDRNOTAVAIL || error == -EADDRINUSE || error == -EACCES || error == -EPERM ||
-	       error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+	       error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -EXFULL ||
+	       error == -EXDEV || error == -EOWNERDEAD;
 }
 
 /* Whether another target would meet with the same. */
 static bool is_hopeless(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+	return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -EXFULL ||
+	       error == -EOWNERDEAD;
 }
 
 void retry_target_failed(struct loop *loop, const struct flow_objects *objects, const uint32_t slot[STATS_KINDS])

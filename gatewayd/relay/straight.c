@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -36,6 +37,9 @@
 #define MTU_LASTS_MS 1000
 #define EVENTS_EACH  512
 
+/* There has been a flow without sockets, or is one. */
+static atomic_bool lived;
+
 static int ways(const struct loop *loop)
 {
 	return loop->shortcut->fd[PROTO_SHORTCUT_WAYS];
@@ -61,16 +65,13 @@ void straight_destroy(struct straight *straight)
 	straight_choice_destroy(&straight->choice);
 }
 
-/* Takes a flow that is over out of the maps. Whoever puts another one in its ways takes it out first (way_put), so they
- * are its own as long as it is there. */
+/* Takes a flow that is over out of the maps; not its ways, if another one has them by now. */
 static void take_out(const struct loop *loop, uint64_t id)
 {
 	struct bpf_stitch stitch;
 
-	if (bpf_map_take(stitches(loop), &id, &stitch) < 0)
-		return;
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		(void)bpf_map_delete(ways(loop), &stitch.side[side].in);
+	if (bpf_map_get(stitches(loop), &id, &stitch) == 0)
+		stitch_map_delete(ways(loop), stitches(loop), id, &stitch);
 }
 
 /* Whether SYNs are taken: says it for all threads. What comes to rings that are not read yet waits there. */
@@ -87,10 +88,12 @@ static void say(const struct loop *loop, bool full)
 		log_error("the kernel cannot be told whether SYNs are taken: %s", strerror(-r));
 }
 
-/* Whether more flows are in the making than should be: SYNs of clients that are not there, maybe. */
+/* Whether more flows are in the making than should be (SYNs of clients that are not there, maybe), or in the maps than
+ * is this thread's part of them. */
 static bool is_crowded(const struct loop *loop)
 {
-	return loop->flows.makings.used >= STRAIGHT_MAKING_MAX;
+	return loop->flows.makings.used >= STRAIGHT_MAKING_MAX ||
+	       loop->flows.stitches.used + loop->straight.n >= STRAIGHT_FLOWS_MAX / loop->shortcut->threads;
 }
 
 /* --- ways that linger --- */
@@ -236,7 +239,7 @@ static uint16_t port_of(const struct flow *flow, const struct flow_origin *origi
 static int ways_make(
         struct loop *loop, struct flow *flow, const struct flow_origin *origin, const struct syn *syn, uint16_t *ret)
 {
-	unsigned attempt = flow_making(&loop->flows, flow)->port_taken;
+	unsigned attempt = flow_making(&loop->flows, flow)->ports_taken;
 	struct bpf_stitch stitch;
 	int r;
 
@@ -266,6 +269,16 @@ static void maps_full(struct loop *loop)
 	wheel_set(&loop->wheel, &straight->timer, loop->now_ms + STRAIGHT_LINGER_MS);
 }
 
+bool straight_has_port(const struct loop *loop, const struct flow_origin *origin)
+{
+	struct bpf_shortcut_key key =
+	        shortcut_key(&origin->target, origin->target_port, &origin->client, origin->client_port);
+	struct bpf_stitch_way way;
+
+	return loop->shortcut && atomic_load_explicit(&lived, memory_order_relaxed) &&
+	       bpf_map_get(ways(loop), &key, &way) == 0;
+}
+
 int straight_connect(struct loop *loop, struct flow *flow)
 {
 	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
@@ -277,17 +290,20 @@ int straight_connect(struct loop *loop, struct flow *flow)
 	int r;
 
 	if (syn_read(making->syn, making->syn_length, &syn) < 0)
-		return -EINVAL;
+		return -EOWNERDEAD; /* the relay that has had the SYN */
 	if (!straight_choice_reaches(loop, &origin.target))
-		return -EHOSTUNREACH;
+		return -EXDEV;
 	if (!flow->stitch)
 		flow->stitch = parts_take(&loop->flows.stitches);
 	else if (bpf_map_get(stitches(loop), &flow->id, &stitch) == 0)
 		stitch_map_close(ways(loop), flow->id, &stitch); /* of another target, or port */
 	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
+	atomic_store_explicit(&lived, true, memory_order_relaxed);
 	r = ways_make(loop, flow, &origin, &syn, &port);
-	if (r == -ENOBUFS)
+	if (r == -ENOBUFS) {
 		maps_full(loop);
+		return -EXFULL;
+	}
 	if (r < 0)
 		return r == -EADDRINUSE ? -EADDRNOTAVAIL : r;
 	loop_count_port(loop, port == origin.client_port ? CONNECT_PORT_KEPT : CONNECT_PORT_TAKEN);
@@ -339,6 +355,16 @@ static const struct config_listener *classify(
 	return listener && suits(listener) && !trust_has(&listener->trust, &origin->client) ? listener : NULL;
 }
 
+/* Whether there is a flow already with packets like these: the SYN was sent again before we came to the first one. */
+static bool has_begun(const struct loop *loop, const struct bpf_shortcut_key *key)
+{
+	struct bpf_stitch_way way;
+	struct bpf_stitch stitch;
+
+	return bpf_map_get(ways(loop), key, &way) == 0 && bpf_map_get(stitches(loop), &way.flow, &stitch) == 0 &&
+	       !is_over(&stitch);
+}
+
 static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 {
 	struct tcp_route route = { .origin = { .client = shortcut_key_source(&event->key),
@@ -349,11 +375,15 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 	struct syn syn;
 	int refusal;
 
-	if (syn_read(event->header, event->length, &syn) < 0)
+	/* What has waited for a relay to come is not wanted any more: its client has asked again. */
+	if (clock_us() > event->at_ns / 1000 + STRAIGHT_STALE_US || has_begun(loop, &event->key) ||
+	        syn_read(event->header, event->length, &syn) < 0)
 		return;
 	route.listener = classify(loop, &route.origin, event->ifindex);
-	if (!route.listener)
+	if (!route.listener) {
+		stats_add(loop->stats, STATS_shortcut_refused, 1);
 		return;
+	}
 	if (is_crowded(loop)) {
 		maps_full(loop);
 		return;
@@ -456,7 +486,7 @@ static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		const struct bpf_stitch_side *from = &stitch->side[side];
 		uint64_t bytes = from->bytes - own->bytes[side], active_ms = from->active_ns / 1000000;
-		struct bpf_stitch_way way = way_of(loop, flow, (enum flow_side)side, from->bytes);
+		struct bpf_stitch_way way;
 
 		if (active_ms > flow->active_ms)
 			flow->active_ms = active_ms;
@@ -467,14 +497,22 @@ static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 		own->bytes[side] = from->bytes;
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
 		/* For a relay that comes after us; of one that is over, nobody asks. */
-		if (!stitch->closed_ns && !stitch->reset_ns && stitch->state == BPF_STITCH_ACTIVE)
-			(void)bpf_map_put(ways(loop), &from->in, &way);
+		if (is_over(stitch) || !stitch_map_way(ways(loop), &from->in, flow->id, &way))
+			continue;
+		way = way_of(loop, flow, (enum flow_side)side, from->bytes);
+		(void)bpf_map_put(ways(loop), &from->in, &way);
 	}
 }
 
-/* The flow is over and its ways linger; nobody is told. */
-static void let_go(struct loop *loop, struct flow *flow)
+/* The flow is over and its ways linger; nobody is told. A relay that comes after us does not count its end again. */
+static void let_go(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
 {
+	struct bpf_stitch_way way;
+
+	if (stitch_map_way(ways(loop), &stitch->side[FLOW_CLIENT].in, flow->id, &way)) {
+		way.ring = BPF_STITCH_COUNTED;
+		(void)bpf_map_put(ways(loop), &stitch->side[FLOW_CLIENT].in, &way);
+	}
 	linger(loop, flow->id);
 	parts_give(&loop->flows.stitches, flow->stitch);
 	flow->stitch = 0;
@@ -491,7 +529,7 @@ static bool end(struct loop *loop, struct flow *flow, const struct bpf_stitch *s
 	}
 	if (!closed && !stitch->reset_ns && stitch->state != BPF_STITCH_GONE)
 		return false;
-	let_go(loop, flow);
+	let_go(loop, flow, stitch);
 	if (closed)
 		life_close(loop, flow, FLOW_END_closed);
 	else
@@ -510,6 +548,15 @@ static bool client_wait(struct loop *loop, struct flow *flow)
 	return false;
 }
 
+/* A socket of the gateway's own has the port by which the target was to know the client. */
+static void port_taken(struct loop *loop, struct flow *flow)
+{
+	if (++flow_making(&loop->flows, flow)->ports_taken <= STRAIGHT_PORTS_TRIED)
+		tcp_connect_again(loop, flow);
+	else
+		tcp_connect_failed(loop, flow, -EADDRNOTAVAIL);
+}
+
 bool straight_look(struct loop *loop, struct flow *flow)
 {
 	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
@@ -524,8 +571,7 @@ bool straight_look(struct loop *loop, struct flow *flow)
 	}
 	if (stitch.state == BPF_STITCH_OPENING && !stitch.reset_ns) {
 		if (stitch.straight.told & 1U << BPF_STRAIGHT_TAKEN) {
-			flow_making(&loop->flows, flow)->port_taken = true;
-			tcp_connect_again(loop, flow);
+			port_taken(loop, flow);
 			return false;
 		}
 		if (stitch.straight.told & 1U << BPF_STRAIGHT_REFUSED) {
@@ -582,10 +628,26 @@ static void ways_take(struct loop *loop, struct flow *flow, const struct bpf_sti
 	}
 }
 
-/* The relay before has counted its end, or was about to (adopt.c). */
+/* Whether the relay before has counted the end of a flow, or was about to. */
 static bool end_was_counted(const struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
 {
-	return is_over(stitch) && (!loop->place.memory || !stats_flow_is_shown(loop->place.memory, id));
+	struct bpf_stitch_way way;
+
+	return is_over(stitch) &&
+	       (!stitch_map_way(ways(loop), &stitch->side[FLOW_CLIENT].in, id, &way) || way.ring == BPF_STITCH_COUNTED);
+}
+
+/* Elements that come and go make the walk begin anew: whether the flow is ours already. */
+static bool is_adopted(const struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
+{
+	struct bpf_stitch_way way;
+	enum flow_side side;
+	const struct flow *flow;
+
+	if (!stitch_map_way(ways(loop), &stitch->side[FLOW_CLIENT].in, id, &way))
+		return false;
+	flow = flow_from_cookie(&loop->flows, way.owner, &side);
+	return flow && flow->straight && flow->id == id;
 }
 
 static enum mover_reason adopted_reason(const struct loop *loop, uint32_t listener)
@@ -613,10 +675,13 @@ static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *s
 	struct flow_way way;
 	struct flow *flow;
 
+	if (is_adopted(loop, id, stitch))
+		return;
 	if (end_was_counted(loop, id, stitch)) {
 		linger(loop, id);
 		return;
 	}
+	lived = true;
 	flow = flow_alloc(&loop->flows);
 	if (!flow) {
 		stats_add(loop->stats, STATS_flows_lost, 1);

@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "gatewayd/base/bpf_stitch.h"
 #include "gatewayd/base/bpf_straight.h"
 #include "gatewayd/relay/flow.h"
 #include "gatewayd/relay/ring.h"
@@ -41,6 +42,10 @@ struct loop;
 /* Flows of a thread that are in the making; with more, connections go the long way, where SYNs of nobody cost nothing.
  */
 #define STRAIGHT_MAKING_MAX 1024
+/* Flows in the maps, lingering ones among them, of all threads together: with more, connections go the long way. */
+#define STRAIGHT_FLOWS_MAX (BPF_STITCH_MAX - 8192U)
+/* A SYN that was taken so long ago is not answered any more. */
+#define STRAIGHT_STALE_US 500000
 /* Other ports of the client's address that are tried when the target knows its own already. */
 #define STRAIGHT_PORTS_TRIED 8
 
@@ -77,6 +82,8 @@ void straight_timer(struct loop *loop);
 /* Sends the SYN of the flow, which is in the making, to its target, and has what follows translated. 0 or a negative
  * errno, as of a connect. */
 int straight_connect(struct loop *loop, struct flow *flow);
+/* Whether a flow of this client and target has no socket and uses the client's port: one with a socket cannot. */
+bool straight_has_port(const struct loop *loop, const struct flow_origin *origin);
 /* What has become of the flow. False: it is gone, or was begun anew. */
 bool straight_look(struct loop *loop, struct flow *flow);
 /* This process ends and the flows go on: they are forgotten. */

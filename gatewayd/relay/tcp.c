@@ -141,6 +141,7 @@ static int connect_try(struct loop *loop, struct flow *flow, const struct config
 	const struct flow_origin origin = flow_get_origin(&loop->flows, flow);
 	uint64_t quiet_ms = loop->now_ms + TCP_CONNECT_QUIET_MS;
 	enum connect_port port;
+	bool taken;
 	int r;
 
 	flow->state = FLOW_CONNECTING;
@@ -149,9 +150,10 @@ static int connect_try(struct loop *loop, struct flow *flow, const struct config
 	making->deadline_ms = listener->connect_timeout_ms > 0 ? loop->now_ms + listener->connect_timeout_ms : 0;
 	if (flow->straight)
 		return straight_try(loop, flow);
-	r = connect_start(&origin, (enum connect_source)listener->source,
+	taken = listener->source == CONNECT_AS_CLIENT && straight_has_port(loop, &origin);
+	r = connect_start(&origin, taken ? CONNECT_AS_CLIENT_ANY_PORT : (enum connect_source)listener->source,
 	        atomic_load_explicit(&loop->tracked, memory_order_relaxed), &port);
-	loop_count_port(loop, port);
+	loop_count_port(loop, taken ? CONNECT_PORT_TAKEN : port);
 	if (r >= 0) {
 		flow->end[FLOW_TARGET].fd = r;
 		shape_target(loop, flow);
@@ -184,6 +186,11 @@ void tcp_connect_failed(struct loop *loop, struct flow *flow, int error)
 	        config_listener(loop->config, flow_way(&loop->flows, flow)->objects.listener);
 
 	count_connect_failure(loop, flow, error);
+	/* An adopted one, without the SYN that another target would be sent, has this one only. */
+	if (flow->straight && flow_making(&loop->flows, flow)->syn_length == 0) {
+		retry_target_failed(loop, &flow_way(&loop->flows, flow)->objects, flow_way(&loop->flows, flow)->slot);
+		listener = NULL;
+	}
 	if (listener && retry_next(loop, flow, listener, error))
 		connect_begin(loop, flow, listener);
 	else
@@ -334,8 +341,9 @@ static unsigned mode_of(const struct loop *loop, const struct config_listener *l
 	return mode == PROTO_MOVER_KERNEL ? PROTO_MOVER_AUTO : mode;
 }
 
-/* A flow for the route, which is counted and shown from here on; NULL: the table is full. */
-static struct flow *start(struct loop *loop, const struct tcp_route *route, bool straight)
+/* A flow for the route, which is counted and shown from here on; NULL: the table is full. client_fd: -1 for one without
+ * sockets. */
+static struct flow *start(struct loop *loop, const struct tcp_route *route, int client_fd)
 {
 	const struct config_listener *listener = route->listener;
 	struct flow_origin origin = route->origin;
@@ -359,7 +367,8 @@ static struct flow *start(struct loop *loop, const struct tcp_route *route, bool
 	flow->lag_ms = lag_ms(loop, flow->account.started_us);
 	flow->account.hold_run = route->hold.run;
 	flow->making = parts_take(&loop->flows.makings);
-	flow->straight = flow->carried = straight;
+	flow->straight = flow->carried = client_fd < 0;
+	flow->end[FLOW_CLIENT].fd = client_fd;
 	flow->mode = mode_of(loop, listener) & 7U;
 	directions_init(flow, listener->mover);
 	life_begin(loop, flow, false);
@@ -372,13 +381,12 @@ static struct flow *start(struct loop *loop, const struct tcp_route *route, bool
 void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 {
 	const struct config_listener *listener = route->listener;
-	struct flow *flow = start(loop, route, false);
+	struct flow *flow = start(loop, route, client_fd);
 
 	if (!flow) {
 		close(client_fd);
 		return;
 	}
-	flow->end[FLOW_CLIENT].fd = client_fd;
 	straight_came(loop, listener, &route->origin);
 	flow_making(&loop->flows, flow)->proxy_awaited = route->proxied;
 	if (listener->routes.n > 0 || route->proxied)
@@ -389,7 +397,7 @@ void tcp_start(struct loop *loop, int client_fd, const struct tcp_route *route)
 
 bool tcp_start_straight(struct loop *loop, const struct tcp_route *route, const uint8_t *header, size_t length)
 {
-	struct flow *flow = start(loop, route, true);
+	struct flow *flow = start(loop, route, -1);
 	struct flow_making *making;
 
 	if (!flow)

@@ -37,6 +37,7 @@
 #define EXTENSIONS_MAX 4
 /* Ports behind more headers than this would not be in a packet's first piece anyhow. */
 #define TRANSPORT_MAX 1024
+#define VLAN_MASK     0x0fff
 #define UDP_CHECK     offsetof(struct udphdr, check)
 #define ADDRESS_PARTS 4
 
@@ -421,6 +422,9 @@ int shortcut(struct __sk_buff *skb)
 	int action;
 
 	if (is_without_frame(skb) && !frame_restore(skb))
+		return TC_ACT_UNSPEC;
+	/* A tag that has a priority and no VLAN: the stack does not mind it, either. */
+	if (skb->vlan_present && !(skb->vlan_tci & VLAN_MASK) && bpf_skb_vlan_pop(skb) < 0)
 		return TC_ACT_UNSPEC;
 	if (!parse(skb, &packet))
 		return TC_ACT_UNSPEC;

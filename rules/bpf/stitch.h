@@ -19,6 +19,7 @@
 #define TCP_LISTEN_STATE      10
 #define ICMP4_UNREACHABLE     3
 #define ICMP4_TOO_BIG         4 /* its code */
+#define ICMP6_UNREACHABLE     1
 #define ICMP6_TOO_BIG         2
 #define OPTION_WORDS          10
 #define OPTION_TIMESTAMPS     0x0101080a /* two NOPs before it */
@@ -549,16 +550,32 @@ static __always_inline void active_note(
 	}
 }
 
-/* A packet in fragments, or with IP options: the flow cannot be stitched, or go on like this. */
-static __always_inline int odd_note(struct bpf_stitch *flow, __u32 side)
+/* Whether the other peer would have a look at a segment with this number. */
+static __always_inline int is_expected(const struct bpf_stitch *flow, __u32 side, __u32 seq)
 {
-	int lost;
+	const struct bpf_stitch_side *to = &flow->side[!(side & 1)];
+	__u32 window = to->window > WINDOW_LEAST ? to->window : WINDOW_LEAST;
+	__s32 ahead = (__s32)(seq - (to->ack + to->add_ack));
 
+	return ahead >= -(__s32)window && ahead <= (__s32)window;
+}
+
+/* A packet in fragments, or with IP options: the flow cannot be stitched, or go on like this. One that somebody else
+ * has made does not count. */
+static __always_inline int odd_note(
+        struct __sk_buff *skb, const struct packet *packet, struct bpf_stitch *flow, __u32 side)
+{
+	__be32 seq = 0;
+	int lost, expected;
+
+	if (bpf_skb_load_bytes(skb, packet->transport + offsetof(struct tcphdr, seq), &seq, sizeof(seq)) < 0)
+		return TC_ACT_UNSPEC;
 	bpf_spin_lock(&flow->lock);
+	expected = is_expected(flow, side, bpf_ntohl(seq));
 	if (flow->state == BPF_STITCH_WAITING)
 		flow->state = BPF_STITCH_SPOILT;
 	lost = flow->state == BPF_STITCH_ACTIVE || flow->state == BPF_STITCH_CLOSED;
-	flow->side[side & 1].too_big += lost;
+	flow->side[side & 1].too_big += lost && expected;
 	bpf_spin_unlock(&flow->lock);
 	return lost ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
@@ -705,6 +722,22 @@ static __always_inline void too_big_note(const struct bpf_shortcut_key *answers,
 		__sync_fetch_and_add(&from->too_big, 1);
 }
 
+/* A router, or the target's host, says that the SYN of a straight flow does not arrive. */
+static __always_inline void refused_note(const struct bpf_shortcut_key *answers, __u32 quoted_seq)
+{
+	const struct bpf_stitch_way *way = bpf_map_lookup_elem(&ways, answers);
+	struct bpf_stitch *flow;
+	__u64 id;
+
+	if (!way || way->side != 1)
+		return;
+	id = way->flow;
+	flow = bpf_map_lookup_elem(&stitches, &id);
+	if (flow && flow->state == BPF_STITCH_OPENING && quoted_seq + 1 == flow->side[0].end &&
+	        is_first(flow, BPF_STRAIGHT_REFUSED))
+		tell(way, BPF_STRAIGHT_REFUSED);
+}
+
 static __always_inline void icmp4(struct __sk_buff *skb)
 {
 	struct bpf_shortcut_key key = { .family = 4 };
@@ -718,14 +751,16 @@ static __always_inline void icmp4(struct __sk_buff *skb)
 	} error;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct iphdr), &error, sizeof(error)) < 0 ||
-	        error.icmp.type != ICMP4_UNREACHABLE || error.icmp.code != ICMP4_TOO_BIG || error.ip.ihl != 5 ||
-	        error.ip.protocol != IPPROTO_TCP)
+	        error.icmp.type != ICMP4_UNREACHABLE || error.ip.ihl != 5 || error.ip.protocol != IPPROTO_TCP)
 		return;
 	__builtin_memcpy(key.source, &error.ip.daddr, 4);
 	__builtin_memcpy(key.destination, &error.ip.saddr, 4);
 	key.source_port = error.tcp.destination;
 	key.destination_port = error.tcp.source;
-	too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohs(error.icmp.mtu));
+	if (error.icmp.code == ICMP4_TOO_BIG)
+		too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohs(error.icmp.mtu));
+	else
+		refused_note(&key, bpf_ntohl(error.tcp.seq));
 }
 
 static __always_inline void icmp6(struct __sk_buff *skb)
@@ -742,13 +777,17 @@ static __always_inline void icmp6(struct __sk_buff *skb)
 	} error;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr), &error, sizeof(error)) < 0 ||
-	        error.icmp.type != ICMP6_TOO_BIG || error.ip.nexthdr != IPPROTO_TCP)
+	        (error.icmp.type != ICMP6_TOO_BIG && error.icmp.type != ICMP6_UNREACHABLE) ||
+	        error.ip.nexthdr != IPPROTO_TCP)
 		return;
 	__builtin_memcpy(key.source, &error.ip.daddr, 16);
 	__builtin_memcpy(key.destination, &error.ip.saddr, 16);
 	key.source_port = error.tcp.destination;
 	key.destination_port = error.tcp.source;
-	too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohl(error.icmp.mtu));
+	if (error.icmp.type == ICMP6_TOO_BIG)
+		too_big_note(&key, bpf_ntohl(error.tcp.seq), bpf_ntohl(error.icmp.mtu));
+	else
+		refused_note(&key, bpf_ntohl(error.tcp.seq));
 }
 
 static __noinline int icmp(struct __sk_buff *skb, __u32 family)
@@ -787,7 +826,7 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		               ? TC_ACT_SHOT
 		               : TC_ACT_UNSPEC;
 	if (packet->odd)
-		return odd_note(flow, side);
+		return odd_note(skb, packet, flow, side);
 	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, way)
 	                                           : stitch_packet(skb, packet, flow, way);
 }

@@ -17,6 +17,8 @@
 #define TCP_HEADER    20
 /* A sender is told so often that its packets are too large. */
 #define NARROW_EACH_NS 20000000
+/* A target that has not said a word so long after a SYN of an open flow has gone. */
+#define UNANSWERED_NS 2500000000ULL
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -102,6 +104,14 @@ static __always_inline int is_straight_interface(__u32 ifindex)
 	return bpf_map_lookup_elem(&straight_interfaces, &ifindex) != NULL;
 }
 
+/* What a listening socket has accepted has the filter, too. */
+static __always_inline int is_for_listener(struct __sk_buff *skb)
+{
+	const struct bpf_sock *sk = skb->sk;
+
+	return sk && sk->state == TCP_LISTEN_STATE;
+}
+
 /* How many bytes of the packet the socket gets: all, or none. */
 SEC("socket")
 int take_syn(struct __sk_buff *skb)
@@ -113,7 +123,8 @@ int take_syn(struct __sk_buff *skb)
 	struct tcphdr tcp;
 	__u32 zero = 0, rings, length;
 
-	if (bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)) < 0 || !tcp.syn || tcp.ack || tcp.rst || tcp.fin)
+	if (!is_for_listener(skb) || bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)) < 0 || !tcp.syn || tcp.ack ||
+	        tcp.rst || tcp.fin)
 		return -1;
 	rules = bpf_map_lookup_elem(&control, &zero);
 	now = bpf_map_lookup_elem(&straight, &zero);
@@ -130,6 +141,7 @@ int take_syn(struct __sk_buff *skb)
 	key.source_port = tcp.source;
 	key.destination_port = tcp.dest;
 	event->owner = 0;
+	event->at_ns = bpf_ktime_get_ns();
 	event->kind = BPF_STRAIGHT_SYN;
 	event->ifindex = skb->ifindex;
 	event->key = key;
@@ -256,8 +268,10 @@ static __always_inline void straight_open(
 	target->ifindex = ifindex;
 	target->active_ns = now;
 	target->seen = 1;
+	client->end = segment->ack;
 	client->ack = segment->seq + 1;
-	flow->straight.opened_ns = now;
+	client->fin = client->fin_acked = target->fin = target->fin_acked = 0;
+	client->syn = target->syn = 0;
 	flow->state = BPF_STITCH_ACTIVE;
 }
 
@@ -304,12 +318,38 @@ static __always_inline int is_moment(const struct bpf_stitch *flow, __u32 side, 
 	                 : !flow->straight.first_ns && (segment->payload > 0 || segment->syn);
 }
 
+/* Somebody begins a connection that is open as far as we know. A target that lives says what it thinks of that, and the
+ * client with it; with one that says nothing to several SYNs there is nothing to go on with. */
+static __always_inline void syn_note(struct bpf_stitch *flow, __u32 side, const struct segment *segment, __u64 now)
+{
+	if (side == 1) {
+		flow->straight.syn_ns = 0;
+		return;
+	}
+	if (!segment->syn || segment->acks)
+		return;
+	if (!flow->straight.syn_ns)
+		flow->straight.syn_ns = now;
+	else if (now - flow->straight.syn_ns > UNANSWERED_NS)
+		flow->state = BPF_STITCH_GONE;
+}
+
+/* Whether the target has forgotten the connection, and takes the client's new SYN for another one. */
+static __always_inline int is_begun_anew(const struct bpf_stitch *flow, __u32 side, const struct segment *segment)
+{
+	const struct bpf_stitch_side *client = &flow->side[0], *target = &flow->side[1];
+
+	return side == 1 && segment->syn && segment->acks && client->syn && segment->ack == client->syn &&
+	       segment->seq + 1 != target->end && segment->ack != target->ack;
+}
+
 /* What a packet says of an open flow. */
 static __always_inline void straight_note(
         struct bpf_stitch *flow, __u32 side, const struct segment *segment, __u32 ifindex, __u64 now, __u64 exact)
 {
 	__u64 bytes = flow->side[1].bytes;
 
+	syn_note(flow, side, segment, now);
 	if (!flow->straight.answered_ns && is_answered(flow, side, segment, flow->side[0].ack)) {
 		flow->straight.answered_ns = exact;
 		__sync_fetch_and_or(&flow->straight.told, 1U << BPF_STRAIGHT_OPENED);
@@ -340,8 +380,11 @@ static __noinline int straight_packet(
 	if (segment.syn) /* also one that is sent again, of either side */
 		scale = (__u32)syn_read(skb, transport_of(packet), segment.header, mss_of_way(skb, packet->key.family));
 	bpf_spin_lock(&flow->lock);
-	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING)
+	if (answer == ANSWER_OPENS && flow->state == BPF_STITCH_OPENING) {
 		straight_open(flow, &segment, scale, skb->ifindex, exact);
+		flow->straight.opened_ns = exact;
+	} else if (flow->state == BPF_STITCH_ACTIVE && is_begun_anew(flow, side, &segment))
+		straight_open(flow, &segment, scale, skb->ifindex, now);
 	else if (segment.syn && !segment.acks && is_ended(flow))
 		flow->state = BPF_STITCH_GONE;
 	else if (is_given_up(flow, side, &segment))
