@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "gatewayd/apply_private.h"
+#include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/store_history.h"
 #include "schema/change.h"
@@ -388,9 +389,12 @@ static int run_steps(struct transaction *t)
 {
 	int end = t->request->dry_run ? APPLY_LOAD + 1 : APPLY_STEPS;
 
+	memset(t->apply->times, 0, sizeof(t->apply->times));
 	for (int step = 0; step < end; step++) {
+		uint64_t begun = clock_us();
 		int r = steps[step].run(t);
 
+		t->apply->times[step] = clock_us() - begun;
 		if (r == 0)
 			continue;
 		if (step > APPLY_LOAD)
@@ -483,6 +487,11 @@ const struct model *apply_model(const struct apply *apply)
 const struct render_params *apply_render_params(const struct apply *apply)
 {
 	return &apply->config.render;
+}
+
+const uint64_t *apply_times(const struct apply *apply)
+{
+	return apply->times;
 }
 
 int64_t apply_nft_generation(const struct apply *apply)

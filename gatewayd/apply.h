@@ -131,6 +131,10 @@ uint64_t apply_serial(const struct apply *apply);
 int apply_look_at_routing(struct apply *apply, struct route_look *ret);
 int apply_mend_routing(struct apply *apply, struct route_look *ret);
 
+/* How long each step of the last apply_run took, in microseconds: APPLY_STEPS of them, 0 for one that was not reached.
+ * Borrowed. */
+const uint64_t *apply_times(const struct apply *apply);
+
 /* The configuration in force and its compiled form, borrowed. */
 const struct snapshot *apply_snapshot(const struct apply *apply);
 const struct model *apply_model(const struct apply *apply);

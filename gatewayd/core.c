@@ -75,6 +75,17 @@ static void log_revision(const struct changeset *set, const struct core_request 
 	        "revision %lld is in force: %s, by %s", (long long)set->to->revision, request->summary, request->actor);
 }
 
+/* In milliseconds, as the header has it. */
+static void tell_times(const struct apply *apply, char text[CORE_TIMING_BYTES])
+{
+	const uint64_t *times = apply_times(apply);
+	int length = 0;
+
+	for (int step = 0; step < APPLY_STEPS && length < CORE_TIMING_BYTES; step++)
+		length += snprintf(text + length, (size_t)(CORE_TIMING_BYTES - length), "%s%s;dur=%.3f",
+		        step > 0 ? ", " : "", apply_step_name((enum apply_step)step), (double)times[step] / 1e3);
+}
+
 static int run_changeset(struct core *core, const struct changeset *set, const struct core_request *request,
         struct errs *errs, struct core_result *ret)
 {
@@ -96,6 +107,7 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 		drift_look_for_ours(core->drift);
 	if (r < 0 || request->dry_run)
 		return r;
+	tell_times(core->apply, ret->timing);
 	core_tell(core, "revision",
 	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
 	                "summary", request->summary));

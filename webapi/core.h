@@ -41,6 +41,9 @@ struct core_request {
 	int64_t confirm_within_s; /* 0: for good; else the change is taken back unless confirmed in time */
 };
 
+/* Room for a dozen steps. */
+#define CORE_TIMING_BYTES 320
+
 struct core_result {
 	int64_t revision; /* of the configuration after the write (of a dry run: before it) */
 	bool created;     /* the first change made a new row */
@@ -48,6 +51,7 @@ struct core_result {
 	json_t *diff;     /* dry run: array of {op, path, before, after}; else NULL */
 	char *nft;        /* dry run: the nft text that would be committed; else NULL */
 	json_t *warnings; /* array of {code, detail, pointer}: what the writer should know of; NULL: nothing */
+	char timing[CORE_TIMING_BYTES]; /* how long each step took, as in a Server-Timing header; "": there was none */
 };
 
 /* Frees what the result owns and empties it. */

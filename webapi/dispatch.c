@@ -190,6 +190,7 @@ void dispatch_finish(struct dispatch *dispatch, struct exchange *exchange)
 	const struct request *request = &exchange->request;
 	struct response *response = &exchange->response;
 
+	exchange->complete = watch_now();
 	if (!response->status && exchange->route->handler(request, response) < 0)
 		problem_fallback(response);
 	log_debug("api: %s: method %d %s: %u, %zu bytes", *request->actor ? request->actor : "-", (int)request->method,

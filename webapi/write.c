@@ -129,6 +129,7 @@ int write_headers(const struct request *request, const struct write *write, cons
 	int r = response_header(response, "Gateway-Revision", "%" PRId64, result->revision);
 
 	response->revision = result->changed ? result->revision : 0;
+	memcpy(response->timing, result->timing, sizeof(response->timing));
 	if (!r && write->core.confirm_within_s)
 		r = add_deadline(request, response);
 	return r ? r : add_warnings(result->warnings, response);

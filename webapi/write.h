@@ -7,6 +7,8 @@
  * ?confirm_within=SEC    the change is taken back unless it is confirmed (POST /revisions/{n}/confirm)
  * Gateway-Revision       of the configuration after the write
  * Gateway-Warning        "code; detail": what the writer should know of; one header for each
+ * Server-Timing          milliseconds of each step of a change (apply.h), of its line in the audit log, and of all from
+ *                        the request's last byte to the answer's first
  * Gateway-Confirm-Deadline  RFC 3339: when the change will be taken back
  */
 #ifndef GW_WEBAPI_WRITE_H
