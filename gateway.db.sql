@@ -1,7 +1,7 @@
 -- The database of gatewayd. Made by gwgen from schema/*.def; not edited by hand.
 -- Run in one transaction, with foreign_keys on.
 PRAGMA application_id = 1735877730;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 
 -- One row per change of the configuration.
 CREATE TABLE revision (
@@ -19,6 +19,7 @@ CREATE TABLE meta (
 ) STRICT;
 
 -- The rows that a revision changed, as JSON: before is null for a new one, after for a deleted one.
+-- With row ids: without them each row is part of a key, and a key is read as a whole to be compared.
 CREATE TABLE revision_change (
 	revision INTEGER NOT NULL REFERENCES revision(n) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
 	position INTEGER NOT NULL,
@@ -27,7 +28,7 @@ CREATE TABLE revision_change (
 	before TEXT,
 	after TEXT,
 	PRIMARY KEY (revision, position)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- Every write that was asked for, also the refused ones.
 CREATE TABLE audit (

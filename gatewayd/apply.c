@@ -118,6 +118,17 @@ static int store_deletions(struct transaction *t)
 	return 0;
 }
 
+static int store_audit(struct transaction *t)
+{
+	struct store_audit line;
+
+	if (!t->request->audit)
+		return 0;
+	line = *t->request->audit;
+	line.revision = t->request->to->revision;
+	return store_audit_append(t->apply->config.store, &line);
+}
+
 static int store_all(struct transaction *t)
 {
 	int r = store_new_rows(t);
@@ -129,7 +140,7 @@ static int store_all(struct transaction *t)
 			r = store_history(t, i);
 	if (r == 0)
 		r = store_meta_set(t->apply->config.store, APPLY_PENDING_KEY, t->request->pending);
-	return r;
+	return r < 0 ? r : store_audit(t);
 }
 
 static int hash_changes(struct transaction *t)

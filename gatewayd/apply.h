@@ -65,6 +65,7 @@ struct apply_change {
 
 struct apply;
 struct heal;
+struct store_audit;
 
 /* Borrows store and kernel, which must outlive it. */
 int apply_new(const struct apply_config *config, struct apply **ret);
@@ -82,6 +83,7 @@ struct apply_request {
 	size_t n;
 	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
 	const char *actor, *summary; /* for the history */
+	const struct store_audit *audit; /* stored with the change, its revision filled in; NULL: none */
 	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
 	bool way_back;               /* to what was in force before: nothing of it is refused for its size */
 	bool dry_run;                /* stop after APPLY_LOAD and take everything back */

@@ -111,6 +111,7 @@ struct response {
 	int64_t revision;             /* that the request made; 0: none */
 	char why[AUDIT_DETAIL_BYTES]; /* it was refused, for the audit log: title and detail, nothing of a body that
 	                                 cannot be read; "": it was not */
+	unsigned audited;               /* the audit log has a line already that says this status; 0: it has none */
 	char timing[CORE_TIMING_BYTES]; /* of the steps of a change, for Server-Timing; "": there was none */
 	bool must_close;              /* the rest of the connection cannot be trusted or is not worth reading */
 	struct {

@@ -26,10 +26,11 @@
 
 struct write {
 	struct core_request core;
-	char summary[192]; /* "PUT listeners/web" */
+	struct core_audit audit; /* status: 200, unless the handler says what else it will answer */
+	char summary[192];       /* "PUT listeners/web" */
 };
 
-/* Reads the query. 0, 1 if the response tells a fault, -ENOMEM. `write` must stay where it is: core.summary is in it.
+/* Reads the query. 0, 1 if the response tells a fault, -ENOMEM. `write` must stay where it is: core points into it.
  */
 int write_begin(const struct request *request, struct write *write, struct response *response);
 /* Takes no query parameters at all. 0, 1 if the response tells a fault, -ENOMEM. */
