@@ -62,7 +62,7 @@ struct core {
 	uint64_t started_us; /* CLOCK_MONOTONIC */
 	struct doctor_memory doctor;
 	struct core_pending pending;
-	sd_event_source *pending_timer;
+	sd_event_source *pending_timer, *pending_tick; /* when the time is over; when what is left is told next */
 };
 
 /* Tells the readers of the event stream; takes data over. */
