@@ -84,9 +84,9 @@ struct apply_request {
 	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
 	const char *actor, *summary; /* for the history */
 	const struct store_audit *audit; /* stored with the change, its revision filled in; NULL: none */
-	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
-	bool way_back;               /* to what was in force before: nothing of it is refused for its size */
-	bool dry_run;                /* stop after APPLY_LOAD and take everything back */
+	const char *pending;             /* value of the pending mark from this revision on; NULL: no mark */
+	bool way_back;                   /* to what was in force before: nothing of it is refused for its size */
+	bool dry_run;                    /* stop after APPLY_LOAD and take everything back */
 };
 
 /* Key of the value in the store that marks a change which waits to be confirmed. */
@@ -118,10 +118,10 @@ bool apply_gate_is_wanted(const struct apply *apply);
 
 /* Whether reading our table back takes long. */
 bool apply_is_large(const struct apply *apply);
-/* What of our table in the kernel is not what it must be, and how to put it right (heal_clear it). 0 or negative errno.
- */
+/* What of our table in the kernel is not what it must be, and how to put it right (heal_clear it). 0 or negative errno;
+ * -EINTR: others changed theirs all the while, and it is to be looked at again. */
 int apply_examine(struct apply *apply, struct heal *ret);
-/* The same in a child that shares the kernel's handle with its parent. */
+/* The same in a child that shares the kernel's handle with its parent, and has time to wait until others pause. */
 int apply_examine_in_child(struct apply *apply, struct heal *ret);
 /* Puts right what apply_examine found, counters and dynamic sets kept where they are intact; what it found must not be
  * older than apply_serial. 1 if anything had to be done, 0 if not, negative errno. */
