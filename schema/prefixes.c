@@ -1,10 +1,11 @@
 /* Large sets of prefixes as such; see prefixes.h, and prefixes_private.h for how they are kept. */
-#include "schema/prefixes_private.h"
+#include "schema/prefixes.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "gatewayd/base/array.h"
+#include "schema/prefixes_private.h"
 
 /* ---- runs ---- */
 

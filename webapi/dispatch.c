@@ -229,7 +229,8 @@ void dispatch_audit(struct dispatch *dispatch, struct exchange *exchange)
 	if (request->method == METHOD_POST && exchange->route && exchange->route->role == ROLE_VIEWER &&
 	        request->role >= ROLE_VIEWER)
 		return;
-	if (response->rehearsed || (response->audited && response->audited == response->status) || (request->role == ROLE_NONE && response->status >= 400 && !strangers_fit(dispatch)))
+	if (response->rehearsed || (response->audited && response->audited == response->status) ||
+	        (request->role == ROLE_NONE && response->status >= 400 && !strangers_fit(dispatch)))
 		return;
 	core_audit(dispatch->core, &entry);
 }

@@ -291,7 +291,8 @@ static void edit(struct prefixes *set, uint8_t *has, unsigned first, unsigned n,
 	assert_int_equal(prefixes_differences(set, &edited, count, &tally), 0);
 	assert_int_equal(tally.added.n, add ? expected : 0);
 	assert_int_equal(tally.removed.n, add ? 0 : expected);
-	/* What is not near the change is shared. Of IPv4 and of IPv6 there is one place each, with what it is merged with. */
+	/* What is not near the change is shared. Of IPv4 and of IPv6 there is one place each, with what it is merged
+	 * with. */
 	if (n == 1 && runs > 0 && edited.list)
 		assert_true(runs_shared(set, &edited) + 4 >= runs);
 	prefixes_builder_clear(&tally.added);
