@@ -19,6 +19,7 @@ CREATE TABLE meta (
 ) STRICT;
 
 -- The rows that a revision changed, as JSON: before is null for a new one, after for a deleted one.
+-- With row ids: without them each row is part of a key, and a key is read as a whole to be compared.
 CREATE TABLE revision_change (
 	revision INTEGER NOT NULL REFERENCES revision(n) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
 	position INTEGER NOT NULL,
@@ -27,7 +28,7 @@ CREATE TABLE revision_change (
 	before TEXT,
 	after TEXT,
 	PRIMARY KEY (revision, position)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- Every write that was asked for, also the refused ones.
 CREATE TABLE audit (

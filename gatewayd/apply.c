@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "gatewayd/apply_private.h"
+#include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
 #include "gatewayd/store_history.h"
 #include "schema/change.h"
@@ -117,6 +118,17 @@ static int store_deletions(struct transaction *t)
 	return 0;
 }
 
+static int store_audit(struct transaction *t)
+{
+	struct store_audit line;
+
+	if (!t->request->audit)
+		return 0;
+	line = *t->request->audit;
+	line.revision = t->request->to->revision;
+	return store_audit_append(t->apply->config.store, &line);
+}
+
 static int store_all(struct transaction *t)
 {
 	int r = store_new_rows(t);
@@ -128,7 +140,7 @@ static int store_all(struct transaction *t)
 			r = store_history(t, i);
 	if (r == 0)
 		r = store_meta_set(t->apply->config.store, APPLY_PENDING_KEY, t->request->pending);
-	return r;
+	return r < 0 ? r : store_audit(t);
 }
 
 static int hash_changes(struct transaction *t)
@@ -388,9 +400,12 @@ static int run_steps(struct transaction *t)
 {
 	int end = t->request->dry_run ? APPLY_LOAD + 1 : APPLY_STEPS;
 
+	memset(t->apply->times, 0, sizeof(t->apply->times));
 	for (int step = 0; step < end; step++) {
+		uint64_t begun = clock_us();
 		int r = steps[step].run(t);
 
+		t->apply->times[step] = clock_us() - begun;
 		if (r == 0)
 			continue;
 		if (step > APPLY_LOAD)
@@ -483,6 +498,11 @@ const struct model *apply_model(const struct apply *apply)
 const struct render_params *apply_render_params(const struct apply *apply)
 {
 	return &apply->config.render;
+}
+
+const uint64_t *apply_times(const struct apply *apply)
+{
+	return apply->times;
 }
 
 int64_t apply_nft_generation(const struct apply *apply)

@@ -65,6 +65,7 @@ struct apply_change {
 
 struct apply;
 struct heal;
+struct store_audit;
 
 /* Borrows store and kernel, which must outlive it. */
 int apply_new(const struct apply_config *config, struct apply **ret);
@@ -82,9 +83,10 @@ struct apply_request {
 	size_t n;
 	struct snapshot *to;         /* the configuration in force with these changes, of the next revision's number */
 	const char *actor, *summary; /* for the history */
-	const char *pending;         /* value of the pending mark from this revision on; NULL: no mark */
-	bool way_back;               /* to what was in force before: nothing of it is refused for its size */
-	bool dry_run;                /* stop after APPLY_LOAD and take everything back */
+	const struct store_audit *audit; /* stored with the change, its revision filled in; NULL: none */
+	const char *pending;             /* value of the pending mark from this revision on; NULL: no mark */
+	bool way_back;                   /* to what was in force before: nothing of it is refused for its size */
+	bool dry_run;                    /* stop after APPLY_LOAD and take everything back */
 };
 
 /* Key of the value in the store that marks a change which waits to be confirmed. */
@@ -116,10 +118,10 @@ bool apply_gate_is_wanted(const struct apply *apply);
 
 /* Whether reading our table back takes long. */
 bool apply_is_large(const struct apply *apply);
-/* What of our table in the kernel is not what it must be, and how to put it right (heal_clear it). 0 or negative errno.
- */
+/* What of our table in the kernel is not what it must be, and how to put it right (heal_clear it). 0 or negative errno;
+ * -EINTR: others changed theirs all the while, and it is to be looked at again. */
 int apply_examine(struct apply *apply, struct heal *ret);
-/* The same in a child that shares the kernel's handle with its parent. */
+/* The same in a child that shares the kernel's handle with its parent, and has time to wait until others pause. */
 int apply_examine_in_child(struct apply *apply, struct heal *ret);
 /* Puts right what apply_examine found, counters and dynamic sets kept where they are intact; what it found must not be
  * older than apply_serial. 1 if anything had to be done, 0 if not, negative errno. */
@@ -130,6 +132,10 @@ uint64_t apply_serial(const struct apply *apply);
  * (ret->wrong: how many were). */
 int apply_look_at_routing(struct apply *apply, struct route_look *ret);
 int apply_mend_routing(struct apply *apply, struct route_look *ret);
+
+/* How long each step of the last apply_run took, in microseconds: APPLY_STEPS of them, 0 for one that was not reached.
+ * Borrowed. */
+const uint64_t *apply_times(const struct apply *apply);
 
 /* The configuration in force and its compiled form, borrowed. */
 const struct snapshot *apply_snapshot(const struct apply *apply);

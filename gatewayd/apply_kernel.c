@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "gatewayd/base/log.h"
 #include "rules/heal.h"
@@ -127,13 +128,32 @@ static int load_model(struct apply *apply, struct snapshot *snapshot, char **ret
 	return hash_all(apply);
 }
 
-/* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there.
- */
-static int examine(struct apply *apply, struct heal *ret)
+/* A pause that doubles: of five together a second and a half. */
+#define READ_PAUSE_MS 50U
+#define READ_PAUSES   5U
+
+/* Others' transactions, in whatever table, interrupt a read of ours: -EINTR if that was so again after each pause. */
+static int read_table(struct apply *apply, unsigned pauses, struct kernel_state *ret)
+{
+	for (unsigned i = 0;; i++) {
+		int r = kernel_nft_read(apply->config.kernel, ret);
+
+		if (r != -EINTR || i == pauses)
+			return r;
+		(void)usleep((READ_PAUSE_MS << i) * 1000);
+	}
+}
+
+/* What is wrong with our table, and how to put it right. A table that cannot be read counts as one that is not there,
+ * but for one whose read was interrupted (-EINTR): to replace it would cost its counters and dynamic sets, and nothing
+ * says that anything is wrong with it. */
+static int examine(struct apply *apply, unsigned pauses, struct heal *ret)
 {
 	struct kernel_state state = { 0 };
-	int r = kernel_nft_read(apply->config.kernel, &state);
+	int r = read_table(apply, pauses, &state);
 
+	if (r == -EINTR)
+		return r;
 	if (r < 0) {
 		log_warning("our table cannot be read (%s); it is replaced", strerror(-r));
 		state = (struct kernel_state){ 0 };
@@ -157,14 +177,14 @@ static int commit_or_replace(struct apply *apply, const char *text, char **ret_e
 
 int apply_examine(struct apply *apply, struct heal *ret)
 {
-	return examine(apply, ret);
+	return examine(apply, 0, ret);
 }
 
 int apply_examine_in_child(struct apply *apply, struct heal *ret)
 {
 	int r = kernel_renew(apply->config.kernel);
 
-	return r < 0 ? r : examine(apply, ret);
+	return r < 0 ? r : examine(apply, READ_PAUSES, ret);
 }
 
 int apply_mend(struct apply *apply, const struct heal *heal)
@@ -219,7 +239,7 @@ int apply_heal_refused(struct apply *apply, struct errs *errs)
 	int r;
 
 	if (!code || (strcmp(code, "kernel_refused") != 0 && strcmp(code, "apply_failed") != 0) ||
-	        examine(apply, &heal) < 0 || !heal.needed)
+	        examine(apply, 0, &heal) < 0 || !heal.needed)
 		return 0;
 	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
 	r = apply_mend_routing(apply, &routing);
@@ -231,6 +251,18 @@ int apply_heal_refused(struct apply *apply, struct errs *errs)
 		        "Somebody has changed our table in nft, and it cannot be put right: %s.", strerror(-r));
 	}
 	return r;
+}
+
+/* At the start there is no later: a table that cannot be read for longer than that is made anew. */
+static int examine_at_start(struct apply *apply, struct heal *ret)
+{
+	static const struct kernel_state none;
+	int r = examine(apply, READ_PAUSES, ret);
+
+	if (r != -EINTR)
+		return r;
+	log_warning("our table cannot be read, for others change theirs without a pause; it is replaced");
+	return heal_new(apply->model, &none, &apply->config.render, apply->current->revision, ret);
 }
 
 static void explain_refusal(int error, const char *text, char **ret_reason)
@@ -247,7 +279,7 @@ int apply_dry_boot(struct apply *apply, struct snapshot *snapshot, char **ret_re
 
 	r = load_model(apply, snapshot, ret_reason);
 	if (r == 0)
-		r = examine(apply, &heal);
+		r = examine_at_start(apply, &heal);
 	if (r < 0)
 		return r;
 	r = kernel_nft_check(apply->config.kernel, heal.text, &error);
@@ -266,7 +298,7 @@ int apply_boot(struct apply *apply, struct snapshot *snapshot, char **ret_reason
 	if (r == 0)
 		r = kernel_route_sync(apply->config.kernel, &apply->config.route, NULL);
 	if (r == 0)
-		r = examine(apply, &heal);
+		r = examine_at_start(apply, &heal);
 	if (r < 0)
 		return r;
 	log_info("our table in the kernel: %s, %zu elements to add, %zu to remove",

@@ -12,6 +12,7 @@ struct apply {
 	struct config_hash hash; /* of current */
 	int64_t nft_generation, route_generation;
 	uint64_t serial;                  /* of our transactions */
+	uint64_t times[APPLY_STEPS];      /* of the last change */
 	bool gate_wanted;                 /* config.render.gate_open is what the kernel has */
 	void (*replaced)(void *userdata); /* NULL: nobody asks */
 	void *replaced_userdata;

@@ -216,9 +216,9 @@ bool bans_cover(const struct bans *bans, const struct ban_lengths *lengths, cons
 static bool is_partly_exempt(const struct bans *bans, const struct prefix *prefix)
 {
 	const struct prefixes *entries = exempt(bans);
-	size_t at = prefixes_lower_bound(entries, prefix);
+	const struct prefix *first = prefixes_at(entries, prefixes_lower_bound(entries, prefix));
 
-	return bans_is_exempt(bans, prefix) || (at < entries->n && prefix_contains(prefix, &entries->items[at].addr));
+	return bans_is_exempt(bans, prefix) || (first && prefix_contains(prefix, &first->addr));
 }
 
 /* --- at the prefilters --- */

@@ -9,6 +9,7 @@
 #include "gatewayd/base/log.h"
 #include "gatewayd/changeset.h"
 #include "gatewayd/records.h"
+#include "gatewayd/store_history.h"
 #include "schema/encode.h"
 
 const struct row *core_find(struct core *core, enum resource_id resource, const char *name)
@@ -75,6 +76,17 @@ static void log_revision(const struct changeset *set, const struct core_request 
 	        "revision %lld is in force: %s, by %s", (long long)set->to->revision, request->summary, request->actor);
 }
 
+/* In milliseconds, as the header has it. */
+static void tell_times(const struct apply *apply, char text[CORE_TIMING_BYTES])
+{
+	const uint64_t *times = apply_times(apply);
+	int length = 0;
+
+	for (int step = 0; step < APPLY_STEPS && length < CORE_TIMING_BYTES; step++)
+		length += snprintf(text + length, (size_t)(CORE_TIMING_BYTES - length), "%s%s;dur=%.3f",
+		        step > 0 ? ", " : "", apply_step_name((enum apply_step)step), (double)times[step] / 1e3);
+}
+
 static int run_changeset(struct core *core, const struct changeset *set, const struct core_request *request,
         struct errs *errs, struct core_result *ret)
 {
@@ -85,17 +97,24 @@ static int run_changeset(struct core *core, const struct changeset *set, const s
 		.summary = request->summary,
 		.way_back = request->way_back,
 		.dry_run = request->dry_run };
+	struct store_audit audit;
 	_cleanup_free_ char *mark = NULL;
 	struct core_pending pending;
 	int r = pending_mark(core, request, set, &pending, &mark);
 
 	run.pending = mark;
+	if (request->audit) {
+		audit = core_audit_line(request->audit);
+		run.audit = &audit;
+	}
 	if (r == 0)
 		r = apply_run(core->apply, &run, errs, request->dry_run ? &ret->nft : NULL);
 	if (r < 0 && core->drift && apply_nft_generation(core->apply) != core_revision(core))
 		drift_look_for_ours(core->drift);
 	if (r < 0 || request->dry_run)
 		return r;
+	ret->audited = request->audit != NULL;
+	tell_times(core->apply, ret->timing);
 	core_tell(core, "revision",
 	        json_pack("{s:I, s:s, s:s}", "revision", (json_int_t)set->to->revision, "actor", request->actor,
 	                "summary", request->summary));

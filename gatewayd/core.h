@@ -34,6 +34,7 @@ struct core_pending {
 
 struct changeset;
 struct records;
+struct store_audit;
 
 struct core {
 	sd_event *event;
@@ -61,7 +62,7 @@ struct core {
 	uint64_t started_us; /* CLOCK_MONOTONIC */
 	struct doctor_memory doctor;
 	struct core_pending pending;
-	sd_event_source *pending_timer;
+	sd_event_source *pending_timer, *pending_tick; /* when the time is over; when what is left is told next */
 };
 
 /* Tells the readers of the event stream; takes data over. */
@@ -93,6 +94,8 @@ static inline const struct trace_rules *core_rules(struct core *core)
 {
 	return rule_index_get(&core->rules, core->apply, core->kernel);
 }
+/* The line as the store takes it; borrows. */
+struct store_audit core_audit_line(const struct core_audit *entry);
 /* What the writer of these changes should know of, as a new array of {code, detail, pointer}; untouched if it is
  * nothing. 0 or -ENOMEM. */
 int core_warn(const struct core *core, const struct changeset *set, json_t **ret);

@@ -15,6 +15,11 @@
 #include "gatewayd/store_history.h"
 #include "schema/value.h"
 
+/* How often the event stream says what is left of the time: often enough for somebody who comes in between, and each
+ * second when it becomes urgent. */
+#define TICK_S        10
+#define TICK_URGENT_S 1
+
 /* A way back that the kernel or the disk refused is tried again after this pause. */
 #define RETRY_S 5
 
@@ -63,15 +68,61 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
+/* Not by time(), which lags behind the clock of timers by some milliseconds. */
+static int64_t seconds_left(const struct core_pending *pending)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return pending->deadline - (int64_t)now.tv_sec;
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *userdata);
+
+/* The next time that is to be told: when the seconds left are a multiple of the step. None when it is over. */
+static void set_tick(struct core *core)
+{
+	int64_t left = seconds_left(&core->pending), next;
+
+	core->pending_tick = sd_event_source_disable_unref(core->pending_tick);
+	if (core->pending.revision == 0 || left <= 1)
+		return;
+	next = left > TICK_S ? (left - 1) / TICK_S * TICK_S : left - TICK_URGENT_S;
+	if (sd_event_add_time(core->event, &core->pending_tick, CLOCK_REALTIME,
+	            (uint64_t)(core->pending.deadline - next) * 1000000, 10000, on_tick, core) < 0)
+		log_error("no timer for the countdown of revision %" PRId64, core->pending.revision);
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct core *core = userdata;
+
+	(void)source;
+	(void)usec;
+	core_tell(core, "pending", core_pending(core));
+	set_tick(core);
+	return 0;
+}
+
+/* How the change that waited has ended, by what came to be in force. */
+static void tell_settled(struct core *core, const struct core_pending *was)
+{
+	core_tell(core, "pending",
+	        json_pack("{s:i, s:s, s:I}", "revision", 0, "outcome",
+	                core_revision(core) == was->revision ? "confirmed" : "reverted", "settled",
+	                (json_int_t)was->revision));
+}
+
 void core_set_pending(struct core *core, const struct core_pending *pending)
 {
-	bool was_pending = core->pending.revision != 0;
+	struct core_pending was = core->pending;
 
 	core->pending = *pending;
 	if (pending->revision != 0)
 		core_tell(core, "pending", core_pending(core));
-	else if (was_pending)
-		core_tell(core, "pending", json_pack("{s:i}", "revision", 0));
+	else if (was.revision != 0)
+		tell_settled(core, &was);
+	set_tick(core);
 	core->pending_timer = sd_event_source_disable_unref(core->pending_timer);
 	if (pending->revision != 0 && set_timer(core, (uint64_t)pending->deadline * 1000000) < 0)
 		log_error("no timer for the confirmation of revision %" PRId64, pending->revision);
@@ -103,6 +154,7 @@ int core_confirm_start(struct core *core)
 void core_confirm_stop(struct core *core)
 {
 	core->pending_timer = sd_event_source_disable_unref(core->pending_timer);
+	core->pending_tick = sd_event_source_disable_unref(core->pending_tick);
 }
 
 int core_confirm(struct core *core, int64_t revision, const struct core_request *request, struct errs *errs)
@@ -129,7 +181,7 @@ int core_confirm(struct core *core, int64_t revision, const struct core_request 
 json_t *core_pending(struct core *core)
 {
 	const struct core_pending *pending = &core->pending;
-	int64_t left = pending->deadline - (int64_t)time(NULL);
+	int64_t left = seconds_left(pending);
 	char text[32];
 
 	if (pending->revision == 0)

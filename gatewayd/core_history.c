@@ -284,14 +284,19 @@ int core_rollback(struct core *core, int64_t revision, const struct core_request
 
 /* ---- audit and copy ---- */
 
-void core_audit(struct core *core, const struct core_audit *entry)
+struct store_audit core_audit_line(const struct core_audit *entry)
 {
-	struct store_audit line = { .actor = entry->actor,
+	return (struct store_audit){ .actor = entry->actor,
 		.method = entry->method,
 		.path = entry->path,
 		.status = entry->status,
 		.revision = entry->revision,
 		.detail = entry->detail };
+}
+
+void core_audit(struct core *core, const struct core_audit *entry)
+{
+	struct store_audit line = core_audit_line(entry);
 
 	if (store_audit_append(core->store, &line) < 0)
 		log_warning("the audit log cannot be written: %s", store_error(core->store));

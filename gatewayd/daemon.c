@@ -28,6 +28,7 @@
 #include "gatewayd/open.h"
 #include "gatewayd/records.h"
 #include "gatewayd/rights.h"
+#include "gatewayd/saver.h"
 #include "gatewayd/shield.h"
 #include "gatewayd/shortcut.h"
 #include "gatewayd/sockets.h"
@@ -60,8 +61,8 @@ struct daemon {
 	struct sampler *sampler;
 	struct core core;
 	sd_event_source *gate_timer, *save_timer;
-	bool store_lost;        /* said already */
-	int64_t saved_revision; /* of the last good configuration on disk; -1: unknown */
+	struct saver *saver;
+	bool store_lost; /* said already */
 	struct events *events;
 	struct api *api;
 };
@@ -370,16 +371,6 @@ static int start_bans(struct daemon *daemon)
 	return r < 0 ? r : bans_start(daemon->bans, daemon->event, &owner);
 }
 
-static void save_last_good(struct daemon *daemon)
-{
-	const struct snapshot *snapshot = daemon->apply ? apply_snapshot(daemon->apply) : NULL;
-
-	if (!snapshot || snapshot->revision == daemon->saved_revision)
-		return;
-	open_save_last_good(daemon->options, snapshot);
-	daemon->saved_revision = snapshot->revision;
-}
-
 /* So that a database that was deleted is not missed until the next write. Said once. */
 static void guard_store(struct daemon *daemon)
 {
@@ -395,7 +386,7 @@ static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	struct daemon *daemon = userdata;
 
 	(void)usec;
-	save_last_good(daemon);
+	saver_look(daemon->saver, apply_snapshot(daemon->apply));
 	guard_store(daemon);
 	intercept_look(daemon->intercept, daemon->drift && drift_present(daemon->drift));
 	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
@@ -473,8 +464,10 @@ static int start(struct daemon *daemon)
 		r = records_new(&daemon->core, &daemon->core.records);
 	if (r < 0)
 		return r;
-	r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
-	        SAVE_PERIOD_MS * UINT64_C(1000), 0, on_save_timer, daemon);
+	r = saver_new(daemon->event, daemon->options, &daemon->saver);
+	if (r == 0)
+		r = sd_event_add_time_relative(daemon->event, &daemon->save_timer, CLOCK_MONOTONIC,
+		        SAVE_PERIOD_MS * UINT64_C(1000), 0, on_save_timer, daemon);
 	if (r < 0)
 		return r;
 	on_worker_state(daemon);
@@ -509,6 +502,7 @@ static void stop(struct daemon *daemon)
 	rule_index_clear(&daemon->core.rules);
 	sd_event_source_disable_unref(daemon->gate_timer);
 	sd_event_source_disable_unref(daemon->save_timer);
+	saver_free(daemon->saver);
 	worker_free(daemon->worker);
 	shortcut_free(daemon->shortcut);
 	intercept_free(daemon->intercept);
@@ -527,7 +521,7 @@ static void stop(struct daemon *daemon)
 
 int daemon_run(const struct options *options)
 {
-	struct daemon daemon = { .options = options, .lock = -1, .claim = -1, .saved_revision = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .claim = -1 };
 	int r = start(&daemon);
 
 	if (r == 0) {
@@ -536,7 +530,7 @@ int daemon_run(const struct options *options)
 		(void)sd_notify(0, "READY=1");
 		r = sd_event_loop(daemon.event);
 		(void)sd_notify(0, "STOPPING=1");
-		save_last_good(&daemon);
+		saver_finish(daemon.saver, apply_snapshot(daemon.apply));
 		if (r < 0)
 			log_error("the event loop failed: %s", strerror(-r));
 	}
@@ -548,7 +542,7 @@ int daemon_check(const struct options *options)
 {
 	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
 	_cleanup_free_ char *reason = NULL;
-	struct daemon daemon = { .options = options, .lock = -1, .claim = -1, .saved_revision = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .claim = -1 };
 	int r;
 
 	r = open_store(options, &daemon.store, &snapshot);
@@ -604,7 +598,7 @@ static void end_relay(struct daemon *daemon)
 int daemon_cleanup(const struct options *options)
 {
 	static const char *const files[] = { "api.sock", "relay.sock" };
-	struct daemon daemon = { .options = options, .lock = -1, .claim = -1, .saved_revision = -1 };
+	struct daemon daemon = { .options = options, .lock = -1, .claim = -1 };
 	char path[PATH_MAX];
 	int r;
 

@@ -29,6 +29,9 @@
 #define QUIET_MS 10000
 /* So many looks of a child in a row may be overtaken by transactions of ours; the next one is not left to a child. */
 #define OVERTAKEN_MAX 3
+/* So many looks in a row may be interrupted by others' transactions before that is told, and our state is no longer
+ * taken for what it was. It is looked at on and on, at last once a second, and nothing is replaced meanwhile. */
+#define INTERRUPTED_MAX 10
 
 struct drift_monitor {
 	sd_event *event;
@@ -41,11 +44,11 @@ struct drift_monitor {
 	struct examine *examine;
 	bool again; /* something came while a child was looking, or this look was mending */
 	bool mending;
-	bool failed;        /* the last look, or the mending of what it found */
-	uint64_t serial;    /* of our transactions when the child began */
-	unsigned overtaken; /* looks in a row */
-	int routing;        /* of this look: 1 there was something wrong with rules or routes, 0, or negative errno */
-	bool heals;         /* in this look */
+	bool failed;                     /* the last look, or the mending of what it found */
+	uint64_t serial;                 /* of our transactions when the child began */
+	unsigned overtaken, interrupted; /* looks in a row */
+	int routing; /* of this look: 1 there was something wrong with rules or routes, 0, or negative errno */
+	bool heals;  /* in this look */
 	struct route_look routes; /* the last one */
 	bool present;
 	uint64_t healed;
@@ -147,12 +150,29 @@ static void look_again(struct drift_monitor *drift)
 	drift->again = false;
 }
 
+/* Whether the look was interrupted, and there is to be another one, for the same cause. */
+static bool is_interrupted(struct drift_monitor *drift, int error)
+{
+	if (error != -EINTR) {
+		drift->interrupted = 0;
+		return false;
+	}
+	if (drift->interrupted >= INTERRUPTED_MAX)
+		return false;
+	drift->interrupted++;
+	drift->again = false;
+	look_soon(drift);
+	return true;
+}
+
 static void look_here(struct drift_monitor *drift)
 {
 	_cleanup_(heal_clear) struct heal heal = { 0 };
 	int r = apply_examine(drift->apply, &heal);
 
 	drift->overtaken = 0;
+	if (is_interrupted(drift, r))
+		return;
 	conclude(drift, r < 0 ? r : mend(drift, &heal));
 	look_again(drift);
 }
@@ -170,6 +190,8 @@ static void on_examined(void *userdata, int error, struct heal *heal)
 		return;
 	}
 	drift->overtaken = 0;
+	if (is_interrupted(drift, error))
+		return;
 	/* A child that was killed has seen nothing: that is a failure, too. */
 	conclude(drift, error < 0 ? error : mend(drift, heal));
 	look_again(drift);
@@ -184,8 +206,8 @@ static void look(struct drift_monitor *drift)
 	drift->looks++;
 	/* Routing first: a mark without a route would lose packets, a route without a mark does nothing. */
 	routing = look_at_routing(drift);
-	/* Of a look that was overtaken the mending of rules and routes is not told yet. */
-	if (routing != 0 || drift->overtaken == 0)
+	/* Of a look that was overtaken or interrupted the mending of rules and routes is not told yet. */
+	if (routing != 0 || (drift->overtaken == 0 && drift->interrupted == 0))
 		drift->routing = routing;
 	drift->serial = apply_serial(drift->apply);
 	if (!apply_is_large(drift->apply) || drift->overtaken > OVERTAKEN_MAX ||

@@ -2,8 +2,9 @@
  * The configuration in force, once more, as a text beside the database: what
  * the gateway can start from, and be told of by --check, when the database is
  * lost or refused. Written by the daemon when it has nothing better to do (at
- * most once a second while the configuration changes, and when it stops),
- * never by a request. Tokens are not in it: their hashes stay in one place.
+ * most once a second while the configuration changes, a large one less often
+ * and by a child, and when it stops: saver.h), never by a request. Tokens are not in it: their hashes stay in one
+ * place.
  *
  * {"format": 1, "revision": N, "rows": [{"resource", "id", "revision", "children": [ids], "row": {...}}, ...],
  *  "config_hash": "..."}; the hash comes last and is computed again when it is read.

@@ -136,11 +136,12 @@ int open_last_good(const struct options *options, char **ret_reason, struct snap
 	return lastgood_read(paths.last_good, ret_reason, ret);
 }
 
-void open_save_last_good(const struct options *options, const struct snapshot *snapshot)
+int open_save_last_good(const struct options *options, const struct snapshot *snapshot)
 {
 	struct paths paths = paths_of(options);
 	int r = lastgood_write(paths.last_good, snapshot);
 
 	if (r < 0)
 		log_warning("%s cannot be written: %s", paths.last_good, strerror(-r));
+	return r;
 }

@@ -15,7 +15,7 @@ int open_store(const struct options *options, struct store **ret_store, struct s
 
 /* The last good configuration alone, as lastgood_read. */
 int open_last_good(const struct options *options, char **ret_reason, struct snapshot **ret);
-/* Writes the last good configuration. Failures are logged: they are no reason to stop. */
-void open_save_last_good(const struct options *options, const struct snapshot *snapshot);
+/* Writes the last good configuration. Failures are logged: they are no reason to stop. As lastgood_write. */
+int open_save_last_good(const struct options *options, const struct snapshot *snapshot);
 
 #endif

@@ -9,6 +9,7 @@
 #include "gatewayd/base/cleanup.h"
 #include "gatewayd/base/first_route.h"
 #include "gatewayd/shortcut.h"
+#include "schema/prefixes.h"
 
 /* One configuration on its way: the first error sticks, so that the senders below need no checks. */
 struct sender {
@@ -190,13 +191,17 @@ static void send_trusts(struct sender *sender, const struct snapshot *snapshot, 
 {
 	const struct strings *items = &listener->accept_proxy_protocol;
 	struct prefix split[PREFIX_RANGE_MAX];
+	struct prefixes_cursor cursor;
+	const struct prefix *prefix;
 
 	for (size_t i = 0; i < items->n; i++) {
 		const struct address_set *set = set_of(snapshot, items->items[i]);
 		int n = set ? 0 : prefix_range_parse(items->items[i], split);
 
-		for (size_t k = 0; set && k < set->entries.n; k++)
-			send_trust(sender, &listener->row, &set->entries.items[k]);
+		if (set)
+			cursor = prefixes_from(&set->entries, 0);
+		while (set && (prefix = prefixes_next(&cursor)))
+			send_trust(sender, &listener->row, prefix);
 		for (int k = 0; k < n; k++)
 			send_trust(sender, &listener->row, &split[k]);
 		if (n < 0) /* also a set that is not there, which references rule out */

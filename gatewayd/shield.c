@@ -93,15 +93,13 @@ static int load_program(struct shield_item *item, const struct xdp_config *confi
 static int item_load(struct shield_item *item, const struct prefilter *prefilter, const struct snapshot *from,
         const struct snapshot *to, struct errs *errs)
 {
-	struct xdp_look look;
 	int r = render_xdp(prefilter, to, item->shield->listener_port, errs, &item->next);
 
 	if (r < 0)
 		return r;
 	item->strict = snapshot_find(from, RESOURCE_PREFILTER, item->interface) != &prefilter->row;
 	item->todo = SHIELD_REPLACE;
-	kernel_xdp_look(item->xdp, &look);
-	if (item->now && look.mode != XDP_MODE_NONE) {
+	if (item->now && kernel_xdp_is_attached(item->xdp)) {
 		enum xdp_difference difference = xdp_config_differ(item->now, item->next);
 
 		item->todo = difference == XDP_SAME      ? SHIELD_NOTHING

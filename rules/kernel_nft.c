@@ -254,6 +254,16 @@ static int commit_bulk(struct kernel *kernel, const char *text, char **ret_error
 	return r;
 }
 
+/* Few elements, without the library, which reads the table's sets from the kernel first. 1 if it is for the library: so
+ * is what the kernel refuses, for the library says in words why. */
+static int commit_few(struct kernel *kernel, const char *text)
+{
+	int r = kernel_bulk_elements(text);
+
+	kernel->commits += r == 0;
+	return r == 0 || r == -ENOMEM ? r : 1;
+}
+
 static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
 {
 	int r = 1;
@@ -262,6 +272,8 @@ static int nft_commit(struct kernel *kernel, const char *text, char **ret_error)
 		*ret_error = NULL;
 	if (kernel_nft_is_large(text))
 		r = commit_bulk(kernel, text, ret_error);
+	else if (changes_elements_only(text))
+		r = commit_few(kernel, text);
 	if (r > 0)
 		r = commit_whole(kernel, text, ret_error);
 

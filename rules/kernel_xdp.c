@@ -558,6 +558,11 @@ void kernel_xdp_look(struct kernel_xdp *xdp, struct xdp_look *ret)
 	}
 }
 
+bool kernel_xdp_is_attached(const struct kernel_xdp *xdp)
+{
+	return is_attached(xdp);
+}
+
 const char *kernel_xdp_why(const struct kernel_xdp *xdp)
 {
 	return xdp->why;

@@ -58,6 +58,8 @@ struct xdp_look {
 };
 /* Asks the kernel. */
 void kernel_xdp_look(struct kernel_xdp *xdp, struct xdp_look *ret);
+/* Whether our program is on the interface: what a change has to know, for less. */
+bool kernel_xdp_is_attached(const struct kernel_xdp *xdp);
 /* Whose program of this id (kernel_xdp_look's `foreign`) is on the interface, as far as it may be known: a sentence. */
 void kernel_xdp_foreign(const struct kernel_xdp *xdp, uint32_t program, char *why, size_t why_size);
 /* Why the mode that is in use was chosen; "" if there is nothing to say. */

@@ -56,8 +56,8 @@ static int put(int map, const void *keys, size_t key_size, const __u8 *values, _
 	return 0;
 }
 
-/* Prefixes of one family. */
-static int fill_list(int map, const struct prefix *items, size_t n, size_t key_size)
+/* The next n prefixes, all of one family. */
+static int fill_list(int map, struct prefixes_cursor *cursor, size_t n, size_t key_size)
 {
 	_cleanup_free_ char *keys = malloc(BATCH * key_size);
 	static const __u8 values[BATCH];
@@ -71,7 +71,7 @@ static int fill_list(int map, const struct prefix *items, size_t n, size_t key_s
 		for (__u32 i = 0; i < now; i++) {
 			struct key key;
 
-			make_key(&items[done + i], &key);
+			make_key(prefixes_next(cursor), &key);
 			memcpy(keys + i * key_size, &key, key_size);
 		}
 		r = put(map, keys, key_size, values, now);
@@ -84,13 +84,12 @@ static int fill_list(int map, const struct prefix *items, size_t n, size_t key_s
 
 static int fill_lists(const struct prefixes *list, struct bpf_map *v4, struct bpf_map *v6)
 {
-	size_t n = 0;
-	int r;
+	static const struct prefix first_v6 = { .addr = { .family = AF_INET6 } };
+	struct prefixes_cursor cursor = prefixes_from(list, 0);
+	size_t n = prefixes_lower_bound(list, &first_v6);
+	int r = fill_list(bpf_map__fd(v4), &cursor, n, sizeof(struct prefilter_key_v4));
 
-	while (n < list->n && list->items[n].addr.family == AF_INET)
-		n++;
-	r = fill_list(bpf_map__fd(v4), list->items, n, sizeof(struct prefilter_key_v4));
-	return r < 0 ? r : fill_list(bpf_map__fd(v6), list->items + n, list->n - n, sizeof(struct prefilter_key_v6));
+	return r < 0 ? r : fill_list(bpf_map__fd(v6), &cursor, list->n - n, sizeof(struct prefilter_key_v6));
 }
 
 static int adjust_ports(const struct prefilter_bpf *program, const uint64_t *from, const uint64_t *to)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "rules/render_nft.h"
+#include "schema/prefixes.h"
 
 #define OBJECT " inet " NFT_TABLE " %s"
 
@@ -228,15 +229,17 @@ static int add_listeners(struct limits *limits, const struct snapshot *snapshot,
 
 static int put_exempt(const struct prefixes *entries, uint8_t family, char **ret)
 {
+	struct prefixes_cursor cursor = prefixes_from(entries, 0);
+	const struct prefix *prefix;
 	size_t length, n = 0;
 	char text[ADDR_TEXT_MAX + 4];
 	FILE *out = open_memstream(ret, &length);
 
 	if (!out)
 		return -ENOMEM;
-	for (size_t i = 0; i < entries->n; i++)
-		if (entries->items[i].addr.family == family)
-			fprintf(out, "%s%s", n++ ? ",\n" : "", prefix_format(&entries->items[i], text));
+	while ((prefix = prefixes_next(&cursor)))
+		if (prefix->addr.family == family)
+			fprintf(out, "%s%s", n++ ? ",\n" : "", prefix_format(prefix, text));
 	if (fclose(out) != 0)
 		return -ENOMEM;
 	if (n == 0) {

@@ -129,17 +129,9 @@ void reach_clear(struct reach *reach)
 /* How many of the list are of IPv4; they stand first. */
 static size_t count_v4(const struct prefixes *list)
 {
-	size_t lo = 0, hi = list->n;
+	static const struct prefix first_v6 = { .addr = { .family = AF_INET6 } };
 
-	while (lo < hi) {
-		size_t middle = lo + (hi - lo) / 2;
-
-		if (list->items[middle].addr.family == AF_INET)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	return lo;
+	return prefixes_lower_bound(list, &first_v6);
 }
 
 size_t reach_count(const struct reach *reach, const struct listener *listener)
@@ -154,11 +146,15 @@ size_t reach_count(const struct reach *reach, const struct listener *listener)
 /* How many lengths the prefixes from first to n have. */
 static size_t count_lengths(const struct prefixes *list, size_t first, size_t n)
 {
+	struct prefixes_cursor cursor = prefixes_from(list, first);
 	uint64_t seen[3] = { 0 };
 	size_t count = 0;
 
-	for (size_t i = first; i < n; i++)
-		seen[list->items[i].length / 64] |= UINT64_C(1) << list->items[i].length % 64;
+	for (size_t i = first; i < n; i++) {
+		unsigned length = prefixes_next(&cursor)->length;
+
+		seen[length / 64] |= UINT64_C(1) << length % 64;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
 		count += (size_t)__builtin_popcountll(seen[i]);
 	return count;
@@ -206,13 +202,16 @@ static int visit_pair(const struct walk *walk, const struct prefix *dst, const s
 static int visit_product(const struct walk *walk, const struct prefixes *dst, const struct prefixes *src)
 {
 	size_t dst_v4 = count_v4(dst), src_v4 = count_v4(src);
+	struct prefixes_cursor at = prefixes_from(dst, 0);
 	int r = 0;
 
 	for (size_t d = 0; r >= 0 && d < dst->n && src->n > 0; d++) {
 		size_t s = d < dst_v4 ? 0 : src_v4, end = d < dst_v4 ? src_v4 : src->n;
+		struct prefixes_cursor other = prefixes_from(src, s);
+		const struct prefix *prefix = prefixes_next(&at);
 
 		for (; r >= 0 && s < end; s++)
-			r = visit_pair(walk, &dst->items[d], &src->items[s]);
+			r = visit_pair(walk, prefix, prefixes_next(&other));
 	}
 	return r < 0 ? r : 0;
 }
@@ -241,7 +240,7 @@ static int split_lists(const struct prefixes *old, const struct prefixes *new, s
 {
 	int r = 0;
 
-	if (old->n == new->n && old->items == new->items) {
+	if (old->list == new->list) {
 		prefixes_share(&ret->kept, old);
 		return 0;
 	}

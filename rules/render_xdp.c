@@ -37,8 +37,8 @@ static int render_list(const struct prefilter *prefilter, const char *field, con
 /* IPv4 stands first in a sorted list. */
 static void note_families(const struct prefixes *list, __u8 *ret_v4, __u8 *ret_v6)
 {
-	*ret_v4 = list->n > 0 && list->items[0].addr.family == AF_INET;
-	*ret_v6 = list->n > 0 && list->items[list->n - 1].addr.family == AF_INET6;
+	*ret_v4 = list->n > 0 && prefixes_at(list, 0)->addr.family == AF_INET;
+	*ret_v6 = list->n > 0 && prefixes_at(list, list->n - 1)->addr.family == AF_INET6;
 }
 
 static void render_rate(const struct prefilter *prefilter, struct prefilter_params *params)

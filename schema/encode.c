@@ -30,11 +30,13 @@ static json_t *encode_children(const struct rows *rows)
 
 static json_t *encode_prefixes(const struct prefixes *prefixes)
 {
+	struct prefixes_cursor cursor = prefixes_from(prefixes, 0);
+	const struct prefix *prefix;
 	json_t *array = json_array();
 	char text[ADDR_TEXT_MAX];
 
-	for (size_t i = 0; array && i < prefixes->n; i++)
-		if (json_array_append_new(array, json_string(prefix_format(&prefixes->items[i], text))) < 0) {
+	while (array && (prefix = prefixes_next(&cursor)))
+		if (json_array_append_new(array, json_string(prefix_format(prefix, text))) < 0) {
 			json_decref(array);
 			return NULL;
 		}

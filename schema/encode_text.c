@@ -33,16 +33,20 @@ static void write_children(struct text *text, const struct rows *rows, unsigned 
 
 static void write_prefixes(struct text *text, const struct prefixes *prefixes)
 {
+	struct prefixes_cursor cursor = prefixes_from(prefixes, 0);
+	const struct prefix *prefix;
 	char buffer[ADDR_TEXT_MAX + 3];
+	bool first = true;
 
 	text_add(text, "[");
-	for (size_t i = 0; i < prefixes->n; i++) {
+	while ((prefix = prefixes_next(&cursor))) {
 		char *at = buffer;
 
-		if (i)
+		if (!first)
 			*at++ = ',';
+		first = false;
 		*at++ = '"';
-		prefix_format(&prefixes->items[i], at);
+		prefix_format(prefix, at);
 		at += strlen(at);
 		*at++ = '"';
 		text_bytes(text, buffer, (size_t)(at - buffer));

@@ -406,7 +406,7 @@ static void answers(
 	set(json_object_get(op, "responses"), status, answer);
 }
 
-#define WRITE_HEADERS    "Gateway-Revision", "Gateway-Confirm-Deadline", "Gateway-Warning"
+#define WRITE_HEADERS    "Gateway-Revision", "Gateway-Confirm-Deadline", "Gateway-Warning", "Server-Timing"
 #define WRITE_PARAMETERS "dry_run", "confirm_within"
 static const char *const no_headers[] = { NULL };
 static const char *const read_headers[] = { "ETag", NULL };

@@ -1,41 +1,164 @@
-/* Shared sorted arrays of prefixes; see prefixes.h. */
+/* Large sets of prefixes as such; see prefixes.h, and prefixes_private.h for how they are kept. */
 #include "schema/prefixes.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
 #include "gatewayd/base/array.h"
+#include "schema/prefixes_private.h"
 
-/* Prefixes are compared as bytes. */
-static_assert(sizeof(struct prefix) == 1 + 16 + 1, "no padding");
+/* ---- runs ---- */
 
-/* What is allocated: the items that struct prefixes points to stand behind the count. */
-struct array {
-	size_t references;
-	struct prefix items[];
-};
-
-static struct array *array_of(const struct prefix *items)
+static struct run *run_new(size_t capacity)
 {
-	return (struct array *)((char *)(uintptr_t)items - offsetof(struct array, items));
+	struct run *run = malloc(sizeof(*run) + capacity * sizeof(struct prefix));
+
+	if (run) {
+		run->references = 1;
+		run->n = 0;
+	}
+	return run;
 }
 
-static struct array *array_new(size_t n)
+static struct run *run_ref(struct run *run)
 {
-	struct array *array = malloc(sizeof(*array) + n * sizeof(struct prefix));
-
-	if (array)
-		array->references = 1;
-	return array;
+	run->references++;
+	return run;
 }
 
-/* Hands the array over as a set of n; none is kept without items. */
-static void hand_over(struct array *array, size_t n, struct prefixes *ret)
+static void run_unref(struct run *run)
 {
-	if (n == 0)
-		free(array);
-	*ret = (struct prefixes){ n ? array->items : NULL, n };
+	if (--run->references == 0)
+		free(run);
+}
+
+static void run_append(struct run *run, const struct prefix *items, size_t n)
+{
+	memcpy(run->items + run->n, items, n * sizeof(*items));
+	run->n += (unsigned)n;
+}
+
+/* ---- making a set ---- */
+
+/* The last run of the list, and this one behind it, as one. */
+static int merge_last(struct maker *maker, const struct run *run)
+{
+	struct run *last = maker->list->runs[maker->list->n - 1].run, *both = run_new(last->n + run->n);
+
+	if (!both)
+		return -ENOMEM;
+	run_append(both, last->items, last->n);
+	run_append(both, run->items, run->n);
+	maker->list->runs[maker->list->n - 1].run = both;
+	run_unref(last);
+	return 0;
+}
+
+static int reserve_run(struct maker *maker)
+{
+	size_t n = maker->list ? maker->list->n : 0, capacity = maker->capacity ? 2 * maker->capacity : 16;
+	struct prefixes_list *list;
+
+	if (n < maker->capacity)
+		return 0;
+	list = realloc(maker->list, sizeof(*list) + capacity * sizeof(list->runs[0]));
+	if (!list)
+		return -ENOMEM;
+	list->n = n;
+	maker->list = list;
+	maker->capacity = capacity;
+	return 0;
+}
+
+/* Takes over the reference, also on failure. */
+static int append_run(struct maker *maker, struct run *run)
+{
+	struct prefixes_list *list = maker->list;
+	int r;
+
+	if (list && list->n > 0 && list->runs[list->n - 1].run->n + run->n <= RUN_MAX) {
+		r = merge_last(maker, run);
+		run_unref(run);
+		return r;
+	}
+	r = reserve_run(maker);
+	if (r < 0)
+		run_unref(run);
+	else
+		maker->list->runs[maker->list->n++].run = run;
+	return r;
+}
+
+/* The open run goes into the list, with no more memory than it needs. */
+static int close_run(struct maker *maker)
+{
+	struct run *run = TAKE_PTR(maker->open), *fitting;
+
+	if (!run)
+		return 0;
+	fitting = realloc(run, sizeof(*run) + run->n * sizeof(struct prefix));
+	return append_run(maker, fitting ? fitting : run);
+}
+
+int maker_items(struct maker *maker, const struct prefix *items, size_t n)
+{
+	int r = 0;
+
+	while (r == 0 && n > 0) {
+		size_t now = n;
+
+		if (!maker->open)
+			maker->open = run_new(RUN_MAX);
+		if (!maker->open)
+			return -ENOMEM;
+		if (now > RUN_MAX - maker->open->n)
+			now = RUN_MAX - maker->open->n;
+		run_append(maker->open, items, now);
+		items += now;
+		n -= now;
+		if (maker->open->n == RUN_MAX)
+			r = close_run(maker);
+	}
+	return r;
+}
+
+int maker_share(struct maker *maker, struct run *run)
+{
+	int r = close_run(maker);
+
+	return r < 0 ? r : append_run(maker, run_ref(run));
+}
+
+int maker_finish(struct maker *maker, struct prefixes *ret)
+{
+	struct prefixes_list *list, *fitting;
+	size_t n = 0;
+	int r = close_run(maker);
+
+	if (r < 0)
+		return r;
+	list = TAKE_PTR(maker->list);
+	for (size_t i = 0; list && i < list->n; i++) {
+		list->runs[i].start = n;
+		n += list->runs[i].run->n;
+	}
+	*maker = (struct maker){ 0 };
+	if (list) {
+		list->references = 1;
+		fitting = realloc(list, sizeof(*list) + list->n * sizeof(list->runs[0]));
+		list = fitting ? fitting : list;
+	}
+	*ret = (struct prefixes){ list, n };
+	return 0;
+}
+
+void maker_clear(struct maker *maker)
+{
+	for (size_t i = 0; maker->list && i < maker->list->n; i++)
+		run_unref(maker->list->runs[i].run);
+	free(maker->list);
+	free(maker->open);
+	*maker = (struct maker){ 0 };
 }
 
 int prefix_compare(const struct prefix *a, const struct prefix *b)
@@ -75,56 +198,113 @@ static bool is_sorted(const struct prefix *items, size_t n)
 	return true;
 }
 
-int prefixes_finish(struct prefixes_builder *builder, struct prefixes *ret)
+/* Each of the sorted prefixes once. */
+static int make_set(const struct prefix *items, size_t n, struct prefixes *ret)
 {
-	struct array *array = array_new(builder->n);
-	size_t n = 0;
+	_cleanup_maker_ struct maker maker = { 0 };
+	int r = 0;
 
-	if (!array)
-		return -ENOMEM;
-	if (!is_sorted(builder->items, builder->n))
-		qsort(builder->items, builder->n, sizeof(*builder->items), compare_items);
-	for (size_t i = 0; i < builder->n; i++)
-		if (n == 0 || prefix_compare(&array->items[n - 1], &builder->items[i]) != 0)
-			array->items[n++] = builder->items[i];
-	prefixes_builder_clear(builder);
-	hand_over(array, n, ret);
-	return 0;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (i == 0 || prefix_compare(&items[i - 1], &items[i]) != 0)
+			r = maker_items(&maker, &items[i], 1);
+	return r < 0 ? r : maker_finish(&maker, ret);
 }
 
-/* ---- sharing and comparing ---- */
+int prefixes_finish(struct prefixes_builder *builder, struct prefixes *ret)
+{
+	int r;
+
+	if (!is_sorted(builder->items, builder->n))
+		qsort(builder->items, builder->n, sizeof(*builder->items), compare_items);
+	r = make_set(builder->items, builder->n, ret);
+	if (r == 0)
+		prefixes_builder_clear(builder);
+	return r;
+}
+
+/* ---- sharing ---- */
 
 void prefixes_share(struct prefixes *to, const struct prefixes *from)
 {
-	if (from->n)
-		array_of(from->items)->references++;
+	if (from->list)
+		from->list->references++;
 	*to = *from;
 }
 
 void prefixes_clear(struct prefixes *prefixes)
 {
-	if (prefixes->n && --array_of(prefixes->items)->references == 0)
-		free(array_of(prefixes->items));
+	struct prefixes_list *list = prefixes->list;
+
 	*prefixes = (struct prefixes){ 0 };
+	if (!list || --list->references > 0)
+		return;
+	for (size_t i = 0; i < list->n; i++)
+		run_unref(list->runs[i].run);
+	free(list);
 }
 
-bool prefixes_equal(const struct prefixes *a, const struct prefixes *b)
+/* ---- reading ---- */
+
+/* The run that has the prefix of this index, which must be one of the set's. */
+static size_t run_of(const struct prefixes_list *list, size_t index)
 {
-	if (a->n != b->n)
-		return false;
-	if (a->items == b->items)
-		return true;
-	return a->n == 0 || memcmp(a->items, b->items, a->n * sizeof(*a->items)) == 0;
+	size_t low = 0, high = list->n;
+
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (list->runs[middle].start <= index)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
 }
 
-size_t prefixes_lower_bound(const struct prefixes *set, const struct prefix *prefix)
+const struct prefix *prefixes_at(const struct prefixes *set, size_t index)
 {
-	size_t low = 0, high = set->n;
+	size_t at;
+
+	if (index >= set->n)
+		return NULL;
+	at = run_of(set->list, index);
+	return &set->list->runs[at].run->items[index - set->list->runs[at].start];
+}
+
+struct prefixes_cursor prefixes_from(const struct prefixes *set, size_t index)
+{
+	struct prefixes_cursor cursor = { .list = set->list };
+
+	if (index >= set->n)
+		return (struct prefixes_cursor){ 0 };
+	cursor.run = run_of(set->list, index);
+	cursor.at = index - set->list->runs[cursor.run].start;
+	return cursor;
+}
+
+const struct prefix *prefixes_next(struct prefixes_cursor *cursor)
+{
+	const struct prefixes_list *list = cursor->list;
+
+	if (!list || cursor->run == list->n)
+		return NULL;
+	if (cursor->at < list->runs[cursor->run].run->n)
+		return &list->runs[cursor->run].run->items[cursor->at++];
+	cursor->run++;
+	cursor->at = 0;
+	return prefixes_next(cursor);
+}
+
+/* Index of the first run that does not end before the prefix; n if all do. */
+static size_t first_run(const struct prefixes_list *list, const struct prefix *prefix)
+{
+	size_t low = 0, high = list->n;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
+		const struct run *run = list->runs[middle].run;
 
-		if (prefix_compare(&set->items[middle], prefix) < 0)
+		if (prefix_compare(&run->items[run->n - 1], prefix) < 0)
 			low = middle + 1;
 		else
 			high = middle;
@@ -132,170 +312,52 @@ size_t prefixes_lower_bound(const struct prefixes *set, const struct prefix *pre
 	return low;
 }
 
+size_t prefixes_lower_bound(const struct prefixes *set, const struct prefix *prefix)
+{
+	size_t at = set->list ? first_run(set->list, prefix) : 0, low = 0, high;
+	const struct run *run;
+
+	if (!set->list || at == set->list->n)
+		return set->n;
+	run = set->list->runs[at].run;
+	high = run->n;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (prefix_compare(&run->items[middle], prefix) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return set->list->runs[at].start + low;
+}
+
 bool prefixes_contain(const struct prefixes *set, const struct prefix *prefix)
 {
-	return set->n && bsearch(prefix, set->items, set->n, sizeof(*prefix), compare_items);
+	const struct prefix *found = prefixes_at(set, prefixes_lower_bound(set, prefix));
+
+	return found && prefix_compare(found, prefix) == 0;
+}
+
+static bool is_canonical(const struct prefix *prefix)
+{
+	struct addr masked = prefix->addr;
+
+	if ((masked.family != AF_INET && masked.family != AF_INET6) || prefix->length > addr_bits(masked.family))
+		return false;
+	addr_mask(&masked, prefix->length);
+	return addr_equal(&masked, &prefix->addr);
 }
 
 bool prefixes_are_canonical(const struct prefixes *prefixes)
 {
-	for (size_t i = 0; i < prefixes->n; i++) {
-		struct addr masked = prefixes->items[i].addr;
+	struct prefixes_cursor cursor = prefixes_from(prefixes, 0);
+	const struct prefix *prefix, *before = NULL;
 
-		if (i > 0 && prefix_compare(&prefixes->items[i - 1], &prefixes->items[i]) >= 0)
+	while ((prefix = prefixes_next(&cursor))) {
+		if ((before && prefix_compare(before, prefix) >= 0) || !is_canonical(prefix))
 			return false;
-		if ((masked.family != AF_INET && masked.family != AF_INET6) ||
-		        prefixes->items[i].length > addr_bits(masked.family))
-			return false;
-		addr_mask(&masked, prefixes->items[i].length);
-		if (!addr_equal(&masked, &prefixes->items[i].addr))
-			return false;
+		before = prefix;
 	}
 	return true;
-}
-
-/*
- * Walks over two sorted sets. Mostly the sets are large and differ little, so
- * they are walked in runs: what both have is skipped by comparing bytes in
- * blocks, what only one has by searching for where the other's head belongs.
- */
-struct walk {
-	const struct prefixes *a, *b;
-	size_t i, j;
-};
-
-/* Items compared at once. */
-#define BLOCK 64U
-
-/* Takes what both have from here on: how many. */
-static size_t take_common(struct walk *walk)
-{
-	const struct prefix *a = walk->a->items + walk->i, *b = walk->b->items + walk->j;
-	size_t left_a = walk->a->n - walk->i, left_b = walk->b->n - walk->j, n = left_a < left_b ? left_a : left_b;
-	size_t run = 0;
-
-	while (run + BLOCK <= n && memcmp(a + run, b + run, BLOCK * sizeof(*a)) == 0)
-		run += BLOCK;
-	while (run < n && memcmp(a + run, b + run, sizeof(*a)) == 0)
-		run++;
-	walk->i += run;
-	walk->j += run;
-	return run;
-}
-
-/* How many of the set, from `at` on, stand before the head of the other; all the rest if that is exhausted. */
-static size_t run_before(const struct prefixes *set, size_t at, const struct prefixes *other, size_t head)
-{
-	size_t step = 1, lo = at, hi;
-
-	if (head == other->n)
-		return set->n - at;
-	while (lo + step < set->n && prefix_compare(&set->items[lo + step], &other->items[head]) < 0) {
-		lo += step;
-		step *= 2;
-	}
-	hi = lo + step < set->n ? lo + step : set->n;
-	while (lo < hi) {
-		size_t middle = lo + (hi - lo) / 2;
-
-		if (prefix_compare(&set->items[middle], &other->items[head]) < 0)
-			lo = middle + 1;
-		else
-			hi = middle;
-	}
-	return lo - at;
-}
-
-/* Takes what only a has, and stands before the head of b. */
-static size_t take_a(struct walk *walk)
-{
-	size_t run = run_before(walk->a, walk->i, walk->b, walk->j);
-
-	walk->i += run;
-	return run;
-}
-
-static size_t take_b(struct walk *walk)
-{
-	size_t run = run_before(walk->b, walk->j, walk->a, walk->i);
-
-	walk->j += run;
-	return run;
-}
-
-/* Appends the run that ends before `end`. */
-static void append_run(struct array *array, size_t *n, const struct prefix *end, size_t run)
-{
-	if (run > 0)
-		memcpy(array->items + *n, end - run, run * sizeof(*end));
-	*n += run;
-}
-
-int prefixes_unite(const struct prefixes *a, const struct prefixes *b, struct prefixes *ret)
-{
-	struct array *array = array_new(a->n + b->n);
-	struct walk walk = { a, b, 0, 0 };
-	size_t n = 0, run;
-
-	if (!array)
-		return -ENOMEM;
-	while (walk.i < a->n || walk.j < b->n) {
-		run = take_common(&walk);
-		append_run(array, &n, a->items + walk.i, run);
-		run = take_a(&walk);
-		append_run(array, &n, a->items + walk.i, run);
-		run = take_b(&walk);
-		append_run(array, &n, b->items + walk.j, run);
-	}
-	hand_over(array, n, ret);
-	return 0;
-}
-
-int prefixes_subtract(const struct prefixes *a, const struct prefixes *b, struct prefixes *ret)
-{
-	struct array *array = array_new(a->n);
-	struct walk walk = { a, b, 0, 0 };
-	size_t n = 0, run;
-
-	if (!array)
-		return -ENOMEM;
-	while (walk.i < a->n) {
-		(void)take_common(&walk);
-		run = take_a(&walk);
-		append_run(array, &n, a->items + walk.i, run);
-		(void)take_b(&walk);
-	}
-	hand_over(array, n, ret);
-	return 0;
-}
-
-static int visit_run(const struct prefix *end, size_t run, bool added, prefixes_visitor visitor, void *userdata)
-{
-	int r = 0;
-
-	for (; r >= 0 && run > 0; run--)
-		r = visitor(userdata, end - run, added);
-	return r;
-}
-
-int prefixes_differences(
-        const struct prefixes *old, const struct prefixes *new, prefixes_visitor visitor, void *userdata)
-{
-	struct walk walk = { old, new, 0, 0 };
-	int r = 0;
-
-	if (old->n == new->n && old->items == new->items)
-		return 0;
-	while (r >= 0 && (walk.i < old->n || walk.j < new->n)) {
-		size_t run;
-
-		(void)take_common(&walk);
-		run = take_a(&walk);
-		r = visit_run(old->items + walk.i, run, false, visitor, userdata);
-		if (r < 0)
-			break;
-		run = take_b(&walk);
-		r = visit_run(new->items + walk.j, run, true, visitor, userdata);
-	}
-	return r < 0 ? r : 0;
 }

@@ -1,9 +1,9 @@
 /*
- * Large sets of prefixes: sorted arrays that rows share by reference, since a
- * set of a hundred thousand entries is copied with each edit of its row.
- * Built from JSON (decode), from text in bulk (webapi) and from the database
- * (store); compared entry by entry in one walk, so that a change costs what
- * differs.
+ * Large sets of prefixes, sorted, in pieces that sets share by reference: an
+ * edit of one entry among a million makes a new set that has all pieces but
+ * one in common with the old one, and a comparison of the two looks at that
+ * one. Built from JSON (decode), from text in bulk (webapi) and from the
+ * database (store). prefixes_private.h says how they are kept.
  */
 #ifndef GW_SCHEMA_PREFIXES_H
 #define GW_SCHEMA_PREFIXES_H
@@ -31,7 +31,7 @@ int prefixes_add_text(struct prefixes_builder *builder, const char *text, const 
 int prefixes_finish(struct prefixes_builder *builder, struct prefixes *ret);
 void prefixes_builder_clear(struct prefixes_builder *builder);
 
-/* Into a zeroed member: the same array, one reference more. */
+/* Into a zeroed member: the same set, one reference more. */
 void prefixes_share(struct prefixes *to, const struct prefixes *from);
 /* Gives up the reference. */
 void prefixes_clear(struct prefixes *prefixes);
@@ -40,7 +40,17 @@ bool prefixes_equal(const struct prefixes *a, const struct prefixes *b);
 bool prefixes_contain(const struct prefixes *set, const struct prefix *prefix);
 /* Index of the first that is not less (prefix_compare): what the prefix contains begins there. */
 size_t prefixes_lower_bound(const struct prefixes *set, const struct prefix *prefix);
-/* Whether the array is sorted, each prefix once and without bits behind its length. */
+/* The one at this index, in the order of prefix_compare; NULL behind the last. Costs a search: to see many, walk. */
+const struct prefix *prefixes_at(const struct prefixes *set, size_t index);
+/* A place in a set that must outlive it. */
+struct prefixes_cursor {
+	const struct prefixes_list *list;
+	size_t run, at;
+};
+/* The place of this index; prefixes_next gives the prefix there and goes on to the next one, NULL behind the last. */
+struct prefixes_cursor prefixes_from(const struct prefixes *set, size_t index);
+const struct prefix *prefixes_next(struct prefixes_cursor *cursor);
+/* Whether the set is sorted, each prefix once and without bits behind its length. */
 bool prefixes_are_canonical(const struct prefixes *prefixes);
 
 /* New sets: what is in a or b; what is in a and not in b. 0 or -ENOMEM. */
@@ -48,7 +58,7 @@ int prefixes_unite(const struct prefixes *a, const struct prefixes *b, struct pr
 int prefixes_subtract(const struct prefixes *a, const struct prefixes *b, struct prefixes *ret);
 
 /* Visits what leads from old to new, in order: each prefix that only one of them has. A negative result ends the walk
- * and is passed on. Two members that share an array cost nothing. */
+ * and is passed on. Pieces that the two share cost next to nothing. */
 typedef int (*prefixes_visitor)(void *userdata, const struct prefix *prefix, bool added);
 int prefixes_differences(
         const struct prefixes *old, const struct prefixes *new, prefixes_visitor visitor, void *userdata);

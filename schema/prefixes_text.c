@@ -119,11 +119,13 @@ int prefixes_parse(const char *text, size_t length, struct errs *errs, struct pr
 int prefixes_format(const struct prefixes *prefixes, char **ret, size_t *ret_length)
 {
 	char *text = malloc(prefixes->n * ADDR_TEXT_MAX + 1), *at = text, *fitting;
+	struct prefixes_cursor cursor = prefixes_from(prefixes, 0);
+	const struct prefix *prefix;
 
 	if (!text)
 		return -ENOMEM;
-	for (size_t i = 0; i < prefixes->n; i++) {
-		prefix_format(&prefixes->items[i], at);
+	while ((prefix = prefixes_next(&cursor))) {
+		prefix_format(prefix, at);
 		at += strlen(at);
 		*at++ = '\n';
 	}

@@ -57,10 +57,10 @@ struct rows {
 	size_t n;
 };
 
-/* Prefixes, sorted (prefix_compare), each once; items is NULL when n is 0. The array is immutable and shared by
+/* Prefixes, sorted (prefix_compare), each once; list is NULL when n is 0. What it leads to is immutable and shared by
  * reference count: see schema/prefixes.h. */
 struct prefixes {
-	const struct prefix *items;
+	struct prefixes_list *list;
 	size_t n;
 };
 

@@ -32,6 +32,8 @@ struct core_change {
 	const char *pointer; /* in front of the pointers of this change's faults, e.g. "/2/body"; "" or NULL: nothing */
 };
 
+struct core_audit;
+
 /* Who writes, and how. */
 struct core_request {
 	const char *actor;        /* for history, audit and log: "uid 0", "token admin" */
@@ -39,15 +41,23 @@ struct core_request {
 	bool dry_run;             /* check everything, the kernel's dry run included, and change nothing */
 	bool way_back;            /* core_rollback's own: to what was in force before, which no limit refuses */
 	int64_t confirm_within_s; /* 0: for good; else the change is taken back unless confirmed in time */
+	/* The line for the audit log if all goes well, stored together with the change: neither is there without the
+	 * other, and both wait for the disk once. Its revision is filled in. NULL: none. */
+	const struct core_audit *audit;
 };
+
+/* Room for a dozen steps. */
+#define CORE_TIMING_BYTES 320
 
 struct core_result {
 	int64_t revision; /* of the configuration after the write (of a dry run: before it) */
 	bool created;     /* the first change made a new row */
 	bool changed;     /* there was anything to do at all; if not, no revision was made */
+	bool audited;     /* the request's line is in the audit log */
 	json_t *diff;     /* dry run: array of {op, path, before, after}; else NULL */
 	char *nft;        /* dry run: the nft text that would be committed; else NULL */
 	json_t *warnings; /* array of {code, detail, pointer}: what the writer should know of; NULL: nothing */
+	char timing[CORE_TIMING_BYTES]; /* how long each step took, as in a Server-Timing header; "": there was none */
 };
 
 /* Frees what the result owns and empties it. */

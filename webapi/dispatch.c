@@ -190,6 +190,7 @@ void dispatch_finish(struct dispatch *dispatch, struct exchange *exchange)
 	const struct request *request = &exchange->request;
 	struct response *response = &exchange->response;
 
+	exchange->complete = watch_now();
 	if (!response->status && exchange->route->handler(request, response) < 0)
 		problem_fallback(response);
 	log_debug("api: %s: method %d %s: %u, %zu bytes", *request->actor ? request->actor : "-", (int)request->method,
@@ -228,7 +229,8 @@ void dispatch_audit(struct dispatch *dispatch, struct exchange *exchange)
 	if (request->method == METHOD_POST && exchange->route && exchange->route->role == ROLE_VIEWER &&
 	        request->role >= ROLE_VIEWER)
 		return;
-	if (response->rehearsed || (request->role == ROLE_NONE && response->status >= 400 && !strangers_fit(dispatch)))
+	if (response->rehearsed || (response->audited && response->audited == response->status) ||
+	        (request->role == ROLE_NONE && response->status >= 400 && !strangers_fit(dispatch)))
 		return;
 	core_audit(dispatch->core, &entry);
 }

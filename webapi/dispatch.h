@@ -26,6 +26,7 @@ struct exchange {
 	struct response response;
 	const struct route *route;
 	uint64_t received; /* bytes of body, kept or not */
+	uint64_t complete; /* microseconds: when the whole request was here */
 	bool begun;        /* for http.c: the headers have been seen */
 	bool audited;
 };

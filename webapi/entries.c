@@ -58,13 +58,17 @@ static int answer_text(const struct prefixes *entries, struct response *response
 /* Written at one go: as a tree a million entries take a hundred megabytes. */
 static int answer_list(const struct prefixes *entries, struct response *response)
 {
+	struct prefixes_cursor cursor = prefixes_from(entries, 0);
 	_cleanup_text_ struct text text = { 0 };
+	const struct prefix *prefix;
 	char entry[ADDR_TEXT_MAX];
+	bool first = true;
 
 	text_add(&text, "[");
-	for (size_t i = 0; i < entries->n; i++) {
-		text_add(&text, i ? ",\"" : "\"");
-		text_add(&text, prefix_format(&entries->items[i], entry));
+	while ((prefix = prefixes_next(&cursor))) {
+		text_add(&text, first ? "\"" : ",\"");
+		first = false;
+		text_add(&text, prefix_format(prefix, entry));
 		text_add(&text, "\"");
 	}
 	text_add(&text, "]\n");

@@ -1,8 +1,8 @@
 /*
  * The entries of an address set in bulk: one prefix a line, or a JSON list of
  * strings. Called through routes.def; a change is a write of the set's row
- * like any other, made by merging sorted arrays, so it costs one walk over the
- * set and in the planes behind the core what differs.
+ * like any other. It costs what differs, here and in the planes behind the core
+ * (prefixes.h).
  *
  * GET     all, sorted, in canonical form: text/plain, or a JSON list if Accept prefers application/json
  * POST    adds those of the body, PUT replaces all by them, DELETE removes exactly them (what the set does not have is

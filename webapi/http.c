@@ -295,6 +295,19 @@ static struct MHD_Response *make_answer(
 	return answer;
 }
 
+/* The audit log, and with it the last of what a change is said to have taken. */
+static void audit(struct http_server *server, struct exchange *exchange)
+{
+	struct response *response = &exchange->response;
+	uint64_t begun = watch_now(), end;
+
+	dispatch_audit(&server->dispatch, exchange);
+	end = watch_now();
+	if (*response->timing)
+		(void)response_header(response, "Server-Timing", "%s, audit;dur=%.3f, total;dur=%.3f", response->timing,
+		        (double)(end - begun) / 1e3, (double)(end - exchange->complete) / 1e3);
+}
+
 /* Hands the response to the library; its body goes along. MHD_NO closes the connection. */
 static enum MHD_Result queue(struct http_server *server, struct MHD_Connection *connection, struct exchange *exchange)
 {
@@ -302,7 +315,7 @@ static enum MHD_Result queue(struct http_server *server, struct MHD_Connection *
 	struct MHD_Response *answer;
 	enum MHD_Result result = MHD_NO;
 
-	dispatch_audit(&server->dispatch, exchange);
+	audit(server, exchange);
 	answer = make_answer(server, connection, response);
 	if (!answer)
 		return MHD_NO;

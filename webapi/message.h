@@ -103,15 +103,17 @@ struct response {
 	char *body;               /* owned unless is_static */
 	uint64_t length;
 	bool is_static;
-	bool has_file;                /* the body is the content of `file` instead */
-	int file;                     /* owned */
-	struct events_reader *stream; /* owned: the body is this stream instead; NULL: it is not */
-	bool page;                    /* of the UI: may load its own scripts and be kept by caches that ask again */
-	bool rehearsed;               /* a dry run: nothing was changed */
-	int64_t revision;             /* that the request made; 0: none */
-	char why[AUDIT_DETAIL_BYTES]; /* it was refused, for the audit log: title and detail, nothing of a body that
-	                                 cannot be read; "": it was not */
-	bool must_close;              /* the rest of the connection cannot be trusted or is not worth reading */
+	bool has_file;                  /* the body is the content of `file` instead */
+	int file;                       /* owned */
+	struct events_reader *stream;   /* owned: the body is this stream instead; NULL: it is not */
+	bool page;                      /* of the UI: may load its own scripts and be kept by caches that ask again */
+	bool rehearsed;                 /* a dry run: nothing was changed */
+	int64_t revision;               /* that the request made; 0: none */
+	char why[AUDIT_DETAIL_BYTES];   /* it was refused, for the audit log: title and detail, nothing of a body that
+	                                   cannot be read; "": it was not */
+	unsigned audited;               /* the audit log has a line already that says this status; 0: it has none */
+	char timing[CORE_TIMING_BYTES]; /* of the steps of a change, for Server-Timing; "": there was none */
+	bool must_close;                /* the rest of the connection cannot be trusted or is not worth reading */
 	struct {
 		const char *name; /* static text */
 		char *value;      /* owned */

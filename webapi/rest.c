@@ -112,11 +112,14 @@ static int answer_stored(
 
 /* Hands the write to the core and answers what became of it. */
 static int commit(const struct request *request, struct edit *edit, const struct operation *operation,
-        const struct write *write, struct response *response)
+        struct write *write, struct response *response)
 {
 	_cleanup_errs_ struct errs errs = { 0 };
 	_cleanup_core_result_ struct core_result result = { 0 };
-	int r = edit_commit(edit, &write->core, &errs, &result);
+	int r;
+
+	write->audit.status = operation->status;
+	r = edit_commit(edit, &write->core, &errs, &result);
 
 	if (r < 0)
 		return problem_from_errno(response, r, request, &errs);

@@ -75,7 +75,14 @@ int write_begin(const struct request *request, struct write *write, struct respo
 	char *values[PARAMETERS];
 	int r = url_parse_query(request->query, parameter_names, PARAMETERS, values, &errs);
 
-	*write = (struct write){ .core = { .actor = request->actor, .summary = write->summary } };
+	*write = (struct write){
+		.core = { .actor = request->actor, .summary = write->summary, .audit = &write->audit },
+		.audit = { .actor = request->actor,
+		        .method = method_name(request->method),
+		        .path = request->path ? request->path : "",
+		        .status = 200,
+		        .detail = "" },
+	};
 	summarise(request, write->summary, sizeof(write->summary));
 	if (r == -EINVAL)
 		return refuse(request, &errs, response);
@@ -129,6 +136,8 @@ int write_headers(const struct request *request, const struct write *write, cons
 	int r = response_header(response, "Gateway-Revision", "%" PRId64, result->revision);
 
 	response->revision = result->changed ? result->revision : 0;
+	response->audited = result->audited ? (unsigned)write->audit.status : 0;
+	memcpy(response->timing, result->timing, sizeof(response->timing));
 	if (!r && write->core.confirm_within_s)
 		r = add_deadline(request, response);
 	return r ? r : add_warnings(result->warnings, response);

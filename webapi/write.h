@@ -7,6 +7,8 @@
  * ?confirm_within=SEC    the change is taken back unless it is confirmed (POST /revisions/{n}/confirm)
  * Gateway-Revision       of the configuration after the write
  * Gateway-Warning        "code; detail": what the writer should know of; one header for each
+ * Server-Timing          milliseconds of each step of a change (apply.h), of its line in the audit log, and of all from
+ *                        the request's last byte to the answer's first
  * Gateway-Confirm-Deadline  RFC 3339: when the change will be taken back
  */
 #ifndef GW_WEBAPI_WRITE_H
@@ -24,10 +26,11 @@
 
 struct write {
 	struct core_request core;
-	char summary[192]; /* "PUT listeners/web" */
+	struct core_audit audit; /* status: 200, unless the handler says what else it will answer */
+	char summary[192];       /* "PUT listeners/web" */
 };
 
-/* Reads the query. 0, 1 if the response tells a fault, -ENOMEM. `write` must stay where it is: core.summary is in it.
+/* Reads the query. 0, 1 if the response tells a fault, -ENOMEM. `write` must stay where it is: core points into it.
  */
 int write_begin(const struct request *request, struct write *write, struct response *response);
 /* Takes no query parameters at all. 0, 1 if the response tells a fault, -ENOMEM. */

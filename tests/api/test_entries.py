@@ -5,6 +5,7 @@ import json
 import random
 
 from api.support import expect_problem, picture, Raw
+from lab.process import wait_for
 
 TEXT = {"Content-Type": "text/plain"}
 PATH = "address-sets/blocked/entries"
@@ -46,6 +47,33 @@ def test_against_a_model(gateway):
     gateway.stop()
     gateway.start()
     assert entries(gateway) == canonical(model)
+
+
+def test_saved_beside_the_database(gateway):
+    """A large set is saved by a child, soon; an orderly stop saves what is newer; the daemon can start from it."""
+    saved = gateway.state / "gateway.lastgood"
+    lines = [f"10.{number >> 8}.{number & 255}.1" for number in range(5000)]
+    gateway.must("PUT", "address-sets/blocked", {})
+    gateway.must("PUT", PATH, "\n".join(lines).encode(), headers=TEXT)
+    wait_for(lambda: lines[-1] in saved.read_text(encoding="ascii"), 15, "the saved configuration")
+    revision = gateway.must("POST", PATH, ["192.0.2.77"])["revision"]
+    gateway.stop()
+    assert f'"revision":{revision},' in saved.read_text(encoding="ascii") and "192.0.2.77" in saved.read_text(encoding="ascii")
+    for path in gateway.state.glob("gateway.db*"):
+        path.unlink()
+    gateway.start()
+    assert len(entries(gateway)) == 5001
+
+
+def test_where_the_time_goes(furnished):
+    """Server-Timing of a change: each step, and not more than the whole; none where nothing was changed."""
+    furnished.must("PUT", "address-sets/blocked", {"entries": ["10.0.0.0/8"]})
+    answer = furnished.api("POST", PATH, ["192.0.2.1"])
+    times = {part.split(";dur=")[0].strip(): float(part.split(";dur=")[1]) for part in answer.headers["Server-Timing"].split(",")}
+    assert list(times) == ["store", "plan", "check", "load", "prepare", "route", "nft", "xdp", "relay", "commit", "audit", "total"]
+    assert 0 < times["commit"] < times["total"] and sum(times.values()) - times["total"] <= times["total"]
+    assert "Server-Timing" not in furnished.api("POST", PATH, ["192.0.2.1"]).headers
+    assert "Server-Timing" not in furnished.api("POST", PATH + "?dry_run=true", ["192.0.2.2"]).headers
 
 
 def test_refused(furnished):

@@ -66,7 +66,7 @@ def test_revision_and_pending(gateway):
         waiting = gateway.api("PUT", "listeners/two?confirm_within=60", {"ports": ["81"]}).headers["Gateway-Revision"]
         stream.wait("pending", f'"revision":{waiting}')
         gateway.must("POST", f"revisions/{waiting}/confirm")
-        stream.wait("pending", '"revision":0')
+        assert f'"outcome":"confirmed","settled":{waiting}' in stream.wait("pending", '"revision":0')[2]
         assert [kind for _, kind, _ in stream.events].count("revision") == 2
         numbers = [number for number, _, _ in stream.events]
         assert numbers == sorted(set(numbers))

@@ -32,6 +32,8 @@ ALONE, PREROUTING = "generator alone", "nft prerouting"
 PARTS = ("packets", "entries", "drops", "goodput")
 ENTRIES = (100_000, 1_000_000)
 CHANGES = 100
+PLACES = {"map": "the BPF map", "daemon": "the daemon, without the commit", "commit": "the commit, with its fsync", "api": "by the API"}
+SETTLE_S, WARM_UP = 3, 3
 NFT_INGRESS = """table netdev bench {{
     chain drops {{ type filter hook ingress device "in1" priority 0; {family} saddr {prefix} counter drop; }}
 }}"""
@@ -131,6 +133,31 @@ def memory(gateway):
     return [int(line.split()[1]) * 1024 for line in (slab, rss)]
 
 
+def timing(answer):
+    """{what: milliseconds} of a write, as its Server-Timing says."""
+    return {part.split(";")[0].strip(): float(part.split("dur=")[1]) for part in answer.headers["Server-Timing"].split(",")}
+
+
+def change_one(gateway, method, number):
+    """{place: milliseconds} of one entry: in the BPF map, in the daemon but for the commit (the write to the database's
+    log and its fsync), that commit, and by the API as its client sees it."""
+    started = time.monotonic()
+    answer = gateway.api(method, "address-sets/big/entries", [entry(number)], timeout=60)
+    seconds = time.monotonic() - started
+    if answer.status != 200:
+        raise SystemExit(f"bench: {answer}")
+    parts = timing(answer)
+    return {"map": parts["xdp"], "daemon": parts["total"] - parts["commit"], "commit": parts["commit"], "api": seconds * 1000}
+
+
+def settle(gateway):
+    """The daemon has loaded its programs, which it does in its first second, and has saved the large configuration."""
+    time.sleep(SETTLE_S)
+    for number in range(WARM_UP):
+        for method in ("DELETE", "POST"):
+            change_one(gateway, method, number)
+
+
 def change_entries(gateway, n):
     """A prefilter whose list is a set of so many: filling it, one entry less and one more, bytes for each."""
     text = "".join(entry(number) + "\n" for number in range(n)).encode()
@@ -139,17 +166,17 @@ def change_entries(gateway, n):
     before, started = memory(gateway), time.monotonic()
     gateway.must("PUT", "address-sets/big/entries", text, headers={"Content-Type": "text/plain"}, timeout=300)
     seconds, after = time.monotonic() - started, memory(gateway)
-    program, times = gateway.must("GET", "prefilters/in1")["observed"]["program"], []
-    for number in range(CHANGES):
-        for method in ("DELETE", "POST"):
-            started = time.monotonic()
-            gateway.must(method, "address-sets/big/entries", [entry(number)], timeout=60)
-            times.append((time.monotonic() - started) * 1000)
+    program = gateway.must("GET", "prefilters/in1")["observed"]["program"]
+    settle(gateway)
+    changes = [change_one(gateway, method, number) for number in range(CHANGES) for method in ("DELETE", "POST")]
     if gateway.must("GET", "prefilters/in1")["observed"]["program"] != program:
         raise SystemExit("bench: one entry was no change of the running program")
     gateway.must("DELETE", "prefilters/in1")
-    return {"load_s": seconds, "one_p50_ms": statistics.median(times), "one_p99_ms": sorted(times)[len(times) * 99 // 100],
-            "kernel_bytes": (after[0] - before[0]) / n, "daemon_bytes": (after[1] - before[1]) / n}
+    one = {}
+    for place in PLACES:
+        times = sorted(change[place] for change in changes)
+        one[place] = {"p50_ms": statistics.median(times), "p99_ms": times[len(times) * 99 // 100]}
+    return {"load_s": seconds, "one": one, "kernel_bytes": (after[0] - before[0]) / n, "daemon_bytes": (after[1] - before[1]) / n}
 
 
 def measure_entries(_options):
@@ -324,10 +351,14 @@ def packets_table(result):
 
 
 def entries_table(result):
-    """One line for each size."""
-    return [f"{int(n):>9,} entries  filled in {one['load_s']:6.2f} s   one more or less {one['one_p50_ms']:7.2f} ms (p99 "
-            f"{one['one_p99_ms']:7.2f})   for each {one['kernel_bytes']:5.0f} bytes of the kernel's, {one['daemon_bytes']:5.0f} of the daemon's"
-            for n, one in result.items()]
+    """For each size: what all cost, and what one more or less does, by where the time goes."""
+    lines = []
+    for n, size in result.items():
+        lines.append(f"{int(n):>9,} entries  filled in {size['load_s']:6.2f} s   for each {size['kernel_bytes']:5.0f} bytes of "
+                     f"the kernel's, {size['daemon_bytes']:5.0f} of the daemon's")
+        lines += [f"{'':9} one more or less  {PLACES[place]:32} p50 {one['p50_ms']:8.3f} ms   p99 {one['p99_ms']:8.3f} ms"
+                  for place, one in size["one"].items()]
+    return lines
 
 
 def drops_table(rounds):

@@ -63,7 +63,11 @@ def test_by_the_timer(lab, gateway, changed):
         events.wait("pending", lambda d: d["revision"] == base + 1 and d["seconds_left"] >= 0)
         wait_for(lambda: gateway.status()["pending"]["seconds_left"] < pending["seconds_left"], 5, "the countdown")
         expect_reverted(lab, gateway, base, changed.before, 8)
-        events.wait("pending", lambda d: d["revision"] == 0)
+        over = events.wait("pending", lambda d: d["revision"] == 0)
+        assert (over["outcome"], over["settled"]) == ("reverted", base + 1)
+        told = [data for kind, data in events.seen if kind == "pending" and data["revision"] == base + 1]
+        assert [data["seconds_left"] for data in told][-4:] == [4, 3, 2, 1], told
+        assert all(data["base"] == base and data["deadline"] == pending["deadline"] for data in told)
         events.wait("revision", lambda d: d["revision"] == base + 2 and d["actor"] == "commit-confirm")
 
 

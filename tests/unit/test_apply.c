@@ -507,6 +507,27 @@ static void test_commit_and_all_ways_back_fail(void **state)
 	assert_state(f, 1, 1);
 }
 
+/* A read that is interrupted is no reason to make the table anew, neither for a look nor at the start, which waits. */
+static void test_interrupted_reads(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(heal_clear) struct heal heal = { 0 };
+	_cleanup_(snapshot_unref_p) struct snapshot *snapshot = NULL;
+	_cleanup_free_ char *reason = NULL;
+	unsigned reads;
+
+	first(f);
+	snapshot = snapshot_ref((struct snapshot *)(uintptr_t)apply_snapshot(f->apply));
+	reads = kernel_fake_calls(f->kernel, KERNEL_NFT_READ);
+	kernel_fake_fail_from(f->kernel, KERNEL_NFT_READ, 1, 3, -EINTR);
+	assert_int_equal(apply_examine(f->apply, &heal), -EINTR);
+	assert_null(heal.text);
+	assert_int_equal(apply_boot(f->apply, snapshot, &reason), 0);
+	assert_int_equal(kernel_fake_calls(f->kernel, KERNEL_NFT_READ) - reads, 4);
+	assert_null(strstr(kernel_fake_committed(f->kernel), "delete table"));
+	assert_state(f, 1, 1);
+}
+
 /* Nobody would go through it: the kernel is left alone until there is a listener for which it is. */
 static void test_gate_is_for_direct_listeners(void **state)
 {
@@ -550,6 +571,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_commit_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_and_way_back_fail, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit_and_all_ways_back_fail, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_interrupted_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gate_is_for_direct_listeners, setup, teardown),
 	};
 

@@ -361,6 +361,44 @@ static void test_audit(void **state)
 	json_decref(list);
 }
 
+/* Whether anything was changed, or negative errno; the line of the request tells what it says it does. */
+static int put_as(struct fixture *f, const char *name, const char *port, const struct core_request *request)
+{
+	_cleanup_core_result_ struct core_result result = { 0 };
+	_cleanup_errs_ struct errs errs = { 0 };
+	_cleanup_(row_unref_p) struct row *row = row_new(RESOURCE_LISTENER);
+	struct core_change change = { .operation = CORE_PUT, .resource = RESOURCE_LISTENER, .name = name, .row = row };
+	int r;
+
+	snprintf(((struct listener *)row)->name, sizeof(((struct listener *)row)->name), "%s", name);
+	assert_int_equal(strings_append(&((struct listener *)row)->ports, port), 0);
+	r = core_write(&f->core, &change, 1, request, &errs, &result);
+	assert_int_equal(result.audited, r == 0 && !request->dry_run);
+	assert_int_equal(*result.timing != '\0', r == 0 && !request->dry_run);
+	return r;
+}
+
+/* The line of an accepted write is stored with it, that of a refused one or of a dry run is not. */
+static void test_audit_with_a_change(void **state)
+{
+	struct fixture *f = *state;
+	struct core_audit line = { .actor = "uid 0", .method = "PUT", .path = "/a", .status = 201, .detail = "" };
+	struct core_request request = { .actor = "uid 0", .summary = "PUT a", .audit = &line };
+	json_t *list = NULL;
+
+	assert_int_equal(put_as(f, "a", "80", &request), 0);
+	request.dry_run = true;
+	assert_int_equal(put_as(f, "b", "81", &request), 0);
+	request.dry_run = false;
+	kernel_fake_fail_at(f->kernel, KERNEL_NFT_COMMIT, 1, -EIO);
+	assert_true(put_as(f, "b", "81", &request) < 0);
+	assert_int_equal(core_audit_list(&f->core, 0, 10, &list), 0);
+	assert_int_equal(json_array_size(list), 1);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(list, 0), "status")), 201);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(list, 0), "revision")), 1);
+	json_decref(list);
+}
+
 static void test_backup(void **state)
 {
 	struct fixture *f = *state;
@@ -391,6 +429,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_deadline_past_at_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rollback_settles, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_audit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_audit_with_a_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backup, setup, teardown),
 	};
 

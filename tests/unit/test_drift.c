@@ -240,6 +240,51 @@ static void test_a_change_that_cannot_be_taken_back(void **state)
 	row_unref(row);
 }
 
+/* Reads that others' transactions interrupt say nothing against our table: it is looked at again, with pauses, neither
+ * replaced nor told to be in disorder, and what is really wrong is found in the end. */
+static void test_interrupted_reads(void **state)
+{
+	struct fixture *f = fixture_of(state);
+	unsigned commits = kernel_fake_calls(f->core.kernel, KERNEL_NFT_COMMIT), reads;
+
+	reads = kernel_fake_calls(f->core.kernel, KERNEL_NFT_READ);
+	kernel_fake_fail_from(f->core.kernel, KERNEL_NFT_READ, 1, 4, -EINTR);
+	drift_look_for_ours(f->core.drift);
+	run_for(f, 200);
+	assert_false(drift_present(f->core.drift));
+	run_for(f, 600);
+	assert_int_equal(kernel_fake_calls(f->core.kernel, KERNEL_NFT_READ) - reads, 5);
+	assert_int_equal(kernel_fake_calls(f->core.kernel, KERNEL_NFT_COMMIT), commits);
+	assert_false(drift_present(f->core.drift));
+	assert_int_equal(f->told, 0);
+	assert_int_equal(kernel_cleanup(f->core.kernel), 0);
+	kernel_fake_fail_from(f->core.kernel, KERNEL_NFT_READ, 1, 2, -EINTR);
+	drift_look_for_ours(f->core.drift);
+	run_for(f, 500);
+	assert_true(table_is_there(f));
+	assert_int_equal(f->told_healed, 1);
+}
+
+/* One that never ends is told after a second, costs a look a second from then on, and still no table. */
+static void test_interrupted_for_ever(void **state)
+{
+	struct fixture *f = fixture_of(state);
+	unsigned commits = kernel_fake_calls(f->core.kernel, KERNEL_NFT_COMMIT), reads;
+
+	kernel_fake_fail_from(f->core.kernel, KERNEL_NFT_READ, 1, 1000000, -EINTR);
+	drift_look_for_ours(f->core.drift);
+	run_for(f, 3000);
+	assert_true(drift_present(f->core.drift));
+	reads = kernel_fake_calls(f->core.kernel, KERNEL_NFT_READ);
+	run_for(f, 2500);
+	assert_in_range(kernel_fake_calls(f->core.kernel, KERNEL_NFT_READ) - reads, 1, 4);
+	assert_int_equal(kernel_fake_calls(f->core.kernel, KERNEL_NFT_COMMIT), commits);
+	kernel_fake_fail_from(f->core.kernel, KERNEL_NFT_READ, 0, 0, 0);
+	run_for(f, 1500);
+	assert_false(drift_present(f->core.drift));
+	assert_int_equal(f->told, 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -247,6 +292,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_fails_for_ever_is_tried_seldom, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_alert, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_change_that_cannot_be_taken_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_interrupted_reads, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_interrupted_for_ever, setup, teardown),
 	};
 
 	log_setup("test_drift", LOG_CRIT);

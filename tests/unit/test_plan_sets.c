@@ -61,7 +61,7 @@ static bool write_out(struct strings *texts, const struct snapshot *snapshot)
 		if (!set)
 			assert_int_equal(strings_append(&flat, texts->items[i]), 0);
 		for (size_t k = 0; set && k < set->n; k++)
-			assert_int_equal(strings_append(&flat, prefix_format(&set->items[k], text)), 0);
+			assert_int_equal(strings_append(&flat, prefix_format(prefixes_at(set, k), text)), 0);
 	}
 	strings_clear(texts);
 	*texts = flat;

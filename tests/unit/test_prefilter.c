@@ -362,7 +362,7 @@ static void test_render(void **state)
 	assert_int_equal(snapshot_put(snapshot, &set->row), 0);
 	assert_int_equal(snapshot_put(snapshot, &listener->row), 0);
 	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), 0);
-	assert_ptr_equal(config->deny.items, set->entries.items); /* shared, not copied */
+	assert_ptr_equal(config->deny.list, set->entries.list); /* shared, not copied */
 	assert_int_equal(config->params.deny_v4, 1);
 	assert_int_equal(config->params.deny_v6, 0);
 	assert_int_equal(config->params.interval, UINT64_C(1000000) << PREFILTER_TIME_SHIFT);

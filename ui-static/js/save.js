@@ -81,7 +81,8 @@ class Pending {
 
 	start() {
 		document.getElementById('bars').append(this.bar);
-		on(['pending', 'revision', 'reconnected'], () => this.look());
+		on(['revision', 'reconnected'], () => this.look());
+		on(['pending'], ({ data }) => data.revision ? this.take(data) : this.look());
 		setInterval(() => this.draw(), 250);
 		return this.look();
 	}
