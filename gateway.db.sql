@@ -1,7 +1,7 @@
 -- The database of gatewayd. Made by gwgen from schema/*.def; not edited by hand.
 -- Run in one transaction, with foreign_keys on.
 PRAGMA application_id = 1735877730;
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
 
 -- One row per change of the configuration.
 CREATE TABLE revision (

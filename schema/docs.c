@@ -7,6 +7,7 @@
 #include "schema/migrate_003_embed.h"
 #include "schema/migrate_004_embed.h"
 #include "schema/migrate_005_embed.h"
+#include "schema/migrate_006_embed.h"
 #include "schema/openapi_embed.h"
 #include "schema/schema_embed.h"
 #include "schema/sql_embed.h"
@@ -38,6 +39,7 @@ const char *docs_migration(int64_t version, size_t *ret_length)
 		[3] = { embed_migrate_003, sizeof(embed_migrate_003) - 1 },
 		[4] = { embed_migrate_004, sizeof(embed_migrate_004) - 1 },
 		[5] = { embed_migrate_005, sizeof(embed_migrate_005) - 1 },
+		[6] = { embed_migrate_006, sizeof(embed_migrate_006) - 1 },
 	};
 
 	if (version < 0 || version >= (int64_t)ARRAY_SIZE(steps) || !steps[version].text)

@@ -12,7 +12,7 @@
 #include "schema/field.h"
 
 /* 1 to begin with; raised with each step in schema/migrate/. Refused by the store if a database has a higher one. */
-#define GWGEN_USER_VERSION 5
+#define GWGEN_USER_VERSION 6
 /* "gwdb": says in the file's header that it is ours. */
 #define GWGEN_APPLICATION_ID 0x67776462
 

@@ -1,6 +1,6 @@
--- From version 4 to 5: a listener's flows may have the kernel as their mover.
+-- From version 5 to 6: a listener's flows may have the kernel as their mover.
 
-CREATE TABLE listener_5 (
+CREATE TABLE listener_6 (
 	id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
 	revision INTEGER NOT NULL CHECK (revision >= 0),
 	name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63 AND name NOT GLOB '*[^a-z0-9-]*' AND name NOT GLOB '-*' AND name NOT GLOB '*-'),
@@ -24,11 +24,11 @@ CREATE TABLE listener_5 (
 	priority INTEGER NOT NULL DEFAULT 100 CHECK (priority BETWEEN 0 AND 65535),
 	mover TEXT NOT NULL DEFAULT 'auto' CHECK (mover IN ('auto', 'copy', 'splice', 'sockmap', 'kernel'))
 ) STRICT;
-INSERT INTO listener_5 (id, revision, name, enabled, comment, protocol, interfaces, sources, destinations, ports, action, upstream, source_address, source_port, proxy_protocol, accept_proxy_protocol, rate_limits, on_worker_down, connect_timeout_ms, idle_timeout_s, priority, mover)
+INSERT INTO listener_6 (id, revision, name, enabled, comment, protocol, interfaces, sources, destinations, ports, action, upstream, source_address, source_port, proxy_protocol, accept_proxy_protocol, rate_limits, on_worker_down, connect_timeout_ms, idle_timeout_s, priority, mover)
 	SELECT id, revision, name, enabled, comment, protocol, interfaces, sources, destinations, ports, action, upstream, source_address, source_port, proxy_protocol, accept_proxy_protocol, rate_limits, on_worker_down, connect_timeout_ms, idle_timeout_s, priority, mover FROM listener;
 -- Ids are never used again, those of deleted rows neither.
-DELETE FROM sqlite_sequence WHERE name = 'listener_5';
-INSERT INTO sqlite_sequence (name, seq) SELECT 'listener_5', seq FROM sqlite_sequence WHERE name = 'listener';
+DELETE FROM sqlite_sequence WHERE name = 'listener_6';
+INSERT INTO sqlite_sequence (name, seq) SELECT 'listener_6', seq FROM sqlite_sequence WHERE name = 'listener';
 DROP TABLE listener;
-ALTER TABLE listener_5 RENAME TO listener;
+ALTER TABLE listener_6 RENAME TO listener;
 CREATE INDEX listener_upstream ON listener(upstream) WHERE upstream IS NOT NULL;
