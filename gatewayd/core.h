@@ -87,6 +87,10 @@ int core_targets_start(struct core *core);
 void core_targets_follow(struct core *core);
 /* Writes the ledger's figures for Prometheus. */
 void core_ledger_metrics(struct core *core, FILE *out);
+/* The kernel's counters (kernel_nft_counters), new, to which is added what prefilters have dropped by rate limits. */
+int core_limit_counters(const struct core *core, json_t **ret);
+/* The name of the rate limit of this row id; NULL: there is none. */
+const char *core_limit_name(const struct core *core, uint32_t limit);
 /* Appends warnings about rate limits to the status'. 0 or -ENOMEM. */
 int core_limits_warn(struct core *core, json_t *warnings);
 /* The rules of our table as the kernel has them, borrowed; NULL: they cannot be read. */

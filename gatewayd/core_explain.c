@@ -114,13 +114,14 @@ static void look_at_prefilter(
         struct core *core, const struct match_packet *packet, uint16_t source_port, struct explain_prefilter *ret)
 {
 	enum prefilter_reason reason;
-	int r = core->shield ? shield_judge(core->shield, packet, source_port, &reason) : -ENODEV;
+	uint32_t limit = 0;
+	int r = core->shield ? shield_judge(core->shield, packet, source_port, &reason, &limit) : -ENODEV;
 
 	if (r >= 0)
 		*ret = (struct explain_prefilter){ r                                     ? EXPLAIN_PREFILTER_PASS
 			                           : reason == PREFILTER_syn_cookie_sent ? EXPLAIN_PREFILTER_COOKIE
 			                                                                 : EXPLAIN_PREFILTER_DROP,
-			shield_reason_name(reason) };
+			shield_reason_name(reason), core_limit_name(core, limit) };
 	else if (r != -ENODEV || (!packet->interface && core_count(core, RESOURCE_PREFILTER) > 0))
 		ret->verdict = EXPLAIN_PREFILTER_UNKNOWN;
 }

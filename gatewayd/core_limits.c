@@ -1,10 +1,12 @@
 /* Rate limits as they are at work, and bans: the documents of GET /stats/rate-limits and /bans. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "gatewayd/core.h"
 #include "gatewayd/document.h"
 #include "rules/limits.h"
+#include "rules/xdp_limits.h"
 
 /* From this share of its places on, a set of sources is told in the status, in percent. */
 #define FILL_ALARM 80
@@ -17,19 +19,80 @@ struct view {
 	struct core *core;
 	const struct limits *limits;
 	json_t *counters; /* of the kernel */
+	const char **why; /* xdp_limits_plan */
 };
+
+/* What is added to the counters of nft. */
+struct adding {
+	const struct core *core;
+	json_t *counters;
+};
+
+static void add_to(json_t *counters, const char *name, const struct prefilter_count *count)
+{
+	json_t *counter = json_object_get(counters, name);
+
+	/* What nft does not count is of a limit that is not in force. */
+	if (!counter)
+		return;
+	(void)json_object_set_new(counter, "packets",
+	        json_integer(json_integer_value(json_object_get(counter, "packets")) + (json_int_t)count->packets));
+	(void)json_object_set_new(counter, "bytes",
+	        json_integer(json_integer_value(json_object_get(counter, "bytes")) + (json_int_t)count->bytes));
+}
+
+const char *core_limit_name(const struct core *core, uint32_t limit)
+{
+	const struct rows *rows = &apply_snapshot(core->apply)->rows[RESOURCE_RATE_LIMIT];
+
+	for (size_t i = 0; i < rows->n; i++)
+		if ((uint32_t)rows->items[i]->id == limit)
+			return row_name(rows->items[i]);
+	return NULL;
+}
+
+static void add_over(void *userdata, const struct prefilter_over *pair, const struct prefilter_count *count)
+{
+	const struct adding *adding = userdata;
+	const char *limit = core_limit_name(adding->core, pair->limit);
+	char name[LIMITS_NAME_MAX];
+
+	if (!limit)
+		return;
+	add_to(adding->counters, limits_counter(limit, "over", name), count);
+	add_to(adding->counters, limits_listener_counter(pair->listener, limit, "over", name), count);
+}
+
+int core_limit_counters(const struct core *core, json_t **ret)
+{
+	struct adding adding = { .core = core };
+	int r = kernel_nft_counters(core->kernel, &adding.counters);
+
+	if (r < 0)
+		return r;
+	if (core->shield)
+		shield_overs(core->shield, add_over, &adding);
+	*ret = adding.counters;
+	return 0;
+}
 
 static int view_open(struct core *core, struct view *ret)
 {
-	*ret = (struct view){ core, model_limits(apply_model(core->apply)), NULL };
-	if (kernel_nft_counters(core->kernel, &ret->counters) < 0)
+	*ret = (struct view){ .core = core, .limits = model_limits(apply_model(core->apply)) };
+	if (core_limit_counters(core, &ret->counters) < 0)
 		ret->counters = json_object();
-	return ret->counters ? 0 : -ENOMEM;
+	ret->why = xdp_limits_plan(apply_snapshot(core->apply));
+	if (ret->counters && ret->why)
+		return 0;
+	json_decref(ret->counters);
+	free(ret->why);
+	return -ENOMEM;
 }
 
 static void view_close(struct view *view)
 {
 	json_decref(view->counters);
+	free(view->why);
 }
 
 static json_int_t packets_of(const struct view *view, const char *counter)
@@ -124,17 +187,37 @@ static void set_flows(const struct view *view, const struct rate_limit *limit, j
 	document_set(object, "flows_at_rate", document_number(sum.counter[STATS_OBJECT_flows_at_rate]), failed);
 }
 
+/* placement, reason and interfaces. */
+static void set_placement(const struct view *view, const struct rate_limit *limit, json_t *object, bool *failed)
+{
+	size_t place = snapshot_after(apply_snapshot(view->core->apply), RESOURCE_RATE_LIMIT, limit->name) - 1;
+	const char *why = view->why[place], *here = NULL;
+	json_t *interfaces = !why && view->core->shield
+	                             ? shield_limited_at(view->core->shield, (uint32_t)limit->row.id, &here)
+	                             : json_array();
+	bool used = is_used(view, limit);
+	struct limits_placement placement = limits_placement(limit, used, json_array_size(interfaces) > 0);
+
+	if (!why)
+		why = here ? here : "none is in force at an interface of its listeners";
+	document_set(object, "placement", json_string(placement.place), failed);
+	document_set(object, "reason",
+	        strcmp(placement.place, "nft") == 0 && *why
+	                ? json_sprintf("%s; not by prefilters: %s", placement.reason, why)
+	                : json_string(placement.reason),
+	        failed);
+	document_set(object, "interfaces", interfaces, failed);
+}
+
 static json_t *limit_document(const struct view *view, const struct rate_limit *limit)
 {
 	static const char *const whats[] = { "passed", "over", "full", "banned", "escalated" };
-	struct limits_placement placement = limits_placement(limit, is_used(view, limit));
 	json_t *object = json_object();
 	bool failed = object == NULL;
 	char name[LIMITS_NAME_MAX];
 
 	document_set(object, "name", json_string(limit->name), &failed);
-	document_set(object, "placement", json_string(placement.place), &failed);
-	document_set(object, "reason", json_string(placement.reason), &failed);
+	set_placement(view, limit, object, &failed);
 	document_set(object, "mode", json_string(limit->mode == LIMIT_MODE_SHADOW ? "shadow" : "enforce"), &failed);
 	for (size_t i = 0; i < ARRAY_SIZE(whats); i++)
 		document_set(object, whats[i],

@@ -404,7 +404,7 @@ static void write_nft(const struct writer *writer)
 {
 	json_t *counters;
 
-	if (kernel_nft_counters(writer->core->kernel, &counters) < 0)
+	if (core_limit_counters(writer->core, &counters) < 0)
 		return;
 	if (json_object_size(counters) > 0) {
 		write_nft_counter(writer, counters, "packets", "packets that met a named counter of our nft table");

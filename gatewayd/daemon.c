@@ -21,6 +21,7 @@
 #include "gatewayd/api.h"
 #include "gatewayd/base/clock.h"
 #include "gatewayd/base/log.h"
+#include "gatewayd/base/sockmark.h"
 #include "gatewayd/bans.h"
 #include "gatewayd/core.h"
 #include "gatewayd/drift.h"
@@ -270,13 +271,15 @@ static int make_worker(struct daemon *daemon)
 
 static int boot_kernel(struct daemon *daemon, struct snapshot *snapshot)
 {
+	const struct options *options = daemon->options;
+	const struct render_xdp_relay relay = { worker_port(daemon->worker),
+		sockmark_of(options->mark_mask & ~options->mark).own };
 	_cleanup_free_ char *reason = NULL;
 	int r;
 
-	r = shield_new(
-	        daemon->event, daemon->options->bpf_dir, daemon->events, worker_port(daemon->worker), &daemon->shield);
+	r = shield_new(daemon->event, options->bpf_dir, daemon->events, &relay, &daemon->shield);
 	if (r == 0)
-		r = intercept_new(daemon->options, worker_port(daemon->worker), &daemon->intercept);
+		r = intercept_new(options, worker_port(daemon->worker), &daemon->intercept);
 	if (r == 0)
 		r = make_apply(daemon);
 	if (r == 0)

@@ -61,6 +61,7 @@ static void item_remove(struct shield *shield, size_t at)
 	struct shield_item *item = shield->items[at];
 
 	item->ring = sd_event_source_disable_unref(item->ring);
+	shield_keep_overs(item, NULL);
 	kernel_xdp_remove(item->xdp);
 	item_free(item);
 	memmove(shield->items + at, shield->items + at + 1, (shield->n - at - 1) * sizeof(*shield->items));
@@ -93,7 +94,7 @@ static int load_program(struct shield_item *item, const struct xdp_config *confi
 static int item_load(struct shield_item *item, const struct prefilter *prefilter, const struct snapshot *from,
         const struct snapshot *to, struct errs *errs)
 {
-	int r = render_xdp(prefilter, to, item->shield->listener_port, errs, &item->next);
+	int r = render_xdp(prefilter, to, &item->shield->relay, errs, &item->next);
 
 	if (r < 0)
 		return r;
@@ -118,6 +119,7 @@ int shield_load(void *userdata, const struct snapshot *from, const struct snapsh
 	if (same_rows(from, to, RESOURCE_PREFILTER) && same_rows(from, to, RESOURCE_ADDRESS_SET) &&
 	        same_rows(from, to, RESOURCE_LISTENER) && same_rows(from, to, RESOURCE_RATE_LIMIT))
 		return 0;
+	shield->next = to;
 	for (size_t i = 0; i < shield->n; i++)
 		shield->items[i]->todo = SHIELD_REMOVE;
 	for (size_t i = 0; i < rows->n && r == 0; i++) {
@@ -199,6 +201,7 @@ void shield_undo(void *userdata)
 		if (!shield->items[i]->now)
 			item_remove(shield, i);
 	}
+	shield->next = NULL;
 }
 
 static void item_settle(struct shield_item *item)
@@ -206,9 +209,11 @@ static void item_settle(struct shield_item *item)
 	kernel_xdp_settle(item->xdp);
 	kernel_xdp_discard(item->xdp);
 	if (item->next) {
+		shield_keep_overs(item, item->next);
 		xdp_config_free(item->now);
 		item->now = TAKE_PTR(item->next);
 	}
+	item->limits_work = kernel_xdp_refresh(item->xdp);
 	if (item->todo == SHIELD_REPLACE) {
 		item->shield->epoch++;
 		shield_listen(item);
@@ -228,6 +233,9 @@ void shield_settle(void *userdata, int64_t revision)
 		else
 			item_settle(shield->items[i]);
 	}
+	if (shield->next)
+		shield_forget_overs(shield, shield->next);
+	shield->next = NULL;
 	shield->generation = revision;
 }
 
@@ -275,6 +283,7 @@ static void mend(struct shield_item *item)
 	struct xdp_look look;
 	int r;
 
+	item->limits_work = kernel_xdp_refresh(item->xdp);
 	kernel_xdp_look(item->xdp, &look);
 	if (!item->now || look.mode != XDP_MODE_NONE)
 		return;
@@ -291,6 +300,7 @@ static void mend(struct shield_item *item)
 			r = kernel_xdp_switch(item->xdp, item->now->mode, item->why, sizeof(item->why));
 		kernel_xdp_settle(item->xdp);
 		kernel_xdp_discard(item->xdp);
+		item->limits_work = kernel_xdp_refresh(item->xdp);
 		item->shield->epoch++;
 		shield_listen(item);
 	}
@@ -304,6 +314,9 @@ void shield_link_changed(struct shield *shield, const char *interface)
 
 	if (item)
 		mend(item);
+	/* It may be a VLAN on another one. */
+	for (size_t i = 0; i < shield->n; i++)
+		shield->items[i]->limits_work = kernel_xdp_refresh(shield->items[i]->xdp);
 }
 
 static int on_tend(sd_event_source *source, uint64_t usec, void *userdata)
@@ -320,8 +333,8 @@ static int on_tend(sd_event_source *source, uint64_t usec, void *userdata)
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
-int shield_new(
-        sd_event *event, const char *directory, struct events *events, uint16_t listener_port, struct shield **ret)
+int shield_new(sd_event *event, const char *directory, struct events *events, const struct render_xdp_relay *relay,
+        struct shield **ret)
 {
 	struct shield *shield = calloc(1, sizeof(*shield));
 
@@ -329,7 +342,7 @@ int shield_new(
 		return -ENOMEM;
 	shield->event = event;
 	shield->events = events;
-	shield->listener_port = listener_port;
+	shield->relay = *relay;
 	shield->directory = strdup(directory);
 	if (!shield->directory || (event && sd_event_add_time_relative(event, &shield->timer, CLOCK_MONOTONIC,
 	                                            SHIELD_TEND_MS * UINT64_C(1000), 0, on_tend, shield) < 0)) {
@@ -349,6 +362,7 @@ void shield_free(struct shield *shield)
 		item_free(shield->items[i]);
 	free(shield->items);
 	free(shield->bans);
+	free(shield->overs);
 	free(shield->directory);
 	free(shield);
 }
@@ -377,8 +391,8 @@ uint64_t shield_epoch(const struct shield *shield)
 	return shield->epoch;
 }
 
-int shield_judge(
-        struct shield *shield, const struct match_packet *packet, uint16_t source_port, enum prefilter_reason *ret)
+int shield_judge(struct shield *shield, const struct match_packet *packet, uint16_t source_port,
+        enum prefilter_reason *ret, uint32_t *ret_limit)
 {
 	struct shield_item *item = packet->interface ? shield_find(shield, packet->interface) : NULL;
 	uint8_t frame[FRAME_MAX];
@@ -391,7 +405,7 @@ int shield_judge(
 	if (look.mode == XDP_MODE_NONE)
 		return -ENODEV;
 	length = frame_build(packet, source_port, frame);
-	return kernel_xdp_judge(item->xdp, &packet->src, frame, length, ret);
+	return kernel_xdp_judge(item->xdp, &packet->src, frame, length, ret, ret_limit);
 }
 
 unsigned shield_shut(struct shield *shield, const struct prefix *prefix, int64_t seconds)

@@ -25,9 +25,9 @@
 struct shield;
 
 /* event NULL: nothing is told and nothing tended (dry runs, tests). directory: of the BPF pins. events may be NULL.
- * listener_port: of the relay's listening sockets (0: not known), in whose name SYN cookies are given. 0 or -ENOMEM. */
-int shield_new(
-        sd_event *event, const char *directory, struct events *events, uint16_t listener_port, struct shield **ret);
+ * 0 or -ENOMEM. */
+int shield_new(sd_event *event, const char *directory, struct events *events, const struct render_xdp_relay *relay,
+        struct shield **ret);
 /* What is pinned stays in force. */
 void shield_free(struct shield *shield);
 
@@ -96,14 +96,23 @@ struct shield_ban {
 size_t shield_own_bans(struct shield *shield, const struct shield_ban **ret);
 /* Ends them at all interfaces; at how many there was one. */
 unsigned shield_unban(struct shield *shield, const struct prefix *prefix);
+/* Array of the interfaces at whose prefilters the limit of this row id is enforced now, which may be none; ret_why:
+ * what there is to say of one at which it cannot be though it is asked for; NULL: nothing. NULL: no memory. */
+json_t *shield_limited_at(const struct shield *shield, uint32_t limit, const char **ret_why);
+/* Calls visit for what was over each listener's limits at prefilters, and so was dropped there: several times for a
+ * pair, of which the sum counts. */
+void shield_overs(const struct shield *shield,
+        void (*visit)(void *userdata, const struct prefilter_over *pair, const struct prefilter_count *count),
+        void *userdata);
 /* Another number whenever a prefilter has come into force, which may not know who is shut out. */
 uint64_t shield_epoch(const struct shield *shield);
 /* Calls this for each drop that a program tells, told as an event or not; NULL: no more. */
 void shield_watch(struct shield *shield,
         void (*dropped)(void *userdata, const char *interface, const struct prefilter_event *event), void *userdata);
-/* What the prefilter of the packet's interface would do with it: 1 it passes, 0 it is dropped, with the reason;
- * -ENODEV: none is in force there, or another negative errno: it cannot be found out. */
-int shield_judge(
-        struct shield *shield, const struct match_packet *packet, uint16_t source_port, enum prefilter_reason *ret);
+/* What the prefilter of the packet's interface would do with it: 1 it passes, 0 it is dropped, with the reason, and the
+ * row id of the limit that it is over (else 0); -ENODEV: none is in force there, or another negative errno: it cannot
+ * be found out. */
+int shield_judge(struct shield *shield, const struct match_packet *packet, uint16_t source_port,
+        enum prefilter_reason *ret, uint32_t *ret_limit);
 
 #endif

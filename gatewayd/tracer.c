@@ -268,7 +268,8 @@ void tracer_dropped(void *userdata, const char *interface, const struct prefilte
 	trace = wanted_by(tracer, &packet, &way);
 	if (trace)
 		keep_packet(trace, tracer_drop_document(trace, way, &packet, interface,
-		                           shield_reason_name((enum prefilter_reason)event->reason)));
+		                           shield_reason_name((enum prefilter_reason)event->reason),
+		                           core_limit_name(tracer->core, event->limit)));
 }
 
 /* --- the beginning --- */

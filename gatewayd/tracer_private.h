@@ -38,9 +38,9 @@ struct trace {
 
 /* The document of a packet, new, with what the rules (may be NULL) say of its steps. NULL: no memory. */
 json_t *tracer_packet_document(struct core *core, const struct trace_rules *rules, const struct gathered *gathered);
-/* The same of one that a prefilter has dropped. */
+/* The same of one that a prefilter has dropped; limit: the one that it was over, or NULL. */
 json_t *tracer_drop_document(const struct trace *trace, enum trace_way way, const struct trace_packet *packet,
-        const char *interface, const char *reason);
+        const char *interface, const char *reason, const char *limit);
 /* The document of a trace. NULL: no memory. */
 json_t *tracer_document(const struct trace *trace, bool with_packets);
 

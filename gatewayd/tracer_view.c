@@ -142,14 +142,14 @@ json_t *tracer_packet_document(struct core *core, const struct trace_rules *rule
 }
 
 json_t *tracer_drop_document(const struct trace *trace, enum trace_way way, const struct trace_packet *packet,
-        const char *interface, const char *reason)
+        const char *interface, const char *reason, const char *limit)
 {
 	json_t *object = packet_head(trace->filter.protocol, way, packet, interface);
 	bool failed = !object;
 
 	document_set(object, "verdict", json_string("prefilter"), &failed);
 	document_set(object, "listener", json_null(), &failed);
-	document_set(object, "limit", json_null(), &failed);
+	document_set(object, "limit", name_document(limit), &failed);
 	document_set(object, "more", json_false(), &failed);
 	document_set(object, "steps",
 	        json_pack("[{s:s, s:s, s:s, s:s}]", "table", "xdp", "chain", interface, "verdict", "drop", "reason",

@@ -127,10 +127,12 @@ static int add_prefilter(json_t *stages, const struct explain_facts *facts, cons
 	case EXPLAIN_PREFILTER_DROP:
 		break;
 	}
-	snprintf(why, sizeof(why), "a copy of the program of %s was run on the packet: %s", packet->interface,
-	        prefilter->reason);
+	snprintf(why, sizeof(why), "a copy of the program of %s was run on the packet: %s%s%s", packet->interface,
+	        prefilter->reason, prefilter->limit ? ", over rate limit " : "",
+	        prefilter->limit ? prefilter->limit : "");
 	r = add(stages, "prefilter", prefilter->verdict == EXPLAIN_PREFILTER_DROP ? "drop" : "pass", why,
-	        json_pack("{s:s}", "reason", prefilter->reason));
+	        prefilter->limit ? json_pack("{s:s, s:s}", "reason", prefilter->reason, "limit", prefilter->limit)
+	                         : json_pack("{s:s}", "reason", prefilter->reason));
 	return r < 0 ? r : prefilter->verdict == EXPLAIN_PREFILTER_DROP;
 }
 

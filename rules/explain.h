@@ -24,6 +24,7 @@ struct explain_prefilter {
 		EXPLAIN_PREFILTER_UNKNOWN
 	} verdict;
 	const char *reason; /* of PASS, DROP and COOKIE: its word (prefilter_reason.def) */
+	const char *limit;  /* the rate limit that the packet is over; NULL: none */
 };
 
 /* An element of a set in the kernel. */

@@ -29,15 +29,19 @@
 
 #include "prefilter.skel.h"
 
-static_assert(PREFILTER_LAYOUT == 2, "the names below say which layout the maps are of");
+static_assert(PREFILTER_LAYOUT == 3, "the names below say since which layout the maps are as they are");
 static const char *const kept_names[] = {
-	[XDP_KEPT_COUNTERS] = "counters_2",
+	[XDP_KEPT_COUNTERS] = "counters_3",
 	[XDP_KEPT_BANS] = "bans_2",
-	[XDP_KEPT_EVENTS] = "events_2",
+	[XDP_KEPT_EVENTS] = "events_3",
 	[XDP_KEPT_BUCKETS] = "buckets_2",
 	[XDP_KEPT_SHUT_V4] = "shut_v4_2",
 	[XDP_KEPT_SHUT_V6] = "shut_v6_2",
+	[XDP_KEPT_SHARES] = "shares_3",
+	[XDP_KEPT_OVERS] = "overs_3",
 };
+/* What earlier releases have left. */
+static const char *const former_names[] = { "counters_2", "events_2" };
 static_assert(ARRAY_SIZE(kept_names) == XDP_KEPT, "one name each");
 
 static struct bpf_map *kept_map(struct prefilter_bpf *program, enum xdp_kept which)
@@ -55,6 +59,10 @@ static struct bpf_map *kept_map(struct prefilter_bpf *program, enum xdp_kept whi
 		return program->maps.shut_v4;
 	case XDP_KEPT_SHUT_V6:
 		return program->maps.shut_v6;
+	case XDP_KEPT_SHARES:
+		return program->maps.shares;
+	case XDP_KEPT_OVERS:
+		return program->maps.overs;
 	case XDP_KEPT:
 		break;
 	}
@@ -233,6 +241,8 @@ static int reuse_ways(const struct kernel_xdp *xdp, struct prefilter_bpf *progra
 /* Accounts cost memory, so a program without a rate has a map of one. */
 static bool is_kept(const struct prefilter_bpf *program, enum xdp_kept which)
 {
+	if (which == XDP_KEPT_SHARES || which == XDP_KEPT_OVERS)
+		return program->rodata->params.limits;
 	return which != XDP_KEPT_BUCKETS || program->rodata->params.interval != 0;
 }
 
@@ -270,6 +280,8 @@ static int pin_kept(struct kernel_xdp *xdp)
 	char path[PATH_MAX];
 	int r = make_directories(xdp);
 
+	for (size_t i = 0; i < ARRAY_SIZE(former_names); i++)
+		unpin(xdp, former_names[i]);
 	for (int i = 0; i < XDP_KEPT && r == 0; i++) {
 		if (xdp->kept[i] < 0 || path_of(xdp, kept_names[i], path) < 0 || access(path, F_OK) == 0)
 			continue;
@@ -289,6 +301,8 @@ static int load(struct kernel_xdp *xdp, const struct xdp_config *config, bool co
 	r = kernel_xdp_seen(program, kernel_xdp_has_cookies(xdp) && is_attached(xdp) ? xdp->now : NULL);
 	if (xdp->now)
 		program->bss->cookie_at = xdp->now->bss->cookie_at;
+	if (r == 0)
+		r = bpf_map__set_max_entries(program->maps.pairs, config->limits.n ? (__u32)config->limits.n : 1);
 	for (int i = 0; i < XDP_KEPT && r == 0; i++)
 		r = reuse(xdp, program, (enum xdp_kept)i);
 	if (r == 0)
@@ -299,6 +313,8 @@ static int load(struct kernel_xdp *xdp, const struct xdp_config *config, bool co
 		r = keep(xdp, program, (enum xdp_kept)i);
 	if (r == 0)
 		r = kernel_xdp_fill(program, config);
+	if (r == 0)
+		r = kernel_xdp_make_overs(xdp, config);
 	if (r == 0)
 		kernel_xdp_note_bans(xdp, program);
 	return r;
@@ -337,6 +353,7 @@ int kernel_xdp_load(struct kernel_xdp *xdp, const struct xdp_config *config, cha
 		return r;
 	}
 	xdp->loaded = program;
+	(void)kernel_xdp_refresh(xdp);
 	return 0;
 }
 
@@ -531,6 +548,8 @@ void kernel_xdp_remove(struct kernel_xdp *xdp)
 		if (xdp->kept[i] >= 0)
 			close(TAKE_FD(xdp->kept[i]));
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(former_names); i++)
+		unpin(xdp, former_names[i]);
 	if (xdp->directory[0])
 		(void)rmdir(xdp->directory);
 	xdp->why[0] = '\0';

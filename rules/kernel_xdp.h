@@ -5,7 +5,7 @@
  * kernel_bpf.c the only ones that know libbpf (this one: kernel_xdp*.c).
  *
  * Below BPF-DIR/xdp/INTERFACE lie the link and what outlives a program: counts,
- * bans, accounts of sources, the ring of events. Lists and ports belong to one
+ * bans, accounts of sources, what was over limits, the ring of events. Lists and ports belong to one
  * program.
  */
 #ifndef GW_RULES_KERNEL_XDP_H
@@ -79,6 +79,14 @@ int kernel_xdp_ring(const struct kernel_xdp *xdp);
 void kernel_xdp_events(
         struct kernel_xdp *xdp, void (*visit)(void *userdata, const struct prefilter_event *event), void *userdata);
 
+/* Tells the programs what they must know of the interface to enforce limits: to be called when links have changed.
+ * Whether they can. */
+bool kernel_xdp_refresh(struct kernel_xdp *xdp);
+/* What was over a listener's limit and so was dropped, since this pair was first known. */
+struct prefilter_count kernel_xdp_over(const struct kernel_xdp *xdp, const struct prefilter_over *pair);
+/* Forgets it. */
+void kernel_xdp_forget_over(struct kernel_xdp *xdp, const struct prefilter_over *pair);
+
 /* Ends what the program's own rate has done to a source. -ENOENT: it is not shut out. */
 int kernel_xdp_unban(struct kernel_xdp *xdp, const struct addr *source);
 /* Shuts a prefix out for so many seconds from now on (negative: until kernel_xdp_unshut), whatever program is in force;
@@ -102,9 +110,10 @@ size_t kernel_xdp_ban_count(struct kernel_xdp *xdp);
 
 /* What the program in force would do with a frame from this source: 1 it passes, 0 it does not, and why; found by
  * running a copy of it, so nothing is counted, told or used up. The copy is made once for each program, within some ten
- * milliseconds. -ENODEV: none is in force, or another negative errno. */
+ * milliseconds. ret_limit: the row id of the limit that it is over, with reason `limited`; else 0. -ENODEV: none is in
+ * force, or another negative errno. */
 int kernel_xdp_judge(struct kernel_xdp *xdp, const struct addr *source, const void *frame, size_t length,
-        enum prefilter_reason *ret);
+        enum prefilter_reason *ret, uint32_t *ret_limit);
 /* For tests: what the program in force, or else the loaded one, does with a frame, counts and all. ret_nanoseconds (may
  * be NULL): what one of `repeat` times takes. The reason is told by the counters; returns 1 if it passes, 0 if it is
  * dropped, 2 if it is answered, or negative errno. answer (may be NULL) takes what the frame has become, of at most

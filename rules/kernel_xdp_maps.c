@@ -113,6 +113,20 @@ static int adjust_relayed(void *userdata, const struct relayed_entry *entry, boo
 	return r == -ENOENT ? 0 : r;
 }
 
+static int put_pairs(const struct prefilter_bpf *program, const struct xdp_limits *limits)
+{
+	int r = 0;
+
+	for (__u32 i = 0; i < limits->n && r == 0; i++)
+		r = bpf_map_update_elem(bpf_map__fd(program->maps.pairs), &i, &limits->pairs[i], BPF_ANY);
+	return r;
+}
+
+static void put_limited_ports(struct prefilter_bpf *program, const struct xdp_limits *limits)
+{
+	memcpy(program->bss->limited_ports, limits->ports, sizeof(limits->ports));
+}
+
 int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config)
 {
 	static const uint64_t no_ports[PREFILTER_PORT_SLOTS];
@@ -123,6 +137,9 @@ int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *conf
 		r = fill_lists(&config->allow, program->maps.allow_v4, program->maps.allow_v6);
 	if (r == 0)
 		r = relayed_differences(&no_relayed, &config->relayed, adjust_relayed, program);
+	if (r == 0)
+		r = put_pairs(program, &config->limits);
+	put_limited_ports(program, &config->limits);
 	return r < 0 ? r : adjust_ports(program, no_ports, config->ports);
 }
 
@@ -159,6 +176,7 @@ int kernel_xdp_adjust(struct kernel_xdp *xdp, const struct xdp_config *from, con
 		r = prefixes_differences(&from->deny, &to->deny, adjust_entry, &deny);
 	if (r == 0)
 		r = relayed_differences(&from->relayed, &to->relayed, adjust_relayed, program);
+	put_limited_ports(program, &to->limits);
 	return r < 0 ? r : adjust_ports(program, from->ports, to->ports);
 }
 
@@ -222,17 +240,15 @@ int kernel_xdp_age(struct kernel_xdp *xdp, unsigned periods)
 
 /* --- what is seen --- */
 
-/* All processors together; zeros if there is no map. */
-static struct prefilter_count count_of(const struct kernel_xdp *xdp, enum prefilter_reason reason)
+/* All processors together; zeros if there is no map, or no such entry. */
+static struct prefilter_count sum_of(int map, const void *key)
 {
 	int processors = libbpf_num_possible_cpus();
 	_cleanup_free_ struct prefilter_count *parts =
 	        processors > 0 ? calloc((size_t)processors, sizeof(*parts)) : NULL;
 	struct prefilter_count sum = { 0 };
-	__u32 key = reason;
 
-	if (!parts || xdp->kept[XDP_KEPT_COUNTERS] < 0 ||
-	        bpf_map_lookup_elem(xdp->kept[XDP_KEPT_COUNTERS], &key, parts) < 0)
+	if (!parts || map < 0 || bpf_map_lookup_elem(map, key, parts) < 0)
 		return sum;
 	for (int i = 0; i < processors; i++) {
 		sum.packets += parts[i].packets;
@@ -241,11 +257,81 @@ static struct prefilter_count count_of(const struct kernel_xdp *xdp, enum prefil
 	return sum;
 }
 
+static struct prefilter_count count_of(const struct kernel_xdp *xdp, enum prefilter_reason reason)
+{
+	const __u32 key = reason;
+
+	return sum_of(xdp->kept[XDP_KEPT_COUNTERS], &key);
+}
+
 void kernel_xdp_counts(struct kernel_xdp *xdp, struct prefilter_count ret[PREFILTER_REASONS])
 {
 	for (unsigned reason = 0; reason < PREFILTER_REASONS; reason++)
 		ret[reason] = count_of(xdp, (enum prefilter_reason)reason);
 }
+
+/* --- rate limits of listeners --- */
+
+int kernel_xdp_make_overs(struct kernel_xdp *xdp, const struct xdp_config *config)
+{
+	int processors = libbpf_num_possible_cpus(), map = xdp->kept[XDP_KEPT_OVERS], r = 0;
+	_cleanup_free_ struct prefilter_count *zeros =
+	        processors > 0 ? calloc((size_t)processors, sizeof(*zeros)) : NULL;
+
+	if (!zeros)
+		return -ENOMEM;
+	for (size_t i = 0; i < config->limits.n && map >= 0 && r == 0; i++) {
+		const struct prefilter_over key = { config->limits.pairs[i].listener, config->limits.pairs[i].limit };
+
+		r = bpf_map_update_elem(map, &key, zeros, BPF_NOEXIST);
+		/* Without a place it is not counted, and limited all the same. */
+		r = r == -EEXIST || r == -E2BIG ? 0 : r;
+	}
+	return r;
+}
+
+struct prefilter_count kernel_xdp_over(const struct kernel_xdp *xdp, const struct prefilter_over *pair)
+{
+	return sum_of(xdp->kept[XDP_KEPT_OVERS], pair);
+}
+
+void kernel_xdp_forget_over(struct kernel_xdp *xdp, const struct prefilter_over *pair)
+{
+	if (xdp->kept[XDP_KEPT_OVERS] >= 0)
+		(void)bpf_map_delete_elem(xdp->kept[XDP_KEPT_OVERS], pair);
+}
+
+static void put_place(struct prefilter_bpf *program, const struct xdp_place *place)
+{
+	volatile __u8 *to = program->bss->hardware;
+
+	if (to[XDP_HARDWARE_BYTES] == place->known &&
+	        (!place->known || memcmp(program->bss->hardware, place->hardware, sizeof(place->hardware)) == 0))
+		return;
+	to[XDP_HARDWARE_BYTES] = 0;
+	for (size_t i = 0; i < sizeof(place->hardware); i++)
+		to[i] = place->hardware[i];
+	to[XDP_HARDWARE_BYTES] = place->known;
+}
+
+bool kernel_xdp_refresh(struct kernel_xdp *xdp)
+{
+	struct prefilter_bpf *const programs[] = { xdp->now, xdp->loaded };
+	struct xdp_place place = { 0 };
+	bool asked = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
+		if (!programs[i] || !programs[i]->rodata->params.limits)
+			continue;
+		if (!asked)
+			kernel_xdp_place(xdp->interface, &place);
+		asked = true;
+		put_place(programs[i], &place);
+	}
+	return place.known;
+}
+
+/* --- events --- */
 
 static int on_event(void *userdata, void *data, size_t size)
 {

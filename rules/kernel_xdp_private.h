@@ -15,6 +15,8 @@ enum xdp_kept {
 	XDP_KEPT_BUCKETS,
 	XDP_KEPT_SHUT_V4,
 	XDP_KEPT_SHUT_V6,
+	XDP_KEPT_SHARES,
+	XDP_KEPT_OVERS,
 	XDP_KEPT
 };
 
@@ -48,6 +50,17 @@ struct kernel_xdp {
 	void *userdata;
 };
 
+/* Of an interface. */
+#define XDP_HARDWARE_BYTES 6
+struct xdp_place {
+	uint8_t hardware[XDP_HARDWARE_BYTES]; /* its address */
+	/* It is known, and all frames that come to the address are the interface's own: no VLAN lies on it, for a
+	 * driver may take the tags off before the program sees the frame. */
+	bool known;
+};
+/* Asks the kernel. */
+void kernel_xdp_place(const char *interface, struct xdp_place *ret);
+
 /* Puts the configuration's lists and ports into a program's new maps. 0 or negative errno. */
 int kernel_xdp_fill(struct prefilter_bpf *program, const struct xdp_config *config);
 /* Before a load: the program's memory of flows, that of `from` if it is not NULL, else an empty one of its own; none
@@ -59,6 +72,8 @@ struct prefilter_source kernel_xdp_source(const struct addr *addr);
 void kernel_xdp_trial_end(struct kernel_xdp *xdp);
 /* Opens the ring for reading, if it is not. */
 void kernel_xdp_open_ring(struct kernel_xdp *xdp);
+/* Makes counters for the configuration's pairs, if there are none. 0 or negative errno. */
+int kernel_xdp_make_overs(struct kernel_xdp *xdp, const struct xdp_config *config);
 /* Lets programs look for bans, if there are any. */
 void kernel_xdp_note_bans(struct kernel_xdp *xdp, struct prefilter_bpf *program);
 

@@ -21,6 +21,13 @@ void kernel_xdp_trial_end(struct kernel_xdp *xdp)
 	prefilter_bpf__destroy(TAKE_PTR(xdp->trial));
 }
 
+/* What changes while a program runs. */
+static void follow(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
+{
+	memcpy(trial->bss->limited_ports, now->bss->limited_ports, sizeof(trial->bss->limited_ports));
+	memcpy(trial->bss->hardware, now->bss->hardware, sizeof(trial->bss->hardware));
+}
+
 /* The maps that it only reads. Bans that are over it removes, as any look does. */
 static int share(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
 {
@@ -36,6 +43,8 @@ static int share(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
 		{ trial->maps.shut_v6, now->maps.shut_v6 },
 		{ trial->maps.relayed_v4, now->maps.relayed_v4 },
 		{ trial->maps.relayed_v6, now->maps.relayed_v6 },
+		{ trial->maps.pairs, now->maps.pairs },
+		{ trial->maps.shares, now->maps.shares },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
@@ -44,6 +53,7 @@ static int share(struct prefilter_bpf *trial, const struct prefilter_bpf *now)
 		if (r < 0)
 			return r;
 	}
+	follow(trial, now);
 	return bpf_map__set_max_entries(trial->maps.buckets, 1);
 }
 
@@ -52,14 +62,17 @@ static int make_trial(struct kernel_xdp *xdp)
 	struct prefilter_bpf *trial;
 	int r;
 
-	if (xdp->trial && xdp->trial_of == xdp->now)
+	if (xdp->trial && xdp->trial_of == xdp->now) {
+		follow(xdp->trial, xdp->now);
 		return 0;
+	}
 	kernel_xdp_trial_end(xdp);
 	trial = prefilter_bpf__open();
 	if (!trial)
 		return -errno;
 	trial->rodata->params = xdp->now->rodata->params;
 	trial->rodata->params.interval = 0;
+	trial->rodata->params.dry = 1;
 	trial->bss->bans_used = 1;
 	trial->bss->shut_used = 1;
 	r = share(trial, xdp->now);
@@ -118,8 +131,8 @@ static bool is_over_rate(const struct kernel_xdp *xdp, const struct addr *source
 	return used > now && used + params->interval - now > params->depth;
 }
 
-int kernel_xdp_judge(
-        struct kernel_xdp *xdp, const struct addr *source, const void *frame, size_t length, enum prefilter_reason *ret)
+int kernel_xdp_judge(struct kernel_xdp *xdp, const struct addr *source, const void *frame, size_t length,
+        enum prefilter_reason *ret, uint32_t *ret_limit)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = (__u32)length, .repeat = 1);
 	enum prefilter_reason reason = PREFILTER_passed;
@@ -135,6 +148,7 @@ int kernel_xdp_judge(
 	if (reason != PREFILTER_malformed && reason != PREFILTER_allowed && reason != PREFILTER_denied &&
 	        reason != PREFILTER_banned && is_over_rate(xdp, source))
 		reason = PREFILTER_rate;
+	*ret_limit = reason == PREFILTER_limited ? *(volatile __u32 *)&xdp->trial->bss->limited : 0;
 	*ret = reason;
 	return PREFILTER_PASSES(reason);
 }

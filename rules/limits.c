@@ -512,7 +512,7 @@ unsigned limits_length(const struct rate_limit *limit, int family)
 	return 0;
 }
 
-struct limits_placement limits_placement(const struct rate_limit *limit, bool used)
+struct limits_placement limits_placement(const struct rate_limit *limit, bool used, bool at_prefilters)
 {
 	static const char *const reasons[] = {
 		[METRIC_NEW_CONNECTIONS] = "the first packet of a connection is judged before the relay hears of it",
@@ -529,5 +529,10 @@ struct limits_placement limits_placement(const struct rate_limit *limit, bool us
 		return (struct limits_placement){ "relay", "the sockets of a relayed flow can be told to send no "
 			                                   "faster, so that nothing is dropped and no "
 			                                   "byte costs more" };
+	if (at_prefilters)
+		return (struct limits_placement){ "xdp",
+			"what is over is dropped by the prefilters of `interfaces`, before "
+			"the stack; nft counts what they let through by the same limit, "
+			"with what comes in elsewhere" };
 	return (struct limits_placement){ "nft", reasons[limit->metric] };
 }

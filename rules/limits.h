@@ -60,7 +60,7 @@ struct limits {
 
 /* Where a limit is enforced, and why there. */
 struct limits_placement {
-	const char *place;  /* "nft", "relay" or "none" */
+	const char *place;  /* "xdp" (and in nft as well), "nft", "relay" or "none" */
 	const char *reason; /* for people */
 };
 
@@ -106,6 +106,12 @@ const char *limits_fresh_set(const char *limit, int family, char buffer[LIMITS_N
 const char *limits_excess_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX]);
 /* The set of all bans of prefixes of one length, whoever made them. */
 const char *limits_ban_set(int family, unsigned length, char buffer[LIMITS_NAME_MAX]);
+/* What decides about a share, as a number: with another one it is another set. */
+uint32_t limits_number(const struct rate_limit *limit);
+/* Counted for every packet, not only for the first of a connection. */
+bool limits_is_of_packets(const struct rate_limit *limit);
+/* What may come at once. */
+int64_t limits_burst(const struct rate_limit *limit);
 /* Whether it bans anybody: by its action, or because it escalates. */
 bool limits_bans(const struct rate_limit *limit);
 /* Whether a counter, by its name, is one of limits: there may be thousands. */
@@ -123,7 +129,8 @@ uint64_t limits_flow_rate(const struct rate_limit *limit);
 unsigned limits_length(const struct rate_limit *limit, int family);
 /* Length of the prefixes that it bans, also with key listener. */
 unsigned limits_ban_length(const struct rate_limit *limit, int family);
-struct limits_placement limits_placement(const struct rate_limit *limit, bool used);
+/* at_prefilters: some enforce it (xdp_limits.h). */
+struct limits_placement limits_placement(const struct rate_limit *limit, bool used, bool at_prefilters);
 
 /* A length of family 4 or 6: whether it is there; puts it there. */
 bool ban_lengths_has(const struct ban_lengths *lengths, int family, unsigned length);

@@ -63,8 +63,7 @@ static bool is_concurrent(const struct rate_limit *limit)
 	return limit->metric == METRIC_CONCURRENT_CONNECTIONS;
 }
 
-/* Counted for every packet, not only for the first of a connection. */
-static bool is_of_packets(const struct rate_limit *limit)
+bool limits_is_of_packets(const struct rate_limit *limit)
 {
 	return limit->metric == METRIC_PACKETS || limit->metric == METRIC_BYTES;
 }
@@ -74,18 +73,17 @@ static bool is_per_listener(const struct rate_limit *limit)
 	return limit->key == LIMIT_KEY_LISTENER;
 }
 
-static int64_t burst_of(const struct rate_limit *limit)
+int64_t limits_burst(const struct rate_limit *limit)
 {
 	return limit->burst ? limit->burst : limit->rate;
 }
 
-/* What decides about a share: another number, another set. */
-static uint32_t hash_of(const struct rate_limit *limit)
+uint32_t limits_number(const struct rate_limit *limit)
 {
 	bool prefix = limit->key == LIMIT_KEY_SOURCE_PREFIX;
 	const int64_t parts[] = { limit->key, prefix ? limit->prefix_v4 : 0, prefix ? limit->prefix_v6 : 0,
 		limit->metric, limit->rate, is_concurrent(limit) ? 0 : limit->per,
-		is_concurrent(limit) ? 0 : burst_of(limit) };
+		is_concurrent(limit) ? 0 : limits_burst(limit) };
 	uint64_t hash = 14695981039346656037ULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
@@ -95,7 +93,7 @@ static uint32_t hash_of(const struct rate_limit *limit)
 
 const char *limits_sources_set(const struct rate_limit *limit, int family, char buffer[LIMITS_NAME_MAX])
 {
-	snprintf(buffer, LIMITS_NAME_MAX, "limit.%s.%08x.%d", limit->name, hash_of(limit), family);
+	snprintf(buffer, LIMITS_NAME_MAX, "limit.%s.%08x.%d", limit->name, limits_number(limit), family);
 	return buffer;
 }
 
@@ -103,9 +101,9 @@ const char *limits_sources_set(const struct rate_limit *limit, int family, char 
 static const char *shared_name(const struct rate_limit *limit, uint32_t listener, char buffer[LIMITS_NAME_MAX])
 {
 	if (is_per_listener(limit))
-		snprintf(buffer, LIMITS_NAME_MAX, "listener.%u.%s.%08x", listener, limit->name, hash_of(limit));
+		snprintf(buffer, LIMITS_NAME_MAX, "listener.%u.%s.%08x", listener, limit->name, limits_number(limit));
 	else
-		snprintf(buffer, LIMITS_NAME_MAX, "limit.%s.%08x.rest", limit->name, hash_of(limit));
+		snprintf(buffer, LIMITS_NAME_MAX, "limit.%s.%08x.rest", limit->name, limits_number(limit));
 	return buffer;
 }
 
@@ -117,7 +115,7 @@ static const char *shared_name(const struct rate_limit *limit, uint32_t listener
 static void put_rate(FILE *out, const struct rate_limit *limit)
 {
 	const char *per = limit->per == PER_MINUTE ? "minute" : "second";
-	int64_t rate = limit->rate, burst = burst_of(limit);
+	int64_t rate = limit->rate, burst = limits_burst(limit);
 
 	if (limit->metric == METRIC_BYTES) {
 		if (limit->per == PER_MINUTE)
@@ -134,7 +132,7 @@ static void put_rate(FILE *out, const struct rate_limit *limit)
 /* How long until a source has its whole burst again. */
 static int64_t remember_s(const struct rate_limit *limit)
 {
-	int64_t seconds = burst_of(limit) / limit->rate * (limit->per == PER_MINUTE ? 60 : 1) +
+	int64_t seconds = limits_burst(limit) / limit->rate * (limit->per == PER_MINUTE ? 60 : 1) +
 	                  (limit->per == PER_MINUTE ? 60 : 1);
 
 	return seconds < REMEMBER_MIN_S ? REMEMBER_MIN_S : seconds;
@@ -451,7 +449,7 @@ static unsigned put_jumps(FILE *out, const struct snapshot *snapshot, const stru
 	for (size_t i = 0; i < listener->rate_limits.n; i++) {
 		const struct rate_limit *limit = limit_at(snapshot, listener, i);
 
-		if (!limit || is_of_packets(limit) != packets)
+		if (!limit || limits_is_of_packets(limit) != packets)
 			continue;
 		fprintf(out, "%sjump listener.%u.%s\n", when, (unsigned)listener->row.id, limit->name);
 		n++;
@@ -464,7 +462,7 @@ static bool has_limit(const struct snapshot *snapshot, const struct listener *li
 	for (size_t i = 0; i < listener->rate_limits.n; i++) {
 		const struct rate_limit *limit = limit_at(snapshot, listener, i);
 
-		if (limit && is_of_packets(limit) == packets)
+		if (limit && limits_is_of_packets(limit) == packets)
 			return true;
 	}
 	return false;

@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 /* In the names of pinned maps: another layout makes new ones. */
-#define PREFILTER_LAYOUT 2
+#define PREFILTER_LAYOUT 3
 /* Prefixes of one list (deny, allow) of one interface: an address set may have as many. Some 145 bytes of kernel
  * memory each. */
 #define PREFILTER_ENTRIES_MAX 1000000
@@ -34,8 +34,16 @@
 
 /* Elements of listeners that are known for the sake of SYN cookies, of one interface and family. */
 #define PREFILTER_RELAYED_MAX 1000000
-/* Combinations of prefix lengths among them; with more there are no cookies. */
+/* Combinations of prefix lengths among them, of TCP and as many of UDP; with more there are no cookies, and no limits
+ * here. */
 #define PREFILTER_WAYS_MAX 24
+/* Pairs of a listener and a rate limit of its that are known, of one interface, and of one listener. What is beyond is
+ * left to nft. */
+#define PREFILTER_PAIRS_MAX    4096
+#define PREFILTER_PAIRS_OF_ONE 4
+/* Shares of sources in limits that are known at a time, of one interface; the least recently seen one makes room, and
+ * is nft's alone until it is seen again. 16 MiB, and only where there are limits. */
+#define PREFILTER_SHARES_MAX 131072
 /* How long the kernel takes a cookie back, in nanoseconds: two minutes. */
 #define PREFILTER_COOKIE_LIFE_NS 120000000000ULL
 /* Flows that are told apart where it is remembered which have been heard of lately, for the sake of cookies, of one
@@ -92,8 +100,13 @@ struct prefilter_params {
 	__u16 listener_port;             /* of the relay's listening sockets, in both families; 0: no cookies */
 	__u8 n_ways_v4, n_ways_v6;       /* in order of precedence: */
 	__u8 by_source_v4, by_source_v6; /* whether any of them looks at the source */
-	__u8 unused[2];
+	__u8 n_udp_v4, n_udp_v6;         /* the same of UDP, for the sake of limits */
 	struct prefilter_way ways_v4[PREFILTER_WAYS_MAX], ways_v6[PREFILTER_WAYS_MAX];
+	struct prefilter_way udp_v4[PREFILTER_WAYS_MAX], udp_v6[PREFILTER_WAYS_MAX];
+	__u32 own_mark; /* sockets that have this mark are the relay's, to targets */
+	__u8 limits;    /* whether limits of listeners are enforced here */
+	__u8 dry;       /* a copy, that only says what would be */
+	__u8 unused[2];
 };
 
 /* Chance, for the slots of flows; and how many bits of the kernel's count of ticks are less than a period. */
@@ -102,9 +115,11 @@ struct prefilter_seen {
 	__u32 keys[PREFILTER_SEEN_KEYS], shift;
 };
 
-/* Keys to a byte that is 1 where a connection request is led to the relay's listening socket and may be answered in its
- * name, 0 where it is not: the elements of listeners, each with the number of its way. A range of ports is several
- * prefixes of them; "any" is none of their bits, so that the longest match is what nft's order of shapes says. */
+/* Keys to what is to be known of the packets that an element of a listener matches, each with the number of its way
+ * (those of UDP from PREFILTER_WAYS_MAX on). Of TCP 1 where a connection request is led to the relay's listening socket
+ * and may be answered in its name, 0 where it is not. Of UDP which of the pairs is the listener's first, from 1 on; 0
+ * if it has none. A range of ports is several prefixes of them; "any" is none of their bits, so that the longest match
+ * is what nft's order of shapes says. */
 struct prefilter_relayed_v4 {
 	__u32 length; /* 0 bits of the port or up to 16, and all before it */
 	__u8 way, dst[4], src[4], port[2];
@@ -146,6 +161,27 @@ struct prefilter_count {
 	__u64 packets, bytes;
 };
 
+/* A listener, and a rate limit that its packets must pass: the value in the array of pairs. */
+struct prefilter_pair {
+	__u64 interval, depth;     /* as in prefilter_params */
+	__u32 limit, listener;     /* row ids */
+	__u32 number;              /* made of what decides about a share: with another one it is another share */
+	__u8 length_v4, length_v6; /* of the prefixes that have a share each */
+	__u8 more;                 /* the next one is the same listener's */
+	__u8 unused;
+};
+
+/* Whose share: the key to the time until which it is used up, << PREFILTER_TIME_SHIFT. */
+struct prefilter_share {
+	__u32 limit, number;
+	struct prefilter_source source; /* masked */
+};
+
+/* The key to what was over, of one pair. */
+struct prefilter_over {
+	__u32 listener, limit;
+};
+
 /* A drop that is told. */
 struct prefilter_event {
 	struct prefilter_source source;
@@ -154,6 +190,7 @@ struct prefilter_event {
 	__u16 source_port, destination_port; /* host's byte order; 0: not known */
 	__u8 reason, protocol;
 	__u16 unused;
+	__u32 limit; /* row id of the limit that it is over, with reason `limited`; else 0 */
 };
 
 #endif

@@ -1,4 +1,4 @@
-/* Entries for SYN cookies, made of the compiled listeners; see relayed.h. */
+/* Entries for SYN cookies and limits, made of the compiled listeners; see relayed.h. */
 #include "rules/relayed.h"
 
 #include <errno.h>
@@ -15,8 +15,11 @@ struct making {
 	struct prefilter_params *params;
 	struct relayed *relayed;
 	size_t size;
-	uint32_t *excepted; /* ids of listeners, sorted */
+	uint8_t protocol;
+	uint32_t *excepted; /* of TCP: ids of listeners, sorted */
 	size_t n_excepted;
+	const struct relayed_owner *owners; /* of UDP */
+	size_t n_owners;
 	struct match_shape last; /* of the element before; family 0: there was none */
 };
 
@@ -41,7 +44,7 @@ static bool counts_connections(const struct snapshot *snapshot, const struct lis
 	return false;
 }
 
-static bool comes_in_at(const struct listener *listener, const char *interface)
+bool relayed_comes_in_at(const struct listener *listener, const char *interface)
 {
 	for (size_t i = 0; i < listener->interfaces.n; i++)
 		if (strcmp(listener->interfaces.items[i], interface) == 0)
@@ -59,7 +62,7 @@ static int find_excepted(const struct snapshot *snapshot, struct making *making)
 	for (size_t i = 0; i < rows->n; i++) {
 		const struct listener *listener = (const struct listener *)rows->items[i];
 		bool relays = listener->enabled && listener->protocol == PROTOCOL_TCP &&
-		              listener->action == ACTION_RELAY && comes_in_at(listener, making->interface);
+		              listener->action == ACTION_RELAY && relayed_comes_in_at(listener, making->interface);
 
 		if (!relays)
 			continue;
@@ -77,9 +80,13 @@ static int find_excepted(const struct snapshot *snapshot, struct making *making)
 static int way_of(struct making *making, const struct match_shape *shape, uint8_t *ret)
 {
 	struct prefilter_params *params = making->params;
-	bool is_v4 = shape->family == AF_INET;
-	struct prefilter_way *ways = is_v4 ? params->ways_v4 : params->ways_v6;
-	__u8 *n = is_v4 ? &params->n_ways_v4 : &params->n_ways_v6;
+	bool is_v4 = shape->family == AF_INET, is_udp = shape->protocol == IPPROTO_UDP;
+	struct prefilter_way *ways = is_udp  ? is_v4 ? params->udp_v4 : params->udp_v6
+	                             : is_v4 ? params->ways_v4
+	                                     : params->ways_v6;
+	__u8 *n = is_udp  ? is_v4 ? &params->n_udp_v4 : &params->n_udp_v6
+	          : is_v4 ? &params->n_ways_v4
+	                  : &params->n_ways_v6;
 	__u8 *by_source = is_v4 ? &params->by_source_v4 : &params->by_source_v6;
 	struct match_shape here = *shape;
 
@@ -88,10 +95,10 @@ static int way_of(struct making *making, const struct match_shape *shape, uint8_
 		if (*n == PREFILTER_WAYS_MAX)
 			return -E2BIG;
 		ways[(*n)++] = (struct prefilter_way){ shape->dst_len, shape->src_len };
-		*by_source |= shape->src_len > 0;
+		*by_source |= !is_udp && shape->src_len > 0;
 		making->last = here;
 	}
-	*ret = (uint8_t)(*n - 1);
+	*ret = (uint8_t)(*n - 1 + (is_udp ? PREFILTER_WAYS_MAX : 0));
 	return 0;
 }
 
@@ -107,6 +114,23 @@ static int append(struct making *making, const struct relayed_entry *entry)
 	return 0;
 }
 
+static int compare_owner(const void *a, const void *b)
+{
+	return compare_ids(a, &((const struct relayed_owner *)b)->listener);
+}
+
+static uint32_t value_of(const struct making *making, const struct element *element)
+{
+	const struct relayed_owner *owner;
+
+	if (making->protocol == IPPROTO_TCP)
+		return element->verdict == VERDICT_RELAY &&
+		       !bsearch(&element->listener, making->excepted, making->n_excepted, sizeof(*making->excepted),
+		               compare_ids);
+	owner = bsearch(&element->listener, making->owners, making->n_owners, sizeof(*making->owners), compare_owner);
+	return owner ? owner->value : 0;
+}
+
 /* Ports that share so many of their first bits. */
 static int append_ports(struct making *making, const struct element *element, uint8_t way, uint16_t port, unsigned bits)
 {
@@ -117,9 +141,7 @@ static int append_ports(struct making *making, const struct element *element, ui
 	memset(&entry, 0, sizeof(entry));
 	entry.family = key->shape.family;
 	entry.kind = key->shape.port_kind;
-	entry.value =
-	        element->verdict == VERDICT_RELAY && !bsearch(&element->listener, making->excepted, making->n_excepted,
-	                                                     sizeof(*making->excepted), compare_ids);
+	entry.value = value_of(making, element);
 	if (entry.family == AF_INET) {
 		entry.v4 =
 		        (struct prefilter_relayed_v4){ .length = PREFILTER_RELAYED_BITS(v4) - 16 + bits, .way = way };
@@ -161,9 +183,9 @@ static int append_elements(struct making *making, const struct elements *element
 	for (size_t i = 0; r == 0 && i < elements->n; i++) {
 		const struct match_key *key = &elements->items[i].key;
 
-		if (key->shape.protocol != IPPROTO_TCP)
+		if (key->shape.protocol != making->protocol)
 			continue;
-		if (key->shape.interface)
+		if (key->shape.interface && making->protocol == IPPROTO_TCP)
 			making->params->untagged_only = 1;
 		if (!key->shape.interface || strncmp(key->interface, making->interface, IFNAMSIZ) == 0)
 			r = append_element(making, &elements->items[i]);
@@ -222,7 +244,7 @@ static int compile(struct making *making, struct snapshot *snapshot)
 int relayed_of(
         const struct snapshot *snapshot, const char *interface, struct prefilter_params *params, struct relayed *ret)
 {
-	struct making making = { .interface = interface, .params = params, .relayed = ret };
+	struct making making = { .interface = interface, .params = params, .relayed = ret, .protocol = IPPROTO_TCP };
 	int r = find_excepted(snapshot, &making);
 
 	/* A plan takes references and gives them back. */
@@ -235,6 +257,26 @@ int relayed_of(
 	}
 	sort_entries(ret);
 	return 0;
+}
+
+int relayed_add_limited(const struct snapshot *snapshot, const char *interface, const struct relayed_owner *owners,
+        size_t n_owners, struct prefilter_params *params, struct relayed *relayed)
+{
+	struct making making = { .interface = interface,
+		.params = params,
+		.relayed = relayed,
+		.size = relayed->n,
+		.protocol = IPPROTO_UDP,
+		.owners = owners,
+		.n_owners = n_owners };
+	size_t before = relayed->n;
+	int r = compile(&making, (struct snapshot *)snapshot);
+
+	if (r < 0)
+		relayed->n = before;
+	else
+		sort_entries(relayed);
+	return r;
 }
 
 void relayed_clear(struct relayed *relayed)

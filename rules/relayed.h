@@ -1,8 +1,9 @@
 /*
- * Which connection requests at an interface are led to the relay's listening
- * socket, so that a prefilter may answer them in its name: the elements of
- * listeners as entries of the program's maps. Pure; used by render_xdp.c, and
- * by kernel_xdp_maps.c, which puts them there.
+ * The elements of listeners as entries of a prefilter's maps: which connection
+ * requests at an interface are led to the relay's listening socket, so that
+ * they may be answered in its name, and whose datagrams are limited. Pure; used
+ * by render_xdp.c and xdp_limits.c, and by kernel_xdp_maps.c, which puts them
+ * there.
  */
 #ifndef GW_RULES_RELAYED_H
 #define GW_RULES_RELAYED_H
@@ -18,10 +19,10 @@ struct relayed_entry {
 		struct prefilter_relayed_v4 v4;
 		struct prefilter_relayed_v6 v6;
 	};
+	uint32_t value; /* of TCP 1: a cookie may be given; of UDP what the listener's owner says */
 	uint8_t family; /* AF_INET, AF_INET6 */
-	uint8_t value;  /* 1: a cookie may be given */
 	uint8_t kind;   /* enum match_port_kind of the element that it is made of */
-	uint8_t unused;
+	uint8_t unused[2];
 };
 
 struct relayed {
@@ -37,6 +38,18 @@ struct relayed {
 int relayed_of(
         const struct snapshot *snapshot, const char *interface, struct prefilter_params *params, struct relayed *ret);
 void relayed_clear(struct relayed *relayed);
+
+/* A listener whose elements have a value other than 0. */
+struct relayed_owner {
+	uint32_t listener; /* row id */
+	uint32_t value;
+};
+/* Adds the entries of all listeners of UDP; the owners are sorted by listener. 0, or the faults of relayed_of: then
+ * nothing has been added, but what params say of ways of UDP is of no use. */
+int relayed_add_limited(const struct snapshot *snapshot, const char *interface, const struct relayed_owner *owners,
+        size_t n_owners, struct prefilter_params *params, struct relayed *relayed);
+/* Whether packets that come in at this interface can be the listener's. */
+bool relayed_comes_in_at(const struct listener *listener, const char *interface);
 
 /* Calls visit for each entry that differs; of a changed value with the new one. added: it is in `to`. A negative result
  * ends the walk and is passed on. */

@@ -41,26 +41,25 @@ static void note_families(const struct prefixes *list, __u8 *ret_v4, __u8 *ret_v
 	*ret_v6 = list->n > 0 && prefixes_at(list, list->n - 1)->addr.family == AF_INET6;
 }
 
+void render_xdp_rate(int64_t rate, unsigned seconds, int64_t burst, __u64 *ret_interval, __u64 *ret_depth)
+{
+	uint64_t interval = (seconds * NS_PER_S << PREFILTER_TIME_SHIFT) / (uint64_t)rate;
+
+	if (interval == 0)
+		interval = 1;
+	*ret_interval = interval;
+	*ret_depth = (uint64_t)burst > DEPTH_MAX / interval ? DEPTH_MAX : (uint64_t)burst * interval;
+}
+
 static void render_rate(const struct prefilter *prefilter, struct prefilter_params *params)
 {
-	uint64_t rate = (uint64_t)prefilter->source_pps_rate, burst = (uint64_t)prefilter->source_pps_burst;
+	int64_t rate = prefilter->source_pps_rate, burst = prefilter->source_pps_burst;
 
 	if (rate == 0)
 		return;
-	params->interval = (NS_PER_S << PREFILTER_TIME_SHIFT) / rate;
-	if (burst == 0)
-		burst = rate;
-	params->depth = burst > DEPTH_MAX / params->interval ? DEPTH_MAX : burst * params->interval;
+	render_xdp_rate(rate, 1, burst ? burst : rate, &params->interval, &params->depth);
 	if (prefilter->source_pps_action == SOURCE_ACTION_BAN)
 		params->ban_ns = (uint64_t)prefilter->source_pps_ban_s * NS_PER_S;
-}
-
-static bool comes_in_at(const struct listener *listener, const char *interface)
-{
-	for (size_t i = 0; i < listener->interfaces.n; i++)
-		if (strcmp(listener->interfaces.items[i], interface) == 0)
-			return true;
-	return listener->interfaces.n == 0;
 }
 
 static void set_ports(uint64_t *words, uint16_t lo, uint16_t hi)
@@ -88,7 +87,7 @@ static void render_ports(const struct snapshot *snapshot, struct xdp_config *con
 	for (size_t i = 0; i < rows->n; i++) {
 		const struct listener *listener = (const struct listener *)rows->items[i];
 
-		if (listener->enabled && comes_in_at(listener, config->interface))
+		if (listener->enabled && relayed_comes_in_at(listener, config->interface))
 			render_listener(listener, config);
 	}
 }
@@ -113,7 +112,7 @@ static int render_cookies(const struct snapshot *snapshot, uint16_t listener_por
 	return r == -ENOMEM ? r : 0;
 }
 
-int render_xdp(const struct prefilter *prefilter, const struct snapshot *snapshot, uint16_t listener_port,
+int render_xdp(const struct prefilter *prefilter, const struct snapshot *snapshot, const struct render_xdp_relay *relay,
         struct errs *errs, struct xdp_config **ret)
 {
 	_cleanup_(xdp_config_free_p) struct xdp_config *config = calloc(1, sizeof(*config));
@@ -137,7 +136,10 @@ int render_xdp(const struct prefilter *prefilter, const struct snapshot *snapsho
 	if (prefilter->only_listener_ports)
 		render_ports(snapshot, config);
 	config->syn_cookies = (enum syn_cookies)prefilter->syn_cookies;
-	r = render_cookies(snapshot, listener_port, config);
+	r = render_cookies(snapshot, relay->listener_port, config);
+	if (r == 0)
+		r = xdp_limits_of(snapshot, config->interface, relay->own_mark, &config->params, &config->relayed,
+		        &config->limits);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(config);
@@ -151,6 +153,7 @@ void xdp_config_free(struct xdp_config *config)
 	prefixes_clear(&config->deny);
 	prefixes_clear(&config->allow);
 	relayed_clear(&config->relayed);
+	xdp_limits_clear(&config->limits);
 	free(config);
 }
 
@@ -169,14 +172,23 @@ static int count_entry(void *userdata, const struct relayed_entry *entry, bool a
 	return count_difference(userdata, NULL, added);
 }
 
+static bool same_pairs(const struct xdp_limits *a, const struct xdp_limits *b)
+{
+	return a->n == b->n && (a->n == 0 || memcmp(a->pairs, b->pairs, a->n * sizeof(*a->pairs)) == 0);
+}
+
 enum xdp_difference xdp_config_differ(const struct xdp_config *old, const struct xdp_config *new)
 {
 	size_t n = 0;
 
-	if (old->mode != new->mode || memcmp(&old->params, &new->params, sizeof(new->params)) != 0 ||
+	if (!same_pairs(&old->limits, &new->limits) || old->mode != new->mode ||
+	        memcmp(&old->params, &new->params, sizeof(new->params)) != 0 ||
 	        prefixes_differences(&old->deny, &new->deny, count_difference, &n) < 0 ||
 	        prefixes_differences(&old->allow, &new->allow, count_difference, &n) < 0 ||
 	        relayed_differences(&old->relayed, &new->relayed, count_entry, &n) < 0)
 		return XDP_PROGRAM;
-	return n > 0 || memcmp(old->ports, new->ports, sizeof(new->ports)) != 0 ? XDP_ENTRIES : XDP_SAME;
+	return n > 0 || memcmp(old->ports, new->ports, sizeof(new->ports)) != 0 ||
+	                       memcmp(old->limits.ports, new->limits.ports, sizeof(new->limits.ports)) != 0
+	               ? XDP_ENTRIES
+	               : XDP_SAME;
 }

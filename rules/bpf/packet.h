@@ -22,6 +22,7 @@ union address {
 struct packet {
 	union address src, dst;
 	__u32 length;    /* of the frame */
+	__u32 size;      /* of the packet in it, with its headers */
 	__u16 family;    /* 0: neither IPv4 nor IPv6 */
 	__u16 network;   /* where the network header begins */
 	__u16 transport; /* where TCP's begins; 0: there is none to be read */

@@ -21,14 +21,11 @@
 #include <bpf/bpf_helpers.h>
 
 #include "gatewayd/base/bpf_stitch.h"
-#include "rules/bpf/extension.h"
 #include "rules/bpf/packet.h"
+#include "rules/bpf/read.h"
 #include "rules/bpf/seen.h"
 #include "rules/bpf/syn_cookie.h"
 #include "rules/prefilter.h"
-
-/* Frames of a gathered stream may be longer than a length field can say; it is zero then. */
-#define LENGTH_FIELD_MAX 65535
 
 const volatile struct prefilter_params params = { 0 };
 /* Whether there is any ban to look for: of this program's own making; of the daemon's. */
@@ -40,6 +37,8 @@ __u64 cookie_at = 0;
 __u64 cookie_tick = 0, full_tick[2] = { 0 };
 /* Of the interface, as it was then. */
 __u32 answer_mtu = 0;
+/* For a copy: the limit that a packet was over last. */
+__u32 limited = 0;
 /* Destinations and ticks, hashed; see is_relayed_still. */
 __u64 relayed_known[1 << PREFILTER_RELAYED_KNOWN_BITS] = { 0 };
 
@@ -111,13 +110,14 @@ struct {
 	__type(value, struct prefilter_shut);
 } shut_v6 SEC(".maps");
 
-/* Where connection requests may be answered with cookies, and where not: see prefilter_relayed_*. */
+/* Where connection requests may be answered with cookies, and where not; whose datagrams are limited: see
+ * prefilter_relayed_*. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, PREFILTER_RELAYED_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct prefilter_relayed_v4);
-	__type(value, __u8);
+	__type(value, __u32);
 } relayed_v4 SEC(".maps");
 
 struct {
@@ -125,8 +125,31 @@ struct {
 	__uint(max_entries, PREFILTER_RELAYED_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct prefilter_relayed_v6);
-	__type(value, __u8);
+	__type(value, __u32);
 } relayed_v6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PREFILTER_PAIRS_MAX);
+	__type(key, __u32);
+	__type(value, struct prefilter_pair);
+} pairs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, PREFILTER_SHARES_MAX);
+	__type(key, struct prefilter_share);
+	__type(value, __u64);
+} shares SEC(".maps");
+
+/* What was over a limit and so was dropped. Entries are made with the pairs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 2 * PREFILTER_PAIRS_MAX); /* those of the program before are there until it is settled */
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefilter_over);
+	__type(value, struct prefilter_count);
+} overs SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -150,205 +173,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, PREFILTER_RING_SIZE);
 } events SEC(".maps");
-
-enum read {
-	READ_ALL,
-	READ_BAD,
-	READ_SOME, /* no further, for the rest lies where it cannot be read */
-};
-
-struct vlan {
-	__be16 tag, protocol;
-};
-
-/* A header that ends behind the data: of a frame in pieces the first piece may be short, any other is cut off. */
-static __always_inline enum read read_short(struct xdp_md *ctx, const struct packet *packet)
-{
-	return packet->length > ctx->data_end - ctx->data ? READ_SOME : READ_BAD;
-}
-
-static __always_inline enum read read_tcp(
-        struct xdp_md *ctx, struct packet *packet, const struct tcphdr *tcp, __u32 rest)
-{
-	if ((const void *)(tcp + 1) > (const void *)(long)ctx->data_end)
-		return read_short(ctx, packet);
-	packet->sport = tcp->source;
-	packet->dport = tcp->dest;
-	packet->has_ports = 1;
-	packet->flags = ((const __u8 *)tcp)[13];
-	packet->header = (__u8)(tcp->doff * 4U);
-	packet->transport = (__u16)((const void *)tcp - (const void *)(long)ctx->data);
-	if (tcp->doff < 5 || tcp->doff * 4U > rest)
-		return READ_BAD;
-	/* No flag at all; a beginning that is an end. */
-	if ((packet->flags & 0x3f) == 0 || (tcp->syn && (tcp->fin || tcp->rst)))
-		return READ_BAD;
-	return READ_ALL;
-}
-
-static __always_inline enum read read_udp(
-        struct xdp_md *ctx, struct packet *packet, const struct udphdr *udp, __u32 rest)
-{
-	__u32 length;
-
-	if ((const void *)(udp + 1) > (const void *)(long)ctx->data_end)
-		return read_short(ctx, packet);
-	packet->sport = udp->source;
-	packet->dport = udp->dest;
-	packet->has_ports = 1;
-	length = bpf_ntohs(udp->len);
-	/* Zero: a jumbogram. */
-	if (length == 0 && packet->family == AF_INET6)
-		return READ_ALL;
-	return length < sizeof(*udp) || length > rest ? READ_BAD : READ_ALL;
-}
-
-/* rest: how many bytes the packet has from here on, by its own account. */
-static __always_inline enum read read_transport(struct xdp_md *ctx, struct packet *packet, const void *at, __u32 rest)
-{
-	const __u8 *type = at;
-
-	switch (packet->protocol) {
-	case IPPROTO_TCP:
-		return rest < sizeof(struct tcphdr) ? READ_BAD : read_tcp(ctx, packet, at, rest);
-	case IPPROTO_UDP:
-		return rest < sizeof(struct udphdr) ? READ_BAD : read_udp(ctx, packet, at, rest);
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (rest < 4)
-			return READ_BAD;
-		if ((const void *)(type + 4) > (const void *)(long)ctx->data_end)
-			return read_short(ctx, packet);
-		packet->icmp_type = *type;
-		packet->has_icmp = packet->protocol == (packet->family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-		return READ_ALL;
-	default:
-		return READ_ALL;
-	}
-}
-
-static __always_inline enum read read_v4(struct xdp_md *ctx, struct packet *packet, const void *at, __u32 room)
-{
-	const struct iphdr *ip = at;
-	__u32 header, total;
-
-	if ((const void *)(ip + 1) > (const void *)(long)ctx->data_end)
-		return read_short(ctx, packet);
-	packet->family = AF_INET;
-	packet->network = (__u16)(at - (const void *)(long)ctx->data);
-	packet->src.words[0] = ip->saddr;
-	packet->dst.words[0] = ip->daddr;
-	packet->protocol = ip->protocol;
-	header = ip->ihl * 4U;
-	total = bpf_ntohs(ip->tot_len);
-	if (total == 0 && room > LENGTH_FIELD_MAX)
-		total = room;
-	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > room)
-		return READ_BAD;
-	if (ip->frag_off & bpf_htons(0x3fff)) {
-		packet->fragment = 1;
-		return READ_ALL;
-	}
-	return read_transport(ctx, packet, at + header, total - header);
-}
-
-/* From the header that `protocol` names at `offset` on. */
-static __always_inline enum read read_v6_rest(
-        struct xdp_md *ctx, struct packet *packet, const void *at, __u32 offset, __u32 total)
-{
-	const void *end = (const void *)(long)ctx->data_end;
-
-#pragma unroll
-	for (int i = 0; i < PREFILTER_HEADERS_MAX; i++) {
-		const void *here = at + offset;
-		const struct extension *extension = here;
-		const struct fragment *fragment = here;
-
-		switch (packet->protocol) {
-		case IPPROTO_HOPOPTS:
-		case IPPROTO_ROUTING:
-		case IPPROTO_DSTOPTS:
-			if ((const void *)(extension + 1) > end)
-				return read_short(ctx, packet);
-			packet->protocol = extension->next;
-			offset += (extension->length + 1U) * 8;
-			break;
-		case IPPROTO_AH:
-			if ((const void *)(extension + 1) > end)
-				return read_short(ctx, packet);
-			packet->protocol = extension->next;
-			offset += (extension->length + 2U) * 4;
-			break;
-		case IPPROTO_FRAGMENT:
-			if ((const void *)(fragment + 1) > end)
-				return read_short(ctx, packet);
-			packet->protocol = fragment->next;
-			offset += sizeof(*fragment);
-			/* One that is the whole packet is none. */
-			if (fragment->offset & bpf_htons(0xfff9)) {
-				packet->fragment = 1;
-				return offset > total ? READ_BAD : READ_ALL;
-			}
-			break;
-		default:
-			return offset > total ? READ_BAD : read_transport(ctx, packet, here, total - offset);
-		}
-		if (offset > total)
-			return READ_BAD;
-	}
-	return READ_SOME;
-}
-
-static __always_inline enum read read_v6(struct xdp_md *ctx, struct packet *packet, const void *at, __u32 room)
-{
-	const struct ipv6hdr *ip = at;
-	__u32 total;
-
-	if ((const void *)(ip + 1) > (const void *)(long)ctx->data_end)
-		return read_short(ctx, packet);
-	packet->family = AF_INET6;
-	packet->network = (__u16)(at - (const void *)(long)ctx->data);
-	__builtin_memcpy(&packet->src, &ip->saddr, sizeof(packet->src));
-	__builtin_memcpy(&packet->dst, &ip->daddr, sizeof(packet->dst));
-	packet->protocol = ip->nexthdr;
-	total = bpf_ntohs(ip->payload_len);
-	if (total == 0 && (room > LENGTH_FIELD_MAX || ip->nexthdr == IPPROTO_HOPOPTS))
-		total = room;
-	else
-		total += sizeof(*ip);
-	if (ip->version != 6 || total > room)
-		return READ_BAD;
-	return read_v6_rest(ctx, packet, at, sizeof(*ip), total);
-}
-
-static __always_inline enum read read_packet(struct xdp_md *ctx, struct packet *packet)
-{
-	const void *data = (const void *)(long)ctx->data, *end = (const void *)(long)ctx->data_end;
-	const struct ethhdr *ethernet = data;
-	const struct vlan *vlan = (const void *)(ethernet + 1);
-	__be16 protocol;
-
-	if ((const void *)(ethernet + 1) > end)
-		return read_short(ctx, packet);
-	packet->multicast = ethernet->h_dest[0] & 1;
-	protocol = ethernet->h_proto;
-	/* A tag and one in it, whichever of the two protocols each has. */
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		if (protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
-			break;
-		if ((const void *)(vlan + 1) > end)
-			return read_short(ctx, packet);
-		protocol = vlan->protocol;
-		packet->tagged = 1;
-		vlan++;
-	}
-	if (protocol == bpf_htons(ETH_P_IP))
-		return read_v4(ctx, packet, vlan, packet->length - (__u32)((const void *)vlan - data));
-	if (protocol == bpf_htons(ETH_P_IPV6))
-		return read_v6(ctx, packet, vlan, packet->length - (__u32)((const void *)vlan - data));
-	return READ_ALL;
-}
 
 /* --- the rules --- */
 
@@ -410,24 +234,27 @@ static __always_inline int is_shut(const struct packet *packet)
 	return 0;
 }
 
-static __always_inline int is_over_rate(const struct prefilter_source *source)
+/* Whether the account under this key is used up; if not, a packet is taken from it. */
+static __always_inline int is_over(void *accounts, const void *key, __u64 interval, __u64 depth)
 {
-	__u64 now = bpf_ktime_get_boot_ns() << PREFILTER_TIME_SHIFT, first = now + params.interval;
-	__u64 *used = bpf_map_lookup_elem(&buckets, source);
+	__u64 now = bpf_ktime_get_boot_ns() << PREFILTER_TIME_SHIFT, first = now + interval;
+	__u64 *used = bpf_map_lookup_elem(accounts, key);
 
+	if (params.dry)
+		return used && *used > now && *used + interval - now > depth;
 	if (!used) {
-		bpf_map_update_elem(&buckets, source, &first, BPF_ANY);
+		bpf_map_update_elem(accounts, key, &first, BPF_ANY);
 		return 0;
 	}
 	/* Another processor may take a share at the same time. */
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		__u64 before = *(volatile __u64 *)used, after = (before > now ? before : now) + params.interval;
+		__u64 before = *(volatile __u64 *)used, after = (before > now ? before : now) + interval;
 
-		if (after - now > params.depth) {
+		if (after - now > depth) {
 			/* Left of a slower rate. */
-			if (before - now > params.depth)
-				__sync_val_compare_and_swap(used, before, now + params.depth);
+			if (before - now > depth)
+				__sync_val_compare_and_swap(used, before, now + depth);
 			return 1;
 		}
 		if (__sync_val_compare_and_swap(used, before, after) == before)
@@ -537,7 +364,7 @@ static __always_inline enum prefilter_reason judge_source(const struct packet *p
 	source_of(packet, &source);
 	if (*(volatile __u32 *)&bans_used && is_banned(&source))
 		return PREFILTER_banned;
-	if (params.interval && is_over_rate(&source)) {
+	if (params.interval && is_over(&buckets, &source, params.interval, params.depth)) {
 		if (params.ban_ns)
 			ban(&source);
 		return PREFILTER_rate;
@@ -583,7 +410,7 @@ static __noinline int is_forwarded(struct xdp_md *ctx, const struct packet *pack
 		return 0;
 	fib.family = (__u8)packet->family;
 	fib.ifindex = ctx->ingress_ifindex;
-	fib.l4_protocol = IPPROTO_TCP;
+	fib.l4_protocol = packet->protocol;
 	fib.sport = packet->sport;
 	fib.dport = packet->dport;
 	if (packet->family == AF_INET) {
@@ -617,7 +444,7 @@ static __always_inline void put_masked(__u8 *to, const union address *address, _
 	}
 }
 
-static __always_inline const __u8 *find_relayed(const struct packet *packet, __u32 way, __u32 dst, __u32 src)
+static __always_inline const __u32 *find_relayed(const struct packet *packet, __u32 way, __u32 dst, __u32 src)
 {
 	struct prefilter_relayed_v4 v4 = { .length = PREFILTER_RELAYED_BITS(v4), .way = (__u8)way };
 	struct prefilter_relayed_v6 v6 = { .length = PREFILTER_RELAYED_BITS(v6), .way = (__u8)way };
@@ -634,30 +461,35 @@ static __always_inline const __u8 *find_relayed(const struct packet *packet, __u
 	return bpf_map_lookup_elem(&relayed_v6, &v6);
 }
 
-/* Whether nft leads the packet to the relay's listening socket, and nothing between here and there must see its SYN. */
-static __noinline int is_relayed(struct xdp_md *ctx, const struct packet *packet)
+/* What is to be known of the packet, by the strongest element that matches it; 0 if none does. */
+static __always_inline __u32 look_up(struct xdp_md *ctx, const struct packet *packet, int udp)
 {
-	int is_v4, forwarded = -1;
+	int is_v4 = packet->family == AF_INET, forwarded = -1;
+	__u32 n_v4 = udp ? params.n_udp_v4 : params.n_ways_v4, n_v6 = udp ? params.n_udp_v6 : params.n_ways_v6;
 
-	if (!ctx || !packet)
-		return 0;
-	is_v4 = packet->family == AF_INET;
 	for (__u32 i = 0; i < PREFILTER_WAYS_MAX; i++) {
-		__u32 dst = is_v4 ? params.ways_v4[i].dst : params.ways_v6[i].dst;
-		__u32 src = is_v4 ? params.ways_v4[i].src : params.ways_v6[i].src;
-		const __u8 *relayed;
+		const volatile struct prefilter_way *v4 = udp ? &params.udp_v4[i] : &params.ways_v4[i],
+		                                    *v6 = udp ? &params.udp_v6[i] : &params.ways_v6[i];
+		__u32 dst = is_v4 ? v4->dst : v6->dst, src = is_v4 ? v4->src : v6->src;
+		const __u32 *relayed;
 
-		if (i >= (is_v4 ? params.n_ways_v4 : params.n_ways_v6))
+		if (i >= (is_v4 ? n_v4 : n_v6))
 			return 0;
 		if (forwarded < 0 && dst < (is_v4 ? 32U : 128U))
 			forwarded = is_forwarded(ctx, packet);
 		if (forwarded == 0)
 			return 0;
-		relayed = find_relayed(packet, i, dst, src);
+		relayed = find_relayed(packet, udp ? PREFILTER_WAYS_MAX + i : i, dst, src);
 		if (relayed)
 			return *relayed;
 	}
 	return 0;
+}
+
+/* Whether nft leads the packet to the relay's listening socket, and nothing between here and there must see its SYN. */
+static __noinline int is_relayed(struct xdp_md *ctx, const struct packet *packet)
+{
+	return ctx && packet ? (int)look_up(ctx, packet, 0) : 0;
 }
 
 /* The same, remembered for a tick where the source does not matter. That is what it costs most of the time in a flood,
@@ -810,6 +642,109 @@ static __always_inline enum prefilter_reason judge_handshake(struct xdp_md *ctx,
 	return kind == PREFILTER_TCP_SYN ? judge_syn(ctx, packet, &headers) : judge_ack(ctx, packet, &headers);
 }
 
+/* --- rate limits of listeners --- */
+
+/*
+ * What is over is dropped here, before the stack; what is not, nft judges once more, by a share of the same size. So
+ * nothing depends on this program being there, nor on what it cannot read: fragments, frames of a VLAN, another
+ * interface's packets of the same source are left to nft. It must only never be stricter, and so counts nothing that
+ * nft would not count: frames to others, what is for this host, what targets answer.
+ */
+
+/* Ports of UDP, a bit each. */
+__u64 limited_ports[PREFILTER_PORT_WORDS] = { 0 };
+/* The interface's own address; of the two bytes behind it the first says whether it is known. */
+__u8 hardware[8] = { 0 };
+
+static __always_inline int may_be_limited(const struct packet *packet)
+{
+	__u32 port = bpf_ntohs(packet->dport);
+
+	if (packet->protocol != IPPROTO_UDP || !packet->has_ports || packet->multicast || packet->tagged)
+		return 0;
+	/* The verifier of Linux 6.1 does not know that it has sixteen bits, and the compiler does. */
+	SYN_COOKIE_KEEP(port);
+	return limited_ports[port >> 6 & (PREFILTER_PORT_WORDS - 1)] >> (port & 63) & 1;
+}
+
+static __always_inline int is_for_us(struct xdp_md *ctx)
+{
+	const __u8 *to = (const __u8 *)(long)ctx->data;
+	const volatile __u8 *own = hardware;
+	__u8 differs = 0;
+
+	if (params.dry)
+		return own[ETH_ALEN];
+	if (to + ETH_ALEN > (const __u8 *)(long)ctx->data_end || !own[ETH_ALEN])
+		return 0;
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		differs |= to[i] ^ own[i];
+	return !differs;
+}
+
+/* Of a flow that the relay has made: it is no client's. */
+static __always_inline int is_answer(struct xdp_md *ctx, const struct packet *packet)
+{
+	struct bpf_sock *sk = find_udp(ctx, packet);
+	__u32 mark;
+
+	if (!sk)
+		return 0;
+	mark = sk->mark;
+	bpf_sk_release(sk);
+	return (mark & params.own_mark) == params.own_mark;
+}
+
+static __always_inline int is_over_pair(const struct prefilter_pair *pair, const struct packet *packet)
+{
+	struct prefilter_share share = { .limit = pair->limit, .number = pair->number };
+
+	share.source.family = packet->family;
+	if (packet->family == AF_INET)
+		put_masked(share.source.addr, &packet->src, pair->length_v4, 1);
+	else
+		put_masked(share.source.addr, &packet->src, pair->length_v6, 4);
+	return is_over(&shares, &share, pair->interval, pair->depth);
+}
+
+static __always_inline void count_over(const struct prefilter_pair *pair, const struct packet *packet)
+{
+	struct prefilter_over key = { pair->listener, pair->limit };
+	struct prefilter_count *count = params.dry ? NULL : bpf_map_lookup_elem(&overs, &key);
+
+	if (count) {
+		count->packets++;
+		count->bytes += packet->size;
+	}
+}
+
+/* The limit that the packet is over, 0 if none. Those before it have been taken from, as in nft. */
+static __noinline __u32 limit_over(struct xdp_md *ctx, const struct packet *packet)
+{
+	__u32 at;
+
+	if (!ctx || !packet || !is_for_us(ctx))
+		return 0;
+	at = look_up(ctx, packet, 1);
+	if (at == 0 || is_answer(ctx, packet))
+		return 0;
+	at--;
+	for (__u32 i = 0; i < PREFILTER_PAIRS_OF_ONE; i++, at++) {
+		const struct prefilter_pair *pair = bpf_map_lookup_elem(&pairs, &at);
+
+		if (!pair)
+			return 0;
+		if (is_over_pair(pair, packet)) {
+			count_over(pair, packet);
+			return pair->limit;
+		}
+		if (!pair->more)
+			return 0;
+	}
+	return 0;
+}
+
 /* --- what is told --- */
 
 static __always_inline int may_tell(__u32 reason)
@@ -826,7 +761,7 @@ static __always_inline int may_tell(__u32 reason)
 	return last->number++ < PREFILTER_EVENTS_PER_S;
 }
 
-static __always_inline void tell(const struct packet *packet, __u32 reason)
+static __always_inline void tell(const struct packet *packet, __u32 reason, __u32 limit)
 {
 	struct prefilter_event *event;
 
@@ -843,6 +778,7 @@ static __always_inline void tell(const struct packet *packet, __u32 reason)
 	event->destination_port = bpf_ntohs(packet->dport);
 	event->protocol = packet->protocol;
 	event->reason = reason;
+	event->limit = limit;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -851,7 +787,7 @@ int prefilter(struct xdp_md *ctx)
 {
 	struct packet packet = { 0 };
 	struct prefilter_count *count;
-	__u32 reason;
+	__u32 reason, limit = 0;
 
 	packet.length = bpf_xdp_get_buff_len(ctx);
 	reason = judge(ctx, &packet);
@@ -859,6 +795,12 @@ int prefilter(struct xdp_md *ctx)
 		note_flow(&packet);
 	if (reason == PREFILTER_passed)
 		reason = judge_handshake(ctx, &packet);
+	if (params.limits && reason == PREFILTER_passed && may_be_limited(&packet))
+		limit = limit_over(ctx, &packet);
+	if (limit)
+		reason = PREFILTER_limited;
+	if (params.dry)
+		limited = limit;
 	count = bpf_map_lookup_elem(&counters, &reason);
 	if (count) {
 		count->packets++;
@@ -866,7 +808,7 @@ int prefilter(struct xdp_md *ctx)
 	}
 	if (PREFILTER_PASSES(reason))
 		return XDP_PASS;
-	tell(&packet, reason);
+	tell(&packet, reason, limit);
 	return reason == PREFILTER_syn_cookie_sent ? XDP_TX : XDP_DROP;
 }
 

@@ -63,7 +63,8 @@ static struct xdp_config *read_config(json_t *document)
 	json_array_foreach(json_object_get(document, "listeners"), i, object)
 	        row_unref(read_row(RESOURCE_LISTENER, object, snapshot));
 	prefilter = read_row(RESOURCE_PREFILTER, json_array_get(json_object_get(document, "prefilters"), 0), snapshot);
-	must(render_xdp((struct prefilter *)prefilter, snapshot, 0, &errs, &config), "prefilter");
+	must(render_xdp((struct prefilter *)prefilter, snapshot, &(struct render_xdp_relay){ 0 }, &errs, &config),
+	        "prefilter");
 	if (json_is_true(json_object_get(document, "still")) && config->params.interval) {
 		config->params.depth = config->params.depth / config->params.interval * STILL;
 		config->params.interval = STILL;

@@ -1,7 +1,7 @@
 """The same limit in each place: so many a second, within 5 % over seconds, and who keeps to his share does not notice.
 
-`xdp`: packets of a source at the prefilter; `nft`: packets, bytes and new connections of a source, all at once; `relay`: bytes
-of a flow. Both families at once. A greedy client sends three times what it may, another one nine tenths of it.
+`xdp`: packets of a source at the prefilter, by its own rate and by a listener's limit; `nft`: packets, bytes and new
+connections of a source, all at once; `relay`: bytes of a flow. Both families at once. A greedy client sends three times what it may, another one nine tenths of it.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ ADDRESSES = ["10.71.2.2", "fd71:2::2"]
 PORT, BYTES_PORT, CONNECTIONS_PORT, FLOWS_PORT = range(7960, 7964)
 PACKETS_RATE, CONNECTIONS_RATE, FLOW_RATE = 600, 100, 1_000_000
 PACKET = 1000  # bytes with its headers
+INTERFACES = ["in0", "in1"]
 
 
 class Sink(DatagramPeer):
@@ -168,9 +169,39 @@ def test_xdp(lab, make_gateway):
     """At the prefilters of both clients, before the stack."""
     gateway = make_gateway(bpf=True)
     gateway.listener("packets", protocol="udp", ports=[str(PORT)])
-    for interface in ("in0", "in1"):
+    for interface in INTERFACES:
         prefilter(gateway, interface, source_pps={"rate": PACKETS_RATE})
     expect_datagrams(lab, PORT, PACKETS_RATE)
+
+
+def of_listener(gateway, **fields):
+    """A limit of packets of each source, and a listener of datagrams that names it."""
+    limit(gateway, "packets", PACKETS_RATE, metric="packets", **fields)
+    gateway.listener("packets", protocol="udp", ports=[str(PORT)], rate_limits=["packets"])
+
+
+def seen(gateway, name="packets"):
+    """What is told of a limit."""
+    return gateway.must("GET", f"stats/rate-limits/{name}")
+
+
+def limited(gateway):
+    """Packets that prefilters have dropped for a listener's limit."""
+    return sum(row["reasons"]["limited"]["packets"] for row in gateway.must("GET", "stats")["prefilters"])
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_xdp_of_a_listener(lab, make_gateway, mode):
+    """The limit of a listener, at the prefilters of both clients: what is over does not come to nft."""
+    gateway = make_gateway(bpf=True)
+    of_listener(gateway)
+    for interface in INTERFACES:
+        assert prefilter(gateway, interface, mode=mode)["mode"] == mode
+    found = seen(gateway)
+    assert (found["placement"], found["interfaces"]) == ("xdp", INTERFACES), found
+    expect_datagrams(lab, PORT, PACKETS_RATE)
+    over, dropped = seen(gateway)["over"], limited(gateway)
+    assert dropped > PACKETS_RATE * SECONDS and dropped >= 0.98 * over, (dropped, over)
 
 
 def test_nft(lab, make_gateway):

@@ -357,11 +357,11 @@ static void test_render(void **state)
 	strings_append(&listener->interfaces, "in1");
 	prefilter->source_pps_rate = 1000;
 	prefilter->only_listener_ports = true;
-	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), -EINVAL);
+	assert_int_equal(render_xdp(prefilter, snapshot, &(struct render_xdp_relay){ 0 }, &errs, &config), -EINVAL);
 	assert_string_equal(errs.items[0].code, "unknown_reference");
 	assert_int_equal(snapshot_put(snapshot, &set->row), 0);
 	assert_int_equal(snapshot_put(snapshot, &listener->row), 0);
-	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), 0);
+	assert_int_equal(render_xdp(prefilter, snapshot, &(struct render_xdp_relay){ 0 }, &errs, &config), 0);
 	assert_ptr_equal(config->deny.list, set->entries.list); /* shared, not copied */
 	assert_int_equal(config->params.deny_v4, 1);
 	assert_int_equal(config->params.deny_v6, 0);
@@ -370,7 +370,7 @@ static void test_render(void **state)
 	assert_int_equal(config->ports[8000 >> 6], 0); /* that listener is at another interface */
 	xdp_config_free(config);
 	strings_clear(&listener->interfaces);
-	assert_int_equal(render_xdp(prefilter, snapshot, 0, &errs, &config), 0);
+	assert_int_equal(render_xdp(prefilter, snapshot, &(struct render_xdp_relay){ 0 }, &errs, &config), 0);
 	for (unsigned port = 7990; port < 8110; port++)
 		assert_int_equal(config->ports[port >> 6] >> (port & 63) & 1, port >= 8000 && port <= 8100);
 	xdp_config_free(config);
