@@ -292,9 +292,8 @@ static void review(struct shortcut *shortcut)
 	shortcut->reviewed_us = now;
 	shortcut->owner.begin(shortcut->owner.userdata);
 	shortcut->stitched = kernel_shortcut_review(shortcut->kernel, judge, shortcut);
-	/* Without it, they stand still. */
-	if (shortcut->stitched > 0)
-		attached_restore(&shortcut->attached);
+	/* Without it, they stand still, and new ones that have no sockets are lost. */
+	attached_restore(&shortcut->attached);
 }
 
 /* Not while the kernel carries connections: they would be lost. */

@@ -416,7 +416,6 @@ def test_interface_without_the_program(lab, gateway, interface, family):
         assert gateway.counters()["straight_flows"] == 0
     finally:
         lab.gateway.run("tc", "qdisc", "del", "dev", interface, "clsact")
-        wait_for(lambda: attached(gateway)[interface], 5, "the program to be put back")
 
 
 # --- how it ends ---
