@@ -34,7 +34,7 @@ struct config_listener;
 #define STRAIGHT_SELDOM  50
 #define STRAIGHT_QUIET_S 10
 /* A port passes for so long. */
-#define STRAIGHT_PASS_MS (10 * 60 * 1000)
+#define STRAIGHT_PASS_MS (60 * 1000)
 /* Ports of a thread that are chosen at once. */
 #define STRAIGHT_CHOSEN_MAX 64
 /* Targets of a thread whose ways are remembered, for STRAIGHT_WAY_MS. */

@@ -405,11 +405,12 @@ def test_interface_without_the_program(lab, gateway, interface, family):
     try:
         lab.gateway.run("tc", "filter", "add", "dev", interface, "ingress", "pref", str(0xc000), "protocol", "all", "bpf",
                         "bytecode", "1,6 0 0 0,")
-        straight(gateway)
+        port = PORT + 20  # for a while its connections have sockets
+        straight(gateway, ports=(port,))
         wait_for(lambda: not attached(gateway)[interface], 5, "somebody else's filter to be seen")
-        with Names(lab, family, addresses=(SERVER,)):
+        with Names(lab, family, ports=(port,), addresses=(SERVER,)):
             for _ in range(3):
-                with lab.client.connect(SERVER[family], PORT) as connection:
+                with lab.client.connect(SERVER[family], port) as connection:
                     told(connection)
                     assert has_sockets(lab, connection) >= 2
                     ask_much(connection, os.urandom(100_000))
