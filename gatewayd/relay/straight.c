@@ -69,9 +69,17 @@ void straight_destroy(struct straight *straight)
 static void take_out(const struct loop *loop, uint64_t id)
 {
 	struct bpf_stitch stitch;
+	struct bpf_stitch_way way;
 
-	if (bpf_map_get(stitches(loop), &id, &stitch) == 0)
-		stitch_map_delete(ways(loop), stitches(loop), id, &stitch);
+	if (bpf_map_take(stitches(loop), &id, &stitch) < 0)
+		return;
+	/* Others who begin with the same addresses and ports take both. */
+	if (!stitch_map_way(ways(loop), &stitch.side[FLOW_CLIENT].in, id, &way)) {
+		stitch_map_close(ways(loop), id, &stitch);
+		return;
+	}
+	for (unsigned side = 0; side < FLOW_SIDES; side++)
+		(void)bpf_map_delete(ways(loop), &stitch.side[side].in);
 }
 
 /* Whether SYNs are taken: says it for all threads. What comes to rings that are not read yet waits there. */
@@ -355,16 +363,6 @@ static const struct config_listener *classify(
 	return listener && suits(listener) && !trust_has(&listener->trust, &origin->client) ? listener : NULL;
 }
 
-/* Whether there is a flow already with packets like these: the SYN was sent again before we came to the first one. */
-static bool has_begun(const struct loop *loop, const struct bpf_shortcut_key *key)
-{
-	struct bpf_stitch_way way;
-	struct bpf_stitch stitch;
-
-	return bpf_map_get(ways(loop), key, &way) == 0 && bpf_map_get(stitches(loop), &way.flow, &stitch) == 0 &&
-	       !is_over(&stitch);
-}
-
 static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 {
 	struct tcp_route route = { .origin = { .client = shortcut_key_source(&event->key),
@@ -376,8 +374,7 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 	int refusal;
 
 	/* What has waited for a relay to come is not wanted any more: its client has asked again. */
-	if (clock_us() > event->at_ns / 1000 + STRAIGHT_STALE_US || has_begun(loop, &event->key) ||
-	        syn_read(event->header, event->length, &syn) < 0)
+	if (clock_us() > event->at_ns / 1000 + STRAIGHT_STALE_US || syn_read(event->header, event->length, &syn) < 0)
 		return;
 	route.listener = classify(loop, &route.origin, event->ifindex);
 	if (!route.listener) {
@@ -507,12 +504,13 @@ static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 /* The flow is over and its ways linger; nobody is told. A relay that comes after us does not count its end again. */
 static void let_go(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
 {
-	struct bpf_stitch_way way;
+	const struct bpf_shortcut_key *key = &stitch->side[FLOW_CLIENT].in;
+	struct bpf_stitch_way way = way_of(loop, flow, FLOW_CLIENT, stitch->side[FLOW_CLIENT].bytes), other;
 
-	if (stitch_map_way(ways(loop), &stitch->side[FLOW_CLIENT].in, flow->id, &way)) {
-		way.ring = BPF_STITCH_COUNTED;
-		(void)bpf_map_put(ways(loop), &stitch->side[FLOW_CLIENT].in, &way);
-	}
+	way.ring = BPF_STITCH_COUNTED;
+	/* Nobody else has the way as long as no other SYN has come. */
+	if (stitch->state != BPF_STITCH_GONE || stitch_map_way(ways(loop), key, flow->id, &other))
+		(void)bpf_map_put(ways(loop), key, &way);
 	linger(loop, flow->id);
 	parts_give(&loop->flows.stitches, flow->stitch);
 	flow->stitch = 0;
