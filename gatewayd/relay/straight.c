@@ -808,11 +808,6 @@ void straight_configured(struct loop *loop)
 	loop->straight.wanted = wanted;
 }
 
-void straight_choice_changed(struct loop *loop)
-{
-	straight_configured(loop);
-}
-
 void straight_forget_all(struct loop *loop)
 {
 	ring_close(&loop->straight.ring);

@@ -67,12 +67,10 @@ struct straight {
 int straight_init(struct straight *straight);
 void straight_destroy(struct straight *straight);
 
-/* There are maps, or another configuration: SYNs are taken from this thread's listening sockets from here on, if any
- * listener wants that, as soon as the daemon lets them; those of an earlier relay's flows that fall to this thread are
- * taken over. Legal before there is either. */
+/* There are maps, another configuration, or another choice of ports (straight_choice.h): SYNs are taken from this
+ * thread's listening sockets from here on, if any listener wants that, as soon as the daemon lets them; those of an
+ * earlier relay's flows that fall to this thread are taken over. Legal before there is either. */
 void straight_configured(struct loop *loop);
-/* The same when it is this thread's choice that is another. */
-void straight_choice_changed(struct loop *loop);
 /* A connection of this listener's has come by a socket. */
 void straight_came(struct loop *loop, const struct config_listener *listener, const struct flow_origin *origin);
 /* The ring can be read. */

@@ -115,7 +115,7 @@ void straight_choice_came(struct loop *loop, uint16_t port, const struct addr *t
 		return;
 	atomic_fetch_add_explicit(&often, 1, memory_order_relaxed);
 	put(loop, port, BPF_STRAIGHT_OFTEN);
-	straight_choice_changed(loop);
+	straight_configured(loop);
 }
 
 void straight_choice_pass(struct loop *loop, uint16_t port)
@@ -177,7 +177,7 @@ void straight_choice_timer(struct loop *loop)
 			put(loop, chosen->port, BPF_STRAIGHT_NEITHER);
 		*chosen = choice->chosen[--choice->n];
 	}
-	straight_choice_changed(loop);
+	straight_configured(loop);
 	if (choice->n > 0)
 		wheel_set(&loop->wheel, &choice->timer, loop->now_ms + LOOK_MS);
 }

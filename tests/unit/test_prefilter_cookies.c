@@ -24,6 +24,7 @@
 #include <cmocka.h>
 
 #include "prefilter_fixture.h"
+#include "rules_fixture.h"
 
 /* --- SYN cookies --- */
 
@@ -59,21 +60,10 @@ static uint16_t listen_apart(int ret[2])
 static void put_listener(struct snapshot *snapshot, int64_t id, const char *name, enum action action,
         const char *destinations, const char *sources, const char *ports)
 {
-	struct listener *listener = (struct listener *)row_new(RESOURCE_LISTENER);
-	char copy[256], *save = NULL;
+	struct listener *listener = fixture_listener(name, id, "", sources, destinations, ports);
 
-	listener->row.id = id;
 	listener->action = action;
-	snprintf(listener->name, sizeof(listener->name), "%s", name);
-	snprintf(copy, sizeof(copy), "%s", destinations);
-	for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
-		strings_append(&listener->destinations, word);
-	if (*sources)
-		strings_append(&listener->sources, sources);
-	if (*ports)
-		strings_append(&listener->ports, ports);
-	assert_int_equal(snapshot_put(snapshot, &listener->row), 0);
-	row_unref(&listener->row);
+	fixture_put(snapshot, listener);
 }
 
 /* A packet's TCP header gets this option of four bytes. */

@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "prefilter_fixture.h"
+#include "rules_fixture.h"
 
 #define MARK 0x04000000
 
@@ -45,27 +46,11 @@ static void put_limit(struct snapshot *snapshot, struct rate_limit *limit)
 static struct listener *new_listener(
         int64_t id, const char *name, const char *destinations, const char *ports, const char *limits)
 {
-	struct listener *listener = (struct listener *)row_new(RESOURCE_LISTENER);
-	char copy[128], *save = NULL;
+	struct listener *listener = fixture_listener(name, id, "", "", destinations, ports);
 
-	listener->row.id = id;
 	listener->protocol = PROTOCOL_UDP;
-	snprintf(listener->name, sizeof(listener->name), "%s", name);
-	snprintf(copy, sizeof(copy), "%s", destinations);
-	for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
-		strings_append(&listener->destinations, word);
-	if (*ports)
-		strings_append(&listener->ports, ports);
-	snprintf(copy, sizeof(copy), "%s", limits);
-	for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
-		strings_append(&listener->rate_limits, word);
+	fixture_words(&listener->rate_limits, limits);
 	return listener;
-}
-
-static void put_listener(struct snapshot *snapshot, struct listener *listener)
-{
-	assert_int_equal(snapshot_put(snapshot, &listener->row), 0);
-	row_unref(&listener->row);
 }
 
 /* The interface of the fixture is another one, and not there: these are judged as if they came in at lo. */
@@ -105,8 +90,8 @@ static void test_what_counts(void **state)
 	uint64_t bytes;
 
 	put_limit(snapshot, new_limit(5, "few", 3));
-	put_listener(snapshot, new_listener(7, "range", "10.0.0.5 fd00::5", "50-60", "few"));
-	put_listener(snapshot, new_listener(8, "exact", "10.0.0.5 fd00::5", "55", ""));
+	fixture_put(snapshot, new_listener(7, "range", "10.0.0.5 fd00::5", "50-60", "few"));
+	fixture_put(snapshot, new_listener(8, "exact", "10.0.0.5 fd00::5", "55", ""));
 	load_limits(f, snapshot);
 	for (unsigned i = 0; i < 2; i++) {
 		const char *src = sources[i], *dst = targets[i];
@@ -153,8 +138,8 @@ static void test_shares_and_order(void **state)
 	wide->prefix_v6 = 32;
 	put_limit(snapshot, wide);
 	put_limit(snapshot, new_limit(6, "own", 2));
-	put_listener(snapshot, new_listener(9, "one", "10.0.0.5 fd00::5", "50", "wide own"));
-	put_listener(snapshot, new_listener(3, "other", "10.0.0.5 fd00::5", "", "wide"));
+	fixture_put(snapshot, new_listener(9, "one", "10.0.0.5 fd00::5", "50", "wide own"));
+	fixture_put(snapshot, new_listener(3, "other", "10.0.0.5 fd00::5", "", "wide"));
 	load_limits(f, snapshot);
 	for (unsigned i = 0; i < 2; i++) {
 		expect(f, to_us(make(sources[i], targets[i], UDP, 7, 50, 0)), passed);
@@ -188,7 +173,7 @@ static void test_answers(void **state)
 	int fd;
 
 	put_limit(snapshot, new_limit(5, "few", 1));
-	put_listener(snapshot, new_listener(7, "any", "127.0.0.2", "50", "few"));
+	fixture_put(snapshot, new_listener(7, "any", "127.0.0.2", "50", "few"));
 	load_limits(f, snapshot);
 	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
@@ -226,12 +211,12 @@ static void test_plan(void **state)
 	tcp->protocol = PROTOCOL_TCP;
 	for (int i = 0; i < 7; i++)
 		put_limit(snapshot, new_limit(i + 1, (char[]){ (char)('a' + i), 0 }, 1));
-	put_listener(snapshot, new_listener(2, "x", "", "50", "c d"));
-	put_listener(snapshot, new_listener(3, "y", "", "51", "b c"));
-	put_listener(snapshot, new_listener(4, "z", "", "52", "a b"));
+	fixture_put(snapshot, new_listener(2, "x", "", "50", "c d"));
+	fixture_put(snapshot, new_listener(3, "y", "", "51", "b c"));
+	fixture_put(snapshot, new_listener(4, "z", "", "52", "a b"));
 	for (const char *name = "abcd"; *name; name++)
 		assert_null(why(snapshot, (char[]){ *name, 0 }));
-	put_listener(snapshot, tcp);
+	fixture_put(snapshot, tcp);
 	for (const char *name = "abcd"; *name; name++)
 		assert_non_null(why(snapshot, (char[]){ *name, 0 }));
 	assert_null(why(snapshot, "e"));
@@ -247,7 +232,7 @@ static void test_most(void **state)
 
 	for (int i = 0; i < 5; i++)
 		put_limit(snapshot, new_limit(i + 1, (char[]){ (char)('a' + i), 0 }, 1));
-	put_listener(snapshot, new_listener(1, "first", "", "1", "a b c d e"));
+	fixture_put(snapshot, new_listener(1, "first", "", "1", "a b c d e"));
 	for (const char *name = "abcd"; *name; name++)
 		assert_null(why(snapshot, (char[]){ *name, 0 }));
 	assert_non_null(why(snapshot, "e"));
@@ -256,7 +241,7 @@ static void test_most(void **state)
 
 		snprintf(name, sizeof(name), "l%05d", i);
 		snprintf(port, sizeof(port), "%d", i);
-		put_listener(snapshot, new_listener(i, name, "", port, "a b c d"));
+		fixture_put(snapshot, new_listener(i, name, "", port, "a b c d"));
 	}
 	assert_int_equal(xdp_limits_of(snapshot, "in0", MARK, &config->params, &config->relayed, &config->limits), 0);
 	assert_int_equal(config->limits.n, PREFILTER_PAIRS_MAX);
