@@ -177,7 +177,9 @@ def test_router_refuses(lab, gateway, family):
             with lab.client.connect(OTHER[family], PORT, timeout=20) as connection:
                 assert told(connection)[0] == TARGET[family]
     found = gateway.counters()
-    assert found["connect_retried"] == 2 and found["connect_timeout"] == 0 and found["straight_flows"] == 4
+    # How often the first choice is the target that cannot be reached depends on the threads: each has turns of its own.
+    assert found["connect_retried"] == found["connect_failed"] >= 2
+    assert found["connect_timeout"] == 0 and found["straight_flows"] == 4
 
 
 def test_bounded_target(lab, gateway):
