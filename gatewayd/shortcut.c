@@ -389,29 +389,13 @@ static int send_map(struct msg_channel *channel, enum proto_shortcut_kind kind, 
 
 int shortcut_send(struct shortcut *shortcut, struct msg_channel *channel, int timeout_ms)
 {
-	int r;
+	int r = 0;
 
 	if (!shortcut || !shortcut->kernel)
 		return 0;
-	r = send_map(channel, PROTO_SHORTCUT_FLOWS, kernel_shortcut_flows(shortcut->kernel), timeout_ms);
-	if (r == 0)
-		r = send_map(channel, PROTO_SHORTCUT_CONTROL, kernel_shortcut_control(shortcut->kernel), timeout_ms);
-	if (r == 0)
-		r = send_map(channel, PROTO_SHORTCUT_WAYS, kernel_shortcut_ways(shortcut->kernel), timeout_ms);
-	if (r == 0)
-		r = send_map(channel, PROTO_SHORTCUT_STITCHES, kernel_shortcut_stitches(shortcut->kernel), timeout_ms);
-	if (r == 0)
-		r = send_map(channel, PROTO_SHORTCUT_STRAIGHT, kernel_shortcut_straight(shortcut->kernel), timeout_ms);
-	if (r == 0)
-		r = send_map(channel, PROTO_SHORTCUT_SYNS, kernel_shortcut_syns(shortcut->kernel), timeout_ms);
-	for (unsigned i = 0; i < BPF_STRAIGHT_RINGS && r == 0; i++)
-		r = send_map(channel, (enum proto_shortcut_kind)(PROTO_SHORTCUT_RING_0 + i),
-		        kernel_shortcut_ring(shortcut->kernel, i), timeout_ms);
-	if (r == 0)
-		r = send_map(channel, PROTO_SHORTCUT_CHOICE, kernel_shortcut_choices(shortcut->kernel), timeout_ms);
-	if (r == 0)
-		r = send_map(
-		        channel, PROTO_SHORTCUT_INTERFACES, kernel_shortcut_interfaces(shortcut->kernel), timeout_ms);
+	for (unsigned kind = 0; kind < PROTO_SHORTCUT_KINDS && r == 0; kind++)
+		r = send_map(channel, (enum proto_shortcut_kind)kind,
+		        kernel_shortcut_fd(shortcut->kernel, (enum proto_shortcut_kind)kind), timeout_ms);
 	return r;
 }
 

@@ -88,7 +88,7 @@ int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, ch
 		kernel_shortcut_free(shortcut);
 		return r;
 	}
-	(void)bpf_map_lookup_elem(kernel_shortcut_control(shortcut), &zero, &shortcut->control);
+	(void)bpf_map_lookup_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_CONTROL), &zero, &shortcut->control);
 	*ret = shortcut;
 	return 0;
 }
@@ -102,53 +102,26 @@ void kernel_shortcut_free(struct kernel_shortcut *shortcut)
 	free(shortcut);
 }
 
-int kernel_shortcut_flows(const struct kernel_shortcut *shortcut)
+int kernel_shortcut_fd(const struct kernel_shortcut *shortcut, enum proto_shortcut_kind kind)
 {
-	return bpf_map__fd(shortcut->skeleton->maps.shortcuts);
-}
+	const struct shortcut_bpf *own = shortcut->skeleton;
+	const struct bpf_program *const programs[PROTO_SHORTCUT_KINDS] = { [PROTO_SHORTCUT_SYNS] = own->progs.take_syn,
+		[PROTO_SHORTCUT_BEGIN] = own->progs.straight_begin,
+		[PROTO_SHORTCUT_SETTLE] = own->progs.straight_settle };
+	const struct bpf_map *const maps[PROTO_SHORTCUT_KINDS] = { [PROTO_SHORTCUT_FLOWS] = own->maps.shortcuts,
+		[PROTO_SHORTCUT_CONTROL] = own->maps.control,
+		[PROTO_SHORTCUT_WAYS] = own->maps.ways,
+		[PROTO_SHORTCUT_STITCHES] = own->maps.stitches,
+		[PROTO_SHORTCUT_STRAIGHT] = own->maps.straight,
+		[PROTO_SHORTCUT_RING_0] = own->maps.ring_0,
+		[PROTO_SHORTCUT_RING_1] = own->maps.ring_1,
+		[PROTO_SHORTCUT_RING_2] = own->maps.ring_2,
+		[PROTO_SHORTCUT_RING_3] = own->maps.ring_3,
+		[PROTO_SHORTCUT_CHOICE] = own->maps.straight_choices,
+		[PROTO_SHORTCUT_INTERFACES] = own->maps.straight_interfaces };
 
-int kernel_shortcut_control(const struct kernel_shortcut *shortcut)
-{
-	return bpf_map__fd(shortcut->skeleton->maps.control);
-}
-
-int kernel_shortcut_ways(const struct kernel_shortcut *shortcut)
-{
-	return bpf_map__fd(shortcut->skeleton->maps.ways);
-}
-
-int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut)
-{
-	return bpf_map__fd(shortcut->skeleton->maps.stitches);
-}
-
-int kernel_shortcut_straight(const struct kernel_shortcut *shortcut)
-{
-	return bpf_map__fd(shortcut->skeleton->maps.straight);
-}
-
-int kernel_shortcut_syns(const struct kernel_shortcut *shortcut)
-{
-	return bpf_program__fd(shortcut->skeleton->progs.take_syn);
-}
-
-int kernel_shortcut_ring(const struct kernel_shortcut *shortcut, unsigned number)
-{
-	const struct bpf_map *rings[] = { shortcut->skeleton->maps.ring_0, shortcut->skeleton->maps.ring_1,
-		shortcut->skeleton->maps.ring_2, shortcut->skeleton->maps.ring_3 };
-
-	static_assert(ARRAY_SIZE(rings) == BPF_STRAIGHT_RINGS, "all of them");
-	return bpf_map__fd(rings[number]);
-}
-
-int kernel_shortcut_choices(const struct kernel_shortcut *shortcut)
-{
-	return bpf_map__fd(shortcut->skeleton->maps.straight_choices);
-}
-
-int kernel_shortcut_interfaces(const struct kernel_shortcut *shortcut)
-{
-	return bpf_map__fd(shortcut->skeleton->maps.straight_interfaces);
+	static_assert(PROTO_SHORTCUT_RING_3 - PROTO_SHORTCUT_RING_0 + 1 == BPF_STRAIGHT_RINGS, "all of them");
+	return programs[kind] ? bpf_program__fd(programs[kind]) : bpf_map__fd(maps[kind]);
 }
 
 int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut)
@@ -156,7 +129,7 @@ int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut)
 	const struct bpf_straight_control none = { 0 };
 	__u32 zero = 0;
 
-	return bpf_map_update_elem(kernel_shortcut_straight(shortcut), &zero, &none, BPF_ANY);
+	return bpf_map_update_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STRAIGHT), &zero, &none, BPF_ANY);
 }
 
 int kernel_shortcut_straight_ports(struct kernel_shortcut *shortcut, const uint64_t *words)
@@ -172,7 +145,7 @@ static int control_write(struct kernel_shortcut *shortcut)
 {
 	__u32 zero = 0;
 
-	return bpf_map_update_elem(kernel_shortcut_control(shortcut), &zero, &shortcut->control, BPF_ANY);
+	return bpf_map_update_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_CONTROL), &zero, &shortcut->control, BPF_ANY);
 }
 
 int kernel_shortcut_set(struct kernel_shortcut *shortcut, uint32_t epoch, bool open)
@@ -190,7 +163,7 @@ uint32_t kernel_shortcut_epoch(const struct kernel_shortcut *shortcut)
 unsigned kernel_shortcut_sweep(struct kernel_shortcut *shortcut, uint32_t epoch)
 {
 	struct bpf_shortcut_key key, last;
-	int map = kernel_shortcut_flows(shortcut);
+	int map = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_FLOWS);
 	struct bpf_shortcut value;
 	bool first = true;
 	unsigned swept = 0;
@@ -223,7 +196,7 @@ static unsigned hold(struct kernel_shortcut *shortcut, __u64 id, bool on)
 /* Ids that are held although their flows are gone. */
 static void held_clean(struct kernel_shortcut *shortcut)
 {
-	int held = bpf_map__fd(shortcut->skeleton->maps.held), stitches = kernel_shortcut_stitches(shortcut);
+	int held = bpf_map__fd(shortcut->skeleton->maps.held), stitches = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES);
 	struct bpf_stitch flow;
 	bool first = true;
 	__u64 id, last = 0;
@@ -244,13 +217,13 @@ bool kernel_shortcut_has_stitches(const struct kernel_shortcut *shortcut)
 {
 	__u64 id;
 
-	return bpf_map_get_next_key(kernel_shortcut_stitches(shortcut), NULL, &id) == 0;
+	return bpf_map_get_next_key(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES), NULL, &id) == 0;
 }
 
 unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
         enum kernel_stitch_verdict (*judge)(void *userdata, uint64_t id, const struct bpf_stitch *flow), void *userdata)
 {
-	int stitches = kernel_shortcut_stitches(shortcut);
+	int stitches = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES);
 	bool first = true, had_held = shortcut->control.held > 0;
 	unsigned n = 0, n_held = 0;
 	struct bpf_stitch flow;
@@ -265,7 +238,7 @@ unsigned kernel_shortcut_review(struct kernel_shortcut *shortcut,
 			n_held += hold(shortcut, id, verdict == KERNEL_STITCH_HELD);
 		if (verdict == KERNEL_STITCH_OVER) {
 			/* Goes on behind the last one that stays. */
-			stitch_map_delete(kernel_shortcut_ways(shortcut), stitches, id, &flow);
+			stitch_map_delete(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_WAYS), stitches, id, &flow);
 			continue;
 		}
 		n++;
@@ -286,13 +259,13 @@ static bool is_uncounted(const struct kernel_shortcut *shortcut, uint64_t id, co
 {
 	struct bpf_stitch_way way;
 
-	return stitch_map_way(kernel_shortcut_ways(shortcut), &flow->side[0].in, id, &way) &&
+	return stitch_map_way(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_WAYS), &flow->side[0].in, id, &way) &&
 	       way.ring != BPF_STITCH_COUNTED;
 }
 
 uint64_t kernel_shortcut_straight_open(const struct kernel_shortcut *shortcut)
 {
-	int stitches = kernel_shortcut_stitches(shortcut);
+	int stitches = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES);
 	uint64_t n = 0;
 	struct bpf_stitch flow;
 	__u64 id, last = 0;
@@ -360,9 +333,9 @@ int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interfa
 	        &place, shortcut->directory, bpf_program__fd(shortcut->skeleton->progs.shortcut), interface);
 
 	if (r == 0 && ifindex)
-		(void)bpf_map_update_elem(kernel_shortcut_interfaces(shortcut), &ifindex, &one, BPF_ANY);
+		(void)bpf_map_update_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES), &ifindex, &one, BPF_ANY);
 	else
-		(void)bpf_map_delete_elem(kernel_shortcut_interfaces(shortcut), &ifindex);
+		(void)bpf_map_delete_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES), &ifindex);
 	return r;
 }
 
@@ -378,7 +351,7 @@ void kernel_shortcut_detach_all(const char *directory)
 
 void kernel_shortcut_forget_all(struct kernel_shortcut *shortcut)
 {
-	int map = kernel_shortcut_interfaces(shortcut);
+	int map = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES);
 	__u32 ifindex;
 
 	while (bpf_map_get_next_key(map, NULL, &ifindex) == 0)
@@ -390,6 +363,6 @@ void kernel_shortcut_forget(struct kernel_shortcut *shortcut, unsigned ifindex)
 {
 	__u32 key = ifindex;
 
-	(void)bpf_map_delete_elem(kernel_shortcut_interfaces(shortcut), &key);
+	(void)bpf_map_delete_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES), &key);
 	kernel_tc_forget(shortcut->directory, ifindex);
 }

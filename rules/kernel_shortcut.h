@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gatewayd/base/proto.h"
+
 struct kernel_shortcut;
 
 /* Loads the program, with the maps that are pinned below `directory`, or new ones that are pinned there. 0, or a
@@ -18,19 +20,8 @@ int kernel_shortcut_open(const char *directory, struct kernel_shortcut **ret, ch
 /* Lets go; what is pinned and attached stays. Legal for NULL. */
 void kernel_shortcut_free(struct kernel_shortcut *shortcut);
 
-/* Descriptors of the maps, borrowed: of UDP, of the control's one element, and of TCP (base/bpf_stitch.h). */
-int kernel_shortcut_flows(const struct kernel_shortcut *shortcut);
-int kernel_shortcut_control(const struct kernel_shortcut *shortcut);
-int kernel_shortcut_ways(const struct kernel_shortcut *shortcut);
-int kernel_shortcut_stitches(const struct kernel_shortcut *shortcut);
-/* The same of straight flows (base/bpf_straight.h): the control's one element, the filter of listening sockets, which
- * is a program, and the ring of this number, below BPF_STRAIGHT_RINGS. */
-int kernel_shortcut_straight(const struct kernel_shortcut *shortcut);
-int kernel_shortcut_syns(const struct kernel_shortcut *shortcut);
-int kernel_shortcut_ring(const struct kernel_shortcut *shortcut, unsigned number);
-/* What the relay chooses by port, and the interfaces where packets are translated. */
-int kernel_shortcut_choices(const struct kernel_shortcut *shortcut);
-int kernel_shortcut_interfaces(const struct kernel_shortcut *shortcut);
+/* The descriptor of a map or program, borrowed. */
+int kernel_shortcut_fd(const struct kernel_shortcut *shortcut, enum proto_shortcut_kind kind);
 /* No SYN is taken until a relay that serves says so again. */
 int kernel_shortcut_straight_stop(struct kernel_shortcut *shortcut);
 /* The ports for which SYNs may be, and always are taken: BPF_STRAIGHT_WORDS words, a bit each. */

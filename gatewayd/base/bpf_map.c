@@ -49,3 +49,14 @@ int bpf_map_next(int map, const void *key, void *ret_key)
 {
 	return element(BPF_MAP_GET_NEXT_KEY, map, key, ret_key, BPF_ANY);
 }
+
+int bpf_program_call(int program, const void *packet, size_t size)
+{
+	union bpf_attr attr;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.test.prog_fd = (uint32_t)program;
+	attr.test.data_in = (uintptr_t)packet;
+	attr.test.data_size_in = (uint32_t)size;
+	return syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attr, sizeof(attr)) < 0 ? -errno : (int)(attr.test.retval & INT32_MAX);
+}

@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Part of the path under which the maps are pinned: raised with every change of a key, a value or a map. */
-#define BPF_SHORTCUT_LAYOUT 4
+#define BPF_SHORTCUT_LAYOUT 5
 /* Directions at once: those of 65536 flows. */
 #define BPF_SHORTCUT_MAX 131072
 

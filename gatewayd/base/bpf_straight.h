@@ -21,6 +21,7 @@
 #include <linux/types.h>
 
 #include "gatewayd/base/bpf_shortcut.h"
+#include "gatewayd/base/bpf_stitch.h"
 
 /* Threads of the relay that have straight flows, at most. */
 #define BPF_STRAIGHT_RINGS      4
@@ -56,16 +57,75 @@ enum bpf_straight_kind {
 	BPF_STRAIGHT_NARROW   /* packets with this key, one of them with this number, are larger than this MTU */
 };
 
+/* What a flow's packets have shown of it, times of CLOCK_MONOTONIC; each as in the element, sides in one. */
+struct bpf_straight_shown {
+	__u64 opened_ns, answered_ns, first_ns, closed_ns, reset_ns;
+	__u64 bytes[2], active_ns[2];
+	__u32 state, told, too_big, unused;
+};
+
+static inline void bpf_straight_show(const struct bpf_stitch *flow, struct bpf_straight_shown *ret)
+{
+	const struct bpf_stitch_side *client = &flow->side[0], *target = &flow->side[1];
+
+	ret->opened_ns = flow->straight.opened_ns;
+	ret->answered_ns = flow->straight.answered_ns;
+	ret->first_ns = flow->straight.first_ns;
+	ret->closed_ns = flow->closed_ns;
+	ret->reset_ns = flow->reset_ns;
+	ret->bytes[0] = client->bytes;
+	ret->bytes[1] = target->bytes;
+	ret->active_ns[0] = client->active_ns;
+	ret->active_ns[1] = target->active_ns;
+	ret->state = flow->state;
+	ret->told = flow->straight.told;
+	ret->too_big = client->too_big + target->too_big;
+	ret->unused = 0;
+}
+
+/* A SYN, or of what packets that are too large are. */
+struct bpf_straight_packet {
+	__u64 at_ns; /* of a SYN: CLOCK_MONOTONIC */
+	__u32 ifindex;
+	__u32 mtu;
+	struct bpf_shortcut_key key;
+	__u32 seq;
+	__u32 length; /* of the TCP header */
+	__u8 header[BPF_STRAIGHT_HEADER_MAX];
+	__u32 unused;
+};
+
 struct bpf_straight_event {
 	__u64 owner; /* of the flow's ways; 0: SYN */
-	__u64 at_ns; /* of a SYN: CLOCK_MONOTONIC */
 	__u32 kind;
-	__u32 ifindex;
-	struct bpf_shortcut_key key;
-	__u32 length; /* of the TCP header */
-	__u32 mtu;
-	__u8 header[BPF_STRAIGHT_HEADER_MAX];
-	__u32 seq;
+	__u32 unused;
+	union {
+		struct bpf_straight_packet packet; /* SYN, NARROW */
+		struct bpf_straight_shown shown;   /* ENDED */
+	};
 };
+
+/* --- what the relay runs (rules/bpf/straight_calls.h) --- */
+
+/* `straight_begin`: a flow is to be in the maps. */
+struct bpf_straight_begin {
+	__u64 flow;
+	struct bpf_stitch_way way[2];
+	struct bpf_stitch stitch;
+};
+
+enum bpf_straight_settled {
+	BPF_STRAIGHT_COUNTED, /* the flow is over, and that is counted */
+	BPF_STRAIGHT_DONE     /* nothing more comes of it: it is to be in the maps no more */
+};
+
+/* `straight_settle`: up to BPF_STRAIGHT_SETTLE_MAX of these. */
+struct bpf_straight_settle {
+	__u64 flow;
+	__u32 what;
+	__u32 unused;
+};
+
+#define BPF_STRAIGHT_SETTLE_MAX 64
 
 #endif

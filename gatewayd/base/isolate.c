@@ -301,9 +301,9 @@ static void emit_checks(struct program *program, enum checked_call call)
 	static const uint32_t ioctls[] = { SIOCGIFNAME, SIOCGIFMTU, FIONREAD, SIOCOUTQ };
 	static const uint32_t fcntls[] = { F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_DUPFD_CLOEXEC, F_GETPIPE_SZ,
 		F_SETPIPE_SZ };
-	/* Elements of maps that were handed over; no program, no map, nothing by its id. */
-	static const uint32_t bpf_commands[] = { BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM,
-		BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY };
+	/* Elements of maps, and programs, that were handed over; no other program, no map, nothing by its id. */
+	static const uint32_t bpf_commands[] = { BPF_PROG_TEST_RUN, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM,
+		BPF_MAP_DELETE_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY };
 
 	switch (call) {
 	case CHECKED_SOCKET:

@@ -56,7 +56,10 @@ enum proto_shortcut_kind {
 	PROTO_SHORTCUT_WAYS,
 	PROTO_SHORTCUT_STITCHES,
 	PROTO_SHORTCUT_STRAIGHT,
-	PROTO_SHORTCUT_SYNS, /* the filter of listening sockets, a program */
+	/* Programs: the filter of listening sockets, and two that are called. */
+	PROTO_SHORTCUT_SYNS,
+	PROTO_SHORTCUT_BEGIN,
+	PROTO_SHORTCUT_SETTLE,
 	PROTO_SHORTCUT_RING_0,
 	PROTO_SHORTCUT_RING_1,
 	PROTO_SHORTCUT_RING_2,

@@ -7,7 +7,7 @@
 #include "gatewayd/base/bpf_shortcut.h"
 #include "gatewayd/base/cleanup.h"
 
-static_assert(PROTO_SHORTCUT_KINDS == 12, "SHORTCUT_MAPS_NONE names all");
+static_assert(PROTO_SHORTCUT_KINDS == 14, "SHORTCUT_MAPS_NONE names all");
 
 int shortcut_maps_add(struct shortcut_maps *maps, const struct proto_shortcut *message, int *fd)
 {

@@ -1,5 +1,5 @@
 /*
- * The maps of the kernel's short cut, as the daemon hands them over: of UDP
+ * The maps and programs of the kernel's short cut, as the daemon hands them over: of UDP
  * flows (udp_shortcut.h) and of TCP flows (tcp_stitch.h). Written by the
  * control thread before the others hear of them.
  */
@@ -15,7 +15,7 @@ struct shortcut_maps {
 
 #define SHORTCUT_MAPS_NONE                                                                                             \
 	{                                                                                                              \
-		.fd = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 }                                               \
+		.fd = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 }                                               \
 	}
 
 /* Takes one in. *fd is taken over (-1 afterwards) if it is kept. 1: all are there by this, 0, or -EBADMSG. */

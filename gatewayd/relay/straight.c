@@ -2,6 +2,7 @@
 #include "gatewayd/relay/straight.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -48,6 +49,34 @@ static int ways(const struct loop *loop)
 static int stitches(const struct loop *loop)
 {
 	return loop->shortcut->fd[PROTO_SHORTCUT_STITCHES];
+}
+
+/* A call costs more than what it does. */
+static_assert(sizeof(struct bpf_straight_begin) <= BPF_PACKET_MAX &&
+                      BPF_STRAIGHT_SETTLE_MAX * sizeof(struct bpf_straight_settle) <= BPF_PACKET_MAX,
+        "it fits");
+
+void straight_settle(struct loop *loop)
+{
+	struct straight *straight = &loop->straight;
+	int r;
+
+	if (straight->n_settled == 0)
+		return;
+	r = bpf_program_call(loop->shortcut->fd[PROTO_SHORTCUT_SETTLE], straight->settled,
+	        straight->n_settled * sizeof(straight->settled[0]));
+	if (r < 0)
+		log_error("the kernel cannot be told what has become of flows: %s", strerror(-r));
+	straight->n_settled = 0;
+}
+
+static void settle(struct loop *loop, uint64_t id, enum bpf_straight_settled what)
+{
+	struct straight *straight = &loop->straight;
+
+	straight->settled[straight->n_settled++] = (struct bpf_straight_settle){ .flow = id, .what = what };
+	if (straight->n_settled == BPF_STRAIGHT_SETTLE_MAX)
+		straight_settle(loop);
 }
 
 int straight_init(struct straight *straight)
@@ -113,7 +142,7 @@ static void linger_end(struct loop *loop)
 
 	straight->first = (straight->first + 1) % STRAIGHT_LINGER_MAX;
 	straight->n--;
-	take_out(loop, id);
+	settle(loop, id, BPF_STRAIGHT_DONE);
 }
 
 static void linger(struct loop *loop, uint64_t id)
@@ -179,6 +208,7 @@ static bool is_over(const struct bpf_stitch *stitch)
 	return stitch->state == BPF_STITCH_CLOSED || stitch->state == BPF_STITCH_GONE || stitch->reset_ns;
 }
 
+/* The way of packets that come from this side, of which so many bytes are counted. */
 static struct bpf_stitch_way way_of(
         const struct loop *loop, const struct flow *flow, enum flow_side side, uint64_t counted)
 {
@@ -243,6 +273,17 @@ static uint16_t port_of(const struct flow *flow, const struct flow_origin *origi
 	return attempt == 0 ? origin->client_port : (uint16_t)(PORT_FIRST + number % (UINT16_MAX - PORT_FIRST));
 }
 
+/* Puts the flow into the maps in one call, if nobody else is in the way. */
+static bool begin(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
+        const struct syn *syn, uint16_t port)
+{
+	struct bpf_straight_begin begin = { .flow = flow->id,
+		.way = { way_of(loop, flow, FLOW_CLIENT, 0), way_of(loop, flow, FLOW_TARGET, 0) } };
+
+	element_fill(loop, flow, origin, syn, port, &begin.stitch);
+	return bpf_program_call(loop->shortcut->fd[PROTO_SHORTCUT_BEGIN], &begin, sizeof(begin)) == 0;
+}
+
 /* Has packets of both sides translated. *ret: the port that the target sees. */
 static int ways_make(
         struct loop *loop, struct flow *flow, const struct flow_origin *origin, const struct syn *syn, uint16_t *ret)
@@ -251,6 +292,9 @@ static int ways_make(
 	struct bpf_stitch stitch;
 	int r;
 
+	*ret = port_of(flow, origin, attempt);
+	if (begin(loop, flow, origin, syn, *ret))
+		return 0;
 	for (r = -EADDRINUSE; r == -EADDRINUSE && attempt <= STRAIGHT_PORTS_TRIED; attempt++) {
 		*ret = port_of(flow, origin, attempt);
 		element_fill(loop, flow, origin, syn, *ret, &stitch);
@@ -365,18 +409,18 @@ static const struct config_listener *classify(
 
 static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 {
-	struct tcp_route route = { .origin = { .client = shortcut_key_source(&event->key),
-		                           .client_port = ntohs(event->key.source_port),
-		                           .original = shortcut_key_destination(&event->key),
-		                           .original_port = ntohs(event->key.destination_port),
-		                           .ifindex = event->ifindex } };
+	struct tcp_route route = { .origin = { .client = shortcut_key_source(&event->packet.key),
+		                           .client_port = ntohs(event->packet.key.source_port),
+		                           .original = shortcut_key_destination(&event->packet.key),
+		                           .original_port = ntohs(event->packet.key.destination_port),
+		                           .ifindex = event->packet.ifindex } };
 	struct syn syn;
 	int refusal;
 
 	/* What has waited for a relay to come is not wanted any more: its client has asked again. */
-	if (clock_us() > event->at_ns / 1000 + STRAIGHT_STALE_US || syn_read(event->header, event->length, &syn) < 0)
+	if (clock_us() > event->packet.at_ns / 1000 + STRAIGHT_STALE_US || syn_read(event->packet.header, event->packet.length, &syn) < 0)
 		return;
-	route.listener = classify(loop, &route.origin, event->ifindex);
+	route.listener = classify(loop, &route.origin, event->packet.ifindex);
 	if (!route.listener) {
 		stats_add(loop->stats, STATS_shortcut_refused, 1);
 		return;
@@ -400,7 +444,7 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 		stats_add(loop->stats, refusal ? (enum stats_counter)refusal : STATS_refused_no_target, 1);
 		account_refused(loop, &route.origin.objects);
 		refuse(&route.origin, &syn);
-	} else if (!tcp_start_straight(loop, &route, event->header, event->length)) {
+	} else if (!tcp_start_straight(loop, &route, event->packet.header, event->packet.length)) {
 		refuse(&route.origin, &syn);
 	}
 }
@@ -408,43 +452,10 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 /* What a router would tell the sender if it knew the addresses that the sender uses. */
 static void on_narrow(const struct bpf_straight_event *event)
 {
-	const struct addr sender = shortcut_key_source(&event->key), receiver = shortcut_key_destination(&event->key);
+	const struct addr sender = shortcut_key_source(&event->packet.key), receiver = shortcut_key_destination(&event->packet.key);
 
-	(void)tcp_forge_too_big(&sender, ntohs(event->key.source_port), &receiver, ntohs(event->key.destination_port),
-	        event->seq, event->mtu);
-}
-
-static void on_event(struct loop *loop, const struct bpf_straight_event *event)
-{
-	enum flow_side side;
-	struct flow *flow;
-
-	if (event->kind == BPF_STRAIGHT_SYN) {
-		on_syn(loop, event);
-		return;
-	}
-	if (event->kind == BPF_STRAIGHT_NARROW) {
-		on_narrow(event);
-		return;
-	}
-	flow = flow_from_cookie(&loop->flows, event->owner, &side);
-	if (flow && flow->straight)
-		(void)straight_look(loop, flow);
-	else if (flow && flow->carried)
-		tcp_stitch_told(loop, flow);
-}
-
-void straight_events(struct loop *loop)
-{
-	struct bpf_straight_event event;
-
-	loop->straight.more = false;
-	for (unsigned i = 0; i < EVENTS_EACH; i++) {
-		if (!loop->straight.ring.consumed || !ring_next(&loop->straight.ring, &event, sizeof(event)))
-			return;
-		on_event(loop, &event);
-	}
-	loop->straight.more = true;
+	(void)tcp_forge_too_big(&sender, ntohs(event->packet.key.source_port), &receiver, ntohs(event->packet.key.destination_port),
+	        event->packet.seq, event->packet.mtu);
 }
 
 /* --- what becomes of them --- */
@@ -457,44 +468,54 @@ static uint32_t between_us(uint64_t from_ns, uint64_t to_ns)
 }
 
 /* There are no sockets to be asked for round-trip times: the handshake's are known. */
-static void times_note(struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+static void times_note(struct loop *loop, const struct flow *flow, const struct bpf_straight_shown *shown)
 {
 	uint64_t asked_us = flow->account.started_us + flow->account.routed_us;
-	struct stats_flow_tcp client = { .rtt_us =
-		                                 between_us(stitch->straight.opened_ns, stitch->straight.answered_ns) },
-	                      target = { .rtt_us = between_us(asked_us * 1000, stitch->straight.opened_ns) };
+	struct stats_flow_tcp client = { .rtt_us = between_us(shown->opened_ns, shown->answered_ns) },
+	                      target = { .rtt_us = between_us(asked_us * 1000, shown->opened_ns) };
 
 	account_sampled(loop, flow, client, target);
 }
 
-static void opened(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+static void opened(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
 {
 	flow->state = FLOW_RELAYING;
 	flow_made(&loop->flows, flow);
 	flow->active_ms = loop->now_ms;
-	account_connected(loop, flow, stitch->straight.opened_ns / 1000);
-	times_note(loop, flow, stitch);
+	account_connected(loop, flow, shown->opened_ns / 1000);
+	times_note(loop, flow, shown);
 }
 
-static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+/* Whether any bytes had not been counted. */
+static bool count(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
 {
 	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+	bool any = false;
 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		const struct bpf_stitch_side *from = &stitch->side[side];
-		uint64_t bytes = from->bytes - own->bytes[side], active_ms = from->active_ns / 1000000;
-		struct bpf_stitch_way way;
+		uint64_t bytes = shown->bytes[side] - own->bytes[side], active_ms = shown->active_ns[side] / 1000000;
 
 		if (active_ms > flow->active_ms)
 			flow->active_ms = active_ms;
 		if (bytes == 0)
 			continue;
+		any = true;
 		if (side == FLOW_TARGET && own->bytes[side] == 0)
-			account_first_byte(loop, flow, stitch->straight.first_ns / 1000);
-		own->bytes[side] = from->bytes;
+			account_first_byte(loop, flow, shown->first_ns / 1000);
+		own->bytes[side] = shown->bytes[side];
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
-		/* For a relay that comes after us; of one that is over, nobody asks. */
-		if (is_over(stitch) || !stitch_map_way(ways(loop), &from->in, flow->id, &way))
+	}
+	return any;
+}
+
+/* What is counted of the flow, for a relay that comes after us. */
+static void counted_note(const struct loop *loop, const struct flow *flow, const struct bpf_stitch *stitch)
+{
+	for (unsigned side = 0; side < FLOW_SIDES; side++) {
+		const struct bpf_stitch_side *from = &stitch->side[side];
+		struct bpf_stitch_way way;
+
+		if (!stitch_map_way(ways(loop), &from->in, flow->id, &way) || way.counted == from->bytes)
 			continue;
 		way = way_of(loop, flow, (enum flow_side)side, from->bytes);
 		(void)bpf_map_put(ways(loop), &from->in, &way);
@@ -502,32 +523,32 @@ static void count(struct loop *loop, struct flow *flow, const struct bpf_stitch 
 }
 
 /* The flow is over and its ways linger; nobody is told. A relay that comes after us does not count its end again. */
-static void let_go(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+static void let_go(struct loop *loop, struct flow *flow)
 {
-	const struct bpf_shortcut_key *key = &stitch->side[FLOW_CLIENT].in;
-	struct bpf_stitch_way way = way_of(loop, flow, FLOW_CLIENT, stitch->side[FLOW_CLIENT].bytes), other;
-
-	way.ring = BPF_STITCH_COUNTED;
-	/* Nobody else has the way as long as no other SYN has come. */
-	if (stitch->state != BPF_STITCH_GONE || stitch_map_way(ways(loop), key, flow->id, &other))
-		(void)bpf_map_put(ways(loop), key, &way);
+	settle(loop, flow->id, BPF_STRAIGHT_COUNTED);
 	linger(loop, flow->id);
 	parts_give(&loop->flows.stitches, flow->stitch);
 	flow->stitch = 0;
 }
 
-/* Ends a flow whose peers have, or do not know each other any more. Whether it was. */
-static bool end(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
+/* Whether the flow is over, as far as its packets say. */
+static bool has_ended(const struct bpf_straight_shown *shown)
 {
-	bool closed = stitch->state == BPF_STITCH_CLOSED || (stitch->state == BPF_STITCH_GONE && stitch->closed_ns);
+	return shown->state == BPF_STITCH_CLOSED || shown->state == BPF_STITCH_GONE || shown->reset_ns;
+}
 
-	if (stitch->side[FLOW_CLIENT].too_big || stitch->side[FLOW_TARGET].too_big) {
+/* Ends a flow whose peers have, or do not know each other any more. Whether it was. */
+static bool end(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
+{
+	bool closed = shown->state == BPF_STITCH_CLOSED || (shown->state == BPF_STITCH_GONE && shown->closed_ns);
+
+	if (shown->too_big) {
 		life_reset(loop, flow, FLOW_END_reset);
 		return true;
 	}
-	if (!closed && !stitch->reset_ns && stitch->state != BPF_STITCH_GONE)
+	if (!has_ended(shown))
 		return false;
-	let_go(loop, flow, stitch);
+	let_go(loop, flow);
 	if (closed)
 		life_close(loop, flow, FLOW_END_closed);
 	else
@@ -555,10 +576,39 @@ static void port_taken(struct loop *loop, struct flow *flow)
 		tcp_connect_failed(loop, flow, -EADDRNOTAVAIL);
 }
 
+/* The target has not answered so far. False: the flow is gone, or was begun anew. */
+static bool opening_look(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
+{
+	if (shown->told & 1U << BPF_STRAIGHT_TAKEN) {
+		port_taken(loop, flow);
+		return false;
+	}
+	if (shown->told & 1U << BPF_STRAIGHT_REFUSED) {
+		tcp_connect_failed(loop, flow, -ECONNREFUSED);
+		return false;
+	}
+	return true;
+}
+
+/* Counts and does what the flow's packets have shown. False: it is gone, or was begun anew. */
+static bool judge(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown, bool *ret_counted)
+{
+	if (shown->state == BPF_STITCH_OPENING && !shown->reset_ns)
+		return opening_look(loop, flow, shown);
+	if (flow->state == FLOW_CONNECTING && !(shown->told & 1U << BPF_STRAIGHT_OPENED) && !has_ended(shown))
+		return client_wait(loop, flow);
+	if (flow->state == FLOW_CONNECTING && shown->opened_ns)
+		opened(loop, flow, shown);
+	*ret_counted = count(loop, flow, shown);
+	return !end(loop, flow, shown);
+}
+
 bool straight_look(struct loop *loop, struct flow *flow)
 {
 	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
+	struct bpf_straight_shown shown;
 	struct bpf_stitch stitch;
+	bool counted = false;
 
 	if (!own || bpf_map_get(stitches(loop), &flow->id, &stitch) < 0) {
 		/* Somebody has taken it out: whoever did has told the peers, or wants it so. */
@@ -567,26 +617,60 @@ bool straight_look(struct loop *loop, struct flow *flow)
 		life_reset(loop, flow, FLOW_END_reset);
 		return false;
 	}
-	if (stitch.state == BPF_STITCH_OPENING && !stitch.reset_ns) {
-		if (stitch.straight.told & 1U << BPF_STRAIGHT_TAKEN) {
-			port_taken(loop, flow);
-			return false;
-		}
-		if (stitch.straight.told & 1U << BPF_STRAIGHT_REFUSED) {
-			tcp_connect_failed(loop, flow, -ECONNREFUSED);
-			return false;
-		}
-		return true;
-	}
-	if (flow->state == FLOW_CONNECTING && !(stitch.straight.told & 1U << BPF_STRAIGHT_OPENED) && !is_over(&stitch))
-		return client_wait(loop, flow);
-	if (flow->state == FLOW_CONNECTING && stitch.straight.opened_ns)
-		opened(loop, flow, &stitch);
-	count(loop, flow, &stitch);
-	if (end(loop, flow, &stitch))
+	bpf_straight_show(&stitch, &shown);
+	if (!judge(loop, flow, &shown, &counted))
 		return false;
-	own->look_ms = own->look_ms < STITCH_LOOK_MAX_MS ? own->look_ms * 2 : STITCH_LOOK_MAX_MS;
+	if (counted)
+		counted_note(loop, flow, &stitch);
+	if (flow->state == FLOW_RELAYING)
+		own->look_ms = own->look_ms < STITCH_LOOK_MAX_MS ? own->look_ms * 2 : STITCH_LOOK_MAX_MS;
 	return true;
+}
+
+/* The flow has ended, and this is all that it has shown. */
+static void on_end(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
+{
+	bool counted;
+
+	if (flow->stitch)
+		(void)judge(loop, flow, shown, &counted);
+}
+
+/* --- what the kernel tells --- */
+
+static void on_event(struct loop *loop, const struct bpf_straight_event *event)
+{
+	enum flow_side side;
+	struct flow *flow;
+
+	if (event->kind == BPF_STRAIGHT_SYN) {
+		on_syn(loop, event);
+		return;
+	}
+	if (event->kind == BPF_STRAIGHT_NARROW) {
+		on_narrow(event);
+		return;
+	}
+	flow = flow_from_cookie(&loop->flows, event->owner, &side);
+	if (flow && flow->straight && event->kind == BPF_STRAIGHT_ENDED)
+		on_end(loop, flow, &event->shown);
+	else if (flow && flow->straight)
+		(void)straight_look(loop, flow);
+	else if (flow && flow->carried)
+		tcp_stitch_told(loop, flow);
+}
+
+void straight_events(struct loop *loop)
+{
+	struct bpf_straight_event event;
+
+	loop->straight.more = false;
+	for (unsigned i = 0; i < EVENTS_EACH; i++) {
+		if (!loop->straight.ring.consumed || !ring_next(&loop->straight.ring, &event, sizeof(event)))
+			return;
+		on_event(loop, &event);
+	}
+	loop->straight.more = true;
 }
 
 /* --- flows of an earlier relay --- */
@@ -810,6 +894,7 @@ void straight_configured(struct loop *loop)
 
 void straight_forget_all(struct loop *loop)
 {
+	straight_settle(loop);
 	ring_close(&loop->straight.ring);
 	for (uint32_t i = 0; i < loop->flows.touched; i++) {
 		struct flow *flow = &loop->flows.flows[i];

@@ -60,6 +60,8 @@ struct straight {
 	struct wheel_entry timer; /* of the first, or of that */
 	uint32_t ifindex, mtu;    /* of the interface that was asked for last */
 	uint64_t mtu_ms;
+	struct bpf_straight_settle settled[BPF_STRAIGHT_SETTLE_MAX]; /* to be told to the kernel in one call */
+	uint32_t n_settled;
 	struct straight_choice choice;
 };
 
@@ -77,6 +79,8 @@ void straight_came(struct loop *loop, const struct config_listener *listener, co
 void straight_events(struct loop *loop);
 /* Ways that have lingered are taken out. */
 void straight_timer(struct loop *loop);
+/* What has become of flows in this turn of the loop is told to the kernel. */
+void straight_settle(struct loop *loop);
 /* Sends the SYN of the flow, which is in the making, to its target, and has what follows translated. 0 or a negative
  * errno, as of a connect. */
 int straight_connect(struct loop *loop, struct flow *flow);

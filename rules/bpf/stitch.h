@@ -664,7 +664,7 @@ static __noinline int stitch_packet(
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && is_first(flow, BPF_STRAIGHT_ENDED))
-		tell(way, BPF_STRAIGHT_ENDED);
+		tell_end(flow, way);
 	if (!active)
 		return TC_ACT_UNSPEC;
 	if (behind) {
@@ -685,6 +685,8 @@ static __noinline int stitch_packet(
 }
 
 #include "rules/bpf/straight.h"
+
+#include "rules/bpf/straight_calls.h"
 
 /* --- what routers say --- */
 

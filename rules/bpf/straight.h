@@ -141,12 +141,12 @@ int take_syn(struct __sk_buff *skb)
 	key.source_port = tcp.source;
 	key.destination_port = tcp.dest;
 	event->owner = 0;
-	event->at_ns = bpf_ktime_get_ns();
 	event->kind = BPF_STRAIGHT_SYN;
-	event->ifindex = skb->ifindex;
-	event->key = key;
-	event->length = length;
-	if (bpf_skb_load_bytes(skb, 0, event->header, length) < 0) {
+	event->packet.at_ns = bpf_ktime_get_ns();
+	event->packet.ifindex = skb->ifindex;
+	event->packet.key = key;
+	event->packet.length = length;
+	if (bpf_skb_load_bytes(skb, 0, event->packet.header, length) < 0) {
 		bpf_ringbuf_discard(event, 0);
 		return -1;
 	}
@@ -172,9 +172,9 @@ static __noinline int straight_narrow(
 	flow->straight.narrow_ns = now;
 	event->kind = BPF_STRAIGHT_NARROW;
 	event->owner = way->owner;
-	event->key = flow->side[side & 1].in;
-	event->mtu = mtu;
-	event->seq = seq;
+	event->packet.key = flow->side[side & 1].in;
+	event->packet.mtu = mtu;
+	event->packet.seq = seq;
 	bpf_ringbuf_submit(event, 0);
 	return 1;
 }
@@ -394,7 +394,7 @@ static __noinline int straight_packet(
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && is_first(flow, BPF_STRAIGHT_ENDED))
-		tell(way, BPF_STRAIGHT_ENDED);
+		tell_end(flow, way);
 	if (flow->state == BPF_STITCH_GONE)
 		return TC_ACT_UNSPEC;
 	if (packet->hops <= 1)

@@ -45,6 +45,19 @@ static __always_inline void tell(const struct bpf_stitch_way *way, __u32 kind)
 	bpf_ringbuf_submit(event, 0);
 }
 
+/* The flow has ended: with all that there is to be known, so that nobody has to ask. */
+static __always_inline void tell_end(const struct bpf_stitch *flow, const struct bpf_stitch_way *way)
+{
+	struct bpf_straight_event *event = ring_take(way->ring);
+
+	if (!event)
+		return;
+	event->kind = BPF_STRAIGHT_ENDED;
+	event->owner = way->owner;
+	bpf_straight_show(flow, &event->shown);
+	bpf_ringbuf_submit(event, 0);
+}
+
 /* Whether this flow has not been told of so. */
 static __always_inline int is_first(struct bpf_stitch *flow, __u32 kind)
 {

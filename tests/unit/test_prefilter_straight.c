@@ -219,7 +219,7 @@ static void test_ports(void **state)
 		struct bpf_shortcut_key key = key_of(src, dst, 80, 40000);
 
 		expect(f, packet(src, dst, IPPROTO_TCP, 80, 40000, ACK), port);
-		assert_int_equal(bpf_map_put(kernel_shortcut_ways(f->shortcut), &key, &way), 0);
+		assert_int_equal(bpf_map_put(kernel_shortcut_fd(f->shortcut, PROTO_SHORTCUT_WAYS), &key, &way), 0);
 		expect(f, packet(src, dst, IPPROTO_TCP, 80, 40000, ACK), passed);
 		expect(f, packet(src, dst, IPPROTO_TCP, 80, 40000, SYN | ACK), passed);
 		/* Another port, the other way, another protocol. */
@@ -227,7 +227,7 @@ static void test_ports(void **state)
 		expect(f, packet(src, dst, IPPROTO_TCP, 80, 40001, ACK), port);
 		expect(f, packet(dst, src, IPPROTO_TCP, 40000, 80, ACK), port);
 		expect(f, packet(src, dst, IPPROTO_UDP, 80, 40000, 0), port);
-		assert_int_equal(bpf_map_delete(kernel_shortcut_ways(f->shortcut), &key), 0);
+		assert_int_equal(bpf_map_delete(kernel_shortcut_fd(f->shortcut, PROTO_SHORTCUT_WAYS), &key), 0);
 		expect(f, packet(src, dst, IPPROTO_TCP, 80, 40000, ACK), port);
 	}
 }
@@ -255,14 +255,14 @@ static void test_cookies(void **state)
 
 		expect(f, packet(src, dst, IPPROTO_TCP, 40000, 80, SYN), syn_cookie_sent);
 		expect(f, packet(src, dst, IPPROTO_TCP, 40000, 80, ACK), syn_cookie_bad);
-		assert_int_equal(bpf_map_put(kernel_shortcut_ways(f->shortcut), &key, &way), 0);
+		assert_int_equal(bpf_map_put(kernel_shortcut_fd(f->shortcut, PROTO_SHORTCUT_WAYS), &key, &way), 0);
 		expect(f, packet(src, dst, IPPROTO_TCP, 40000, 80, SYN), passed);
 		expect(f, packet(src, dst, IPPROTO_TCP, 40000, 80, ACK), passed);
 		expect(f, packet(src, dst, IPPROTO_TCP, 40000, 80, ACK | FIN), passed);
 		/* Others get theirs all the same. */
 		expect(f, packet(src, dst, IPPROTO_TCP, 40001, 80, SYN), syn_cookie_sent);
 		expect(f, packet(src, dst, IPPROTO_TCP, 40001, 80, ACK), syn_cookie_bad);
-		assert_int_equal(bpf_map_delete(kernel_shortcut_ways(f->shortcut), &key), 0);
+		assert_int_equal(bpf_map_delete(kernel_shortcut_fd(f->shortcut, PROTO_SHORTCUT_WAYS), &key), 0);
 		expect(f, packet(src, dst, IPPROTO_TCP, 40000, 80, SYN), syn_cookie_sent);
 	}
 	row_unref(&listener->row);
