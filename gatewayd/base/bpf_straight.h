@@ -114,6 +114,13 @@ struct bpf_straight_begin {
 	struct bpf_stitch stitch;
 };
 
+/* What it returns. */
+enum bpf_straight_begun {
+	BPF_STRAIGHT_BEGUN,
+	BPF_STRAIGHT_IN_USE, /* packets with one of its keys are of another flow, which is not over */
+	BPF_STRAIGHT_FULL    /* the maps are */
+};
+
 enum bpf_straight_settled {
 	BPF_STRAIGHT_COUNTED, /* the flow is over, and that is counted */
 	BPF_STRAIGHT_DONE     /* nothing more comes of it: it is to be in the maps no more */

@@ -94,23 +94,6 @@ void straight_destroy(struct straight *straight)
 	straight_choice_destroy(&straight->choice);
 }
 
-/* Takes a flow that is over out of the maps; not its ways, if another one has them by now. */
-static void take_out(const struct loop *loop, uint64_t id)
-{
-	struct bpf_stitch stitch;
-	struct bpf_stitch_way way;
-
-	if (bpf_map_take(stitches(loop), &id, &stitch) < 0)
-		return;
-	/* Others who begin with the same addresses and ports take both. */
-	if (!stitch_map_way(ways(loop), &stitch.side[FLOW_CLIENT].in, id, &way)) {
-		stitch_map_close(ways(loop), id, &stitch);
-		return;
-	}
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		(void)bpf_map_delete(ways(loop), &stitch.side[side].in);
-}
-
 /* Whether SYNs are taken: says it for all threads. What comes to rings that are not read yet waits there. */
 static void say(const struct loop *loop, bool full)
 {
@@ -202,12 +185,6 @@ static uint16_t mss_of(struct loop *loop, uint32_t ifindex, int family)
 	return straight->mtu > headers && straight->mtu <= UINT16_MAX ? (uint16_t)(straight->mtu - headers) : 0;
 }
 
-/* Whether a flow in the maps is over, as far as its packets say. */
-static bool is_over(const struct bpf_stitch *stitch)
-{
-	return stitch->state == BPF_STITCH_CLOSED || stitch->state == BPF_STITCH_GONE || stitch->reset_ns;
-}
-
 /* The way of packets that come from this side, of which so many bytes are counted. */
 static struct bpf_stitch_way way_of(
         const struct loop *loop, const struct flow *flow, enum flow_side side, uint64_t counted)
@@ -217,25 +194,6 @@ static struct bpf_stitch_way way_of(
 		.ring = loop->number,
 		.owner = flow_cookie(&loop->flows, flow, FLOW_CLIENT),
 		.counted = counted };
-}
-
-/* Packets with this key are of the flow from here on. -EADDRINUSE: they are another's, which is not over. */
-static int way_put(
-        const struct loop *loop, const struct flow *flow, enum flow_side side, const struct bpf_shortcut_key *key)
-{
-	struct bpf_stitch_way way = way_of(loop, flow, side, 0), other;
-	struct bpf_stitch stitch;
-	int r = bpf_map_add(ways(loop), key, &way);
-
-	if (r != -EEXIST)
-		return r < 0 ? -ENOBUFS : 0;
-	if (bpf_map_get(ways(loop), key, &other) == 0 && other.flow != flow->id &&
-	        bpf_map_get(stitches(loop), &other.flow, &stitch) == 0) {
-		if (!is_over(&stitch))
-			return -EADDRINUSE;
-		take_out(loop, other.flow);
-	}
-	return bpf_map_put(ways(loop), key, &way) < 0 ? -ENOBUFS : 0;
 }
 
 static void element_fill(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
@@ -273,40 +231,30 @@ static uint16_t port_of(const struct flow *flow, const struct flow_origin *origi
 	return attempt == 0 ? origin->client_port : (uint16_t)(PORT_FIRST + number % (UINT16_MAX - PORT_FIRST));
 }
 
-/* Puts the flow into the maps in one call, if nobody else is in the way. */
-static bool begin(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
+/* Has packets of both sides translated; the target sees this port. 0, -EADDRINUSE: another flow has it, or -ENOBUFS. */
+static int begin(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
         const struct syn *syn, uint16_t port)
 {
 	struct bpf_straight_begin begin = { .flow = flow->id,
 		.way = { way_of(loop, flow, FLOW_CLIENT, 0), way_of(loop, flow, FLOW_TARGET, 0) } };
+	int r;
 
 	element_fill(loop, flow, origin, syn, port, &begin.stitch);
-	return bpf_program_call(loop->shortcut->fd[PROTO_SHORTCUT_BEGIN], &begin, sizeof(begin)) == 0;
+	r = bpf_program_call(loop->shortcut->fd[PROTO_SHORTCUT_BEGIN], &begin, sizeof(begin));
+	return r == BPF_STRAIGHT_BEGUN ? 0 : r == BPF_STRAIGHT_IN_USE ? -EADDRINUSE : -ENOBUFS;
 }
 
-/* Has packets of both sides translated. *ret: the port that the target sees. */
-static int ways_make(
+/* The same; *ret: the port that the target sees. */
+static int begin_somehow(
         struct loop *loop, struct flow *flow, const struct flow_origin *origin, const struct syn *syn, uint16_t *ret)
 {
 	unsigned attempt = flow_making(&loop->flows, flow)->ports_taken;
-	struct bpf_stitch stitch;
 	int r;
 
-	*ret = port_of(flow, origin, attempt);
-	if (begin(loop, flow, origin, syn, *ret))
-		return 0;
 	for (r = -EADDRINUSE; r == -EADDRINUSE && attempt <= STRAIGHT_PORTS_TRIED; attempt++) {
 		*ret = port_of(flow, origin, attempt);
-		element_fill(loop, flow, origin, syn, *ret, &stitch);
-		r = bpf_map_put(stitches(loop), &flow->id, &stitch) < 0
-		            ? -ENOBUFS
-		            : way_put(loop, flow, FLOW_TARGET, &stitch.side[FLOW_TARGET].in);
+		r = begin(loop, flow, origin, syn, *ret);
 	}
-	/* The target's first: what the client sends goes nowhere before. */
-	if (r == 0)
-		r = way_put(loop, flow, FLOW_CLIENT, &stitch.side[FLOW_CLIENT].in);
-	if (r < 0)
-		stitch_map_delete(ways(loop), stitches(loop), flow->id, &stitch);
 	return r;
 }
 
@@ -351,7 +299,7 @@ int straight_connect(struct loop *loop, struct flow *flow)
 		stitch_map_close(ways(loop), flow->id, &stitch); /* of another target, or port */
 	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
 	atomic_store_explicit(&lived, true, memory_order_relaxed);
-	r = ways_make(loop, flow, &origin, &syn, &port);
+	r = begin_somehow(loop, flow, &origin, &syn, &port);
 	if (r == -ENOBUFS) {
 		maps_full(loop);
 		return -EXFULL;
@@ -708,6 +656,12 @@ static void ways_take(struct loop *loop, struct flow *flow, const struct bpf_sti
 		way = way_of(loop, flow, (enum flow_side)side, way.counted);
 		(void)bpf_map_put(ways(loop), key, &way);
 	}
+}
+
+/* Whether a flow in the maps is over, as far as its packets say. */
+static bool is_over(const struct bpf_stitch *stitch)
+{
+	return stitch->state == BPF_STITCH_CLOSED || stitch->state == BPF_STITCH_GONE || stitch->reset_ns;
 }
 
 /* Whether the relay before has counted the end of a flow, or was about to. */
