@@ -145,7 +145,8 @@ static int control_write(struct kernel_shortcut *shortcut)
 {
 	__u32 zero = 0;
 
-	return bpf_map_update_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_CONTROL), &zero, &shortcut->control, BPF_ANY);
+	return bpf_map_update_elem(
+	        kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_CONTROL), &zero, &shortcut->control, BPF_ANY);
 }
 
 int kernel_shortcut_set(struct kernel_shortcut *shortcut, uint32_t epoch, bool open)
@@ -196,7 +197,8 @@ static unsigned hold(struct kernel_shortcut *shortcut, __u64 id, bool on)
 /* Ids that are held although their flows are gone. */
 static void held_clean(struct kernel_shortcut *shortcut)
 {
-	int held = bpf_map__fd(shortcut->skeleton->maps.held), stitches = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES);
+	int held = bpf_map__fd(shortcut->skeleton->maps.held),
+	    stitches = kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES);
 	struct bpf_stitch flow;
 	bool first = true;
 	__u64 id, last = 0;
@@ -333,7 +335,8 @@ int kernel_shortcut_attach(struct kernel_shortcut *shortcut, const char *interfa
 	        &place, shortcut->directory, bpf_program__fd(shortcut->skeleton->progs.shortcut), interface);
 
 	if (r == 0 && ifindex)
-		(void)bpf_map_update_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES), &ifindex, &one, BPF_ANY);
+		(void)bpf_map_update_elem(
+		        kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES), &ifindex, &one, BPF_ANY);
 	else
 		(void)bpf_map_delete_elem(kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_INTERFACES), &ifindex);
 	return r;

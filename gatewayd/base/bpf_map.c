@@ -58,5 +58,6 @@ int bpf_program_call(int program, const void *packet, size_t size)
 	attr.test.prog_fd = (uint32_t)program;
 	attr.test.data_in = (uintptr_t)packet;
 	attr.test.data_size_in = (uint32_t)size;
-	return syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attr, sizeof(attr)) < 0 ? -errno : (int)(attr.test.retval & INT32_MAX);
+	return syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attr, sizeof(attr)) < 0 ? -errno
+	                                                                    : (int)(attr.test.retval & INT32_MAX);
 }

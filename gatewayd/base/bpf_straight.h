@@ -96,7 +96,8 @@ struct bpf_straight_packet {
 };
 
 struct bpf_straight_event {
-	__u64 owner; /* of the flow's ways; 0: SYN */
+	__u64 flow;  /* id; 0: SYN */
+	__u64 owner; /* of its ways, of a relay that may have gone */
 	__u32 kind;
 	__u32 unused;
 	union {

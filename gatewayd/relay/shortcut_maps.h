@@ -15,7 +15,7 @@ struct shortcut_maps {
 
 #define SHORTCUT_MAPS_NONE                                                                                             \
 	{                                                                                                              \
-		.fd = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 }                                               \
+		.fd = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 }                                       \
 	}
 
 /* Takes one in. *fd is taken over (-1 afterwards) if it is kept. 1: all are there by this, 0, or -EBADMSG. */

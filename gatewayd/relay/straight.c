@@ -366,7 +366,8 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 	int refusal;
 
 	/* What has waited for a relay to come is not wanted any more: its client has asked again. */
-	if (clock_us() > event->packet.at_ns / 1000 + STRAIGHT_STALE_US || syn_read(event->packet.header, event->packet.length, &syn) < 0)
+	if (clock_us() > event->packet.at_ns / 1000 + STRAIGHT_STALE_US ||
+	        syn_read(event->packet.header, event->packet.length, &syn) < 0)
 		return;
 	route.listener = classify(loop, &route.origin, event->packet.ifindex);
 	if (!route.listener) {
@@ -400,10 +401,11 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 /* What a router would tell the sender if it knew the addresses that the sender uses. */
 static void on_narrow(const struct bpf_straight_event *event)
 {
-	const struct addr sender = shortcut_key_source(&event->packet.key), receiver = shortcut_key_destination(&event->packet.key);
+	const struct addr sender = shortcut_key_source(&event->packet.key),
+	                  receiver = shortcut_key_destination(&event->packet.key);
 
-	(void)tcp_forge_too_big(&sender, ntohs(event->packet.key.source_port), &receiver, ntohs(event->packet.key.destination_port),
-	        event->packet.seq, event->packet.mtu);
+	(void)tcp_forge_too_big(&sender, ntohs(event->packet.key.source_port), &receiver,
+	        ntohs(event->packet.key.destination_port), event->packet.seq, event->packet.mtu);
 }
 
 /* --- what becomes of them --- */
@@ -600,11 +602,14 @@ static void on_event(struct loop *loop, const struct bpf_straight_event *event)
 		return;
 	}
 	flow = flow_from_cookie(&loop->flows, event->owner, &side);
-	if (flow && flow->straight && event->kind == BPF_STRAIGHT_ENDED)
+	/* What was told to the relay before us may have a cookie of ours. */
+	if (!flow || flow->id != event->flow)
+		return;
+	if (flow->straight && event->kind == BPF_STRAIGHT_ENDED)
 		on_end(loop, flow, &event->shown);
-	else if (flow && flow->straight)
+	else if (flow->straight)
 		(void)straight_look(loop, flow);
-	else if (flow && flow->carried)
+	else if (flow->carried)
 		tcp_stitch_told(loop, flow);
 }
 

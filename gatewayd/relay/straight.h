@@ -14,8 +14,10 @@
  * A refused SYN, and one without an answer in time, goes to the next target as
  * a failed connect does; the client does not see it.
  *
- * An ended flow is accounted for and given up at once. Its ways stay for a
- * while, for packets that are under way or sent again (`lingering`).
+ * An ended flow is accounted for and given up at once, from what is told of it.
+ * Its ways stay for a while, for packets that are under way or sent again
+ * (`lingering`). What the kernel is to know of ends goes there at the end of a
+ * turn of the loop, in one call (`settled`): calls cost more than what they do.
  *
  * The maps outlive us. All that the next relay needs to know of a flow stands
  * in its element, so these flows are kept by nobody: straight_adopt takes them.

@@ -140,7 +140,7 @@ int take_syn(struct __sk_buff *skb)
 		return -1;
 	key.source_port = tcp.source;
 	key.destination_port = tcp.dest;
-	event->owner = 0;
+	event->flow = event->owner = 0;
 	event->kind = BPF_STRAIGHT_SYN;
 	event->packet.at_ns = bpf_ktime_get_ns();
 	event->packet.ifindex = skb->ifindex;
@@ -171,6 +171,7 @@ static __noinline int straight_narrow(
 		return 0;
 	flow->straight.narrow_ns = now;
 	event->kind = BPF_STRAIGHT_NARROW;
+	event->flow = way->flow;
 	event->owner = way->owner;
 	event->packet.key = flow->side[side & 1].in;
 	event->packet.mtu = mtu;

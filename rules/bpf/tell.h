@@ -41,6 +41,7 @@ static __always_inline void tell(const struct bpf_stitch_way *way, __u32 kind)
 	if (!event)
 		return; /* the relay looks from time to time, too */
 	event->kind = kind;
+	event->flow = way->flow;
 	event->owner = way->owner;
 	bpf_ringbuf_submit(event, 0);
 }
@@ -53,6 +54,7 @@ static __always_inline void tell_end(const struct bpf_stitch *flow, const struct
 	if (!event)
 		return;
 	event->kind = BPF_STRAIGHT_ENDED;
+	event->flow = way->flow;
 	event->owner = way->owner;
 	bpf_straight_show(flow, &event->shown);
 	bpf_ringbuf_submit(event, 0);

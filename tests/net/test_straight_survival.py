@@ -1,5 +1,6 @@
 """Connections that have no socket on the gateway, when who serves them dies: they go on, and somebody knows them again."""
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -119,6 +120,35 @@ def test_adopted(lab, gateway, family):
     found = gateway.counters()
     assert found["flows_opened"] == found["flows_closed"] == 2
     assert found["bytes_to_target"] == 900_009
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ends_without_a_relay(lab, gateway, family):
+    """Of many connections each other one ends while no relay lives: the next relay counts each once, whatever the one
+    before was still to be told, and the others go on."""
+    straight(gateway, ports=(PORT,))
+    with servers.Peer(lab.server, SERVER[family], PORT, echo), contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(lab.client.connect(SERVER[family], PORT, timeout=20)) for _ in range(24)]
+        for connection in connections:
+            ask(connection, b"a word")
+        assert len(flows(gateway)) == 24
+        before = gateway.break_relay()
+        for connection in connections[::2]:
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(100) == b""
+        gateway.mend_relay()
+        gateway.wait_relay(before, 20)
+        for connection in connections[1::2]:
+            wait_for(lambda connection=connection: row_of(gateway, connection), 5, "the row")
+            ask(connection, b"another")
+        wait_for(lambda: len(flows(gateway)) == 12, 5, "the ends of the others")
+        for connection in connections[1::2]:
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(100) == b""
+        nothing_left(gateway)
+    found = gateway.counters()
+    assert found["flows_opened"] == found["flows_closed"] == 24 and found["flows_reset"] == 0
+    assert found["bytes_to_target"] == 24 * len(b"a word") + 12 * len(b"another")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
