@@ -52,9 +52,8 @@ static struct bpf_straight_begin flow_of(uint64_t id, uint16_t port, bool v6)
 {
 	struct addr client = address(v6 ? "fd00::1" : "10.0.0.1"), destination = address(v6 ? "fd00::2" : "10.0.0.2"),
 	            target = address(v6 ? "fd00::3" : "10.0.0.3");
-	struct bpf_straight_begin begin = {
-		.flow = id, .way = { { .flow = id, .owner = id + 100 }, { .flow = id, .side = 1, .owner = id + 100 } }
-	};
+	struct bpf_straight_begin begin = { .flow = id,
+		.way = { { .flow = id, .owner = id + 100 }, { .flow = id, .side = 1, .owner = id + 100 } } };
 
 	begin.stitch.state = BPF_STITCH_OPENING;
 	begin.stitch.options = BPF_STITCH_STRAIGHT;
@@ -252,7 +251,8 @@ static void test_calls(void **state)
 	shortcut = open_apart(directory);
 	fds = (struct fds){ kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_WAYS),
 		kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_STITCHES),
-		kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_BEGIN), kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_SETTLE) };
+		kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_BEGIN),
+		kernel_shortcut_fd(shortcut, PROTO_SHORTCUT_SETTLE) };
 	pid = fork();
 	if (pid == 0) {
 		act_as_relay(&fds);
