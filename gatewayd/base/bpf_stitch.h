@@ -23,7 +23,7 @@
 /* Flows at once. */
 #define BPF_STITCH_MAX 65536
 
-/* In place of a ring's number: the flow is over, and that was counted. */
+/* In place of a ring's number, in the client's way: the flow is over, and that was counted, or was about to be. */
 #define BPF_STITCH_COUNTED 0xffffffffU
 
 struct bpf_stitch_way {
@@ -31,7 +31,8 @@ struct bpf_stitch_way {
 	__u32 side;    /* 0: from the client, 1: from the target */
 	__u32 ring;    /* where the flow is told of (bpf_straight.h), or BPF_STITCH_COUNTED */
 	__u64 owner;   /* it is told of with this cookie of the relay's */
-	__u64 counted; /* by the relay, for the next one: bytes of this side that are in its counters */
+	__u64 counted; /* by the relay, for the next one: bytes of this side that are in its counters; of none that is
+	                  BPF_STITCH_COUNTED */
 };
 
 /* Of an element in `stitches`. */

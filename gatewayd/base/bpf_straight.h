@@ -115,15 +115,19 @@ struct bpf_straight_begin {
 	struct bpf_stitch stitch;
 };
 
-/* What it returns. */
+/* What they return is no verdict about a packet: a call can be made with real ones (BPF_F_TEST_XDP_LIVE_FRAMES), which
+ * are dropped by that. Of `straight_settle` it is this, and how many were there. */
+#define BPF_STRAIGHT_RESULT 16
+
 enum bpf_straight_begun {
-	BPF_STRAIGHT_BEGUN,
+	BPF_STRAIGHT_BEGUN = BPF_STRAIGHT_RESULT,
 	BPF_STRAIGHT_IN_USE, /* packets with one of its keys are of another flow, which is not over */
-	BPF_STRAIGHT_FULL    /* the maps are */
+	BPF_STRAIGHT_FULL,   /* the maps are */
+	BPF_STRAIGHT_UNREAD  /* it is not whole */
 };
 
 enum bpf_straight_settled {
-	BPF_STRAIGHT_COUNTED, /* the flow is over, and that is counted */
+	BPF_STRAIGHT_COUNTED, /* the flow is over, and that is about to be counted */
 	BPF_STRAIGHT_DONE     /* nothing more comes of it: it is to be in the maps no more */
 };
 

@@ -25,6 +25,7 @@
 #include "gatewayd/relay/loop.h"
 #include "gatewayd/relay/mover.h"
 #include "gatewayd/relay/route.h"
+#include "gatewayd/relay/straight_private.h"
 #include "gatewayd/relay/syn.h"
 #include "gatewayd/relay/tcp.h"
 #include "gatewayd/relay/tcp_forge.h"
@@ -37,24 +38,36 @@
 /* The MTU of an interface is asked for again after so long. */
 #define MTU_LASTS_MS 1000
 #define EVENTS_EACH  512
+#define EVENTS_ONCE  64
+/* A failure that comes again and again is told of this often. */
+#define FAILED_EACH_MS 10000
 
 /* There has been a flow without sockets, or is one. */
-static atomic_bool lived;
+atomic_bool straight_lived;
 
-static int ways(const struct loop *loop)
+int straight_ways(const struct loop *loop)
 {
 	return loop->shortcut->fd[PROTO_SHORTCUT_WAYS];
 }
 
-static int stitches(const struct loop *loop)
+int straight_stitches(const struct loop *loop)
 {
 	return loop->shortcut->fd[PROTO_SHORTCUT_STITCHES];
 }
 
-/* A call costs more than what it does. */
 static_assert(sizeof(struct bpf_straight_begin) <= BPF_PACKET_MAX &&
                       BPF_STRAIGHT_SETTLE_MAX * sizeof(struct bpf_straight_settle) <= BPF_PACKET_MAX,
-        "it fits");
+        "what is told in one call fits into one packet");
+static_assert(BPF_STRAIGHT_RESULT > XDP_REDIRECT, "no result is a verdict");
+
+/* Such a failure would come with each flow. */
+static void call_failed(struct loop *loop, int r)
+{
+	if (loop->straight.failed_ms && loop->now_ms < loop->straight.failed_ms + FAILED_EACH_MS)
+		return;
+	loop->straight.failed_ms = loop->now_ms;
+	log_error("the kernel cannot be told of flows without sockets: %s", strerror(-r));
+}
 
 void straight_settle(struct loop *loop)
 {
@@ -66,7 +79,7 @@ void straight_settle(struct loop *loop)
 	r = bpf_program_call(loop->shortcut->fd[PROTO_SHORTCUT_SETTLE], straight->settled,
 	        straight->n_settled * sizeof(straight->settled[0]));
 	if (r < 0)
-		log_error("the kernel cannot be told what has become of flows: %s", strerror(-r));
+		call_failed(loop, r);
 	straight->n_settled = 0;
 }
 
@@ -128,7 +141,7 @@ static void linger_end(struct loop *loop)
 	settle(loop, id, BPF_STRAIGHT_DONE);
 }
 
-static void linger(struct loop *loop, uint64_t id)
+void straight_linger(struct loop *loop, uint64_t id)
 {
 	struct straight *straight = &loop->straight;
 	uint32_t place;
@@ -185,8 +198,7 @@ static uint16_t mss_of(struct loop *loop, uint32_t ifindex, int family)
 	return straight->mtu > headers && straight->mtu <= UINT16_MAX ? (uint16_t)(straight->mtu - headers) : 0;
 }
 
-/* The way of packets that come from this side, of which so many bytes are counted. */
-static struct bpf_stitch_way way_of(
+struct bpf_stitch_way straight_way(
         const struct loop *loop, const struct flow *flow, enum flow_side side, uint64_t counted)
 {
 	return (struct bpf_stitch_way){ .flow = flow->id,
@@ -232,15 +244,17 @@ static uint16_t port_of(const struct flow *flow, const struct flow_origin *origi
 }
 
 /* Has packets of both sides translated; the target sees this port. 0, -EADDRINUSE: another flow has it, or -ENOBUFS. */
-static int begin(const struct loop *loop, const struct flow *flow, const struct flow_origin *origin,
-        const struct syn *syn, uint16_t port)
+static int begin(struct loop *loop, const struct flow *flow, const struct flow_origin *origin, const struct syn *syn,
+        uint16_t port)
 {
 	struct bpf_straight_begin begin = { .flow = flow->id,
-		.way = { way_of(loop, flow, FLOW_CLIENT, 0), way_of(loop, flow, FLOW_TARGET, 0) } };
+		.way = { straight_way(loop, flow, FLOW_CLIENT, 0), straight_way(loop, flow, FLOW_TARGET, 0) } };
 	int r;
 
 	element_fill(loop, flow, origin, syn, port, &begin.stitch);
 	r = bpf_program_call(loop->shortcut->fd[PROTO_SHORTCUT_BEGIN], &begin, sizeof(begin));
+	if (r < 0)
+		call_failed(loop, r);
 	return r == BPF_STRAIGHT_BEGUN ? 0 : r == BPF_STRAIGHT_IN_USE ? -EADDRINUSE : -ENOBUFS;
 }
 
@@ -275,8 +289,8 @@ bool straight_has_port(const struct loop *loop, const struct flow_origin *origin
 	        shortcut_key(&origin->target, origin->target_port, &origin->client, origin->client_port);
 	struct bpf_stitch_way way;
 
-	return loop->shortcut && atomic_load_explicit(&lived, memory_order_relaxed) &&
-	       bpf_map_get(ways(loop), &key, &way) == 0;
+	return loop->shortcut && atomic_load_explicit(&straight_lived, memory_order_relaxed) &&
+	       bpf_map_get(straight_ways(loop), &key, &way) == 0;
 }
 
 int straight_connect(struct loop *loop, struct flow *flow)
@@ -295,10 +309,10 @@ int straight_connect(struct loop *loop, struct flow *flow)
 		return -EXDEV;
 	if (!flow->stitch)
 		flow->stitch = parts_take(&loop->flows.stitches);
-	else if (bpf_map_get(stitches(loop), &flow->id, &stitch) == 0)
-		stitch_map_close(ways(loop), flow->id, &stitch); /* of another target, or port */
+	else if (bpf_map_get(straight_stitches(loop), &flow->id, &stitch) == 0)
+		stitch_map_close(straight_ways(loop), flow->id, &stitch); /* of another target, or port */
 	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
-	atomic_store_explicit(&lived, true, memory_order_relaxed);
+	atomic_store_explicit(&straight_lived, true, memory_order_relaxed);
 	r = begin_somehow(loop, flow, &origin, &syn, &port);
 	if (r == -ENOBUFS) {
 		maps_full(loop);
@@ -436,11 +450,9 @@ static void opened(struct loop *loop, struct flow *flow, const struct bpf_straig
 	times_note(loop, flow, shown);
 }
 
-/* Whether any bytes had not been counted. */
-static bool count(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
+static void count(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
 {
 	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
-	bool any = false;
 
 	for (unsigned side = 0; side < FLOW_SIDES; side++) {
 		uint64_t bytes = shown->bytes[side] - own->bytes[side], active_ms = shown->active_ns[side] / 1000000;
@@ -449,13 +461,11 @@ static bool count(struct loop *loop, struct flow *flow, const struct bpf_straigh
 			flow->active_ms = active_ms;
 		if (bytes == 0)
 			continue;
-		any = true;
 		if (side == FLOW_TARGET && own->bytes[side] == 0)
 			account_first_byte(loop, flow, shown->first_ns / 1000);
 		own->bytes[side] = shown->bytes[side];
 		tcp_carried_moved(loop, flow, (enum flow_side)side, bytes, active_ms);
 	}
-	return any;
 }
 
 /* What is counted of the flow, for a relay that comes after us. */
@@ -465,24 +475,22 @@ static void counted_note(const struct loop *loop, const struct flow *flow, const
 		const struct bpf_stitch_side *from = &stitch->side[side];
 		struct bpf_stitch_way way;
 
-		if (!stitch_map_way(ways(loop), &from->in, flow->id, &way) || way.counted == from->bytes)
+		if (!stitch_map_way(straight_ways(loop), &from->in, flow->id, &way) || way.counted == from->bytes)
 			continue;
-		way = way_of(loop, flow, (enum flow_side)side, from->bytes);
-		(void)bpf_map_put(ways(loop), &from->in, &way);
+		way = straight_way(loop, flow, (enum flow_side)side, from->bytes);
+		(void)bpf_map_put(straight_ways(loop), &from->in, &way);
 	}
 }
 
-/* The flow is over and its ways linger; nobody is told. A relay that comes after us does not count its end again. */
+/* The flow is over and its ways linger; nobody is told. */
 static void let_go(struct loop *loop, struct flow *flow)
 {
-	settle(loop, flow->id, BPF_STRAIGHT_COUNTED);
-	linger(loop, flow->id);
+	straight_linger(loop, flow->id);
 	parts_give(&loop->flows.stitches, flow->stitch);
 	flow->stitch = 0;
 }
 
-/* Whether the flow is over, as far as its packets say. */
-static bool has_ended(const struct bpf_straight_shown *shown)
+bool straight_has_ended(const struct bpf_straight_shown *shown)
 {
 	return shown->state == BPF_STITCH_CLOSED || shown->state == BPF_STITCH_GONE || shown->reset_ns;
 }
@@ -496,7 +504,7 @@ static bool end(struct loop *loop, struct flow *flow, const struct bpf_straight_
 		life_reset(loop, flow, FLOW_END_reset);
 		return true;
 	}
-	if (!has_ended(shown))
+	if (!straight_has_ended(shown))
 		return false;
 	let_go(loop, flow);
 	if (closed)
@@ -540,16 +548,22 @@ static bool opening_look(struct loop *loop, struct flow *flow, const struct bpf_
 	return true;
 }
 
-/* Counts and does what the flow's packets have shown. False: it is gone, or was begun anew. */
-static bool judge(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown, bool *ret_counted)
+/* Counts and does what the flow's packets have shown. `settled`: the next relay does not count its end. False: it is
+ * gone, or was begun anew. */
+static bool judge(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown, bool settled)
 {
 	if (shown->state == BPF_STITCH_OPENING && !shown->reset_ns)
 		return opening_look(loop, flow, shown);
-	if (flow->state == FLOW_CONNECTING && !(shown->told & 1U << BPF_STRAIGHT_OPENED) && !has_ended(shown))
+	if (flow->state == FLOW_CONNECTING && !(shown->told & 1U << BPF_STRAIGHT_OPENED) && !straight_has_ended(shown))
 		return client_wait(loop, flow);
+	/* In this order what we leave uncounted when we are killed is lost, and never counted twice. */
+	if (straight_has_ended(shown) && !settled) {
+		settle(loop, flow->id, BPF_STRAIGHT_COUNTED);
+		straight_settle(loop);
+	}
 	if (flow->state == FLOW_CONNECTING && shown->opened_ns)
 		opened(loop, flow, shown);
-	*ret_counted = count(loop, flow, shown);
+	count(loop, flow, shown);
 	return !end(loop, flow, shown);
 }
 
@@ -558,9 +572,9 @@ bool straight_look(struct loop *loop, struct flow *flow)
 	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
 	struct bpf_straight_shown shown;
 	struct bpf_stitch stitch;
-	bool counted = false;
+	uint64_t bytes;
 
-	if (!own || bpf_map_get(stitches(loop), &flow->id, &stitch) < 0) {
+	if (!own || bpf_map_get(straight_stitches(loop), &flow->id, &stitch) < 0) {
 		/* Somebody has taken it out: whoever did has told the peers, or wants it so. */
 		parts_give(&loop->flows.stitches, flow->stitch);
 		flow->stitch = 0;
@@ -568,220 +582,73 @@ bool straight_look(struct loop *loop, struct flow *flow)
 		return false;
 	}
 	bpf_straight_show(&stitch, &shown);
-	if (!judge(loop, flow, &shown, &counted))
+	bytes = own->bytes[FLOW_CLIENT] + own->bytes[FLOW_TARGET];
+	if (!judge(loop, flow, &shown, false))
 		return false;
-	if (counted)
+	if (own->bytes[FLOW_CLIENT] + own->bytes[FLOW_TARGET] != bytes)
 		counted_note(loop, flow, &stitch);
 	if (flow->state == FLOW_RELAYING)
 		own->look_ms = own->look_ms < STITCH_LOOK_MAX_MS ? own->look_ms * 2 : STITCH_LOOK_MAX_MS;
 	return true;
 }
 
-/* The flow has ended, and this is all that it has shown. */
-static void on_end(struct loop *loop, struct flow *flow, const struct bpf_straight_shown *shown)
-{
-	bool counted;
-
-	if (flow->stitch)
-		(void)judge(loop, flow, shown, &counted);
-}
-
 /* --- what the kernel tells --- */
+
+/* The flow that is told of, or NULL. What was told to the relay before us may have a cookie of ours. */
+static struct flow *flow_of(const struct loop *loop, const struct bpf_straight_event *event)
+{
+	enum flow_side side;
+	struct flow *flow = event->flow ? flow_from_cookie(&loop->flows, event->owner, &side) : NULL;
+
+	return flow && flow->id == event->flow ? flow : NULL;
+}
 
 static void on_event(struct loop *loop, const struct bpf_straight_event *event)
 {
-	enum flow_side side;
-	struct flow *flow;
+	struct flow *flow = flow_of(loop, event);
 
-	if (event->kind == BPF_STRAIGHT_SYN) {
+	if (event->kind == BPF_STRAIGHT_SYN)
 		on_syn(loop, event);
-		return;
-	}
-	if (event->kind == BPF_STRAIGHT_NARROW) {
+	else if (event->kind == BPF_STRAIGHT_NARROW)
 		on_narrow(event);
-		return;
-	}
-	flow = flow_from_cookie(&loop->flows, event->owner, &side);
-	/* What was told to the relay before us may have a cookie of ours. */
-	if (!flow || flow->id != event->flow)
-		return;
-	if (flow->straight && event->kind == BPF_STRAIGHT_ENDED)
-		on_end(loop, flow, &event->shown);
-	else if (flow->straight)
+	else if (flow && flow->straight && event->kind == BPF_STRAIGHT_ENDED && flow->stitch)
+		(void)judge(loop, flow, &event->shown, true);
+	else if (flow && flow->straight)
 		(void)straight_look(loop, flow);
-	else if (flow->carried)
+	else if (flow && flow->carried)
 		tcp_stitch_told(loop, flow);
+}
+
+/* All ends among them are settled first, in one call. */
+static void on_events(struct loop *loop, const struct bpf_straight_event *events, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct flow *flow = flow_of(loop, &events[i]);
+
+		if (flow && flow->straight && events[i].kind == BPF_STRAIGHT_ENDED)
+			settle(loop, flow->id, BPF_STRAIGHT_COUNTED);
+	}
+	straight_settle(loop);
+	for (unsigned i = 0; i < n; i++)
+		on_event(loop, &events[i]);
 }
 
 void straight_events(struct loop *loop)
 {
-	struct bpf_straight_event event;
+	struct bpf_straight_event events[EVENTS_ONCE];
 
 	loop->straight.more = false;
-	for (unsigned i = 0; i < EVENTS_EACH; i++) {
-		if (!loop->straight.ring.consumed || !ring_next(&loop->straight.ring, &event, sizeof(event)))
+	for (unsigned i = 0; i < EVENTS_EACH; i += EVENTS_ONCE) {
+		unsigned n = 0;
+
+		while (n < EVENTS_ONCE && loop->straight.ring.consumed &&
+		        ring_next(&loop->straight.ring, &events[n], sizeof(events[n])))
+			n++;
+		on_events(loop, events, n);
+		if (n < EVENTS_ONCE)
 			return;
-		on_event(loop, &event);
 	}
 	loop->straight.more = true;
-}
-
-/* --- flows of an earlier relay --- */
-
-/* As its element and its ways have it. */
-static void origin_read(uint64_t id, const struct bpf_stitch *stitch, struct flow_origin *ret)
-{
-	const struct bpf_shortcut_key *client = &stitch->side[FLOW_CLIENT].in, *target = &stitch->side[FLOW_TARGET].in;
-	const struct bpf_stitch_straight *told = &stitch->straight;
-
-	*ret = (struct flow_origin){ .id = id,
-		.started_ms = told->started_us / 1000,
-		.client = shortcut_key_source(client),
-		.original = shortcut_key_destination(client),
-		.target = shortcut_key_source(target),
-		.client_port = ntohs(client->source_port),
-		.original_port = ntohs(client->destination_port),
-		.target_port = ntohs(target->source_port),
-		.objects = { told->objects[0], told->objects[1], told->objects[2] },
-		.ifindex = told->ifindex };
-}
-
-/* What is told of the flow is for us from here on; what was counted of it is known. */
-static void ways_take(struct loop *loop, struct flow *flow, const struct bpf_stitch *stitch)
-{
-	struct flow_stitch *own = flow_stitch(&loop->flows, flow);
-
-	for (unsigned side = 0; side < FLOW_SIDES; side++) {
-		const struct bpf_shortcut_key *key = &stitch->side[side].in;
-		struct bpf_stitch_way way;
-
-		if (!stitch_map_way(ways(loop), key, flow->id, &way))
-			continue;
-		own->bytes[side] = way.counted;
-		way = way_of(loop, flow, (enum flow_side)side, way.counted);
-		(void)bpf_map_put(ways(loop), key, &way);
-	}
-}
-
-/* Whether a flow in the maps is over, as far as its packets say. */
-static bool is_over(const struct bpf_stitch *stitch)
-{
-	return stitch->state == BPF_STITCH_CLOSED || stitch->state == BPF_STITCH_GONE || stitch->reset_ns;
-}
-
-/* Whether the relay before has counted the end of a flow, or was about to. */
-static bool end_was_counted(const struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
-{
-	struct bpf_stitch_way way;
-
-	return is_over(stitch) &&
-	       (!stitch_map_way(ways(loop), &stitch->side[FLOW_CLIENT].in, id, &way) || way.ring == BPF_STITCH_COUNTED);
-}
-
-/* Elements that come and go make the walk begin anew: whether the flow is ours already. */
-static bool is_adopted(const struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
-{
-	struct bpf_stitch_way way;
-	enum flow_side side;
-	const struct flow *flow;
-
-	if (!stitch_map_way(ways(loop), &stitch->side[FLOW_CLIENT].in, id, &way))
-		return false;
-	flow = flow_from_cookie(&loop->flows, way.owner, &side);
-	return flow && flow->straight && flow->id == id;
-}
-
-static enum mover_reason adopted_reason(const struct loop *loop, uint32_t listener)
-{
-	const struct config_listener *found = config_listener(loop->config, listener);
-
-	return found && found->mover == PROTO_MOVER_AUTO ? MOVER_REASON_OFTEN : MOVER_REASON_FORCED;
-}
-
-/* How long a flow may stay in the making that has begun with the relay before; 0: for ever. */
-static uint64_t adopted_deadline_ms(const struct loop *loop, uint32_t listener)
-{
-	const struct config_listener *found = config_listener(loop->config, listener);
-
-	if (!found)
-		return loop->now_ms;
-	return found->connect_timeout_ms > 0 ? loop->now_ms + found->connect_timeout_ms : 0;
-}
-
-static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *stitch)
-{
-	const struct bpf_stitch_straight *told = &stitch->straight;
-	uint64_t from_us = told->started_us + told->routed_us, opened_us = told->opened_ns / 1000;
-	struct flow_origin origin;
-	struct flow_way way;
-	struct flow *flow;
-
-	if (is_adopted(loop, id, stitch))
-		return;
-	if (end_was_counted(loop, id, stitch)) {
-		linger(loop, id);
-		return;
-	}
-	lived = true;
-	flow = flow_alloc(&loop->flows);
-	if (!flow) {
-		stats_add(loop->stats, STATS_flows_lost, 1);
-		return;
-	}
-	origin_read(id, stitch, &origin);
-	flow_put_origin(&loop->flows, flow, &origin);
-	flow->account.started_us = told->started_us;
-	flow->account.routed_us = (uint32_t)told->routed_us;
-	flow->account.connect_us = opened_us > from_us ? (uint32_t)(opened_us - from_us) : 0;
-	flow->straight = flow->carried = true;
-	flow->active_ms = loop->now_ms;
-	flow->stitch = parts_take(&loop->flows.stitches);
-	flow_stitch(&loop->flows, flow)->look_ms = STITCH_LOOK_MS;
-	if (told->told & 1U << BPF_STRAIGHT_OPENED) {
-		flow->state = FLOW_RELAYING;
-	} else {
-		flow->making = parts_take(&loop->flows.makings);
-		flow_making(&loop->flows, flow)->deadline_ms = adopted_deadline_ms(loop, told->objects[0]);
-	}
-	ways_take(loop, flow, stitch);
-	for (unsigned side = 0; side < FLOW_SIDES; side++)
-		flow->direction[side] = (struct flow_direction){ .mover = MOVER_KERNEL,
-			.reason = adopted_reason(loop, told->objects[0]),
-			.store = UINT32_MAX,
-			.moved = stitch->side[side].bytes > 0 };
-	life_begin(loop, flow, true);
-	way = *flow_way(&loop->flows, flow);
-	way.idle_timeout_ms = told->idle_timeout_ms;
-	flow_set_way(&loop->flows, flow, &way);
-	loop->keep.adopt.adopted++;
-	wheel_set(&loop->wheel, &flow->timer, loop->now_ms + STITCH_LOOK_MS);
-}
-
-static bool falls_to(const struct loop *loop, uint64_t id)
-{
-	unsigned threads = loop->shortcut->threads < BPF_STRAIGHT_RINGS ? loop->shortcut->threads : BPF_STRAIGHT_RINGS;
-
-	return id % STATS_THREADS_MAX % threads == loop->number;
-}
-
-/* Takes over the flows of an earlier relay that fall to this thread. */
-static void straight_adopt(struct loop *loop)
-{
-	uint64_t id, last = 0;
-	bool first = true;
-
-	/* Elements that come and go meanwhile may begin the walk anew; it does not go on for ever. */
-	for (unsigned i = 0; i < 2 * BPF_STITCH_MAX; i++) {
-		struct bpf_stitch stitch;
-
-		if (bpf_map_next(stitches(loop), first ? NULL : &last, &id) < 0)
-			return;
-		if (falls_to(loop, id) && bpf_map_get(stitches(loop), &id, &stitch) == 0 &&
-		        (stitch.options & BPF_STITCH_STRAIGHT))
-			adopt_one(loop, id, &stitch);
-		last = id;
-		first = false;
-	}
 }
 
 /* --- begin and end of the relay --- */

@@ -64,6 +64,7 @@ struct straight {
 	uint64_t mtu_ms;
 	struct bpf_straight_settle settled[BPF_STRAIGHT_SETTLE_MAX]; /* to be told to the kernel in one call */
 	uint32_t n_settled;
+	uint64_t failed_ms; /* a failure was told of last */
 	struct straight_choice choice;
 };
 

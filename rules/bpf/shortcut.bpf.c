@@ -10,6 +10,7 @@
  * See gatewayd/base/bpf_shortcut.h and bpf_stitch.h for the maps.
  */
 #include <linux/bpf.h>
+#include <linux/errno.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>

@@ -631,8 +631,8 @@ static __noinline int way_out(struct __sk_buff *skb, const struct bpf_shortcut_k
 }
 
 /* The verdict about a packet of a flow that has sockets. */
-static __noinline int stitch_packet(
-        struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
+static __noinline int stitch_packet(struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, __u64 id,
+        const struct bpf_stitch_way *way)
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
@@ -664,7 +664,7 @@ static __noinline int stitch_packet(
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && is_first(flow, BPF_STRAIGHT_ENDED))
-		tell_end(flow, way);
+		tell_end(flow, id, way);
 	if (!active)
 		return TC_ACT_UNSPEC;
 	if (behind) {
@@ -829,6 +829,6 @@ static __noinline int stitch(struct __sk_buff *skb, struct packet *packet)
 		               : TC_ACT_UNSPEC;
 	if (packet->odd)
 		return odd_note(skb, packet, flow, side);
-	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, way)
-	                                           : stitch_packet(skb, packet, flow, way);
+	return flow->options & BPF_STITCH_STRAIGHT ? straight_packet(skb, packet, flow, id, way)
+	                                           : stitch_packet(skb, packet, flow, id, way);
 }

@@ -361,8 +361,8 @@ static __always_inline void straight_note(
 }
 
 /* The verdict about a packet of a straight flow. */
-static __noinline int straight_packet(
-        struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, const struct bpf_stitch_way *way)
+static __noinline int straight_packet(struct __sk_buff *skb, struct packet *packet, struct bpf_stitch *flow, __u64 id,
+        const struct bpf_stitch_way *way)
 {
 	struct bpf_redir_neigh neighbour = { 0 };
 	struct segment segment = { 0 };
@@ -395,7 +395,7 @@ static __noinline int straight_packet(
 	over = is_ended(flow);
 	bpf_spin_unlock(&flow->lock);
 	if (over && is_first(flow, BPF_STRAIGHT_ENDED))
-		tell_end(flow, way);
+		tell_end(flow, id, way);
 	if (flow->state == BPF_STITCH_GONE)
 		return TC_ACT_UNSPEC;
 	if (packet->hops <= 1)

@@ -46,15 +46,16 @@ static __always_inline void tell(const struct bpf_stitch_way *way, __u32 kind)
 	bpf_ringbuf_submit(event, 0);
 }
 
-/* The flow has ended: with all that there is to be known, so that nobody has to ask. */
-static __always_inline void tell_end(const struct bpf_stitch *flow, const struct bpf_stitch_way *way)
+/* The flow with this id has ended: with all that there is to be known, so that nobody has to ask. By now its way may be
+ * another's: then nobody has it by that owner and this id. */
+static __always_inline void tell_end(const struct bpf_stitch *flow, __u64 id, const struct bpf_stitch_way *way)
 {
 	struct bpf_straight_event *event = ring_take(way->ring);
 
 	if (!event)
 		return;
 	event->kind = BPF_STRAIGHT_ENDED;
-	event->flow = way->flow;
+	event->flow = id;
 	event->owner = way->owner;
 	bpf_straight_show(flow, &event->shown);
 	bpf_ringbuf_submit(event, 0);

@@ -6,6 +6,7 @@
 #include "rules/kernel_shortcut.h"
 
 #include <errno.h>
+#include <linux/bpf.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,7 +73,7 @@ static void settle(const struct fds *fds, uint64_t id, enum bpf_straight_settled
 {
 	struct bpf_straight_settle entry = { .flow = id, .what = what };
 
-	CHECK(bpf_program_call(fds->settle, &entry, sizeof(entry)) == 1);
+	CHECK(bpf_program_call(fds->settle, &entry, sizeof(entry)) == BPF_STRAIGHT_RESULT + 1);
 }
 
 static bool has_element(const struct fds *fds, uint64_t id)
@@ -175,7 +177,7 @@ static void is_counted(const struct fds *fds, bool v6)
 	end(fds, &one, true);
 	settle(fds, 1, BPF_STRAIGHT_COUNTED);
 	CHECK(bpf_map_get(fds->ways, &one.stitch.side[0].in, &way) == 0);
-	CHECK(way.ring == BPF_STITCH_COUNTED && way.counted == 77 && way.flow == 1 && way.owner == 101);
+	CHECK(way.ring == BPF_STITCH_COUNTED && way.flow == 1 && way.owner == 101);
 	settle(fds, 1, BPF_STRAIGHT_DONE);
 }
 
@@ -189,21 +191,79 @@ static void many_at_once(const struct fds *fds)
 		CHECK(run(fds, &begin) == BPF_STRAIGHT_BEGUN);
 		entries[i] = (struct bpf_straight_settle){ .flow = i + 1, .what = BPF_STRAIGHT_DONE };
 	}
-	CHECK(bpf_program_call(fds->settle, entries, sizeof(entries)) == BPF_STRAIGHT_SETTLE_MAX);
+	CHECK(bpf_program_call(fds->settle, entries, sizeof(entries)) == BPF_STRAIGHT_RESULT + BPF_STRAIGHT_SETTLE_MAX);
 	for (uint32_t i = 0; i < BPF_STRAIGHT_SETTLE_MAX + 2; i++)
 		CHECK(has_element(fds, i + 1) == (i >= BPF_STRAIGHT_SETTLE_MAX));
 	/* What is not whole is not looked at. */
-	CHECK(bpf_program_call(fds->settle, &entries[BPF_STRAIGHT_SETTLE_MAX], 2 * sizeof(entries[0]) - 1) == 1);
+	CHECK(bpf_program_call(fds->settle, &entries[BPF_STRAIGHT_SETTLE_MAX], 2 * sizeof(entries[0]) - 1) ==
+	        BPF_STRAIGHT_RESULT + 1);
 	CHECK(!has_element(fds, BPF_STRAIGHT_SETTLE_MAX + 1) && has_element(fds, BPF_STRAIGHT_SETTLE_MAX + 2));
 	settle(fds, BPF_STRAIGHT_SETTLE_MAX + 2, BPF_STRAIGHT_DONE);
 }
 
-static void cut_off(const struct fds *fds)
+/* Several things in one call, in their order, among what is not there and what is not known. */
+static void mixed_at_once(const struct fds *fds)
+{
+	const struct bpf_straight_begin one = flow_of(1, 4000, false), two = flow_of(2, 4001, false);
+	const struct bpf_straight_settle entries[] = { { .flow = 7, .what = BPF_STRAIGHT_DONE },
+		{ .flow = 1, .what = BPF_STRAIGHT_DONE }, { .flow = 1, .what = BPF_STRAIGHT_COUNTED },
+		{ .flow = 8, .what = BPF_STRAIGHT_COUNTED }, { .flow = 2, .what = BPF_STRAIGHT_DONE + 1 },
+		{ .flow = 2, .what = BPF_STRAIGHT_COUNTED } };
+	struct bpf_stitch_way way;
+
+	CHECK(run(fds, &one) == BPF_STRAIGHT_BEGUN && run(fds, &two) == BPF_STRAIGHT_BEGUN);
+	CHECK(bpf_program_call(fds->settle, entries, sizeof(entries)) == BPF_STRAIGHT_RESULT + 6);
+	CHECK(!has_element(fds, 1) && way_of(fds, &one, 0) == 0 && has_element(fds, 2));
+	CHECK(bpf_map_get(fds->ways, &two.stitch.side[0].in, &way) == 0 && way.ring == BPF_STITCH_COUNTED);
+	settle(fds, 2, BPF_STRAIGHT_DONE);
+}
+
+/* Nothing of a flow for which there is no room is left, and nothing of others is touched. */
+static void there_is_no_room(const struct fds *fds)
+{
+	const struct bpf_straight_begin one = flow_of(1, 4000, false), two = flow_of(2, 4001, false);
+	const struct bpf_stitch_way other = { .flow = 9, .owner = 109 };
+	struct bpf_shortcut_key key = { .family = 4 };
+	uint32_t n = 0;
+
+	CHECK(run(fds, &one) == BPF_STRAIGHT_BEGUN);
+	do
+		memcpy(key.source, &n, sizeof(n));
+	while (++n < 3 * BPF_STITCH_MAX && bpf_map_add(fds->ways, &key, &other) == 0);
+	CHECK(n == 2 * BPF_STITCH_MAX - 1);
+	CHECK(run(fds, &two) == BPF_STRAIGHT_FULL && !has_element(fds, 2) && way_of(fds, &two, 1) == 0);
+	key = (struct bpf_shortcut_key){ .family = 4 };
+	CHECK(bpf_map_delete(fds->ways, &key) == 0); /* for one of its ways */
+	CHECK(run(fds, &two) == BPF_STRAIGHT_FULL && !has_element(fds, 2) && way_of(fds, &two, 1) == 0);
+	CHECK(has_element(fds, 1) && way_of(fds, &one, 0) == 1 && way_of(fds, &one, 1) == 1);
+	for (uint32_t i = 1; i < n; i++) {
+		memcpy(key.source, &i, sizeof(i));
+		(void)bpf_map_delete(fds->ways, &key);
+	}
+	settle(fds, 1, BPF_STRAIGHT_DONE);
+}
+
+/* Whatever is said, the result is no verdict about a packet. */
+static void is_no_verdict(const struct fds *fds)
+{
+	static const uint8_t bytes[BPF_PACKET_MAX];
+
+	for (size_t size = 14; size <= sizeof(bytes); size++) {
+		CHECK(bpf_program_call(fds->begin, bytes, size) > XDP_REDIRECT);
+		CHECK(bpf_program_call(fds->settle, bytes, size) > XDP_REDIRECT);
+	}
+	CHECK(bpf_program_call(fds->begin, bytes, sizeof(struct bpf_straight_begin) - 1) == BPF_STRAIGHT_UNREAD);
+	settle(fds, 0, BPF_STRAIGHT_DONE);
+}
+
+static void is_refused(const struct fds *fds)
 {
 	const struct bpf_straight_begin one = flow_of(1, 4000, false);
+	union bpf_attr attr = { 0 };
 
-	CHECK(bpf_program_call(fds->begin, &one, sizeof(one) - 1) == BPF_STRAIGHT_FULL && !has_element(fds, 1));
 	CHECK(bpf_program_call(fds->ways, &one, sizeof(one)) == -EINVAL); /* no program */
+	CHECK(syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr)) < 0 && errno == EPERM);
+	CHECK(syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attr, sizeof(attr)) < 0 && errno == EPERM);
 }
 
 static void act_as_relay(const struct fds *fds)
@@ -220,7 +280,17 @@ static void act_as_relay(const struct fds *fds)
 		is_counted(fds, v6);
 	}
 	many_at_once(fds);
-	cut_off(fds);
+	mixed_at_once(fds);
+	there_is_no_room(fds);
+	is_no_verdict(fds);
+	is_refused(fds);
+}
+
+static void close_apart(struct kernel_shortcut *shortcut, const char *directory)
+{
+	kernel_shortcut_free(shortcut);
+	(void)umount2(directory, MNT_DETACH);
+	rmdir(directory);
 }
 
 /* Opens them in a bpf file system of this test's own. */
@@ -233,6 +303,7 @@ static struct kernel_shortcut *open_apart(const char *directory)
 	        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("bpf", directory, "bpf", 0, NULL) < 0 ||
 	        kernel_shortcut_open(directory, &shortcut, why, sizeof(why)) < 0) {
 		print_message("SKIP: %s\n", why);
+		close_apart(NULL, directory);
 		skip();
 	}
 	return shortcut;
@@ -259,9 +330,7 @@ static void test_calls(void **state)
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
-	kernel_shortcut_free(shortcut);
-	(void)umount2(directory, MNT_DETACH);
-	rmdir(directory);
+	close_apart(shortcut, directory);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
