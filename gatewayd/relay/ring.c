@@ -58,19 +58,32 @@ static uint64_t record_read(const uint8_t *record, bool *ret_whole, void *ret, s
 	return (length + BPF_RINGBUF_HDR_SZ + 7) & ~UINT64_C(7);
 }
 
+/* The next record, or what is left of it; false: there is none, or it is written at present. */
+static bool take(struct ring *ring, bool *ret_whole, void *ret, size_t size)
+{
+	uint64_t at = __atomic_load_n(ring->consumed, __ATOMIC_RELAXED), place;
+
+	if (at == __atomic_load_n(ring->produced, __ATOMIC_ACQUIRE))
+		return false;
+	place = record_read(ring->data + (at & (ring->size - 1)), ret_whole, ret, size);
+	if (place == 0)
+		return false;
+	__atomic_store_n(ring->consumed, at + place, __ATOMIC_RELEASE);
+	return true;
+}
+
 bool ring_next(struct ring *ring, void *ret, size_t size)
 {
 	bool whole = false;
 
 	while (!whole) {
-		uint64_t at = __atomic_load_n(ring->consumed, __ATOMIC_RELAXED), place;
-
-		if (at == __atomic_load_n(ring->produced, __ATOMIC_ACQUIRE))
+		if (take(ring, &whole, ret, size))
+			continue;
+		/* The kernel wakes us for a record only if all before it was consumed when it had written that: what it
+		 * has written before it could see what we have consumed is to be seen here, or nobody wakes us. */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (!take(ring, &whole, ret, size))
 			return false;
-		place = record_read(ring->data + (at & (ring->size - 1)), &whole, ret, size);
-		if (place == 0)
-			return false;
-		__atomic_store_n(ring->consumed, at + place, __ATOMIC_RELEASE);
 	}
 	return true;
 }

@@ -55,7 +55,8 @@ static bool end_was_counted(const struct loop *loop, uint64_t id, const struct b
 
 	bpf_straight_show(stitch, &shown);
 	return straight_has_ended(&shown) &&
-	       (!stitch_map_way(straight_ways(loop), &stitch->side[FLOW_CLIENT].in, id, &way) || way.ring == BPF_STITCH_COUNTED);
+	       (!stitch_map_way(straight_ways(loop), &stitch->side[FLOW_CLIENT].in, id, &way) ||
+	               way.ring == BPF_STITCH_COUNTED);
 }
 
 /* Elements that come and go make the walk begin anew: whether the flow is ours already. */
