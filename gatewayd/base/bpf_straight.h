@@ -38,6 +38,7 @@ struct bpf_straight_control {
 	__u32 rings; /* that are read: by the relay, when it serves; 0 by the daemon, when none does */
 	__u32 full;  /* by the relay: it cannot have another flow at present */
 	__u32 run;   /* of the relay, as in its choices */
+	__u32 spare; /* by the relay: readers that have many flows, a bit each */
 };
 
 /* What a relay has chosen for a port, in the lower bits; the upper ones are the relay's number. */

@@ -456,7 +456,7 @@ static void turn(struct loop *loop)
 	if (loop->reap.next != FLOW_NONE)
 		reap_continue(loop);
 	wheel_advance(&loop->wheel, loop->now_ms, timer_fired, loop);
-	straight_settle(loop);
+	straight_turn(loop);
 	loop->again = keep_turn(loop);
 	atomic_store_explicit(&loop->open_flows, loop->flows.open, memory_order_relaxed);
 	if (overload_update(&loop->overload, loop->now_ms, loop->flows.open, loop->flows.size))

@@ -45,6 +45,10 @@
 /* There has been a flow without sockets, or is one. */
 atomic_bool straight_lived;
 
+/* What the kernel was told last: a bit for each thread that is to be spared, and whether the maps are full. */
+#define SAID_FULL (1U << 31)
+static atomic_uint said;
+
 int straight_ways(const struct loop *loop)
 {
 	return loop->shortcut->fd[PROTO_SHORTCUT_WAYS];
@@ -69,7 +73,7 @@ static void call_failed(struct loop *loop, int r)
 	log_error("the kernel cannot be told of flows without sockets: %s", strerror(-r));
 }
 
-void straight_settle(struct loop *loop)
+static void settle_all(struct loop *loop)
 {
 	struct straight *straight = &loop->straight;
 	int r;
@@ -89,7 +93,7 @@ static void settle(struct loop *loop, uint64_t id, enum bpf_straight_settled wha
 
 	straight->settled[straight->n_settled++] = (struct bpf_straight_settle){ .flow = id, .what = what };
 	if (straight->n_settled == BPF_STRAIGHT_SETTLE_MAX)
-		straight_settle(loop);
+		settle_all(loop);
 }
 
 int straight_init(struct straight *straight)
@@ -107,18 +111,63 @@ void straight_destroy(struct straight *straight)
 	straight_choice_destroy(&straight->choice);
 }
 
-/* Whether SYNs are taken: says it for all threads. What comes to rings that are not read yet waits there. */
-static void say(const struct loop *loop, bool full)
+/* Tells the kernel whether SYNs are taken, and by whom, for all threads. What comes to rings that are not read yet
+ * waits there. */
+static void say(const struct loop *loop)
 {
-	unsigned threads = loop->shortcut->threads;
-	struct bpf_straight_control control = { .rings = threads < BPF_STRAIGHT_RINGS ? threads : BPF_STRAIGHT_RINGS,
-		.full = full,
-		.run = (uint32_t)getpid() };
+	unsigned threads = loop->shortcut->threads, now;
 	uint32_t zero = 0;
-	int r = bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control);
+	int r;
 
+	/* Another thread may say something else at the same time: the last word is the newest. */
+	do {
+		struct bpf_straight_control control;
+
+		now = atomic_load(&said);
+		control = (struct bpf_straight_control){ .rings = threads < BPF_STRAIGHT_RINGS ? threads
+			                                                                       : BPF_STRAIGHT_RINGS,
+			.full = (now & SAID_FULL) != 0,
+			.run = (uint32_t)getpid(),
+			.spare = now & ~SAID_FULL };
+		r = bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control);
+	} while (now != atomic_load(&said));
 	if (r < 0)
 		log_error("the kernel cannot be told whether SYNs are taken: %s", strerror(-r));
+}
+
+static void say_full(const struct loop *loop, bool full)
+{
+	if (full)
+		atomic_fetch_or(&said, SAID_FULL);
+	else
+		atomic_fetch_and(&said, ~SAID_FULL);
+	say(loop);
+}
+
+/* Packets may all come to one processor: its thread is spared when it has half of what it can have. */
+static void spare(struct loop *loop)
+{
+	const struct flow_table *flows = &loop->flows;
+	unsigned bit = 1U << loop->number;
+	bool many = flows->open >= (loop->straight.spared ? flows->size / 8 * 3 : flows->size / 2);
+
+	if (many == loop->straight.spared)
+		return;
+	loop->straight.spared = many;
+	if (many)
+		atomic_fetch_or(&said, bit);
+	else
+		atomic_fetch_and(&said, ~bit);
+	say(loop);
+}
+
+void straight_turn(struct loop *loop)
+{
+	if (!loop->straight.begun)
+		return;
+	settle_all(loop);
+	if (loop->straight.ring.consumed) /* else it is another relay's by now, or this thread has none */
+		spare(loop);
 }
 
 /* Whether more flows are in the making than should be (SYNs of clients that are not there, maybe), or in the maps than
@@ -167,7 +216,7 @@ void straight_timer(struct loop *loop)
 	if (straight->full_until && straight->full_until <= loop->now_ms) {
 		straight->full_until = is_crowded(loop) ? loop->now_ms + STRAIGHT_LINGER_MS : 0;
 		if (!straight->full_until)
-			say(loop, false);
+			say_full(loop, false);
 	}
 	if (straight->full_until)
 		wheel_set(&loop->wheel, &straight->timer, straight->full_until);
@@ -279,7 +328,7 @@ static void maps_full(struct loop *loop)
 
 	stats_add(loop->stats, STATS_shortcut_refused, 1);
 	straight->full_until = loop->now_ms + STRAIGHT_LINGER_MS;
-	say(loop, true);
+	say_full(loop, true);
 	wheel_set(&loop->wheel, &straight->timer, loop->now_ms + STRAIGHT_LINGER_MS);
 }
 
@@ -559,7 +608,7 @@ static bool judge(struct loop *loop, struct flow *flow, const struct bpf_straigh
 	/* In this order what we leave uncounted when we are killed is lost, and never counted twice. */
 	if (straight_has_ended(shown) && !settled) {
 		settle(loop, flow->id, BPF_STRAIGHT_COUNTED);
-		straight_settle(loop);
+		settle_all(loop);
 	}
 	if (flow->state == FLOW_CONNECTING && shown->opened_ns)
 		opened(loop, flow, shown);
@@ -628,7 +677,7 @@ static void on_events(struct loop *loop, const struct bpf_straight_event *events
 		if (flow && flow->straight && events[i].kind == BPF_STRAIGHT_ENDED)
 			settle(loop, flow->id, BPF_STRAIGHT_COUNTED);
 	}
-	straight_settle(loop);
+	settle_all(loop);
 	for (unsigned i = 0; i < n; i++)
 		on_event(loop, &events[i]);
 }
@@ -711,7 +760,7 @@ void straight_configured(struct loop *loop)
 		filter_set(loop, wanted); /* an earlier relay may have left it */
 		straight_adopt(loop);
 		if (loop->number == 0)
-			say(loop, false);
+			say_full(loop, false);
 	} else if (wanted != loop->straight.wanted) {
 		filter_set(loop, wanted);
 	}
@@ -720,7 +769,7 @@ void straight_configured(struct loop *loop)
 
 void straight_forget_all(struct loop *loop)
 {
-	straight_settle(loop);
+	settle_all(loop);
 	ring_close(&loop->straight.ring);
 	for (uint32_t i = 0; i < loop->flows.touched; i++) {
 		struct flow *flow = &loop->flows.flows[i];

@@ -54,6 +54,7 @@ struct loop;
 struct straight {
 	bool begun, wanted;  /* the maps are used; SYNs are taken */
 	bool more;           /* the ring may have more */
+	bool spared;         /* this thread has many flows: others are to have the next ones */
 	struct ring ring;    /* not open: this thread has none, or there are no maps */
 	uint64_t *lingering; /* ids; one after the other, each as long as the first */
 	uint64_t *lingers_until;
@@ -82,8 +83,8 @@ void straight_came(struct loop *loop, const struct config_listener *listener, co
 void straight_events(struct loop *loop);
 /* Ways that have lingered are taken out. */
 void straight_timer(struct loop *loop);
-/* What has become of flows in this turn of the loop is told to the kernel. */
-void straight_settle(struct loop *loop);
+/* At the end of a turn of the loop: what has become of flows in it is told to the kernel, and who is to have others. */
+void straight_turn(struct loop *loop);
 /* Sends the SYN of the flow, which is in the making, to its target, and has what follows translated. 0 or a negative
  * errno, as of a connect. */
 int straight_connect(struct loop *loop, struct flow *flow);

@@ -112,6 +112,34 @@ static __always_inline int is_for_listener(struct __sk_buff *skb)
 	return sk && sk->state == TCP_LISTEN_STATE;
 }
 
+/* Anyone of several, always the same for a connection. */
+static __always_inline __u32 ring_anyhow(const struct bpf_shortcut_key *key, __u32 rings)
+{
+	__u32 words[8], sum = (__u32)key->source_port << 16 | key->destination_port;
+
+	__builtin_memcpy(words, key->source, sizeof(words)); /* and the destination behind it */
+	for (int i = 0; i < 8; i++)
+		sum = (sum ^ words[i]) * 0x9e3779b1;
+	return (sum >> 16) % rings;
+}
+
+/* The ring of this processor, for what is told there is read while it is at hand; of another one if that has many flows
+ * more than it. */
+static __always_inline __u32 ring_choose(const struct bpf_straight_control *now, const struct bpf_shortcut_key *key)
+{
+	__u32 rings = now->rings, ring;
+
+	if (!rings)
+		return BPF_STRAIGHT_RINGS;
+	ring = bpf_get_smp_processor_id() % rings;
+	for (int i = 0; i < BPF_STRAIGHT_RINGS; i++, ring++) {
+		ring = ring < rings ? ring : 0;
+		if (!(now->spare >> (ring & 31) & 1))
+			return ring;
+	}
+	return ring_anyhow(key, rings);
+}
+
 /* How many bytes of the packet the socket gets: all, or none. */
 SEC("socket")
 int take_syn(struct __sk_buff *skb)
@@ -121,7 +149,7 @@ int take_syn(struct __sk_buff *skb)
 	struct bpf_straight_event *event;
 	struct bpf_shortcut_key key = { 0 };
 	struct tcphdr tcp;
-	__u32 zero = 0, rings, length;
+	__u32 zero = 0, length;
 
 	if (!is_for_listener(skb) || bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)) < 0 || !tcp.syn || tcp.ack ||
 	        tcp.rst || tcp.fin)
@@ -131,15 +159,14 @@ int take_syn(struct __sk_buff *skb)
 	if (!rules || !now || !rules->open || now->full || !now->rings || !is_straight_port(now, bpf_ntohs(tcp.dest)) ||
 	        !is_straight_interface(skb->ifindex))
 		return -1;
-	rings = now->rings;
 	length = tcp.doff * 4;
 	if (length < TCP_HEADER || length > BPF_STRAIGHT_HEADER_MAX || !syn_addresses(skb, &key))
 		return -1;
-	event = ring_take(bpf_get_smp_processor_id() % rings);
-	if (!event)
-		return -1;
 	key.source_port = tcp.source;
 	key.destination_port = tcp.dest;
+	event = ring_take(ring_choose(now, &key));
+	if (!event)
+		return -1;
 	event->flow = event->owner = 0;
 	event->kind = BPF_STRAIGHT_SYN;
 	event->packet.at_ns = bpf_ktime_get_ns();
