@@ -273,8 +273,7 @@ static bool end_read(const struct flow *flow, enum flow_side side, struct ledger
 	return true;
 }
 
-/* What the counters are when we know what is in hand. False if that cannot be said now. */
-static bool measure(struct loop *loop, struct flow *flow)
+bool keep_measure(struct loop *loop, struct flow *flow)
 {
 	struct flow_ledger own = { 0 };
 	struct ledger ledger[FLOW_SIDES];
@@ -319,7 +318,7 @@ bool keep_add(struct loop *loop, struct flow *flow)
 
 	if (keep->fd < 0 || flow->kept.epoch == keep->epoch)
 		return true;
-	if (keep->blocked || keep->n_batch == KEEP_BATCH_MAX || !measure(loop, flow))
+	if (keep->blocked || keep->n_batch == KEEP_BATCH_MAX || !keep_measure(loop, flow))
 		return false;
 	keep->batch[keep->n_batch++] =
 	        (struct keep_slot){ .index = flow_index(&loop->flows, flow), .generation = flow->generation };

@@ -88,6 +88,9 @@ void keep_open(struct loop *loop, int fd);
 void keep_event(struct loop *loop);
 /* When a flow that begins to relay has to look again: to be kept, or because it is idle. */
 uint64_t keep_due_ms(const struct loop *loop, const struct flow *flow);
+/* What the flow's counters are (ledger.h) while nobody but the relay moves its bytes, so before the kernel does: what
+ * the kernel has in hand nobody knows. Once is enough. False if that cannot be said now. */
+bool keep_measure(struct loop *loop, struct flow *flow);
 /* Has a relaying flow told to the daemon at the end of this turn. False: that cannot be now; to be tried again after
  * KEEP_RETRY_MS. */
 bool keep_add(struct loop *loop, struct flow *flow);

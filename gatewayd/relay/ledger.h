@@ -9,8 +9,8 @@
  *     given(B) = tcpi_bytes_acked + bytes written and not yet acknowledged
  * Both are monotonic, and only the relay changes their difference, which is
  * what it has in hand: taken(A) - given(B) = in hand + offset. The constant
- * offset is measured once, when the flow becomes kept and the relay knows what
- * it has in hand; it covers the SYN that the kernel counts as a byte, and all
+ * offset is measured once, when the flow becomes kept, or before that goes into
+ * the sockmap: as long as the relay knows what is in hand; it covers the SYN that the kernel counts as a byte, and all
  * that was put into the stream or taken out of it before (a PROXY header). base
  * is the same for taken(A) against the relay's own count of moved bytes.
  *

@@ -477,7 +477,7 @@ static bool leave_splice_for_urgent(struct flow_end *from, struct flow_direction
 /* The flow goes into the sockmap if it is to and nothing stands against it. */
 static void enter_sockmap(struct loop *loop, struct flow *flow, enum mover_reason reason)
 {
-	if (tcp_sockmap_may_enter(loop, flow)) {
+	if (tcp_sockmap_may_enter(loop, flow) && keep_measure(loop, flow)) {
 		if (tcp_sockmap_enter(loop, flow, (uint8_t)reason) > 0)
 			wheel_set(&loop->wheel, &flow->timer, loop->now_ms + KEEP_AFTER_MS);
 	} else if (reason == MOVER_REASON_FORCED) {

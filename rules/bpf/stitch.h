@@ -29,7 +29,7 @@
 #define MARK_COPY 0x67777363
 /* Of packets at which a flow could not be taken over, after so many only each such a one is tried. */
 #define ATTEMPTS_MANY 256
-#define ATTEMPTS_EACH 16
+#define ATTEMPTS_EACH 17 /* no even number: packets of both sides take turns */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
