@@ -10,9 +10,10 @@
  * Both are monotonic, and only the relay changes their difference, which is
  * what it has in hand: taken(A) - given(B) = in hand + offset. The constant
  * offset is measured once, when the flow becomes kept, or before that goes into
- * the sockmap: as long as the relay knows what is in hand; it covers the SYN that the kernel counts as a byte, and all
- * that was put into the stream or taken out of it before (a PROXY header). base
- * is the same for taken(A) against the relay's own count of moved bytes.
+ * the sockmap: as long as the relay knows what is in hand. It covers the SYN
+ * that the kernel counts as a byte, and all that was put into the stream or
+ * taken out of it before (a PROXY header). base is the same for taken(A)
+ * against the relay's own count of moved bytes.
  *
  * The sum for given(B) is exact at any moment; bytes_sent - bytes_retrans +
  * notsent is not: a packet that the local queue discipline or an output chain
