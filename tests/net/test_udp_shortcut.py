@@ -16,7 +16,8 @@ SERVERS = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 TARGETS = {"v4": "10.71.2.3", "v6": "fd71:2::3"}
 FAR = {"v4": "10.71.4.2", "v6": "fd71:4::2"}
 GATEWAYS = {"v4": "10.71.2.1", "v6": "fd71:2::1"}
-BPF_OBJECT = ROOT / "build" / os.environ.get("LAB_BUILD", "dev") / "bpf" / "shortcut.bpf.o"
+# A filter of somebody else: any object with programs for that place alone will do.
+BPF_OBJECT = ROOT / "build" / os.environ.get("LAB_BUILD", "dev") / "bpf" / "intercept.bpf.o"
 # More than a flow needs to enter (UDP_SHORTCUT_AFTER, questions and answers together).
 ENTERS = 20
 
