@@ -45,8 +45,10 @@
 /* There has been a flow without sockets, or is one. */
 atomic_bool straight_lived;
 
-/* What the kernel was told last: a bit for each thread that is to be spared, and whether the maps are full. */
-#define SAID_FULL (1U << 31)
+/* What the kernel was told last: a bit for each thread that is to be spared, whether the maps are full, and whether
+ * this relay has begun to take SYNs. */
+#define SAID_FULL  (1U << 31)
+#define SAID_BEGUN (1U << 30)
 static atomic_uint said;
 
 int straight_ways(const struct loop *loop)
@@ -124,11 +126,13 @@ static void say(const struct loop *loop)
 		struct bpf_straight_control control;
 
 		now = atomic_load(&said);
+		if (!(now & SAID_BEGUN))
+			return;
 		control = (struct bpf_straight_control){ .rings = threads < BPF_STRAIGHT_RINGS ? threads
 			                                                                       : BPF_STRAIGHT_RINGS,
 			.full = (now & SAID_FULL) != 0,
 			.run = (uint32_t)getpid(),
-			.spare = now & ~SAID_FULL };
+			.spare = now & ~(SAID_FULL | SAID_BEGUN) };
 		r = bpf_map_put(loop->shortcut->fd[PROTO_SHORTCUT_STRAIGHT], &zero, &control);
 	} while (now != atomic_load(&said));
 	if (r < 0)
@@ -149,7 +153,7 @@ static void spare(struct loop *loop)
 {
 	const struct flow_table *flows = &loop->flows;
 	unsigned bit = 1U << loop->number;
-	bool many = flows->open >= (loop->straight.spared ? flows->size / 8 * 3 : flows->size / 2);
+	bool many = flows->open >= (loop->straight.spared ? flows->size * UINT64_C(3) / 8 : flows->size / 2);
 
 	if (many == loop->straight.spared)
 		return;
@@ -437,7 +441,8 @@ static void on_syn(struct loop *loop, const struct bpf_straight_event *event)
 		stats_add(loop->stats, STATS_shortcut_refused, 1);
 		return;
 	}
-	if (is_crowded(loop)) {
+	/* Where there are sockets another thread may have room, or the client is told that none has. */
+	if (is_crowded(loop) || loop->flows.open >= loop->flows.size) {
 		maps_full(loop);
 		return;
 	}
@@ -759,8 +764,10 @@ void straight_configured(struct loop *loop)
 		loop->straight.begun = true;
 		filter_set(loop, wanted); /* an earlier relay may have left it */
 		straight_adopt(loop);
-		if (loop->number == 0)
-			say_full(loop, false);
+		if (loop->number == 0) {
+			atomic_fetch_or(&said, SAID_BEGUN);
+			say(loop);
+		}
 	} else if (wanted != loop->straight.wanted) {
 		filter_set(loop, wanted);
 	}

@@ -408,6 +408,7 @@ def test_interface_without_the_program(lab, gateway, interface, family):
         port = PORT + 20  # for a while its connections have sockets
         straight(gateway, ports=(port,))
         wait_for(lambda: not attached(gateway)[interface], 5, "somebody else's filter to be seen")
+        time.sleep(1.1)  # so long the relay knows a way to a target (STRAIGHT_WAY_MS)
         with Names(lab, family, ports=(port,), addresses=(SERVER,)):
             for _ in range(3):
                 with lab.client.connect(SERVER[family], port) as connection:
