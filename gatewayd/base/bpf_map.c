@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int element(enum bpf_cmd command, int map, const void *key, const void *value, uint64_t flags)
+static int element(enum bpf_cmd command, int map, const void *key, const void *value)
 {
 	union bpf_attr attr;
 
@@ -16,38 +16,28 @@ static int element(enum bpf_cmd command, int map, const void *key, const void *v
 	attr.map_fd = (uint32_t)map;
 	attr.key = (uintptr_t)key;
 	attr.value = (uintptr_t)value;
-	attr.flags = flags;
+	attr.flags = BPF_ANY;
 	return syscall(SYS_bpf, command, &attr, sizeof(attr)) < 0 ? -errno : 0;
 }
 
 int bpf_map_put(int map, const void *key, const void *value)
 {
-	return element(BPF_MAP_UPDATE_ELEM, map, key, value, BPF_ANY);
-}
-
-int bpf_map_add(int map, const void *key, const void *value)
-{
-	return element(BPF_MAP_UPDATE_ELEM, map, key, value, BPF_NOEXIST);
+	return element(BPF_MAP_UPDATE_ELEM, map, key, value);
 }
 
 int bpf_map_get(int map, const void *key, void *ret_value)
 {
-	return element(BPF_MAP_LOOKUP_ELEM, map, key, ret_value, BPF_ANY);
+	return element(BPF_MAP_LOOKUP_ELEM, map, key, ret_value);
 }
 
 int bpf_map_delete(int map, const void *key)
 {
-	return element(BPF_MAP_DELETE_ELEM, map, key, NULL, BPF_ANY);
-}
-
-int bpf_map_take(int map, const void *key, void *ret_value)
-{
-	return element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key, ret_value, BPF_ANY);
+	return element(BPF_MAP_DELETE_ELEM, map, key, NULL);
 }
 
 int bpf_map_next(int map, const void *key, void *ret_key)
 {
-	return element(BPF_MAP_GET_NEXT_KEY, map, key, ret_key, BPF_ANY);
+	return element(BPF_MAP_GET_NEXT_KEY, map, key, ret_key);
 }
 
 int bpf_program_call(int program, const void *packet, size_t size)

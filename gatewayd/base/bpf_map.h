@@ -10,12 +10,8 @@
 
 /* Key and value have the sizes that the map was made with. Each: 0 or a negative errno (-ENOENT: no such element). */
 int bpf_map_put(int map, const void *key, const void *value);
-/* -EEXIST if there is one. */
-int bpf_map_add(int map, const void *key, const void *value);
 int bpf_map_get(int map, const void *key, void *ret_value);
 int bpf_map_delete(int map, const void *key);
-/* Reads and deletes. */
-int bpf_map_take(int map, const void *key, void *ret_value);
 /* The key behind this one, in no order; NULL: the first one. -ENOENT: it was the last. */
 int bpf_map_next(int map, const void *key, void *ret_key);
 

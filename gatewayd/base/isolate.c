@@ -303,7 +303,7 @@ static void emit_checks(struct program *program, enum checked_call call)
 		F_SETPIPE_SZ };
 	/* Elements of maps, and programs, that were handed over; no other program, no map, nothing by its id. */
 	static const uint32_t bpf_commands[] = { BPF_PROG_TEST_RUN, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM,
-		BPF_MAP_DELETE_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY };
+		BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY };
 
 	switch (call) {
 	case CHECKED_SOCKET:

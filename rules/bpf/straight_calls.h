@@ -61,9 +61,10 @@ static __noinline int way_begin(const struct bpf_shortcut_key *key, const struct
 		flow = bpf_map_lookup_elem(&stitches, &id);
 		if (flow && !is_ended(flow))
 			return BPF_STRAIGHT_IN_USE;
-		if (flow)
+		if (flow) {
 			take_out(flow, id);
-		other = flow ? NULL : other;
+			other = NULL;
+		}
 	}
 	r = bpf_map_update_elem(&ways, key, way, other ? BPF_ANY : BPF_NOEXIST);
 	return r == 0 ? BPF_STRAIGHT_BEGUN : r == -EEXIST ? BPF_STRAIGHT_IN_USE : BPF_STRAIGHT_FULL;

@@ -229,7 +229,7 @@ static void there_is_no_room(const struct fds *fds)
 	CHECK(run(fds, &one) == BPF_STRAIGHT_BEGUN);
 	do
 		memcpy(key.source, &n, sizeof(n));
-	while (++n < 3 * BPF_STITCH_MAX && bpf_map_add(fds->ways, &key, &other) == 0);
+	while (++n < 3 * BPF_STITCH_MAX && bpf_map_put(fds->ways, &key, &other) == 0);
 	CHECK(n == 2 * BPF_STITCH_MAX - 1);
 	CHECK(run(fds, &two) == BPF_STRAIGHT_FULL && !has_element(fds, 2) && way_of(fds, &two, 1) == 0);
 	key = (struct bpf_shortcut_key){ .family = 4 };
