@@ -285,6 +285,9 @@ def test_flush_under_load(lab, make_gateway, gwload, figure, how):
     try:
         with servers.Peer(lab.server, "10.71.2.2", 7000, echo):
             held = [lab.client.connect("10.71.2.2", 7000) for _ in range(20)]
+            # A client is connected before the gateway is with the server.
+            for connection in held:
+                exchange(connection, b"established", broken)
             for round_ in range(FLUSHES):
                 lab.gateway.run("nft", *(["flush", "ruleset"] if how == "flush ruleset" else
                                          ["delete", "table", "inet", "gatewayd"]))
