@@ -16,25 +16,32 @@ struct sender {
 	struct msg_channel *channel;
 	struct meter *meter;
 	int timeout_ms;
+	int64_t base, generation;
 	int error;
 	uint32_t items;
 };
 
-static void send_item(struct sender *sender, const struct proto_message *message)
+static void send_message(struct sender *sender, const struct proto_message *message)
 {
 	if (sender->error == 0)
 		sender->error = msg_send(sender->channel, message, -1, sender->timeout_ms);
-	sender->items++;
 }
 
-static void send_begin(struct sender *sender, int64_t base, int64_t generation)
+static void send_begin(struct sender *sender)
 {
 	struct proto_message message = { .type = PROTO_CONFIG_BEGIN };
 
-	message.config_begin.base = (uint64_t)base;
-	message.config_begin.generation = (uint64_t)generation;
-	send_item(sender, &message);
-	sender->items = 0;
+	message.config_begin.base = (uint64_t)sender->base;
+	message.config_begin.generation = (uint64_t)sender->generation;
+	send_message(sender, &message);
+}
+
+/* The first one begins the configuration: what has none is not sent at all. */
+static void send_item(struct sender *sender, const struct proto_message *message)
+{
+	if (sender->items++ == 0)
+		send_begin(sender);
+	send_message(sender, message);
 }
 
 static int send_end(struct sender *sender)
@@ -42,7 +49,7 @@ static int send_end(struct sender *sender)
 	struct proto_message message = { .type = PROTO_CONFIG_END };
 
 	message.config_end.items = sender->items;
-	send_item(sender, &message);
+	send_message(sender, &message);
 	if (sender->error == 0)
 		sender->error = msg_flush(sender->channel, sender->timeout_ms);
 	return sender->error;
@@ -385,7 +392,9 @@ static void send_upstream_del(struct sender *sender, const struct row *row)
 int relay_config_send_full(struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model,
         struct meter *meter, int timeout_ms)
 {
-	struct sender sender = { .channel = channel, .meter = meter, .timeout_ms = timeout_ms };
+	struct sender sender = {
+		.channel = channel, .meter = meter, .timeout_ms = timeout_ms, .generation = snapshot->revision
+	};
 	const struct rows *upstreams = &snapshot->rows[RESOURCE_UPSTREAM];
 	const struct rows *listeners = &snapshot->rows[RESOURCE_LISTENER];
 	struct elements elements = { 0 };
@@ -394,7 +403,6 @@ int relay_config_send_full(struct msg_channel *channel, const struct snapshot *s
 	r = model_elements(model, &elements);
 	if (r < 0)
 		return r;
-	send_begin(&sender, 0, snapshot->revision);
 	for (size_t i = 0; i < upstreams->n; i++)
 		send_upstream(&sender, NULL, (const struct upstream *)upstreams->items[i]);
 	for (size_t i = 0; i < listeners->n; i++)
@@ -403,6 +411,9 @@ int relay_config_send_full(struct msg_channel *channel, const struct snapshot *s
 	for (size_t i = 0; i < elements.n; i++)
 		send_match(&sender, &elements.items[i], true);
 	free(elements.items);
+	/* Also an empty one: it takes the place of what is in force. */
+	if (sender.items == 0)
+		send_begin(&sender);
 	return send_end(&sender);
 }
 
@@ -422,11 +433,16 @@ static void send_changed_references(struct sender *sender, const struct plan *pl
 }
 
 /* Additions before what refers to them, deletions after. */
-int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, struct meter *meter, int timeout_ms)
+int relay_config_send_plan(
+        struct msg_channel *channel, const struct plan *plan, int64_t base, struct meter *meter, int timeout_ms)
 {
-	struct sender sender = { .channel = channel, .meter = meter, .timeout_ms = timeout_ms };
+	struct sender sender = { .channel = channel,
+		.meter = meter,
+		.timeout_ms = timeout_ms,
+		.base = base,
+		.generation = plan->to_revision };
+	int r;
 
-	send_begin(&sender, plan->from_revision, plan->to_revision);
 	for (size_t i = 0; i < plan->removed.n; i++)
 		send_match(&sender, &plan->removed.items[i], false);
 	for (size_t i = 0; i < plan->n_changes; i++) {
@@ -453,5 +469,8 @@ int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan,
 	for (size_t i = 0; i < plan->n_changes; i++)
 		if (!plan->changes[i].new_row && plan->changes[i].old_row->resource == RESOURCE_UPSTREAM)
 			send_upstream_del(&sender, plan->changes[i].old_row);
-	return send_end(&sender);
+	if (sender.items == 0)
+		return sender.error;
+	r = send_end(&sender);
+	return r < 0 ? r : 1;
 }

@@ -15,7 +15,9 @@
  * Waits at most timeout_ms for room at each send. 0 or the negative errno of msg_send. */
 int relay_config_send_full(struct msg_channel *channel, const struct snapshot *snapshot, const struct model *model,
         struct meter *meter, int timeout_ms);
-/* The same for what the plan changes. */
-int relay_config_send_plan(struct msg_channel *channel, const struct plan *plan, struct meter *meter, int timeout_ms);
+/* The same for what the plan changes; `base`: the generation that the relay has. 1, or 0 if none of it concerns the
+ * relay: then nothing was sent. */
+int relay_config_send_plan(
+        struct msg_channel *channel, const struct plan *plan, int64_t base, struct meter *meter, int timeout_ms);
 
 #endif

@@ -62,7 +62,7 @@ static void forget_process(struct worker *worker)
 	if (worker->pidfd >= 0)
 		close(TAKE_FD(worker->pidfd));
 	worker->pid = 0;
-	worker->generation = 0;
+	worker->generation = worker->served = 0;
 	if (worker->run)
 		meter_bank_close(worker->meter, worker->bank);
 	worker->run = 0;
@@ -337,7 +337,7 @@ static void on_failed(struct worker *worker, const struct proto_failed *message)
 
 static void on_committed(struct worker *worker, int64_t generation)
 {
-	worker->generation = generation;
+	worker->generation = worker->served = generation;
 	if (worker->state == WORKER_CONFIGURING) {
 		log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", generation)),
 		        "relay %d serves generation %lld", (int)worker->pid, (long long)generation);
@@ -766,8 +766,9 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 		return 0;
 	worker->refused = false;
 	worker->ready = 0;
-	r = relay_config_send_plan(worker->channel, plan, worker->meter, WORKER_ANSWER_MS);
-	if (r == 0)
+	r = relay_config_send_plan(worker->channel, plan, worker->served, worker->meter, WORKER_ANSWER_MS);
+	worker->unconcerned = r == 0;
+	if (r > 0)
 		r = wait_until(worker, has_answered, plan->to_revision, answer_ms(plan));
 	if (r == -EPIPE)
 		return 0; /* it died: the next one gets the whole */
@@ -787,7 +788,9 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 {
 	int r;
 
-	if (worker->state != WORKER_RUNNING) {
+	if (worker->state == WORKER_RUNNING && worker->unconcerned)
+		worker->generation = plan->to_revision;
+	if (worker->state != WORKER_RUNNING || worker->unconcerned) {
 		meter_planned(worker->meter, plan, true);
 		return;
 	}
@@ -804,7 +807,8 @@ void worker_commit(struct worker *worker, const struct plan *plan)
 void worker_abort(struct worker *worker, const struct plan *plan)
 {
 	meter_planned(worker->meter, plan, false);
-	if (worker->state == WORKER_RUNNING && send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
+	if (worker->state == WORKER_RUNNING && !worker->unconcerned &&
+	        send_generation(worker, PROTO_CONFIG_ABORT, plan->to_revision) < 0)
 		worker_kill(worker, "it does not take an abort");
 }
 

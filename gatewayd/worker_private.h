@@ -36,8 +36,11 @@ struct worker {
 	bool is_child;
 	sd_event_source *channel_source, *pid_source, *restart_source, *ping_source;
 
-	int64_t generation; /* applied by the relay */
+	int64_t generation; /* that the relay does as it says; it has not been told of those that changed nothing for it
+	                     */
+	int64_t served;     /* the last one that it was told */
 	int64_t ready;      /* last READY */
+	bool unconcerned;   /* by the change that is being made */
 	bool overloaded;    /* it can hardly take more flows */
 	struct proto_enclosed enclosed;
 	bool refused;
