@@ -375,32 +375,54 @@ static int receive(struct mnl_socket *socket, uint32_t sequence)
 	}
 }
 
-static int batch_send(struct batch *batch)
+static int open_socket(struct bulk_socket *through)
 {
-	struct mnl_socket *socket;
-	int r = 0, on = 1, size;
+	int on = 1, r = 0;
+
+	through->socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	if (!through->socket)
+		return -errno;
+	/* A refusal comes without the message, which would not fit where it is received. */
+	if (mnl_socket_setsockopt(through->socket, NETLINK_CAP_ACK, &on, sizeof(on)) < 0 ||
+	        mnl_socket_bind(through->socket, 0, MNL_SOCKET_AUTOPID) < 0)
+		r = -errno;
+	if (r < 0)
+		kernel_bulk_close(through);
+	return r;
+}
+
+void kernel_bulk_close(struct bulk_socket *through)
+{
+	if (through->socket)
+		mnl_socket_close(through->socket);
+	*through = (struct bulk_socket){ 0 };
+}
+
+static int batch_send(struct bulk_socket *through, struct batch *batch)
+{
+	int r, size;
 
 	end_message(batch);
 	batch->last->nlmsg_flags |= NLM_F_ACK;
 	batch->length += put_message(batch, NFNL_MSG_BATCH_END, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES)->nlmsg_len;
 	size = (int)batch->length;
-	socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
-	if (!socket)
-		return -errno;
+	r = through->socket ? 0 : open_socket(through);
+	if (r < 0)
+		return r;
 	/* A message has to fit into the socket's buffer whole. */
-	(void)setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-	/* A refusal comes without the message, which would not fit where it is received. */
-	if (mnl_socket_setsockopt(socket, NETLINK_CAP_ACK, &on, sizeof(on)) < 0 ||
-	        mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
-	        mnl_socket_sendto(socket, batch->bytes, batch->length) < 0)
-		r = -errno;
+	if (size > through->room &&
+	        setsockopt(mnl_socket_get_fd(through->socket), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) == 0)
+		through->room = size;
+	r = mnl_socket_sendto(through->socket, batch->bytes, batch->length) < 0 ? -errno : 0;
 	if (r == 0)
-		r = receive(socket, batch->last->nlmsg_seq);
-	mnl_socket_close(socket);
+		r = receive(through->socket, batch->last->nlmsg_seq);
+	/* More may come of what was refused: it would be taken for the next one's answer. */
+	if (r < 0)
+		kernel_bulk_close(through);
 	return r;
 }
 
-static int load_part(const struct bulk_part *part)
+static int load_part(struct bulk_socket *through, const struct bulk_part *part)
 {
 	struct batch batch;
 	int r = batch_begin(&batch, part->lines, part->end);
@@ -409,18 +431,18 @@ static int load_part(const struct bulk_part *part)
 		return r;
 	r = put_part(&batch, true, part);
 	if (r == 0)
-		r = batch_send(&batch);
+		r = batch_send(through, &batch);
 	free(batch.bytes);
 	return r;
 }
 
-int kernel_bulk_load(const struct bulk *bulk, unsigned *ret_commits)
+int kernel_bulk_load(struct bulk_socket *through, const struct bulk *bulk, unsigned *ret_commits)
 {
 	int r = 0;
 
 	*ret_commits = 0;
 	for (size_t i = 0; r == 0 && i < bulk->n; i++) {
-		r = load_part(&bulk->parts[i]);
+		r = load_part(through, &bulk->parts[i]);
 		*ret_commits += r == 0;
 	}
 	return r;
@@ -453,7 +475,7 @@ static int put_command(struct batch *batch, const char *line, size_t length, con
 	return 0;
 }
 
-int kernel_bulk_elements(const char *text)
+int kernel_bulk_elements(struct bulk_socket *through, const char *text)
 {
 	struct batch batch;
 	const char *line;
@@ -465,7 +487,7 @@ int kernel_bulk_elements(const char *text)
 	while (r == 0 && (line = next_line(&text, &length)))
 		r = length > 0 ? put_command(&batch, line, length, &text) : -ENOTSUP;
 	if (r == 0)
-		r = batch.message ? batch_send(&batch) : -ENOTSUP;
+		r = batch.message ? batch_send(through, &batch) : -ENOTSUP;
 	free(batch.bytes);
 	return r;
 }

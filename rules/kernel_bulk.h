@@ -10,6 +10,16 @@
 
 #include "rules/kernel.h"
 
+struct mnl_socket;
+
+/* What batches go through: opened for the first one and kept. Closing it right after a transaction would wait until no
+ * reader can see any more what that has removed: ten milliseconds and more where the processors have little to do.
+ * { 0 } at first. */
+struct bulk_socket {
+	struct mnl_socket *socket;
+	int room; /* in bytes: the longest message that it takes */
+};
+
 /* Elements of one set, as lines of the text; borrowed. */
 struct bulk_part {
 	struct group group;
@@ -31,9 +41,10 @@ bool kernel_bulk_replaces(const char *text);
 int kernel_bulk_split(const char *text, struct bulk *ret);
 void kernel_bulk_clear(struct bulk *bulk);
 /* Puts the parts into the kernel. 0 or negative errno: some may be in. ret_commits counts what the kernel took. */
-int kernel_bulk_load(const struct bulk *bulk, unsigned *ret_commits);
+int kernel_bulk_load(struct bulk_socket *through, const struct bulk *bulk, unsigned *ret_commits);
 /* Commits a text of nothing but elements as one transaction. -ENOTSUP: it has some that lead to chains, or something
  * else; or negative errno, and nothing is done. */
-int kernel_bulk_elements(const char *text);
+int kernel_bulk_elements(struct bulk_socket *through, const char *text);
+void kernel_bulk_close(struct bulk_socket *through);
 
 #endif

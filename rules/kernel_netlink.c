@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <unistd.h>
 
 /* libmnl skips a message that says so, and what stands behind it. */
 static bool clear_interruption(void *buffer, size_t length)
@@ -41,15 +42,48 @@ int kernel_netlink_talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl
 	return interrupted ? -EINTR : 0;
 }
 
-int kernel_netlink_ask(int bus, struct nlmsghdr *request, mnl_cb_t callback, void *data)
+static struct mnl_socket *open_socket(int bus)
 {
 	struct mnl_socket *socket = mnl_socket_open2(bus, SOCK_CLOEXEC);
+
+	if (socket && mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0) {
+		int error = errno;
+
+		mnl_socket_close(socket);
+		errno = error;
+		return NULL;
+	}
+	return socket;
+}
+
+/* Closing a socket of this bus waits for the end of all that was removed in nft shortly before: after each change of
+ * ours ten milliseconds and more, where the processors have little to do. A child does not share it. */
+static struct mnl_socket **kept_socket(void)
+{
+	static struct mnl_socket *socket;
+	static pid_t owner;
+
+	if (socket && owner != getpid()) {
+		mnl_socket_close(socket);
+		socket = NULL;
+	}
+	owner = getpid();
+	return &socket;
+}
+
+int kernel_netlink_ask(int bus, struct nlmsghdr *request, mnl_cb_t callback, void *data)
+{
+	struct mnl_socket *own = NULL, **socket = bus == NETLINK_NETFILTER ? kept_socket() : &own;
 	int r;
 
-	if (!socket)
+	if (!*socket)
+		*socket = open_socket(bus);
+	if (!*socket)
 		return -errno;
-	r = mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno
-	                                                       : kernel_netlink_talk(socket, request, callback, data);
-	mnl_socket_close(socket);
+	r = kernel_netlink_talk(*socket, request, callback, data);
+	if (bus != NETLINK_NETFILTER || r < 0) {
+		mnl_socket_close(*socket);
+		*socket = NULL;
+	}
 	return r;
 }

@@ -1,6 +1,7 @@
 /*
  * One question to the kernel by netlink, and all that it answers. Used by the
- * files rules/kernel_*.c that ask seldom and keep no socket for it.
+ * files rules/kernel_*.c that ask seldom and keep no socket for it. Not for
+ * more than one thread.
  */
 #ifndef GW_RULES_KERNEL_NETLINK_H
 #define GW_RULES_KERNEL_NETLINK_H
@@ -12,8 +13,8 @@
  * what errno was when the callback returned MNL_CB_ERROR. -EINTR: the callback has had all of a dump, in which things
  * may be missing, or twice, since somebody changed them meanwhile. */
 int kernel_netlink_talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t callback, void *data);
-/* The same on a socket of its own, for an answer that is given up leaves the rest of it in the socket; bus:
- * NETLINK_ROUTE or another. */
+/* The same on a socket that is opened for it; bus: NETLINK_ROUTE or another. That of NETLINK_NETFILTER is kept, unless
+ * the answer was an error, the rest of which may still come; there a callback must not return MNL_CB_STOP. */
 int kernel_netlink_ask(int bus, struct nlmsghdr *request, mnl_cb_t callback, void *data);
 
 #endif

@@ -27,6 +27,7 @@
 struct nft_kernel {
 	struct kernel kernel;
 	struct nft_ctx *ctx;
+	struct bulk_socket bulk;
 	bool has_digest; /* of the table but its elements, as our last commit left it */
 	uint64_t digest;
 };
@@ -194,6 +195,11 @@ static int table_exists(struct nft_ctx *ctx)
 	return found;
 }
 
+static struct bulk_socket *bulk_of(struct kernel *kernel)
+{
+	return &((struct nft_kernel *)kernel)->bulk;
+}
+
 /* What netlink says of elements: there are no words. */
 static int tell_bulk(int error, char **ret_error)
 {
@@ -213,7 +219,7 @@ static int commit_in_parts(struct kernel *kernel, const struct bulk *bulk, char 
 	if (r < 0)
 		return r;
 	kernel->commits++;
-	r = tell_bulk(kernel_bulk_load(bulk, &commits), ret_error);
+	r = tell_bulk(kernel_bulk_load(bulk_of(kernel), bulk, &commits), ret_error);
 	kernel->commits += commits;
 	if (r == 0)
 		r = transact(ctx_of(kernel), bulk->after, ret_error);
@@ -239,7 +245,7 @@ static int commit_bulk(struct kernel *kernel, const char *text, char **ret_error
 	int r;
 
 	if (changes_elements_only(text)) {
-		r = kernel_bulk_elements(text);
+		r = kernel_bulk_elements(bulk_of(kernel), text);
 		kernel->commits += r == 0;
 		return r == -ENOTSUP ? 1 : tell_bulk(r, ret_error);
 	}
@@ -258,7 +264,7 @@ static int commit_bulk(struct kernel *kernel, const char *text, char **ret_error
  * is what the kernel refuses, for the library says in words why. */
 static int commit_few(struct kernel *kernel, const char *text)
 {
-	int r = kernel_bulk_elements(text);
+	int r = kernel_bulk_elements(bulk_of(kernel), text);
 
 	kernel->commits += r == 0;
 	return r == 0 || r == -ENOMEM ? r : 1;
@@ -456,6 +462,7 @@ static int nft_renew(struct kernel *kernel)
 		return -ENOMEM;
 	nft_ctx_free(nft->ctx);
 	nft->ctx = ctx;
+	kernel_bulk_close(&nft->bulk);
 	return 0;
 }
 
@@ -472,6 +479,7 @@ static int nft_cleanup(struct kernel *kernel)
 static void nft_free(struct kernel *kernel)
 {
 	nft_ctx_free(ctx_of(kernel));
+	kernel_bulk_close(bulk_of(kernel));
 	free(kernel);
 }
 

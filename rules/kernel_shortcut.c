@@ -30,6 +30,8 @@
 struct kernel_shortcut {
 	struct shortcut_bpf *skeleton;
 	struct bpf_shortcut_control control;
+	uint64_t ports[BPF_STRAIGHT_WORDS]; /* as they were told last */
+	bool ports_told;
 	char directory[PATH_MAX / 2]; /* where others' maps are pinned, too; ours below "shortcut" */
 };
 
@@ -136,8 +138,13 @@ int kernel_shortcut_straight_ports(struct kernel_shortcut *shortcut, const uint6
 {
 	int map = bpf_map__fd(shortcut->skeleton->maps.straight_ports), r = 0;
 
-	for (__u32 i = 0; i < BPF_STRAIGHT_WORDS && r == 0; i++)
+	for (__u32 i = 0; i < BPF_STRAIGHT_WORDS && r == 0; i++) {
+		if (shortcut->ports_told && words[i] == shortcut->ports[i])
+			continue;
 		r = bpf_map_update_elem(map, &i, &words[i], BPF_ANY);
+		shortcut->ports[i] = words[i];
+	}
+	shortcut->ports_told = r == 0;
 	return r;
 }
 
