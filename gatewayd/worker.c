@@ -56,7 +56,6 @@ static void close_channel(struct worker *worker)
 
 static void forget_process(struct worker *worker)
 {
-	shortcut_relay_ended(worker->owner.shortcut);
 	worker->pid_source = sd_event_source_disable_unref(worker->pid_source);
 	worker->ping_source = sd_event_source_disable_unref(worker->ping_source);
 	if (worker->pidfd >= 0)
@@ -73,6 +72,12 @@ static void forget_process(struct worker *worker)
 	worker->enclosed = (struct proto_enclosed){ 0 };
 	for (unsigned i = 0; i < worker->n_sockets; i++)
 		worker->sockets[i].handed = false;
+}
+
+static void forget_ended(struct worker *worker)
+{
+	shortcut_relay_ended(worker->owner.shortcut);
+	forget_process(worker);
 }
 
 /* Says how the relay has ended. True: by its own fault, as far as one can tell. */
@@ -113,7 +118,7 @@ static int on_process_end(sd_event_source *source, int fd, uint32_t events, void
 	}
 	worker->crashed = log_exit(worker) && !handed_over;
 	close_channel(worker);
-	forget_process(worker);
+	forget_ended(worker);
 	movers_sweep(worker->movers);
 	worker_bequeath(worker, bank, handed_over);
 	set_state(worker, WORKER_DOWN);
@@ -596,6 +601,7 @@ void worker_free(struct worker *worker)
 	if (!worker)
 		return;
 	close_channel(worker);
+	/* The relay goes on without us. */
 	if (worker->meter)
 		forget_process(worker);
 	keeper_free(worker->keeper);
@@ -666,7 +672,7 @@ void worker_find(struct worker *worker)
 	log_warning("the relay that was found is of no use (%s)", strerror(-r));
 	worker_kill(worker, "another one is started");
 	close_channel(worker);
-	forget_process(worker);
+	forget_ended(worker);
 }
 
 /* The bits of ours that packets do not get. */
@@ -863,6 +869,6 @@ void worker_shutdown(struct worker *worker, unsigned deadline_ms)
 	else
 		(void)log_exit(worker);
 	close_channel(worker);
-	forget_process(worker);
+	forget_ended(worker);
 	worker->state = WORKER_DOWN;
 }

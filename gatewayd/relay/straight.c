@@ -764,14 +764,15 @@ void straight_configured(struct loop *loop)
 		loop->straight.begun = true;
 		filter_set(loop, wanted); /* an earlier relay may have left it */
 		straight_adopt(loop);
-		if (loop->number == 0) {
-			atomic_fetch_or(&said, SAID_BEGUN);
-			say(loop);
-		}
 	} else if (wanted != loop->straight.wanted) {
 		filter_set(loop, wanted);
 	}
 	loop->straight.wanted = wanted;
+	/* Each time: a daemon that takes the relay for dead has it said otherwise. */
+	if (loop->number == 0) {
+		atomic_fetch_or(&said, SAID_BEGUN);
+		say(loop);
+	}
 }
 
 void straight_forget_all(struct loop *loop)

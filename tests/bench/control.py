@@ -81,7 +81,7 @@ class Contender:
 def gatewayd(name, count):
     """gatewayd with so many listeners, put in one document; also the seconds that took."""
     contender = Contender(name)
-    contender.gateway = Gateway(contender.lab, build="release")
+    contender.gateway = Gateway(contender.lab, build="release", bpf=True)
     document = contender.gateway.must("GET", "config") | {"listeners": listeners(count)}
     started = time.monotonic()
     contender.gateway.must("PUT", "config", document, timeout=300)

@@ -168,6 +168,30 @@ def test_handed_over(lab, gateway, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_next_daemon(lab, gateway, family, end):
+    """The relay outlives its daemon, whichever way that ends: connections are straight without one and with the next."""
+    straight(gateway, ports=(PORT,))
+    relay = gateway.relay_pid()
+    with servers.Peer(lab.server, SERVER[family], PORT, echo), contextlib.ExitStack() as stack:
+        def connect():
+            connection = stack.enter_context(lab.client.connect(SERVER[family], PORT))
+            ask(connection, b"a word")
+            return connection
+
+        connections = [connect()]
+        getattr(gateway, end)()
+        connections.append(connect())
+        gateway.start()
+        assert gateway.relay_pid() == relay
+        connections.append(connect())
+        for connection in connections:
+            wait_for(lambda connection=connection: row_of(gateway, connection), 5, "the row")
+            assert is_straight(lab, gateway, connection)
+            ask(connection, b"another")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_adopted_in_the_making(lab, gateway, family):
     """The relay is killed between a client's SYN and the target's answer, which never comes: the next one waits as long
     as the listener says, and tells the client."""
