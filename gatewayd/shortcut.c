@@ -160,8 +160,11 @@ static void ports_add(uint64_t *words, const struct listener *listener)
 			range = any;
 		else if (port_range_parse(listener->ports.items[i], &range) < 0)
 			continue;
-		for (unsigned port = range.lo; port <= range.hi; port++)
-			words[port / 64] |= UINT64_C(1) << port % 64;
+		for (unsigned port = range.lo; port <= range.hi; port = (port / 64 + 1) * 64) {
+			unsigned last = port / 64 == range.hi / 64 ? range.hi % 64 : 63;
+
+			words[port / 64] |= UINT64_MAX << port % 64 & UINT64_MAX >> (63 - last);
+		}
 	}
 }
 
