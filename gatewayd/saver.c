@@ -65,13 +65,16 @@ void saver_free(struct saver *saver)
 	free(saver);
 }
 
-static size_t count_entries(const struct snapshot *snapshot)
+/* In entries of address sets. */
+static size_t size_of(const struct snapshot *snapshot)
 {
-	const struct rows *rows = &snapshot->rows[RESOURCE_ADDRESS_SET];
+	const struct rows *sets = &snapshot->rows[RESOURCE_ADDRESS_SET];
 	size_t n = 0;
 
-	for (size_t i = 0; i < rows->n; i++)
-		n += ((const struct address_set *)rows->items[i])->entries.n;
+	for (unsigned resource = 0; resource < RESOURCES; resource++)
+		n += snapshot->rows[resource].n * SAVER_ROW;
+	for (size_t i = 0; i < sets->n; i++)
+		n += ((const struct address_set *)sets->items[i])->entries.n;
 	return n;
 }
 
@@ -126,7 +129,7 @@ void saver_look(struct saver *saver, const struct snapshot *snapshot)
 {
 	if (snapshot->revision == saver->revision || saver->child > 0 || clock_us() < saver->not_before_us)
 		return;
-	if (count_entries(snapshot) < SAVER_LARGE || start_child(saver, snapshot) < 0)
+	if (size_of(snapshot) < SAVER_LARGE || start_child(saver, snapshot) < 0)
 		(void)open_save_last_good(saver->options, snapshot);
 	saver->revision = snapshot->revision;
 }

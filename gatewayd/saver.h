@@ -1,8 +1,9 @@
 /*
  * When the configuration is saved beside the database (lastgood.h): soon after
  * a change, never as part of it. A small one is written at once; a large one by
- * a child process, for a million entries take half a second, in which the
- * daemon's only thread would answer nobody. Used by daemon.c.
+ * a child process, for a million entries take half a second, and 10,000
+ * listeners 60 ms, in which the daemon's only thread would answer nobody.
+ * Used by daemon.c.
  */
 #ifndef GW_SAVER_H
 #define GW_SAVER_H
@@ -12,10 +13,12 @@
 #include "gatewayd/options.h"
 #include "rules/snapshot.h"
 
-/* Entries of address sets from which on a child writes: fewer take some milliseconds. */
+/* Entries of address sets from which on a child writes: fewer take some milliseconds. A row of any other resource
+ * takes as long as so many of them. */
 #define SAVER_LARGE 2000U
+#define SAVER_ROW   10U
 /* A large one is written again only when that takes no more than one part in so many of the time. */
-#define SAVER_SHARE 10U
+#define SAVER_SHARE 30U
 
 struct saver;
 
