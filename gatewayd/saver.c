@@ -91,7 +91,8 @@ _Noreturn static void child_main(const struct options *options, const struct sna
 static int on_child_end(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct saver *saver = userdata;
-	uint64_t now = clock_us();
+	uint64_t now = clock_us(), pause = (now - saver->begun_us) * SAVER_SHARE;
+	const uint64_t latest = SAVER_LATEST_S * UINT64_C(1000000);
 	int status = 0;
 
 	(void)source;
@@ -100,7 +101,7 @@ static int on_child_end(sd_event_source *source, int fd, uint32_t events, void *
 	/* What went wrong it has said itself, unless it was killed. */
 	if (waitpid(saver->child, &status, 0) == saver->child && WIFSIGNALED(status))
 		log_warning("the process that saves the configuration was ended by signal %d", WTERMSIG(status));
-	saver->not_before_us = now + (now - saver->begun_us) * SAVER_SHARE;
+	saver->not_before_us = now + (pause < latest ? pause : latest);
 	forget_child(saver);
 	return 0;
 }

@@ -17,8 +17,10 @@
  * takes as long as so many of them. */
 #define SAVER_LARGE 2000U
 #define SAVER_ROW   10U
-/* A large one is written again only when that takes no more than one part in so many of the time. */
-#define SAVER_SHARE 30U
+/* A large one is written again only when that takes no more than one part in so many of the time, but after so long
+ * anyhow. */
+#define SAVER_SHARE    30U
+#define SAVER_LATEST_S 10U
 
 struct saver;
 
