@@ -251,9 +251,9 @@ static void send_listener(struct sender *sender, const struct snapshot *snapshot
 	message.listener_put.upstream = upstream_id(snapshot, listener->upstream);
 	message.listener_put.connect_timeout_ms = (uint32_t)listener->connect_timeout_ms;
 	message.listener_put.idle_timeout_s = (uint32_t)listener->idle_timeout_s;
-	message.listener_put.mover = mover_number(listener->mover);
+	message.listener_put.mover = mover_number((enum mover)listener->mover);
 	message.listener_put.shortcut = shortcut_suits(listener);
-	message.listener_put.proxy = proxy_version(listener->proxy_protocol);
+	message.listener_put.proxy = proxy_version((enum proxy_protocol)listener->proxy_protocol);
 	message.listener_put.slot = meter_slot(sender->meter, STATS_LISTENER, listener->row.id);
 	put_shaping(sender, snapshot, listener, &message.listener_put);
 	send_item(sender, &message);
@@ -371,7 +371,7 @@ static void send_upstream(struct sender *sender, const struct upstream *old, con
 
 	message.upstream_put.id = (uint32_t)upstream->row.id;
 	memcpy(message.upstream_put.name, upstream->name, sizeof(message.upstream_put.name));
-	message.upstream_put.algorithm = algorithm_number(upstream->algorithm);
+	message.upstream_put.algorithm = algorithm_number((enum algorithm)upstream->algorithm);
 	message.upstream_put.max_retries = (uint8_t)upstream->max_retries;
 	message.upstream_put.passive_failures = (uint32_t)upstream->passive_failures;
 	message.upstream_put.slow_start_ms = (uint32_t)upstream->slow_start_s * 1000;

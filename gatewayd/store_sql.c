@@ -165,8 +165,8 @@ int store_prepare(struct store *store)
 		[COMMAND_BEGIN] = "BEGIN IMMEDIATE",
 		[COMMAND_COMMIT] = "COMMIT",
 		[COMMAND_REVISION] = "SELECT ifnull(max(n), 0) FROM revision",
-		[COMMAND_RECORD] = "INSERT INTO revision (n, created_at, actor, summary, config_hash) "
-		                   "VALUES (?1, ?2, ?3, ?4, ?5)",
+		[COMMAND_RECORD] = ("INSERT INTO revision (n, created_at, actor, summary, config_hash) "
+		                    "VALUES (?1, ?2, ?3, ?4, ?5)"),
 		[COMMAND_TRIM] = "DELETE FROM revision WHERE n <= ?1 - (SELECT revisions_kept FROM settings)",
 		[COMMAND_HASH] = "SELECT config_hash FROM revision ORDER BY n DESC LIMIT 1",
 	};

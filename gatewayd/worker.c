@@ -343,6 +343,12 @@ static void on_failed(struct worker *worker, const struct proto_failed *message)
 static void on_committed(struct worker *worker, int64_t generation)
 {
 	worker->generation = worker->served = generation;
+	/* A write that could not wait for it has come in between. */
+	if (worker->state == WORKER_CONFIGURING &&
+	        generation != worker->owner.snapshot(worker->owner.userdata)->revision) {
+		configure(worker);
+		return;
+	}
 	if (worker->state == WORKER_CONFIGURING) {
 		log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", generation)),
 		        "relay %d serves generation %lld", (int)worker->pid, (long long)generation);
@@ -758,11 +764,12 @@ static bool has_answered(const struct worker *worker, int64_t generation)
 /* A relay can still fail to take what it found well-formed: then its configuration is incomplete. */
 static bool has_committed(const struct worker *worker, int64_t generation)
 {
-	return worker->refused || worker->generation == generation;
+	return worker->refused || worker->served == generation;
 }
 
 int worker_prepare(struct worker *worker, const struct plan *plan, const char **ret_reason)
 {
+	int64_t current = worker->owner.snapshot(worker->owner.userdata)->revision;
 	int r;
 
 	/* A commit that was sent must be known to have been taken before the next change can build on it. */
@@ -770,6 +777,14 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 		(void)wait_until(worker, is_settled, 0, WORKER_ANSWER_MS);
 	if (worker->state != WORKER_RUNNING)
 		return 0;
+	/* A way back, of which the relay has not gone the way: it is a new one. */
+	if (worker->generation == plan->to_revision && worker->generation == current)
+		return 0;
+	/* What it does not know cannot be changed: the next one gets the whole. */
+	if (worker->generation != plan->from_revision) {
+		worker_kill(worker, "it is at another generation");
+		return 0;
+	}
 	worker->refused = false;
 	worker->ready = 0;
 	r = relay_config_send_plan(worker->channel, plan, worker->served, worker->meter, WORKER_ANSWER_MS);

@@ -57,16 +57,15 @@ static struct mnl_socket *open_socket(int bus)
 }
 
 /* Closing a socket of this bus waits for the end of all that was removed in nft shortly before: after each change of
- * ours ten milliseconds and more, where the processors have little to do. A child does not share it. */
+ * ours ten milliseconds and more, where the processors have little to do. A child does not share it, and does not close
+ * it either: by then the number may be another descriptor's. */
 static struct mnl_socket **kept_socket(void)
 {
 	static struct mnl_socket *socket;
 	static pid_t owner;
 
-	if (socket && owner != getpid()) {
-		mnl_socket_close(socket);
+	if (owner != getpid())
 		socket = NULL;
-	}
 	owner = getpid();
 	return &socket;
 }

@@ -452,7 +452,8 @@ static int nft_route_look(struct kernel *kernel, const struct route_params *para
 	return kernel_route_examine(params, ret);
 }
 
-/* Two processes on one socket would take each other's answers. */
+/* Two processes on one socket would take each other's answers. What was inherited is not closed: the child has done
+ * that, and its numbers may be others' by now. */
 static int nft_renew(struct kernel *kernel)
 {
 	struct nft_kernel *nft = (struct nft_kernel *)kernel;
@@ -460,9 +461,8 @@ static int nft_renew(struct kernel *kernel)
 
 	if (!ctx)
 		return -ENOMEM;
-	nft_ctx_free(nft->ctx);
 	nft->ctx = ctx;
-	kernel_bulk_close(&nft->bulk);
+	nft->bulk = (struct bulk_socket){ 0 };
 	return 0;
 }
 

@@ -9,7 +9,7 @@
  * nftables announces a transaction as a run of messages, one for each object,
  * and ends it with NEWGEN, which names the process. So what touches our table
  * is noted until NEWGEN says whose it was. Our own transactions come with the
- * port number of libnftables' socket: once a NEWGEN of our own has shown it,
+ * port number of a socket of ours: once a NEWGEN of our own has shown it,
  * a socket filter keeps them out, or loading 100,000 elements would overrun
  * the receive buffer with 100,000 messages about our own doing. The process
  * number in NEWGEN is that of the first pid namespace, which getpid() is not
@@ -64,7 +64,7 @@ struct kernel_watch {
 	int32_t own_pid; /* as NEWGEN counts */
 	bool paused;
 	uint32_t generation; /* of the namespace's nft, by the last GETGEN: the kernel counts transactions in it */
-	uint32_t own_port;   /* of libnftables' socket; 0 until it is known */
+	uint32_t own_port;   /* of the socket that our last transaction came through; 0 until it is known */
 	struct touched touched;
 	struct link *links;
 	size_t n_links, links_size;

@@ -127,7 +127,7 @@ static void adopt_one(struct loop *loop, uint64_t id, const struct bpf_stitch *s
 	ways_take(loop, flow, stitch);
 	for (unsigned side = 0; side < FLOW_SIDES; side++)
 		flow->direction[side] = (struct flow_direction){ .mover = MOVER_KERNEL,
-			.reason = adopted_reason(loop, told->objects[0]),
+			.reason = (uint8_t)adopted_reason(loop, told->objects[0]),
 			.store = UINT32_MAX,
 			.moved = stitch->side[side].bytes > 0 };
 	life_begin(loop, flow, true);

@@ -118,7 +118,7 @@ static void directions_init(struct flow *flow, unsigned wish)
 		direction->mover = flow->straight                     ? MOVER_KERNEL
 		                   : flow->mode == PROTO_MOVER_SPLICE ? MOVER_SPLICE
 		                                                      : MOVER_COPY;
-		direction->reason = reason_at_start(flow, wish);
+		direction->reason = (uint8_t)reason_at_start(flow, wish);
 		direction->store = UINT32_MAX;
 	}
 }

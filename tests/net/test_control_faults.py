@@ -75,6 +75,28 @@ def test_the_relay_hangs(lab, nginx, gateway, figure, method, path, body):
     expect_sound(gateway)
 
 
+def test_the_relay_hangs_and_is_not_asked(lab, nginx, gateway):
+    """What is nothing to the relay is written although it hangs; what is one to it builds upon that, also a way back."""
+    redirect(gateway)
+    relay = gateway.relay_pid()
+    os.kill(relay, signal.SIGSTOP)
+    try:
+        for name in ("some", "others"):
+            gateway.must("PUT", f"address-sets/{name}", {"entries": ["192.0.2.0/24"]})
+        applied = gateway.status()["applied"]
+        assert applied["relay"] == applied["nft"] == gateway.status()["revision"], applied
+    finally:
+        os.kill(relay, signal.SIGCONT)
+    gateway.must("PUT", "listeners/web", gateway.must("GET", "listeners/web") | {"upstream": "second"})
+    assert target_of(lab) == "10.71.2.4"
+    gateway.must("DELETE", "address-sets/some")
+    gateway.must("POST", f"revisions/{gateway.status()['revision'] - 2}/rollback")
+    assert target_of(lab) == "10.71.2.3"
+    assert gateway.relay_pid() == relay
+    expect_kernel_as_desired(lab, gateway)
+    expect_sound(gateway)
+
+
 def test_the_relay_dies_during_writes(lab, nginx, gateway):
     """kill -9 of the relay fifty times while writes go on: each is in force or refused, and all planes agree."""
     redirect(gateway)

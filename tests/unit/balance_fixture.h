@@ -46,7 +46,7 @@ static inline struct fixture fixture_make(enum proto_algorithm algorithm)
 		        -1, 0);
 	assert_ptr_not_equal(memory, MAP_FAILED);
 	fixture.place.memory = memory;
-	balance_configure(&fixture.balance, &(struct balance_rules){ .algorithm = algorithm });
+	balance_configure(&fixture.balance, &(struct balance_rules){ .algorithm = (uint8_t)algorithm });
 	return fixture;
 }
 

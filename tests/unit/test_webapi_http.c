@@ -261,7 +261,7 @@ static void test_chunked(void **state)
 	_cleanup_answer_ struct api_answer answer = api_ask(&api,
 	        "PUT /api/v1/listeners/web HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 	        "Transfer-Encoding: chunked\r\n\r\n%zx\r\n%.9s\r\n%zx\r\n%s\r\n0\r\n\r\n",
-	        (size_t)9, ROW, strlen(ROW) - 9, ROW + 9);
+	        (size_t)9, ROW, strlen(ROW) - 9, &ROW[9]);
 
 	(void)state;
 	api_expect_status(&answer, 201);
@@ -488,8 +488,8 @@ static void test_early_disconnect(void **state)
 		"GET /hea",
 		"GET /healthz HTTP/1.1\r\nHost: a\r\n",
 		"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
-		"PUT /api/v1/listeners/web HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-		"Content-Length: 1000\r\n\r\n{\"name\"",
+		("PUT /api/v1/listeners/web HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+		 "Content-Length: 1000\r\n\r\n{\"name\""),
 		"GET /api/v1/ruleset HTTP/1.1\r\nHost: a\r\n\r\n",
 	};
 
