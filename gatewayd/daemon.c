@@ -306,6 +306,12 @@ static void tell_drift(void *userdata, json_t *data)
 	events_publish(((struct daemon *)userdata)->events, "drift", data);
 }
 
+/* Without the rules of nft the engine ebpf would begin what nobody goes on with. */
+static void drift_changed(void *userdata, bool present)
+{
+	intercept_look(((struct daemon *)userdata)->intercept, present);
+}
+
 static void link_changed(void *userdata, const char *interface)
 {
 	struct daemon *daemon = userdata;
@@ -317,9 +323,11 @@ static void link_changed(void *userdata, const char *interface)
 
 static int watch_drift(struct daemon *daemon)
 {
-	struct drift_owner owner = {
-		.userdata = daemon, .heals = drift_heals, .tell = tell_drift, .link_changed = link_changed
-	};
+	struct drift_owner owner = { .userdata = daemon,
+		.heals = drift_heals,
+		.tell = tell_drift,
+		.changed = drift_changed,
+		.link_changed = link_changed };
 	struct route_params route = route_params(daemon->options);
 	int r = drift_new(daemon->event, daemon->apply, &route, &owner, &daemon->drift);
 

@@ -116,6 +116,7 @@ static void conclude(struct drift_monitor *drift, int differs)
 {
 	int r = differs < 0 || drift->routing < 0 ? (drift->routing < 0 ? drift->routing : differs)
 	                                          : differs > 0 || drift->routing > 0;
+	bool before = drift->present;
 
 	if (r < 0)
 		log_error("what others did to our part of the kernel cannot be %s: %s",
@@ -127,6 +128,8 @@ static void conclude(struct drift_monitor *drift, int differs)
 		report(drift, drift->heals);
 	drift->present = r < 0 || (r > 0 && !drift->heals);
 	drift->failed = r < 0;
+	if (drift->present != before && drift->owner.changed)
+		drift->owner.changed(drift->owner.userdata, drift->present);
 }
 
 static int mend(struct drift_monitor *drift, const struct heal *heal)

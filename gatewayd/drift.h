@@ -20,6 +20,8 @@ struct drift_owner {
 	bool (*heals)(void *userdata);
 	/* Something was found: kind "drift", data is new and taken over. May be NULL. */
 	void (*tell)(void *userdata, json_t *data);
+	/* There is a difference that was not put right, or no longer. May be NULL. */
+	void (*changed)(void *userdata, bool present);
 	/* An interface or an address has come, gone or changed. May be NULL. */
 	void (*link_changed)(void *userdata, const char *interface);
 };
