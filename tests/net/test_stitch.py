@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lab import servers
-from lab.process import amount, in_threads, wait_for
+from lab.process import SLOWNESS, amount, in_threads, wait_for
 from lab.segments import ACK, RST, SYN, Wire
 
 from net.test_prefilter import prefilter
@@ -354,9 +354,12 @@ def test_big_tcp(lab, gateway):
             stitch(gateway, connection)
             with Frozen(gateway), Wire(lab.client, "up0", lab.gateway, "in0") as wire:
                 ask_much(connection, os.urandom(20_000_000))
-                assert max(wire.lengths()) > 1 << 16
+                longest = max(wire.lengths())
     finally:
         lab.client.run("ip", "link", "set", "up0", "gso_max_size", "65536")
+    if longest <= 1 << 16 and SLOWNESS > 1:
+        pytest.skip("the sender, emulated, is too slow to put such packets together")
+    assert longest > 1 << 16
 
 
 def test_another_header_between(lab, gateway):
