@@ -312,18 +312,12 @@ static void detach_unless_used(struct shortcut *shortcut)
 	shortcut->lingers = false;
 }
 
-/* Whether others want to see each packet, and after TCP flows. */
-static void look(struct shortcut *shortcut)
+/* Whether others want to see each packet. */
+static void look_for_others(struct shortcut *shortcut)
 {
 	bool before;
 	int r;
 
-	if (!shortcut->kernel)
-		return;
-	if (shortcut->wanted)
-		review(shortcut);
-	else if (shortcut->lingers)
-		detach_unless_used(shortcut);
 	if (!shortcut->wanted)
 		return;
 	before = shortcut->closed;
@@ -338,10 +332,18 @@ static void look(struct shortcut *shortcut)
 	tell_program(shortcut);
 }
 
+/* After TCP flows as well: all of them, which takes a millisecond for some hundred, and is part of no write. */
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
+	struct shortcut *shortcut = userdata;
+
 	(void)usec;
-	look(userdata);
+	if (shortcut->kernel && shortcut->wanted)
+		review(shortcut);
+	else if (shortcut->kernel && shortcut->lingers)
+		detach_unless_used(shortcut);
+	if (shortcut->kernel)
+		look_for_others(shortcut);
 	(void)sd_event_source_set_time_relative(source, LOOK_US);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -375,7 +377,7 @@ void shortcut_follow(struct shortcut *shortcut, const struct snapshot *snapshot)
 	follow_ports(shortcut, snapshot);
 	shortcut->followed = true;
 	shortcut->wanted = wanted;
-	look(shortcut);
+	look_for_others(shortcut);
 	shortcut_flush(shortcut);
 }
 
