@@ -309,7 +309,7 @@ static void tell_drift(void *userdata, json_t *data)
 /* Without the rules of nft the engine ebpf would begin what nobody goes on with. */
 static void drift_changed(void *userdata, bool present)
 {
-	intercept_look(((struct daemon *)userdata)->intercept, present);
+	intercept_drifted(((struct daemon *)userdata)->intercept, present);
 }
 
 static void link_changed(void *userdata, const char *interface)
@@ -399,7 +399,7 @@ static int on_save_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	saver_look(daemon->saver, apply_snapshot(daemon->apply));
 	guard_store(daemon);
-	intercept_look(daemon->intercept, daemon->drift && drift_present(daemon->drift));
+	intercept_look(daemon->intercept);
 	(void)sd_event_source_set_time_relative(source, SAVE_PERIOD_MS * UINT64_C(1000));
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }

@@ -272,16 +272,20 @@ void intercept_link_changed(struct intercept *intercept, const char *interface)
 	attached_link_changed(&intercept->attached, interface);
 }
 
-void intercept_look(struct intercept *intercept, bool drifted)
+void intercept_drifted(struct intercept *intercept, bool drifted)
 {
-	if (!intercept || !intercept->kernel)
+	if (!intercept)
 		return;
 	intercept->drifted = drifted;
 	if (drifted)
 		intercept_pause(intercept);
 	else
 		intercept_resume(intercept);
-	if (clock_us() < intercept->looked_us + LOOK_US)
+}
+
+void intercept_look(struct intercept *intercept)
+{
+	if (!intercept || !intercept->kernel || clock_us() < intercept->looked_us + LOOK_US)
 		return;
 	intercept->looked_us = clock_us();
 	attached_restore(&intercept->attached);

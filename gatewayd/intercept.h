@@ -39,9 +39,11 @@ void intercept_gate(struct intercept *intercept, bool open);
 /* This configuration is in force, and compiled in the model, from now on: the engine is loaded or taken off as the
  * settings say. */
 void intercept_follow(struct intercept *intercept, const struct snapshot *snapshot, const struct model *model);
-/* Looks whether it is still where it was attached; to be called once a second. drifted: our rules are not what they are
- * to be and are not put right. Without them it would do harm, so it is closed. */
-void intercept_look(struct intercept *intercept, bool drifted);
+/* Our rules are not what they are to be and are not put right, or are again. Without them it would do harm, so it is
+ * closed. */
+void intercept_drifted(struct intercept *intercept, bool drifted);
+/* Looks whether it is still where it was attached; to be called once a second. */
+void intercept_look(struct intercept *intercept);
 /* An interface has come or changed. */
 void intercept_link_changed(struct intercept *intercept, const char *interface);
 

@@ -13,8 +13,8 @@
 #include "gatewayd/options.h"
 #include "rules/snapshot.h"
 
-/* Entries of address sets from which on a child writes: fewer take some milliseconds. A row of any other resource
- * takes as long as so many of them. */
+/* Entries of address sets from which on a child writes: fewer take some milliseconds. A row takes as
+ * long as so many of them. */
 #define SAVER_LARGE 2000U
 #define SAVER_ROW   10U
 /* A large one is written again only when that takes no more than one part in so many of the time, but after so long

@@ -333,17 +333,21 @@ static void look_for_others(struct shortcut *shortcut)
 }
 
 /* After TCP flows as well: all of them, which takes a millisecond for some hundred, and is part of no write. */
+static void look(struct shortcut *shortcut)
+{
+	if (!shortcut->kernel)
+		return;
+	if (shortcut->wanted)
+		review(shortcut);
+	else if (shortcut->lingers)
+		detach_unless_used(shortcut);
+	look_for_others(shortcut);
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 {
-	struct shortcut *shortcut = userdata;
-
 	(void)usec;
-	if (shortcut->kernel && shortcut->wanted)
-		review(shortcut);
-	else if (shortcut->kernel && shortcut->lingers)
-		detach_unless_used(shortcut);
-	if (shortcut->kernel)
-		look_for_others(shortcut);
+	look(userdata);
 	(void)sd_event_source_set_time_relative(source, LOOK_US);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }

@@ -40,6 +40,12 @@
 static void worker_restart_later(struct worker *worker);
 static void hear(struct worker *worker);
 
+/* Of the configuration in force. */
+static int64_t current_revision(const struct worker *worker)
+{
+	return worker->owner.snapshot(worker->owner.userdata)->revision;
+}
+
 static void set_state(struct worker *worker, enum worker_state state)
 {
 	if (worker->state == state)
@@ -199,7 +205,7 @@ static int send_introduction(struct worker *worker)
 	struct proto_message message = { .type = PROTO_HELLO_END };
 	int r;
 
-	r = worker_send_hello(worker, worker->owner.snapshot(worker->owner.userdata)->revision);
+	r = worker_send_hello(worker, current_revision(worker));
 	/* The maps before the flows that may be in them. */
 	if (r == 0)
 		r = movers_send(worker->movers, worker->channel, worker->threads, WORKER_ANSWER_MS);
@@ -270,7 +276,7 @@ static int send_generation(struct worker *worker, enum proto_type type, int64_t 
 /* A whole configuration is ready. If a write has come in between it is old already: then once more. */
 static void on_ready_full(struct worker *worker)
 {
-	int64_t current = worker->owner.snapshot(worker->owner.userdata)->revision;
+	int64_t current = current_revision(worker);
 
 	if (worker->ready == current) {
 		if (send_generation(worker, PROTO_CONFIG_COMMIT, current) < 0)
@@ -343,20 +349,19 @@ static void on_failed(struct worker *worker, const struct proto_failed *message)
 static void on_committed(struct worker *worker, int64_t generation)
 {
 	worker->generation = worker->served = generation;
+	if (worker->state != WORKER_CONFIGURING)
+		return;
 	/* A write that could not wait for it has come in between. */
-	if (worker->state == WORKER_CONFIGURING &&
-	        generation != worker->owner.snapshot(worker->owner.userdata)->revision) {
+	if (generation != current_revision(worker)) {
 		configure(worker);
 		return;
 	}
-	if (worker->state == WORKER_CONFIGURING) {
-		log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", generation)),
-		        "relay %d serves generation %lld", (int)worker->pid, (long long)generation);
-		if (worker->is_child) /* one that was found goes on with its flows */
-			shortcut_relay_changed(worker->owner.shortcut);
-		set_state(worker, WORKER_RUNNING);
-		sd_event_source_set_time_relative(worker->ping_source, 0); /* what it is told with each ping */
-	}
+	log_write_about(LOG_NOTICE, LOG_ABOUT(LOG_NUMBER("REVISION", generation)), "relay %d serves generation %lld",
+	        (int)worker->pid, (long long)generation);
+	if (worker->is_child) /* one that was found goes on with its flows */
+		shortcut_relay_changed(worker->owner.shortcut);
+	set_state(worker, WORKER_RUNNING);
+	sd_event_source_set_time_relative(worker->ping_source, 0); /* what it is told with each ping */
 }
 
 static void on_overload(struct worker *worker, bool on)
@@ -769,7 +774,6 @@ static bool has_committed(const struct worker *worker, int64_t generation)
 
 int worker_prepare(struct worker *worker, const struct plan *plan, const char **ret_reason)
 {
-	int64_t current = worker->owner.snapshot(worker->owner.userdata)->revision;
 	int r;
 
 	/* A commit that was sent must be known to have been taken before the next change can build on it. */
@@ -778,7 +782,7 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 	if (worker->state != WORKER_RUNNING)
 		return 0;
 	/* A way back, of which the relay has not gone the way: it is a new one. */
-	if (worker->generation == plan->to_revision && worker->generation == current)
+	if (worker->generation == plan->to_revision && worker->generation == current_revision(worker))
 		return 0;
 	/* What it does not know cannot be changed: the next one gets the whole. */
 	if (worker->generation != plan->from_revision) {
@@ -805,23 +809,25 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const char **
 	return 1;
 }
 
-void worker_commit(struct worker *worker, const struct plan *plan)
+/* What was prepared in the relay is in force there. */
+static void commit_there(struct worker *worker, const struct plan *plan)
 {
-	int r;
+	int r = send_generation(worker, PROTO_CONFIG_COMMIT, plan->to_revision);
 
-	if (worker->state == WORKER_RUNNING && worker->unconcerned)
-		worker->generation = plan->to_revision;
-	if (worker->state != WORKER_RUNNING || worker->unconcerned) {
-		meter_planned(worker->meter, plan, true);
-		return;
-	}
-	r = send_generation(worker, PROTO_CONFIG_COMMIT, plan->to_revision);
 	if (r == 0)
 		r = wait_until(worker, has_committed, plan->to_revision, answer_ms(plan));
 	if (r < 0)
 		worker_kill(worker, "it did not commit in time");
 	else if (worker->refused)
 		worker_kill(worker, worker->reason);
+}
+
+void worker_commit(struct worker *worker, const struct plan *plan)
+{
+	if (worker->state == WORKER_RUNNING && worker->unconcerned)
+		worker->generation = plan->to_revision;
+	else if (worker->state == WORKER_RUNNING)
+		commit_there(worker, plan);
 	meter_planned(worker->meter, plan, true);
 }
 

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "gatewayd/base/array.h"
+#include "rules/kernel_netlink.h"
 #include "rules/nftset.h"
 #include "rules/render_nft.h"
 
@@ -379,15 +380,14 @@ static int open_socket(struct bulk_socket *through)
 {
 	int on = 1, r = 0;
 
-	through->socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	through->socket = kernel_netlink_open(NETLINK_NETFILTER);
 	if (!through->socket)
 		return -errno;
 	/* A refusal comes without the message, which would not fit where it is received. */
-	if (mnl_socket_setsockopt(through->socket, NETLINK_CAP_ACK, &on, sizeof(on)) < 0 ||
-	        mnl_socket_bind(through->socket, 0, MNL_SOCKET_AUTOPID) < 0)
+	if (mnl_socket_setsockopt(through->socket, NETLINK_CAP_ACK, &on, sizeof(on)) < 0) {
 		r = -errno;
-	if (r < 0)
 		kernel_bulk_close(through);
+	}
 	return r;
 }
 

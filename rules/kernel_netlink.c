@@ -42,7 +42,7 @@ int kernel_netlink_talk(struct mnl_socket *socket, struct nlmsghdr *request, mnl
 	return interrupted ? -EINTR : 0;
 }
 
-static struct mnl_socket *open_socket(int bus)
+struct mnl_socket *kernel_netlink_open(int bus)
 {
 	struct mnl_socket *socket = mnl_socket_open2(bus, SOCK_CLOEXEC);
 
@@ -76,7 +76,7 @@ int kernel_netlink_ask(int bus, struct nlmsghdr *request, mnl_cb_t callback, voi
 	int r;
 
 	if (!*socket)
-		*socket = open_socket(bus);
+		*socket = kernel_netlink_open(bus);
 	if (!*socket)
 		return -errno;
 	r = kernel_netlink_talk(*socket, request, callback, data);

@@ -8,6 +8,8 @@
 
 #include <libmnl/libmnl.h>
 
+/* A socket with a port number of its own, closed on exec; NULL: see errno. */
+struct mnl_socket *kernel_netlink_open(int bus);
 /* Sends the request, whose number and sender are filled in, and gives each message of the answer to the callback (may
  * be NULL), up to the acknowledgement, the end of the dump, or MNL_CB_STOP. 0, or a negative errno: the kernel's, or
  * what errno was when the callback returned MNL_CB_ERROR. -EINTR: the callback has had all of a dump, in which things

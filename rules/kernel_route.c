@@ -431,10 +431,8 @@ static int open_pass(struct pass *pass)
 {
 	int one = 1;
 
-	pass->socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+	pass->socket = kernel_netlink_open(NETLINK_ROUTE);
 	if (!pass->socket)
-		return -errno;
-	if (mnl_socket_bind(pass->socket, 0, MNL_SOCKET_AUTOPID) < 0)
 		return -errno;
 	own.ports[own.next++ % OWN_PORTS] = mnl_socket_get_portid(pass->socket);
 	(void)mnl_socket_setsockopt(pass->socket, NETLINK_GET_STRICT_CHK, &one, sizeof(one));

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -123,6 +124,20 @@ def redirect(gateway, first="10.71.2.3", second="10.71.2.4"):
     gateway.upstream("second", [(second, 0)])
     gateway.listener("web", ports=["8000"], upstream="first")
     return gateway.status()["revision"]
+
+
+@contextlib.contextmanager
+def taken_table(lab, gateway):
+    """Somebody else owns the table in place of ours, from when the gateway knows it; with the owner it goes."""
+    owner = subprocess.Popen(lab.gateway.command("nft", "-i"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL, text=True)
+    try:
+        owner.stdin.write("delete table inet gatewayd; add table inet gatewayd { flags owner; }\n")
+        owner.stdin.flush()
+        wait_for(lambda: gateway.api("GET", "/readyz").status == 503, 5, "the alarm")
+        yield
+    finally:
+        owner.communicate(timeout=10)
 
 
 def release_or_default():

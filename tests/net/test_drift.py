@@ -8,8 +8,8 @@ import pytest
 
 from lab import kernel, servers
 from lab.process import SLOWNESS, amount, wait_for
-from net.control import (Events, expect_kernel_as_desired, processor_seconds, redirect, release_or_default, target_of,
-                         timed)
+from net.control import (Events, expect_kernel_as_desired, processor_seconds, redirect, release_or_default, taken_table,
+                         target_of, timed)
 
 pytestmark = pytest.mark.shared_gateway
 
@@ -247,19 +247,12 @@ def test_a_table_that_somebody_owns(lab, nginx, gateway):
     whole. With its owner the kernel takes it away, without a word: ours comes back all the same."""
     redirect(gateway)
     config = gateway.must("GET", "config")
-    owner = subprocess.Popen(lab.gateway.command("nft", "-i"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, text=True)
-    try:
-        owner.stdin.write("delete table inet gatewayd; add table inet gatewayd { flags owner; }\n")
-        owner.stdin.flush()
-        wait_for(lambda: gateway.api("GET", "/readyz").status == 503, 5, "the alarm")
+    with taken_table(lab, gateway):
         assert gateway.status()["drift"]["state"] == "present"
         assert target_of(lab) == "10.71.2.2", "the table is theirs"
         answer = gateway.api("PATCH", "listeners/web", {"upstream": "second"})
         assert answer.status == 503 and "nft" in answer.text and "not permitted" in answer.text, answer
         assert gateway.must("GET", "config") == config
-    finally:
-        owner.communicate(timeout=10)
     wait_for(lambda: gateway.api("GET", "/readyz").status == 200, 3, "the healing")
     assert target_of(lab) == "10.71.2.3"
     drift = gateway.status()["drift"]

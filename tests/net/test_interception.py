@@ -4,7 +4,6 @@ import itertools
 import os
 import socket
 import struct
-import subprocess
 import threading
 
 import pytest
@@ -13,6 +12,8 @@ from lab import servers
 from lab.datagrams import DatagramPeer, ask, client
 from lab.process import wait_for
 from lab.segments import SYN, Wire
+
+from net.control import taken_table
 
 SERVER = {"v4": "10.71.2.2", "v6": "fd71:2::2"}
 OWN = {"v4": "10.71.1.1", "v6": "fd71:1::1"}
@@ -249,17 +250,10 @@ def test_somebody_has_the_table(lab, ebpf, server, family):
     straight through, and are relayed again when the table is ours."""
     ebpf.listener("web", ports=[str(PORT)])
     for _ in range(3):
-        owner = subprocess.Popen(lab.gateway.command("nft", "-i"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.DEVNULL, text=True)
-        try:
-            owner.stdin.write("delete table inet gatewayd; add table inet gatewayd { flags owner; }\n")
-            owner.stdin.flush()
-            wait_for(lambda: ebpf.api("GET", "/readyz").status == 503, 5, "the alarm")
+        with taken_table(lab, ebpf):
             before = packets(ebpf)
             assert answer(lab, server, PORT) == seen(lab, family)
             assert rise(ebpf, before) == {} and engine(ebpf)["state"] == "closed"
-        finally:
-            owner.communicate(timeout=10)
         wait_for(lambda: ebpf.api("GET", "/readyz").status == 200, 5, "the healing")
         before = packets(ebpf)
         assert answer(lab, server, PORT) == seen(lab, family)
