@@ -112,8 +112,10 @@ def test_drain(ui):
     with ui.lab.client.connect(ui.lab.server.v4, PORT) as held:
         held.sendall(b"GET /tiny HTTP/1.1\r\nHost: a\r\n\r\n")
         held.recv(1000)
-        used = wait_for(lambda: ui.gateway.must("GET", "flows")["items"], 5, "the flow")[0]["target"]["address"]
-        target = f"{used}:{PORT}"
+        port = held.getsockname()[1]  # others' flows may still be there
+        flow = wait_for(lambda: [f for f in ui.gateway.must("GET", "flows")["items"] if f["client"]["port"] == port], 5,
+                        "the flow")[0]
+        target = f"{flow['target']['address']}:{PORT}"
         page.go("upstreams/pool")
         say(page, f"Drain: {target}")
         page.see("draining", "main tbody")
